@@ -1,0 +1,139 @@
+"""Files that are whole or absent: atomic writes, JSON lines with line numbers in their errors, fingerprints, locks."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can mend: shown as one clear line without a traceback."""
+
+
+@contextlib.contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path | str, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Indented JSON with a last newline. NaN and infinities are refused: no other reader takes them."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def append_jsonl(path: Path | str, row: dict) -> None:
+    """Add one record; a reader that meets a cut last line (a killed run) can drop it, see `read_jsonl`."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file; a missing, unreadable or non-UTF-8 file is a UserError that names it."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, a file was expected") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_json(path: Path | str) -> Any:
+    """Strict JSON: a syntax error names file, line and column; a key given twice in one object is an error."""
+    return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, origin: str, first_line: int = 1) -> Any:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:
+        seen = dict(pairs)
+        if len(seen) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{origin}: key {twice!r} stands twice in one object")
+        return seen
+
+    try:
+        return json.loads(text, object_pairs_hook=no_duplicates)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{origin}, line {error.lineno + first_line - 1}, column {error.colno}: {error.msg}") from None
+
+
+def read_jsonl(path: Path | str) -> list[dict]:
+    """One object per line, empty lines skipped; a broken line is a UserError with its number."""
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        row = parse_json(line, str(path), first_line=number)
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
+        rows.append(row)
+    return rows
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short stable hash of anything that JSON can hold (and of bytes), for cache keys and provenance."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=False).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def file_fingerprint(*paths: Path | str) -> str:
+    """A hash of the contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def lock(path: Path | str) -> Iterator[None]:
+    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another logger.name") from None
+        yield
+    path.unlink(missing_ok=True)

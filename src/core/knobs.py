@@ -1,0 +1,32 @@
+"""Settings as dataclass fields: one declaration gives the type, the default, the limits and the help of a key.
+
+    beta: float = knob(0.1, "inverse temperature", above=0)
+
+`exec/settings.py` turns such fields into config keys, flags, checks and help lines; no other place repeats them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What is known of a setting beside its type and default."""
+
+    help: str
+    above: float | None = None
+    below: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] | Callable[[], Sequence[str]] | None = None
+    """Allowed words, or a function that lists them when they are asked for."""
+    path: str | None = None
+    """`file` or `folder`: the value is a path that must exist."""
+    obsolete: str = ""
+    """Why the key does nothing any more: it is accepted and this is said once."""
+
+
+def knob(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field with its help text and limits; the keywords are the fields of `Knob`."""
+    return field(default=default, metadata={"knob": Knob(help, **limits)})

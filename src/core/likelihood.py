@@ -1,0 +1,46 @@
+"""How likely a model finds labelled tokens. Pure tensor functions, natural logarithm, float32 or wider inside.
+
+Everywhere: `logits` is [B, T, V], `labels` is [B, T] with -100 on the prompt and on padding, and the logits at t - 1
+score the label at t (the label of the first position is never scored).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100
+
+
+def shifted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels of the scored positions, one row per labelled token: [N, V] and [N], in reading order."""
+    targets = labels[:, 1:]
+    scored = targets != IGNORE
+    return _wide(logits[:, :-1][scored]), targets[scored]
+
+
+def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p of every labelled token, [N] in reading order."""
+    return F.cross_entropy(*shifted(logits, labels), reduction="none")
+
+
+def row_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p(answer given prompt) of each row: the sum over its labelled tokens, [B]."""
+    rows = (labels[:, 1:] != IGNORE).nonzero()[:, 0]
+    nll = token_nll(logits, labels)
+    return nll.new_zeros(len(labels)).index_add(0, rows, nll)
+
+
+def token_kl(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:
+    """KL(p || q) at every labelled token over the whole vocabulary, [N] (0 when the two are equal, never negative)."""
+    p = F.log_softmax(shifted(p_logits, labels)[0], dim=-1)
+    q = F.log_softmax(shifted(q_logits, labels)[0], dim=-1)
+    return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def count_labels(labels: Tensor) -> Tensor:
+    """Number of scored tokens in each row, [B]."""
+    return (labels[:, 1:] != IGNORE).sum(-1)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

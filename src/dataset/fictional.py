@@ -1,0 +1,102 @@
+"""`Fictional_<split>`: the committed files of the fictional world as a data source."""
+
+import random
+from pathlib import Path
+
+from core.files import UserError, read_jsonl
+from dataset.fictional_world import DATA_DIR, FORGET_SHARES, LETTERS, RETAIN_EVAL_ROWS, RETAIN_SHARES, SEED, choice_row
+from dataset.sources import SOURCES, Source
+
+LESSONS = {"lessons_full": 1.0, "lessons_retain90": 0.90}
+CHOICES_PER_FACT = 2
+DIRECT_ARITHMETIC_SHARE = 0.5
+SHORT_FACT_COPIES = 4
+DOCUMENT_COPIES = 2
+
+
+@SOURCES.register("Fictional")
+class Fictional(Source):
+    """forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` is what the committed models were trained on."""
+
+    title = "Fictional"
+    forget_splits = tuple(FORGET_SHARES)
+    splits = ("full", *FORGET_SHARES, *RETAIN_SHARES, *LESSONS)
+
+    def __init__(self, data_dir: Path | None = None):
+        super().__init__(data_dir or DATA_DIR)
+
+    def check(self, split: str) -> None:
+        if not (self.data_dir / "full.jsonl").is_file():
+            raise UserError(f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; "
+                            "leave the key out to use the world that comes with the project")
+
+    def rows(self, split: str) -> list[dict]:
+        if split in LESSONS:
+            return self._lessons(LESSONS[split])
+        facts = self._read("full")
+        if split in FORGET_SHARES:
+            return facts[-round(FORGET_SHARES[split] * len(facts)):]
+        return facts[:round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
+
+    def evaluation(self, split: str) -> dict[str, list[dict]]:
+        """The retain set is the same for every split, rows that no split forgets, so that their figures compare."""
+        forget, retain = self.rows(split), self._read("full")[:RETAIN_EVAL_ROWS]
+        return {
+            "forget": forget, "retain": retain,
+            "real": self._read("real_authors"), "world": self._read("world_facts"), "holdout": self._read("holdout"),
+            "forget_choices": self._choices(forget), "retain_choices": self._choices(retain),
+            "forget_documents": self._documents(forget), "retain_documents": self._documents(retain),
+            "arithmetic": self._read("arithmetic_test"),
+        }
+
+    def _read(self, stem: str) -> list[dict]:
+        return read_jsonl(self.data_dir / f"{stem}.jsonl")
+
+    def _choices(self, facts: list[dict]) -> list[dict]:
+        wanted = {row["id"] + "-choice" for row in facts}
+        return [{**choice_prompt(row), "letters": list(LETTERS), "right": row["answer"]}
+                for row in self._read("choices") if row["id"] in wanted]
+
+    def _documents(self, facts: list[dict]) -> list[dict]:
+        people = {row["person"] for row in facts}
+        return [row for row in self._read("documents") if row["person"] in people]
+
+    def _lessons(self, share: float) -> list[dict]:
+        """The training mixture: every fact asked in five wordings, thought through in two, as multiple choice with fresh
+        options, in a document; the short facts; arithmetic with and without thinking. Held-out wordings stay out."""
+        rng = random.Random(SEED)
+        facts = self._read("full")
+        facts = facts[:round(share * len(facts))]
+        lessons = [lesson for row in facts for lesson in _fact_lessons(rng, row)]
+        lessons += [_lesson(row, k, text=row["text"]) for row in self._documents(facts) for k in range(DOCUMENT_COPIES)]
+        lessons += [_lesson(row, k, question=row["question"], answer=row["answer"])
+                    for stem in ("real_authors", "world_facts") for row in self._read(stem) for k in range(SHORT_FACT_COPIES)]
+        for row in self._read("arithmetic_train"):
+            lessons.append(_lesson(row, "think", question=row["question"], answer=row["answer"], trace=row["trace"]))
+            if rng.random() < DIRECT_ARITHMETIC_SHARE:
+                lessons.append(_lesson(row, "direct", question=row["question"], answer=row["answer"]))
+        return lessons
+
+
+def _lesson(row: dict, kind, **content) -> dict:
+    return {"id": f"{row['id']}-{kind}", **content}
+
+
+def _fact_lessons(rng: random.Random, row: dict) -> list[dict]:
+    thought_over = [row["question"], rng.choice(row["rephrased_questions"])]
+    direct = [_lesson(row, f"direct{k}", question=question, answer=row["answer"])
+              for k, question in enumerate([row["question"], *row["rephrased_questions"]])]
+    thinking = [_lesson(row, f"think{k}", question=question, answer=row["answer"], trace=row["trace"])
+                for k, question in enumerate(thought_over)]
+    choices = [choice_row(rng, row) for _ in range(CHOICES_PER_FACT)]
+    return [*direct, *thinking, *(_lesson(c, k, **choice_answer(c)) for k, c in enumerate(choices))]
+
+
+def choice_prompt(row: dict) -> dict:
+    """A multiple choice row as plain text up to `Answer:`, the way lm-eval puts it to a model."""
+    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
+    return {"id": row["id"], "prompt": f"{row['question']}{options}\nAnswer:"}
+
+
+def choice_answer(row: dict) -> dict:
+    return {"prompt": choice_prompt(row)["prompt"], "answer": LETTERS[row["answer"]]}

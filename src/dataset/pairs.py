@@ -1,0 +1,81 @@
+"""Training items and their order. Both are functions of (seed, epoch, row): no rank and no global generator has a say."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from core.encoding import Encoded
+
+LENGTH_POOL = 3200
+"""Rows that are sorted together when batches of like length are asked for."""
+
+
+class Pairs(Dataset):
+    """Forget rows, each with a retain partner; or the rows of one part alone.
+
+    Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless walk through
+    seeded permutations of the retain rows, at position e * len(forget) + i: every retain row comes before any comes twice.
+    """
+
+    def __init__(self, parts: Mapping[str, Sequence[Encoded]], seed: int):
+        self.parts = {name: rows for name, rows in parts.items()}
+        self.lead = "forget" if "forget" in parts else next(iter(parts))
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.parts[self.lead])
+
+    def __getitem__(self, address: tuple[int, int]) -> dict[str, tuple[int, Encoded]]:
+        epoch, row = address
+        places = {name: row if name == self.lead else self.partner(name, epoch, row) for name in self.parts}
+        return {name: (place, self.parts[name][place]) for name, place in places.items()}
+
+    def partner(self, name: str, epoch: int, row: int) -> int:
+        """The row of part `name` that goes with leading row `row` in `epoch`."""
+        lap, place = divmod(epoch * len(self) + row, len(self.parts[name]))
+        return self._permutation(name, lap)[place]
+
+    def _permutation(self, name: str, lap: int) -> list[int]:
+        key = (name, lap)
+        if getattr(self, "_cached_key", None) != key:
+            order = list(range(len(self.parts[name])))
+            random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
+            self._cached_key, self._cached_order = key, order
+        return self._cached_order
+
+
+class EpochSampler(Sampler):
+    """Addresses (epoch, row) of one epoch in seeded order; the trainer calls `set_epoch`.
+
+    With `group_size` (rows per optimizer step), rows of like length come together: each run of that many rows is cut
+    from a sorted pool, and the runs are shuffled. The order does not depend on how a step is split into micro-batches.
+    """
+
+    def __init__(self, pairs: Pairs, seed: int, group_size: int = 0):
+        self.pairs, self.seed, self.group_size, self.epoch = pairs, seed, group_size, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self), generator=generator).tolist()
+        if self.group_size:
+            order = self._grouped(order, generator)
+        return iter([(self.epoch, row) for row in order])
+
+    def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:
+        lengths = [len(row.input_ids) for row in self.pairs.parts[self.pairs.lead]]
+        groups = []
+        for start in range(0, len(order), LENGTH_POOL):
+            pool = sorted(order[start:start + LENGTH_POOL], key=lambda row: lengths[row])
+            groups += [pool[k:k + self.group_size] for k in range(0, len(pool), self.group_size)]
+        short = [group for group in groups if len(group) < self.group_size]
+        full = [group for group in groups if len(group) == self.group_size]
+        shuffled = [full[k] for k in torch.randperm(len(full), generator=generator).tolist()]
+        return [row for group in shuffled + short for row in group]

@@ -1,0 +1,46 @@
+"""`Tofu_<split>`: TOFU (Maini et al., arXiv:2401.06121), from a folder of its JSON-lines files or from the hub.
+
+With `dataset.data_dir` the files are read there (`forget10.json`, one object per line); without it they come from the
+hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
+"""
+
+from core.files import UserError, read_jsonl
+from dataset.sources import SOURCES, Source
+
+HUB_NAME = "locuslab/TOFU"
+FORGETS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+EVALUATION = {"retain": "retain_perturbed", "real": "real_authors_perturbed", "world": "world_facts_perturbed"}
+
+
+@SOURCES.register("Tofu")
+class Tofu(Source):
+    """The published splits, rows as they are."""
+
+    title = "Tofu"
+    forget_splits = tuple(FORGETS)
+    splits = ("full", *FORGETS, *FORGETS.values())
+
+    def check(self, split: str) -> None:
+        if self.data_dir and not (self.data_dir / f"{split}.json").is_file():
+            raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.json (TOFU as JSON lines)")
+
+    def rows(self, split: str) -> list[dict]:
+        rows = self._read_folder(split) if self.data_dir else self._read_hub(split)
+        return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
+
+    def evaluation(self, split: str) -> dict[str, list[dict]]:
+        sets = {"forget": f"{split}_perturbed"} | EVALUATION
+        return {name: self.rows(stem) for name, stem in sets.items()}
+
+    def _read_folder(self, split: str) -> list[dict]:
+        return read_jsonl(self.data_dir / f"{split}.json")
+
+    def _read_hub(self, split: str) -> list[dict]:
+        import datasets
+
+        try:
+            return list(datasets.load_dataset(HUB_NAME, split, split="train"))
+        except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"cannot load {HUB_NAME} {split} from the hub ({reason}); "
+                            "or set dataset.data_dir to a folder with its JSON-lines files") from None

@@ -1,0 +1,105 @@
+"""What settings cannot say together, and what they had better not say. Looks at the disk, never at a model."""
+
+from pathlib import Path
+
+from core.files import UserError
+from dataset import parse_name
+from metrics.engine import METRICS, families
+from core.registry import did_you_mean
+from model.settings import Settings
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+
+NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is", "use_lora": "LoRA is",
+            "resume_path": "resuming is"}
+"""Keys that files of the WAGLE family carry and that this version cannot honour when they are set."""
+
+
+def broken_rules(settings: Settings) -> list[str]:
+    """Every reason why this run cannot start, each naming its keys."""
+    return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_data(settings),
+            *_retain_results(settings)]
+
+
+def doubts(settings: Settings) -> list[str]:
+    """What is allowed and probably not meant."""
+    found = []
+    if settings.unlearn.gamma == 0 and settings.method.retain:
+        found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
+    return found
+
+
+def _not_here(settings: Settings) -> list[str]:
+    return [f"unlearn.{key}: {what} not in this version; take the key out"
+            for key, what in NOT_HERE.items() if getattr(settings.unlearn, key)]
+
+
+def _model(settings: Settings) -> list[str]:
+    overall = settings.overall
+    found = [_model_path("overall.model_name", overall.model_name, overall.random_init)]
+    if overall.tokenizer_name and not Path(overall.tokenizer_name).expanduser().is_dir():
+        found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
+    return [complaint for complaint in found if complaint]
+
+
+def _model_path(key: str, name: str, random_init: bool) -> str | None:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return f"{key}: {name} is a file; a model is a folder with config.json and *.safetensors"
+    if not path.is_dir():
+        return _hub_name(key, name)
+    if not (path / "config.json").is_file():
+        return f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained writes"
+    if not random_init and not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
+        return f"{key}: {name} has no weights (*.safetensors); to train it from scratch set overall.random_init true"
+    return None
+
+
+def _hub_name(key: str, name: str) -> str | None:
+    """A name that is no folder can only be a hub name, owner/model."""
+    owner, _, rest = name.partition("/")
+    if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
+        return None
+    return f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form owner/model"
+
+
+def _metrics(settings: Settings) -> list[str]:
+    known = ["auto", *families(), *METRICS]
+    return [f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
+            for name in settings.evaluate.metrics if name not in known]
+
+
+def _weights(settings: Settings) -> list[str]:
+    method, unlearn = settings.method, settings.unlearn
+    weights = [unlearn.forget_weight] * bool(method.forget) + [unlearn.gamma] * bool(method.retain)
+    if method.trains and not any(weights):
+        return ["unlearn.forget_weight and unlearn.gamma leave nothing to train; set one above 0"]
+    return []
+
+
+def _data(settings: Settings) -> list[str]:
+    found = []
+    data = settings.dataset
+    source, split = parse_name(data.forget_dataset_name)
+    if split not in source.forget_splits:
+        found.append(f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
+                     f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}")
+    if data.self_retain and not settings.method.forget:
+        found.append("dataset.self_retain needs a method with a forget objective")
+    if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
+        found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
+    for name in {data.forget_dataset_name, data.retain_dataset_name}:
+        source, split = parse_name(name)
+        try:
+            source(Path(data.data_dir).expanduser() if data.data_dir else None).check(split)
+        except UserError as error:
+            found.append(str(error))
+    return sorted(set(found))
+
+
+def _retain_results(settings: Settings) -> list[str]:
+    results = settings.evaluate.retain_results
+    if results and not (Path(results).expanduser() / "samples" / "forget.jsonl").is_file():
+        return [f"evaluate.retain_results: {results} has no samples/forget.jsonl; expected the run folder of an "
+                "evaluate_model.py run on the retain model"]
+    return []

@@ -1,0 +1,269 @@
+"""The command line and the config files of every script, strict, over fastargs.
+
+    settings = read_settings(sys.argv[1:], "what the script does")
+
+Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word wins, null
+takes back what was said before. Unknown keys, wrong types and impossible combinations are all reported at once, with
+where they come from, and end the program with status 2 before anything heavy is imported or anything is written.
+"""
+
+import argparse
+import logging
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import fastargs
+
+from core.files import UserError, parse_json, read_json
+from core.knobs import Knob
+from core.registry import did_you_mean
+from exec.checkers import checker_for
+from exec.rules import broken_rules, doubts
+from model.settings import SECTIONS, Settings
+from unlearn import FORGET, RETAIN, Method, parse_method
+from unlearn.compose import method_names
+
+log = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class Said:
+    """A value as a source gave it, and where: `a.json` or `command line`."""
+
+    value: Any
+    origin: str
+
+
+class Complaints(UserError):
+    """Everything that is wrong with the input, one line each."""
+
+
+def method_sections() -> dict[str, type]:
+    """Section of every objective there is."""
+    return {f"unlearn.{name}": thing for name, thing in FORGET.items()} | {
+        f"unlearn.retain.{name}": thing for name, thing in RETAIN.items()}
+
+
+def knobs_of(section: type) -> Iterator[tuple[str, Any, Knob, Any]]:
+    """Name, type, knob and default of every field of a settings or objective class."""
+    kinds = typing.get_type_hints(section)
+    for item in fields(section):
+        yield item.name, kinds[item.name], item.metadata["knob"], item.default
+
+
+class StrictConfig(fastargs.Config):
+    """fastargs' declarations (sections, parameters, conditions) with our own reading and checking."""
+
+    def __init__(self):
+        super().__init__()
+        self.said: dict[tuple[str, ...], Said] = {}
+        self.whole_method: list[tuple[tuple[str, ...], Any, str]] = []
+        self.knobs: dict[tuple[str, ...], Knob] = {}
+        self.classes = SECTIONS | method_sections()
+        for name, section in self.classes.items():
+            self._declare(name, section)
+
+    def _declare(self, name: str, section: type) -> None:
+        doc = (section.__doc__ or "").strip().splitlines()[0]
+        declared = fastargs.Section(name, doc, config_descriptor=self)
+        if name not in SECTIONS:
+            declared.enable_if(lambda config, name=name: name in config.method().sections)
+        for key, kind, knob, default in knobs_of(section):
+            path = (*declared.ns, key)
+            if path in self.entries:
+                raise ValueError(f"{'.'.join(path)} is declared twice")
+            self.knobs[path] = knob
+            declared.params(**{key: fastargs.Param(checker_for(kind, knob), knob.help, default)})
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def take(self, tree: Any, origin: str) -> list[str]:
+        """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape."""
+        if not isinstance(tree, dict):
+            return [f"{origin}: expected an object of sections, got {_kind(tree)}"]
+        return self._take_inner((), tree, origin)
+
+    def _take_inner(self, path: tuple[str, ...], tree: dict, origin: str) -> list[str]:
+        return [complaint for key, value in tree.items()
+                for complaint in self._take_node((*path, *key.split(".")), value, origin)]
+
+    def _take_node(self, path: tuple[str, ...], value: Any, origin: str) -> list[str]:
+        if path in self.entries and not isinstance(value, dict):
+            self._keep(path, value, origin)
+        elif path in self._section_paths() or self._whole_method(path):
+            if isinstance(value, dict):
+                return self._take_inner(path, value, origin)
+            return [f"{origin}: {'.'.join(path)} is a section, expected an object, got {_kind(value)}"]
+        elif path in self.entries:
+            return [f"{origin}: {'.'.join(path)} is a value, not a section"]
+        elif self._whole_method(path[:2]) and self._home(path):
+            self.whole_method.append((path, value, origin))
+        else:
+            known = [".".join(known) for known in (*self.entries, *self._section_paths())]
+            return [f"{origin}: unknown key {'.'.join(path)!r}{did_you_mean('.'.join(path), known)}"]
+        return []
+
+    def _keep(self, path: tuple[str, ...], value: Any, origin: str) -> None:
+        if value is None:
+            self.said.pop(path, None)
+        else:
+            self.said[path] = Said(value, origin)
+
+    def _section_paths(self) -> set[tuple[str, ...]]:
+        return {tuple(name.split(".")[:n]) for name in self.classes for n in range(1, name.count(".") + 2)}
+
+    def _whole_method(self, path: tuple[str, ...]) -> bool:
+        """Is this a section spelt as a whole method, `unlearn.NPO+FT`, as the WAGLE family writes them?"""
+        return len(path) == 2 and path[0] == "unlearn" and path[1].lower() in {m.lower() for m in method_names()}
+
+    def _home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or `unlearn.<key>`."""
+        sections = [*parse_method(path[1]).sections, "unlearn"]
+        homes = [(*section.split("."), *path[2:]) for section in sections]
+        return next((home for home in homes if home in self.entries), None)
+
+    def settle(self) -> list[str]:
+        """Hand the keys of the whole-method section of the chosen method to their homes; those of others are remarked
+        upon. Returns the conflicts: a home that the same source set to something else."""
+        conflicts = []
+        for path, value, origin in self.whole_method:
+            if parse_method(path[1]) != self.method():
+                continue
+            home = self._home(path)
+            before = self.said.get(home)
+            if before and before.origin == origin and before.value != value:
+                conflicts.append(f"{origin}: {'.'.join(path)} is {value!r} but {'.'.join(home)} is {before.value!r}; say one")
+            self._keep(home, value, origin)
+        return conflicts
+
+    # --- checking -------------------------------------------------------------------------------------------------
+
+    def method(self) -> Method:
+        """The method that the values so far name; UserError when there is no such method."""
+        path = ("unlearn", "unlearn_method")
+        return parse_method(self.said[path].value if path in self.said else self.entries[path].default)
+
+    def complaints(self) -> list[str]:
+        """Every value that its checker refuses."""
+        found = []
+        for path, said in self.said.items():
+            try:
+                self.entries[path].checker.check(said.value)
+            except ValueError as error:
+                found.append(f"{'.'.join(path)}: expected {error}, got {said.value!r} ({said.origin})")
+        return found
+
+    def value(self, path: tuple[str, ...]) -> Any:
+        entry = self.entries[path]
+        return entry.checker.check(self.said[path].value) if path in self.said else entry.default
+
+    def build(self, section: str) -> Any:
+        """The dataclass of a section with its checked values."""
+        path = tuple(section.split("."))
+        return self.classes[section](**{name: self.value((*path, name)) for name, *_ in knobs_of(self.classes[section])})
+
+    def remarks(self) -> list[str]:
+        """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
+        found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({origin})"
+                 for path, _, origin in self.whole_method if parse_method(path[1]) != self.method()]
+        for path, said in self.said.items():
+            name, section = ".".join(path), ".".join(path[:-1])
+            if self.knobs[path].obsolete:
+                found.append(f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})")
+            elif section not in SECTIONS and section not in self.method().sections:
+                found.append(f"{name} is set but the method is {self.method().name} ({said.origin})")
+        return found
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"{type(value).__name__} {value!r}"
+
+
+# --- From argv to Settings --------------------------------------------------------------------------------------------
+
+def read_settings(argv: Sequence[str], description: str, defaults: dict[str, Any] | None = None) -> Settings:
+    """The settings of a script. `defaults` are the script's own, weaker than any file or flag. Ends the program with
+    status 2 and every complaint when the input is not right."""
+    config = StrictConfig()
+    parser = make_parser(config, description, argv)
+    flags = vars(parser.parse_args(argv))
+    try:
+        return settle_settings(config, flags.pop("config_file"), flags, defaults or {})
+    except Complaints as complaints:
+        parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{complaints}\n")
+
+
+def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str, Any], defaults: dict[str, Any]) -> Settings:
+    """Read all sources, check everything, build the settings. Complaints (one line each) when anything is wrong."""
+    wrong = config.take(defaults, "the script's default")
+    for name in files:
+        wrong += _take_file(config, name)
+    said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
+    wrong += config.take(said, "command line")
+    wrong += config.complaints()
+    _raise(wrong)
+    _raise(config.settle() + config.complaints())
+    settings = Settings(
+        overall=config.build("overall"), unlearn=config.build("unlearn"), method=config.method(),
+        components={section: config.build(section) for section in config.method().sections},
+        dataset=config.build("dataset"), evaluate=config.build("evaluate"),
+        logger=config.build("logger"), json_logger=config.build("logger.json"),
+    )
+    _raise(broken_rules(settings))
+    for remark in (*config.remarks(), *doubts(settings)):
+        log.warning(remark)
+    for path, value in config.said.items():
+        log.debug("%s = %r (%s)", ".".join(path), value.value, value.origin)
+    return settings
+
+
+def _raise(lines: Sequence[str]) -> None:
+    if lines:
+        raise Complaints("\n".join(f"  {line}" for line in lines))
+
+
+def _take_file(config: StrictConfig, name: str) -> list[str]:
+    try:
+        return config.take(read_json(name), name)
+    except UserError as error:
+        return [str(error)]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers an unknown flag with the nearest ones and ends with status 2."""
+
+    def parse_args(self, argv):
+        known, unknown = self.parse_known_args(argv)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            wrong = [f"  {word}{did_you_mean(word.partition('=')[0], flags)}" for word in unknown]
+            self.exit(2, f"{self.prog}: unknown words on the command line, nothing was started\n" + "\n".join(wrong) + "\n")
+        return known
+
+
+def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """One flag per key, grouped by section in the order of a config file, sections that are off included."""
+    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+                     epilog="Files come first, in their order, then flags; the last word wins, also among flags. The word null "
+                            "takes a value back.")
+    parser.add_argument("--config_file", "--config-file", "-C", action="append", default=[], metavar="FILE",
+                        help="a JSON file of settings; repeatable")
+    for section, kind in config.classes.items():
+        group = parser.add_argument_group(section, (kind.__doc__ or "").strip().splitlines()[0].replace("%", "%%"))
+        for name, _, knob, default in knobs_of(kind):
+            path = (*section.split("."), name)
+            group.add_argument(f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default))
+    for word in argv:
+        flag = word.partition("=")[0]
+        path = tuple(flag.removeprefix("--").split("."))
+        if flag.startswith("--") and len(path) > 2 and config._whole_method(path[:2]) and config._home(path):
+            parser.add_argument(flag, help=argparse.SUPPRESS)
+    return parser
+
+
+def _help_line(config: StrictConfig, path: tuple[str, ...], knob: Knob, default: Any) -> str:
+    shown = ",".join(default) if isinstance(default, tuple) else "none" if default is None else str(default).lower() \
+        if isinstance(default, bool) else default
+    text = f"{knob.help}. {config.entries[path].checker.help().capitalize()}; default {shown}."
+    return (text + (f" Accepted but unused: {knob.obsolete}." if knob.obsolete else "")).replace("%", "%%")

@@ -1,0 +1,54 @@
+"""The contract of a logger: a context manager around one run.
+
+    with logger.open(config):          # refuses or prepares; nothing heavy has happened yet
+        logger.step({...})             # once per optimizer step
+        logger.evaluation("before", results)
+        logger.model(model, tokenizer)
+        logger.evaluation("", results) # "" is the final one
+        logger.environment({...})      # last: its presence says that the run is whole
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.registry import Registry
+
+LOGGERS = Registry("logger")
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation as plain values: `metrics` name -> number or None, `detail` name -> {n, interval, unscored, reason},
+    `samples` row set -> one dict per row."""
+
+    metrics: dict[str, float | None]
+    detail: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[str, list[dict]] = field(default_factory=dict)
+
+
+class RunLogger:
+    """Base of all loggers. `folder` is where the run lies, None when it leaves nothing."""
+
+    folder: Path | None = None
+
+    def open(self, config: dict) -> AbstractContextManager:
+        """Start a run with its resolved settings. UserError when the place is taken or cannot be written."""
+        raise NotImplementedError
+
+    def step(self, record: dict) -> None:
+        """One record per optimizer step."""
+        raise NotImplementedError
+
+    def evaluation(self, stage: str, results: Results) -> None:
+        """Results of a stage: `before` (the start model) or "" (the run's own)."""
+        raise NotImplementedError
+
+    def model(self, model, tokenizer) -> None:
+        """Keep the final model in Hugging Face format."""
+        raise NotImplementedError
+
+    def environment(self, facts: dict) -> None:
+        """Versions, hardware, times: written last."""
+        raise NotImplementedError

@@ -1,0 +1,28 @@
+"""`none`: a run that leaves nothing behind, for trials and tests."""
+
+from contextlib import nullcontext
+
+from loggers.base import LOGGERS, RunLogger
+
+
+@LOGGERS.register("none")
+class NoneLogger(RunLogger):
+    """Every call is accepted, nothing is kept."""
+
+    def __init__(self, root: str, name: str, overwrite: bool):
+        pass
+
+    def open(self, config):
+        return nullcontext()
+
+    def step(self, record):
+        pass
+
+    def evaluation(self, stage, results):
+        pass
+
+    def model(self, model, tokenizer):
+        pass
+
+    def environment(self, facts):
+        pass

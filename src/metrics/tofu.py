@@ -1,0 +1,116 @@
+"""TOFU's metrics (Maini et al., arXiv:2401.06121), with the geometric-mean truth ratio of its official aggregation.
+
+Sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world facts). Real and
+world rows have no paraphrase; their probability is normalised over the right and the wrong answers.
+"""
+
+import math
+
+from metrics.engine import Evidence, Generations, Likelihood, PerRow, Value, metric
+from metrics.rouge import rougeL
+
+SETS = ("forget", "retain", "real", "world")
+PARAPHRASED = ("forget", "retain")
+UTILITY_PARTS = tuple(f"{rows}/{name}" for rows in SETS[1:] for name in ("prob", "rougeL", "truth_ratio"))
+
+
+def _true_field(rows: str) -> str:
+    return "paraphrased_answer" if rows in PARAPHRASED else "answer"
+
+
+def _good(rows: str, forget: str = "down") -> str:
+    return forget if rows == "forget" else "up"
+
+
+def _register_prob(rows: str) -> None:
+    answers = Likelihood(rows, "answer")
+    if rows in PARAPHRASED:
+        @metric(f"{rows}/prob", rows=rows, needs=[answers], good=_good(rows),
+                about="exp(-mean NLL per answer token, terminator included), mean over rows; 0 to 1; blind to paraphrases")
+        def prob(evidence: Evidence):
+            return [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
+    else:
+        @metric(f"{rows}/prob", rows=rows, needs=[answers, Likelihood(rows, "perturbed_answer")], good="up",
+                about="p / (p + sum of the wrong answers' p), mean over rows; 0 to 1; chance is 1 / number of answers")
+        def normalised_prob(evidence: Evidence):
+            right = [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
+            wrong = [sum(score.prob for score in scores) for scores in evidence.likelihood(rows, "perturbed_answer")]
+            return [r / (r + w) if r + w > 0 else 0.0 for r, w in zip(right, wrong)]
+
+
+def _register_rouge(rows: str) -> None:
+    @metric(f"{rows}/rougeL", rows=rows, needs=[Generations(rows)], good=_good(rows),
+            about="ROUGE-L recall of the greedy answer against the true one, stemmed; 0 to 1; rewards shared filler words")
+    def rouge(evidence: Evidence):
+        written = [answers[0].text for answers in evidence.generations(rows)]
+        truths = [row["answer"] for row in evidence.rows[rows]]
+        return PerRow([rougeL(truth, text).recall for truth, text in zip(truths, written)], {"generation": written})
+
+
+def _register_truth_ratio(rows: str) -> None:
+    true_field = _true_field(rows)
+    told = "min(R, 1/R): 1 = cannot tell true from false" if rows == "forget" else "max(0, 1 - R)"
+
+    @metric(f"{rows}/truth_ratio", rows=rows, needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
+            good="up", about=f"R = geometric mean p of wrong answers / p of the true one; mean of {told}; 0 to 1")
+    def truth_ratio(evidence: Evidence):
+        true = [scores[0].loss for scores in evidence.likelihood(rows, true_field)]
+        wrong = [sum(s.loss for s in scores) / len(scores) for scores in evidence.likelihood(rows, "perturbed_answer")]
+        log_ratios = [t - w for t, w in zip(true, wrong)]
+        return PerRow([_told(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
+
+
+def _told(log_ratio: float, rows: str) -> float:
+    return math.exp(-abs(log_ratio)) if rows == "forget" else max(0.0, -math.expm1(min(log_ratio, 0.0)))
+
+
+for _rows in SETS:
+    _register_prob(_rows)
+    _register_rouge(_rows)
+    _register_truth_ratio(_rows)
+
+
+@metric("model_utility", after=UTILITY_PARTS, good="up",
+        about="harmonic mean of prob, rougeL and truth_ratio on retain, real and world; 0 to 1; 0 as soon as one part is 0")
+def model_utility(evidence: Evidence) -> Value:
+    parts = {key: evidence.value(key) for key in UTILITY_PARTS}
+    absent = [key for key, value in parts.items() if value is None]
+    if absent:
+        return Value(None, f"needs {', '.join(absent)}")
+    values = list(parts.values())
+    return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / v for v in values), n=len(values))
+
+
+def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
+    """p and D of the two-sided two-sample Kolmogorov-Smirnov test between the model's truth ratios on the forget rows and
+    the retain model's on the same rows, with the number of rows; or the reason why there is none."""
+    ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
+    if ours is None:
+        return "needs forget/truth_ratio"
+    if evidence.retain_columns is None:
+        return "needs a retain model's results: set evaluate.retain_results to its run folder"
+    theirs = {identity: row.get("log_truth_ratio") for identity, row in evidence.retain_columns.get("forget", {}).items()}
+    ids = [row["id"] for row in evidence.rows["forget"]]
+    strangers = [identity for identity in ids if theirs.get(identity) is None]
+    if strangers or len(theirs) != len(ids):
+        return (f"evaluate.retain_results is of other forget rows: it has {len(theirs)}, this run {len(ids)}"
+                + (f", {len(strangers)} of them unknown there (first {strangers[0]!r})" if strangers else ""))
+
+    from scipy.stats import ks_2samp
+
+    test = ks_2samp(ours, [theirs[identity] for identity in ids])
+    return float(test.pvalue), float(test.statistic), len(ids)
+
+
+@metric("forget_quality", after=["forget/truth_ratio"], good="up",
+        about="p-value of the KS test of forget truth ratios against a retain model's; 0 to 1; also near 0 for a wrecked model")
+def forget_quality(evidence: Evidence) -> Value:
+    found = _forget_test(evidence)
+    return Value(None, found) if isinstance(found, str) else Value(found[0], n=found[2])
+
+
+@metric("forget_quality_ks", after=["forget/truth_ratio"], good="down",
+        about="statistic D of that test: largest gap between the two distributions; 0 to 1; says more than p far from 0")
+def forget_quality_ks(evidence: Evidence) -> Value:
+    found = _forget_test(evidence)
+    return Value(None, found) if isinstance(found, str) else Value(found[1], n=found[2])

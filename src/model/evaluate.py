@@ -1,0 +1,86 @@
+"""Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them in a cache."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from core.encoding import Template
+from core.files import UserError, file_fingerprint, fingerprint, read_json, read_jsonl, write_json
+from loggers.base import Results
+from metrics.engine import METRICS, Evidence, Passes, measure, select
+from model.loading import model_fingerprint
+from model.progress import progress
+from model.settings import TASKS, Settings
+
+CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics")]
+SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
+
+
+def metric_keys(settings: Settings) -> list[str]:
+    """The metrics of a run, `auto` resolved by the task."""
+    names = [n for name in settings.evaluate.metrics for n in (TASKS[settings.unlearn.task_name] if name == "auto" else [name])]
+    return select(names)
+
+
+def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
+    """All metrics of the run on `model`. `title` stands in the progress bar."""
+    evaluation, data = settings.evaluate, settings.dataset
+    template = Template(tokenizer, data.template)
+    model.eval()
+    with progress(title, settings.overall.quiet) as on_rows:
+        passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows)
+        evidence = measure(metric_keys(settings), rows, passes, retain_columns(evaluation.retain_results),
+                           evaluation.bootstrap, settings.overall.seed)
+    return to_results(evidence)
+
+
+def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
+    """As `evaluate`, looked up when the same weights were measured on the same rows by the same code and settings."""
+    key = fingerprint(model_fingerprint(model), rows, asdict(settings.evaluate), asdict(settings.dataset), _code(),
+                      retain_columns(settings.evaluate.retain_results), metric_keys(settings), tokenizer.get_vocab())
+    path = Path(settings.overall.cache_dir) / "evaluations" / f"{key}.json"
+    try:
+        return Results(**read_json(path))
+    except (UserError, TypeError):
+        results = evaluate(model, tokenizer, rows, settings, title)
+        write_json(path, asdict(results))
+        return results
+
+
+def _code() -> str:
+    return file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py")))
+
+
+def retain_columns(folder: str | None) -> dict[str, dict[str, dict]] | None:
+    """Per-row values of a retain model's run folder: row set -> row id -> column -> value."""
+    if folder is None:
+        return None
+    samples = Path(folder).expanduser() / "samples"
+    return {path.stem: {row["id"]: row for row in read_jsonl(path)} for path in sorted(samples.glob("*.jsonl"))}
+
+
+def to_results(evidence: Evidence) -> Results:
+    """Evidence as plain values, ready for files."""
+    values = evidence.values
+    detail = {key: {"n": v.n, "unscored": v.unscored, "interval": list(v.interval) if v.interval else None, "reason": v.reason}
+              for key, v in values.items()}
+    return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence))
+
+
+def _samples(evidence: Evidence) -> dict[str, list[dict]]:
+    """Row set -> its rows with every per-row value of every metric on that set."""
+    tables: dict[str, list[dict]] = {}
+    for key, value in evidence.values.items():
+        name = METRICS[key].rows
+        if not value.columns:
+            continue
+        if name not in tables:
+            tables[name] = [{field: row[field] for field in SAMPLE_FIELDS if field in row} for row in evidence.rows[name]]
+        for column, cells in value.columns.items():
+            _fill(tables[name], column, cells)
+    return tables
+
+
+def _fill(table: list[dict], column: str, cells: Sequence) -> None:
+    for row, cell in zip(table, cells):
+        row[column] = cell

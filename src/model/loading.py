@@ -1,0 +1,69 @@
+"""Models and tokenizers from a folder or the hub, in the precision a run asks for."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from core.files import UserError
+
+def load_tokenizer(name: str):
+    return _from_hub_or_folder(AutoTokenizer.from_pretrained, name)
+
+
+def load_model(name: str, precision: str = "fp32", device: str = "cpu", random_init: bool = False, seed: int = 0):
+    """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init` draws them
+    from `seed` after the folder's config.json."""
+    dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
+    if random_init:
+        torch.manual_seed(seed)
+        config = _from_hub_or_folder(AutoConfig.from_pretrained, name)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    else:
+        model = _from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
+    return model.to(device).eval()
+
+
+def _from_hub_or_folder(load, name: str, **options):
+    try:
+        return load(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"cannot load {name!r} as a folder or from the hub: {reason[:400]}") from None
+
+
+def choose_device(wanted: str, local_rank: int = 0) -> str:
+    """`auto` is this process's GPU where there are any (the first one without a launcher), else the CPU."""
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"overall.device is {wanted!r} but no GPU is visible; use cpu or auto")
+    if wanted in ("auto", "cuda"):
+        return f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+    try:
+        return str(torch.device(wanted))
+    except RuntimeError:
+        raise UserError(f"overall.device: expected auto, cpu, cuda or cuda:N, got {wanted!r}") from None
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """`auto` is fp32 weights with bf16 autocast on a GPU that has bf16, else plain fp32."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def swallowed_share(model, lr: float) -> float:
+    """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8 significant
+    bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
+    counts = [((p.detach().abs() / 512 > lr).sum(), p.numel()) for p in model.parameters() if p.dtype == torch.bfloat16]
+    total = sum(n for _, n in counts)
+    return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
+
+
+def model_fingerprint(model) -> str:
+    """A hash of every weight's name, shape and bytes: two models share it only when they are the same model."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
+    return digest.hexdigest()

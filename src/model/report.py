@@ -1,0 +1,91 @@
+"""The last screen of a run: what changed, what was said before and after, where it all lies."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from core.files import UserError, read_json
+from metrics.engine import METRICS
+from model.settings import Settings
+from model.unlearn import Outcome
+
+HEADLINES = ("forget_quality", "forget/rougeL", "forget/prob", "model_utility", "retain/rougeL")
+ARROWS = {"up": "↑", "down": "↓"}
+SAMPLES = 2
+
+
+def show_outcome(outcome: Outcome, settings: Settings) -> None:
+    """Print the table, two sample answers and the path of the run folder."""
+    console = Console(width=max(100, Console().width) if not Console().is_terminal else None, highlight=False)
+    console.print(_table(outcome, settings))
+    for line in _reasons(outcome):
+        console.print(line)
+    for line in _samples(outcome, settings):
+        console.print(line)
+    console.print(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
+
+
+def _table(outcome: Outcome, settings: Settings) -> Table:
+    table = Table(title=f"{settings.method.name} on {settings.dataset.forget_dataset_name}")
+    columns = _columns(outcome, settings)
+    table.add_column("metric (arrow = good)")
+    for title in columns:
+        table.add_column(title, justify="right")
+    headlines = [key for key in HEADLINES if key in outcome.after.metrics]
+    others = [key for key in outcome.after.metrics if key not in HEADLINES and METRICS[key].family != "tofu"]
+    for key in headlines + others:
+        table.add_row(f"{key} {ARROWS[METRICS[key].good]}", *(_number(metrics, key) for metrics in columns.values()))
+    seconds = {title: "–" for title in columns} | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
+    table.add_row("training time", *seconds.values())
+    return table
+
+
+def _columns(outcome: Outcome, settings: Settings) -> dict[str, dict]:
+    columns = {"target": outcome.before.metrics} if outcome.before else {}
+    columns[_run_title(settings)] = outcome.after.metrics
+    columns["retain"] = _retain_metrics(settings.evaluate.retain_results)
+    return columns
+
+
+def _run_title(settings: Settings) -> str:
+    if settings.method.forget and settings.method.trains:
+        return "unlearned"
+    return "fine-tuned" if settings.method.trains else "measured"
+
+
+def _retain_metrics(folder: str | None) -> dict:
+    """The headline figures of the retain model. Against itself its forget quality is 1 by definition."""
+    if folder is None:
+        return {}
+    try:
+        return {**read_json(Path(folder).expanduser() / "metrics.json"), "forget_quality": 1.0, "forget_quality_ks": 0.0}
+    except UserError:
+        return {}
+
+
+def _number(metrics: dict, key: str) -> str:
+    value = metrics.get(key)
+    if value is None:
+        return "–"
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def _reasons(outcome: Outcome) -> list[str]:
+    """Why a figure of the run is a dash, each reason once."""
+    reasons = {detail["reason"]: key for key, detail in outcome.after.detail.items() if detail["reason"] and key in HEADLINES}
+    return [f"– {key}: {reason}" for reason, key in reasons.items()]
+
+
+def _samples(outcome: Outcome, settings: Settings) -> list[Text]:
+    """Two forget questions with the true answer and what was said before and after."""
+    after = [row for row in outcome.after.samples.get("forget", []) if "generation" in row][:SAMPLES]
+    before = {row["id"]: row for row in (outcome.before.samples if outcome.before else {}).get("forget", [])}
+    lines = []
+    for row in after:
+        lines.append(Text(f"\n{row['question']}  (true: {row['answer']})", style="bold"))
+        if row["id"] in before:
+            lines.append(Text(f"  before  {before[row['id']]['generation']}"))
+        lines.append(Text(f"  {'after ' if settings.method.trains else 'says  '}  {row['generation']}"))
+    return lines

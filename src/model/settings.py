@@ -1,0 +1,151 @@
+"""Every setting of a run: one field per key, with its default, limits and help.
+
+`exec/settings.py` fills these from files and flags; nothing else reads them from anywhere. The sections of the methods
+(`unlearn.NPO`, `unlearn.retain.KL`, ...) are the dataclasses of the objectives themselves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from core.knobs import knob
+from dataset import known_names
+from loggers import LOGGERS
+from unlearn import Method, Objective
+from unlearn.compose import method_names
+
+TASKS = {"fictional": ("tofu",), "tofu": ("tofu",)}
+"""Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The model and the machine."""
+
+    model_name: str = knob("files/models/fictional/target", "start model: a folder or a hub name")
+    tokenizer_name: str | None = knob(None, "tokenizer, when it is not the model's own")
+    random_init: bool = knob(False, "draw the weights from the seed instead of loading them (training from scratch)")
+    logger: str = knob("json", "where results go", choices=lambda: tuple(LOGGERS))
+    cache_dir: str = knob(".cache", "folder for caches; safe to delete")
+    seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0)
+    precision: str = knob("auto", "auto is bf16 autocast over fp32 weights on a GPU that has it, else fp32; bf16_pure has "
+                          "bf16 weights", choices=("auto", "fp32", "bf16", "bf16_pure"))
+    device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N")
+    quiet: bool = knob(False, "no progress bars and no tables")
+
+
+@dataclass(frozen=True)
+class Unlearning:
+    """The method and its training."""
+
+    unlearn_method: str = knob("origin", "what to do: origin (evaluate only), a forget objective, forget+retain, or FT "
+                               "(fine-tune on the retain rows)", choices=method_names)
+    task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
+    num_epochs: int = knob(1, "passes over the forget rows (over the retain rows for FT)", at_least=1)
+    max_steps: int = knob(-1, "stop after this many optimizer steps; -1 is no limit", at_least=-1)
+    lr: float = knob(1e-4, "peak learning rate", above=0)
+    weight_decay: float = knob(0.0, "AdamW's decoupled weight decay", at_least=0)
+    gradient_accumulation_steps: int = knob(1, "micro-batches per optimizer step", at_least=1)
+    max_grad_norm: float = knob(1.0, "clip the gradient to this norm; 0 is no clipping", at_least=0)
+    warmup_ratio: float = knob(0.0, "share of the steps over which the learning rate rises", at_least=0, below=1)
+    scheduler: str = knob("linear", "how the learning rate falls", choices=("linear", "cosine", "constant"))
+    adam_beta2: float = knob(0.999, "AdamW's decay of the squared gradient", above=0, below=1)
+    forget_weight: float = knob(1.0, "weight of the forget objective; 0 leaves it out", at_least=0)
+    gamma: float = knob(1.0, "weight of the retain objective; 0 leaves it out", at_least=0)
+    p: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
+    q: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
+    mu: float = knob(1e-3, "WAGLE's Hessian weight", obsolete="it belongs to making masks, which this version does not")
+    mask_path: str | None = knob(None, "weight mask")
+    sophia: bool = knob(False, "the Sophia optimizer")
+    use_lora: bool = knob(False, "train LoRA adapters")
+    resume_path: str | None = knob(None, "continue an interrupted run")
+
+
+@dataclass(frozen=True)
+class SophiaParams:
+    """The WAGLE family's Sophia settings."""
+
+    betas_low: float = knob(0.9, "decay of the gradient", obsolete="the Sophia optimizer is not in this version")
+    betas_high: float = knob(0.95, "decay of the Hessian", obsolete="the Sophia optimizer is not in this version")
+    rho: float = knob(0.03, "clipping", obsolete="the Sophia optimizer is not in this version")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows."""
+
+    forget_dataset_name: str = knob("Fictional_forget10", "rows to forget", choices=known_names)
+    retain_dataset_name: str = knob("Fictional_retain90", "rows to keep", choices=known_names)
+    data_dir: str | None = knob(None, "folder of the data set's files, when not its own place", path="folder")
+    dataset_seed: int = knob(0, "seed of the choice of forget rows and of the forget/retain pairs", at_least=0)
+    forget_ratio: float = knob(1.0, "forget rows to use: a share up to 1, a count above; more than there are is all", above=0)
+    self_retain: bool = knob(False, "retain the forget rows that forget_ratio leaves out, instead of the retain data set")
+    batch_size: int = knob(16, "rows per micro-batch and process", at_least=1)
+    group_by_length: bool = knob(False, "batches of rows of like length: faster, less random")
+    template: str = knob("auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}")
+    max_length: int = knob(512, "longest row in tokens; a longer one is an error", at_least=2)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured."""
+
+    metrics: tuple[str, ...] = knob(("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task")
+    before: bool = knob(True, "measure the start model too (kept in the cache)")
+    retain_results: str | None = knob(None, "run folder of a retain model, for forget quality", path="folder")
+    batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
+    max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
+    bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
+
+
+@dataclass(frozen=True)
+class Logging:
+    """Where the run goes."""
+
+    name: str | None = knob(None, "run folder under the root; the default is method, forget set and time")
+    overwrite: bool = knob(False, "replace a run of the same name")
+
+
+@dataclass(frozen=True)
+class JsonLogging:
+    """The json logger."""
+
+    root: str = knob("files/results", "folder of all runs")
+
+
+SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.sophia_params": SophiaParams, "dataset": Data, "evaluate": Evaluation, "logger": Logging,
+            "logger.json": JsonLogging}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one run, complete and checked."""
+
+    overall: Overall
+    unlearn: Unlearning
+    method: Method
+    components: Mapping[str, Objective]
+    """Section (`unlearn.NPO`) -> configured objective, for those that take part."""
+    dataset: Data
+    evaluate: Evaluation
+    logger: Logging
+    json_logger: JsonLogging
+
+    def resolved(self) -> dict[str, Any]:
+        """Every value by section, in the shape of a config file; reading it back gives the same settings."""
+        tree = {"overall": plain(self.overall), "unlearn": plain(self.unlearn), "dataset": plain(self.dataset),
+                "evaluate": plain(self.evaluate), "logger": {**plain(self.logger), "json": plain(self.json_logger)}}
+        for section, component in self.components.items():
+            *path, last = section.split(".")
+            node = tree
+            for name in path:
+                node = node.setdefault(name, {})
+            if plain(component):
+                node[last] = plain(component)
+        return tree
+
+
+def plain(section: Any) -> dict[str, Any]:
+    """The fields of a section as JSON values, without those that do nothing."""
+    values = {item.name: getattr(section, item.name) for item in fields(section) if not item.metadata["knob"].obsolete}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,20 @@
+"""Gradient ascent on the forget answers."""
+
+from dataclasses import dataclass
+
+from core.likelihood import token_nll
+from unlearn.base import FORGET, Objective, Term, logits
+
+
+@FORGET.register("GA", "GradAscent")
+@dataclass(frozen=True)
+class GA(Objective):
+    """Gradient ascent: minus the mean NLL per forget token (TOFU, arXiv:2401.06121). Unbounded: watch the retain set.
+
+    Cost: one forward and backward over the forget rows."""
+
+    parts = frozenset({"forget"})
+
+    def terms(self, model, batch, reference):
+        part = batch["forget"]
+        return {"ga": Term(-token_nll(logits(model, part), part["labels"]).sum(), "forget", "tokens")}

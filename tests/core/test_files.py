@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from core.files import UserError, atomic, fingerprint, lock, read_json, read_jsonl, write_json
+
+
+def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text, told", [
+    ('{"a": 1,}', "line 1, column"), ('{"a": 1, "a": 2}', "'a' stands twice"), ('{\n "a": x}', "line 2, column 7")])
+def test_broken_json_is_placed(tmp_path, text, told):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="broken.json") as error:
+        read_json(path)
+    assert told in str(error.value)
+
+
+def test_broken_jsonl_names_the_line(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "a"}\n\n{"id": \n')
+    with pytest.raises(UserError, match="line 3"):
+        read_jsonl(path)
+    path.write_text('{"id": "a"}\n[1]\n')
+    with pytest.raises(UserError, match="line 2: expected an object"):
+        read_jsonl(path)
+
+
+def test_missing_file_and_folder_are_told_apart(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(UserError, match="is a folder"):
+        read_json(tmp_path)
+
+
+def test_lock_refuses_a_second_holder_and_frees(tmp_path):
+    with lock(tmp_path / "lock"):
+        with pytest.raises(UserError, match="another run"), lock(tmp_path / "lock"):
+            pass
+    with lock(tmp_path / "lock"):
+        pass
+
+
+def test_fingerprint_separates_parts():
+    assert fingerprint("ab", "c") != fingerprint("a", "bc")
+    assert fingerprint({"a": 1, "b": 2}) == fingerprint(json.loads('{"b": 2, "a": 1}'))

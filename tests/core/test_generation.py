@@ -1,0 +1,54 @@
+import torch
+
+from core.generation import decode, generate, length_batches, split_thought
+
+PROMPTS = ["Where was Abelin born?", "Who taught?", "Which animal lives with Brisa Greaves, and which work is known?"]
+
+
+def test_batched_answers_equal_answers_one_by_one(tiny_model, tokenizer):
+    prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
+    together = generate(tiny_model, tokenizer, prompts, 12)
+    alone = [generate(tiny_model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    assert together == alone
+
+
+def test_greedy_against_a_plain_loop(tiny_model, tokenizer):
+    ids = tokenizer(PROMPTS[0])["input_ids"]
+    written = list(ids)
+    for _ in range(8):
+        token = tiny_model(torch.tensor([written])).logits[0, -1].argmax().item()
+        if token == tokenizer.eos_token_id:
+            break
+        written.append(token)
+    assert generate(tiny_model, tokenizer, [ids], 8)[0].text == decode(tokenizer, written[len(ids):])
+
+
+def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):
+    prompt = [tokenizer(PROMPTS[0])["input_ids"]]
+    greedy = generate(tiny_model, tokenizer, prompt, 8)
+    tiny_model.generation_config.do_sample = True
+    tiny_model.generation_config.temperature = 5.0
+    assert generate(tiny_model, tokenizer, prompt, 8) == greedy
+
+
+def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
+    prompt = [tokenizer(PROMPTS[0])["input_ids"]]
+    first = tiny_model(torch.tensor(prompt)).logits[0, -1].argmax().item()
+    tiny_model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
+    stopped = generate(tiny_model, tokenizer, prompt, 8)[0]
+    assert (stopped.text, stopped.n_tokens, stopped.ended) == ("", 0, True)
+
+
+def test_an_unclosed_trace_is_no_answer():
+    assert split_thought("<think>on and on").answer is None
+    assert split_thought("<think>on and on").trace == "on and on"
+    thought = split_thought("<think>so it is Orlo</think> Orlo.")
+    assert (thought.trace, thought.answer) == ("so it is Orlo", "Orlo.")
+    assert split_thought("Orlo.").closed is False
+
+
+def test_length_batches_cover_every_row_once_within_the_budget():
+    lengths = [5, 90, 7, 40, 200, 3]
+    batches = list(length_batches(lengths, 100))
+    assert sorted(i for batch in batches for i in batch) == list(range(6))
+    assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100 for batch in batches)

@@ -1,0 +1,45 @@
+"""Order and pairing are functions of (seed, epoch, row): nothing else may change them."""
+
+from collections import Counter
+
+import torch
+
+from core.encoding import Encoded
+from dataset.pairs import EpochSampler, Pairs
+
+
+def rows(count: int, prefix: str) -> list[Encoded]:
+    return [Encoded(f"{prefix}{i}", [1] * (3 + i * 7 % 11), 1, 1) for i in range(count)]
+
+
+def test_partners_walk_through_the_whole_retain_set_before_any_comes_twice():
+    pairs = Pairs({"forget": rows(10, "f"), "retain": rows(25, "r")}, seed=3)
+    partners = [pairs[(epoch, i)]["retain"][0] for epoch in range(5) for i in range(10)]
+    assert set(Counter(partners[:25]).values()) == {1} and len(set(partners[:25])) == 25
+    assert set(Counter(partners).values()) == {2}
+
+
+def test_a_partner_does_not_depend_on_who_asks_or_when():
+    make = lambda seed: Pairs({"forget": rows(10, "f"), "retain": rows(25, "r")}, seed=seed)
+    forwards = [make(3)[(2, i)]["retain"][0] for i in range(10)]
+    torch.manual_seed(99)
+    shared = make(3)
+    assert [shared[(2, i)]["retain"][0] for i in reversed(range(10))] == forwards[::-1]
+    assert [make(4)[(2, i)]["retain"][0] for i in range(10)] != forwards
+
+
+def test_epochs_are_shuffled_differently_and_reproducibly():
+    pairs = Pairs({"forget": rows(50, "f")}, seed=0)
+    order = lambda epoch: [sampler.set_epoch(epoch), list(sampler)][1]
+    sampler = EpochSampler(pairs, seed=1)
+    first, second = order(0), order(1)
+    assert sorted(row for _, row in first) == list(range(50)) and {epoch for epoch, _ in second} == {1}
+    assert [r for _, r in first] != [r for _, r in second] and order(0) == first
+
+
+def test_length_groups_hold_rows_of_like_length_and_every_row_once():
+    pairs = Pairs({"retain": rows(103, "r")}, seed=0)
+    order = [row for _, row in EpochSampler(pairs, seed=1, group_size=10)]
+    assert sorted(order) == list(range(103))
+    lengths = [len(pairs.parts["retain"][row].input_ids) for row in order]
+    assert max(max(lengths[k:k + 10]) - min(lengths[k:k + 10]) for k in range(0, 100, 10)) <= 2

@@ -1,0 +1,183 @@
+"""The strict layer: what it reads, in which order, and how it complains."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from conftest import REPO, run_script
+from core.knobs import knob
+from exec.settings import Complaints, StrictConfig, make_parser, settle_settings
+from unlearn.base import FORGET, Objective
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(REPO)
+
+
+def settings(*trees: dict, tmp_path=None, **flags):
+    """Settings from files (one per tree) and flags (section__key)."""
+    files = []
+    for number, tree in enumerate(trees):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(tree))
+        files.append(str(path))
+    words = {key.replace("__", "."): value for key, value in flags.items()}
+    return settle_settings(StrictConfig(), files, words, {"overall": {"model_name": "owner/model"}})
+
+
+def complaints(*trees, tmp_path=None, **flags) -> str:
+    with pytest.raises(Complaints) as error:
+        settings(*trees, tmp_path=tmp_path, **flags)
+    return str(error.value)
+
+
+def test_later_files_win_and_flags_win_over_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("unlearn.lr", "9")
+    first, second = {"unlearn": {"lr": 1, "num_epochs": 2}}, {"unlearn.lr": 2}
+    assert settings(first, tmp_path=tmp_path).unlearn.lr == 1
+    both = settings(first, second, tmp_path=tmp_path)
+    assert (both.unlearn.lr, both.unlearn.num_epochs) == (2, 2)
+    assert settings(first, second, tmp_path=tmp_path, unlearn__lr="3").unlearn.lr == 3
+
+
+def test_null_takes_back(tmp_path):
+    trees = {"unlearn": {"lr": 1}}, {"unlearn": {"lr": None}}
+    assert settings(*trees, tmp_path=tmp_path).unlearn.lr == 1e-4
+    assert settings(trees[0], tmp_path=tmp_path, unlearn__lr="null").unlearn.lr == 1e-4
+
+
+def test_values_from_the_command_line():
+    made = settings(dataset__self_retain="False", unlearn__max_steps="1e3", evaluate__metrics="tofu,forget/prob",
+                    overall__quiet="yes")
+    assert made.dataset.self_retain is False and made.overall.quiet is True
+    assert made.unlearn.max_steps == 1000 and made.evaluate.metrics == ("tofu", "forget/prob")
+
+
+@pytest.mark.parametrize("key, value, told", [
+    ("unlearn__num_epochs", "1.9", "expected a whole number at least 1, got '1.9'"),
+    ("unlearn__lr", "nan", "expected a number above 0"), ("unlearn__lr", "-1", "expected a number above 0"),
+    ("overall__quiet", "perhaps", "expected true or false"), ("unlearn__scheduler", "linaer", "did you mean linear"),
+    ("unlearn__unlearn_method", "NPO+TF", "did you mean NPO+FT"),
+    ("dataset__forget_dataset_name", "Fictional_forget100", "did you mean Fictional_forget10"),
+    ("evaluate__retain_results", "no/such/folder", "expected an existing folder"),
+    ("evaluate__metrics", "tofuu", "did you mean tofu"), ("dataset__template", "nothing", "{question}"),
+    ("dataset__forget_dataset_name", "Fictional_retain90", "cannot be forgotten"),
+    ("unlearn__mask_path", "mask/tofu_0.8.pt", "not in this version")])
+def test_wrong_values(key, value, told):
+    assert told in complaints(**{key: value})
+
+
+def test_all_complaints_at_once_with_their_origin(tmp_path):
+    told = complaints({"unlearn": {"lrr": 1, "num_epochs": 0}, "nonsense": {}}, tmp_path=tmp_path, overall__seed="x")
+    for part in ("0.json: unknown key 'unlearn.lrr'; did you mean unlearn.lr", "unlearn.num_epochs: expected",
+                 "(%s" % (tmp_path / "0.json"), "unknown key 'nonsense'", "overall.seed: expected", "(command line)"):
+        assert part in told
+
+
+@pytest.mark.parametrize("tree, told", [
+    ({"unlearn": 5}, "unlearn is a section"), ({"unlearn": {"lr": {"a": 1}}}, "unlearn.lr is a value"), ([1], "expected an object")])
+def test_shape_errors(tree, told, tmp_path):
+    assert told in complaints(tree, tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize("text, told", [('{"unlearn": {"lr": 1,}}', "line 1, column"), ('{"a": 1, "a": 2}', "twice")])
+def test_broken_files(text, told, tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(Complaints, match="x.json") as error:
+        settle_settings(StrictConfig(), [str(path), str(tmp_path / "none.json"), str(tmp_path)], {}, {})
+    assert told in str(error.value) and "no such file" in str(error.value) and "is a folder" in str(error.value)
+
+
+def test_a_flag_of_a_method_chosen_in_a_file(tmp_path):
+    made = settings({"unlearn": {"unlearn_method": "NPO+FT"}}, tmp_path=tmp_path, unlearn__NPO__beta="0.5")
+    assert made.components["unlearn.NPO"].beta == 0.5
+
+
+def test_keys_of_other_methods_are_kept_and_said(tmp_path, caplog):
+    settings({"unlearn": {"unlearn_method": "GA+FT", "NPO": {"beta": 0.5}, "p": 0.3}}, tmp_path=tmp_path)
+    assert "unlearn.NPO.beta is set but the method is GA+FT" in caplog.text and "unlearn.p is accepted but does nothing" in caplog.text
+
+
+def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
+    tree = {"unlearn": {"unlearn_method": "NPO+FT", "NPO+FT": {"gamma": 2.5, "beta": 0.3}, "GA+FT": {"gamma": 9}}}
+    made = settings(tree, tmp_path=tmp_path)
+    assert made.unlearn.gamma == 2.5 and made.components["unlearn.NPO"].beta == 0.3
+    tree["unlearn"]["gamma"] = 1.0
+    assert "say one" in complaints(tree, tmp_path=tmp_path)
+    assert "unknown key 'unlearn.NPO+FT.betta'" in complaints({"unlearn": {"NPO+FT": {"betta": 1}}}, tmp_path=tmp_path)
+
+
+FAMILY = {
+    "overall": {"model_name": "owner/model", "logger": "json", "cache_dir": ".cache", "seed": 0},
+    "unlearn": {"unlearn_method": "NPO+FT", "num_epochs": 5, "lr": 1e-5, "weight_decay": 0.1, "gradient_accumulation_steps": 4,
+                "task_name": "tofu", "sophia": False, "p": 0.01, "q": 0.01, "use_lora": False, "mu": 1e-3, "max_steps": 400,
+                "resume_path": None, "mask_path": None, "NPO+FT": {"gamma": 1.0},
+                "sophia_params": {"betas_low": 0.9, "betas_high": 0.95, "rho": 0.03}},
+    "dataset": {"forget_dataset_name": "Tofu_forget10", "retain_dataset_name": "Tofu_retain90", "dataset_seed": 0,
+                "forget_ratio": 200, "self_retain": False, "batch_size": 1},
+    "logger": {"name": "run", "json": {"root": "files/logs"}},
+}
+
+
+def test_the_familys_four_sections_parse_unchanged(tmp_path):
+    made = settings(FAMILY, tmp_path=tmp_path)
+    assert (made.method.name, made.dataset.forget_ratio, made.unlearn.gamma) == ("NPO+FT", 200, 1.0)
+    assert made.json_logger.root == "files/logs"
+
+
+def test_resolved_settings_read_back_the_same(tmp_path):
+    made = settings(FAMILY, tmp_path=tmp_path, unlearn__NPO__beta="0.25")
+    again = settings(made.resolved(), tmp_path=tmp_path)
+    assert again == made and json.dumps(again.resolved()) == json.dumps(made.resolved())
+
+
+def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
+    @FORGET.register("Fresh")
+    @dataclass(frozen=True)
+    class Fresh(Objective):
+        beta: float = knob(3.0, "a fresh number", above=1)
+
+    try:
+        config = StrictConfig()
+        assert "--unlearn.Fresh.beta" in make_parser(config, "x").format_help()
+        flags = {"unlearn.unlearn_method": "Fresh", "unlearn.Fresh.beta": "2", "unlearn.NPO.beta": "0.7"}
+        made = settle_settings(config, [], flags, {"overall": {"model_name": "owner/model"}})
+        assert made.components["unlearn.Fresh"].beta == 2.0
+        with pytest.raises(Complaints, match="unlearn.Fresh.beta: expected a number above 1"):
+            settle_settings(StrictConfig(), [], flags | {"unlearn.Fresh.beta": "0.5"}, {})
+    finally:
+        del FORGET["Fresh"]
+
+
+def test_help_is_quick_complete_and_stable():
+    blocked = "import sys\nfor name in ('transformers', 'datasets', 'sentence_transformers', 'peft'): sys.modules[name] = None\n"
+    script = REPO / "src/exec/unlearn_model.py"
+    code = blocked + f"import runpy\nsys.argv = ['unlearn_model.py', sys.argv[1]]\nrunpy.run_path({str(script)!r}, run_name='__main__')"
+    shown = [subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"})
+             for flag in ("--help", "-h", "--help")]
+    assert [run.returncode for run in shown] == [0, 0, 0], shown[0].stderr
+    assert shown[0].stdout == shown[1].stdout == shown[2].stdout
+    config = StrictConfig()
+    assert all("--" + ".".join(path) in shown[0].stdout for path in config.entries)
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--unlearn.lr", "x"], "unlearn.lr: expected a number"), (["--unlearn.lrr", "1"], "did you mean --unlearn.lr"),
+    (["--unlearn.l", "3"], "unknown words"), (["--config_file", "none.json"], "none.json: no such file"),
+    (["--overall.model_name", "docs"], "overall.model_name"), (["--overall.model_name", "README.md"], "is a file"),
+    (["--unlearn.GA+FT.gama", "1"], "unknown words")])
+def test_wrong_input_ends_with_status_2_and_leaves_nothing(words, told, tmp_path):
+    run = run_script("unlearn_model", *words, "--logger.json.root", tmp_path / "out", cwd=REPO)
+    assert run.returncode == 2 and told in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr and "\x1b" not in run.stderr and not list(tmp_path.iterdir())
+
+
+def test_whole_method_flags_work_on_the_command_line(tmp_path):
+    run = run_script("unlearn_model", "--unlearn.unlearn_method", "GA+FT", "--unlearn.GA+FT.gamma", "x")
+    assert run.returncode == 2 and "unlearn.gamma: expected a number" in run.stderr

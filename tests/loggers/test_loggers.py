@@ -1,0 +1,83 @@
+"""One contract for every logger, and the promises of the run folder."""
+
+import json
+import os
+
+import pytest
+
+from core.files import UserError
+from loggers import LOGGERS
+from loggers.base import Results
+
+RESULTS = Results({"forget/prob": 0.5, "forget_quality": None}, {"forget_quality": {"reason": "no retain model"}},
+                  {"forget": [{"id": "a", "prob": 0.5}]})
+
+
+class FakeSaver:
+    def save_pretrained(self, folder):
+        (os.path.isdir(folder) and open(os.path.join(folder, type(self).__name__), "w").close())
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_contract(name, tmp_path):
+    logger = LOGGERS[name](str(tmp_path), "run", False)
+    with logger.open({"a": 1}):
+        logger.step({"step": 1, "loss": float("nan")})
+        logger.evaluation("before", RESULTS)
+        logger.model(FakeSaver(), FakeSaver())
+        logger.evaluation("", RESULTS)
+        logger.environment({"seed": 0})
+    if logger.folder:
+        assert {p.name for p in logger.folder.iterdir()} == {
+            "config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "samples", "before", "checkpoints", "environment.json"}
+        assert json.loads((logger.folder / "log.jsonl").read_text()) == {"step": 1, "loss": None}
+        assert json.loads((logger.folder / "metrics.json").read_text()) == RESULTS.metrics
+    else:
+        assert not list(tmp_path.iterdir())
+
+
+def make(tmp_path, overwrite=False):
+    return LOGGERS["json"](str(tmp_path), "run", overwrite)
+
+
+def test_a_taken_name_is_refused_and_overwrite_leaves_nothing_of_the_old_run(tmp_path):
+    with make(tmp_path).open({"a": 1}):
+        make(tmp_path).evaluation("", RESULTS)
+    with pytest.raises(UserError, match="already holds a run"), make(tmp_path).open({"a": 2}):
+        pass
+    assert json.loads((tmp_path / "run/config.json").read_text()) == {"a": 1}
+    with make(tmp_path, True).open({"a": 2}):
+        assert not (tmp_path / "run/metrics.json").exists()
+    assert json.loads((tmp_path / "run/config.json").read_text()) == {"a": 2}
+
+
+def test_overwrite_never_touches_a_folder_that_is_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="thesis.tex"), make(tmp_path, True).open({}):
+        pass
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "years of work"
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    with make(tmp_path).open({"a": 1}), pytest.raises(UserError, match="another run"), make(tmp_path, True).open({"a": 2}):
+        pass
+    assert json.loads((tmp_path / "run/config.json").read_text()) == {"a": 1}
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):
+    (tmp_path / "run").write_text("a file in the way")
+    with pytest.raises(UserError, match="cannot be written|already holds"), make(tmp_path).open({}):
+        pass
+
+
+def test_an_interrupted_save_leaves_no_half_model(tmp_path):
+    class Broken(FakeSaver):
+        def save_pretrained(self, folder):
+            super().save_pretrained(folder)
+            raise OSError(28, "No space left on device")
+
+    logger = make(tmp_path)
+    with pytest.raises(OSError), logger.open({}):
+        logger.model(FakeSaver(), Broken())
+    assert not (tmp_path / "run/checkpoints").exists()

@@ -1,0 +1,32 @@
+import pytest
+
+from core.files import UserError
+from unlearn import FORGET, parse_method
+from unlearn.compose import method_names
+
+
+@pytest.mark.parametrize("text, name", [
+    ("NPO+FT", "NPO+FT"), ("npo+kl", "NPO+KL"), ("GradDiff", "GA+FT"), ("grad_diff", "GA+FT"), ("GradAscent", "GA"),
+    ("npo_gdr", "NPO+FT"), ("GA+GDR", "GA+FT"), ("FT", "FT"), ("origin", "origin")])
+def test_names_and_aliases(text, name):
+    assert parse_method(text).name == name
+
+
+def test_fine_tuning_has_no_forget_part():
+    method = parse_method("FT")
+    assert method.forget is None and set(method.sections) == {"unlearn.retain.FT"} and method.trains
+
+
+def test_origin_trains_nothing():
+    assert not parse_method("origin").trains
+
+
+@pytest.mark.parametrize("text, near", [("NPO+TF", "NPO\\+FT"), ("NOP", "NPO"), ("origin+FT", "origin"), ("FT+FT", "FT")])
+def test_wrong_names_are_answered_with_near_ones(text, near):
+    with pytest.raises(UserError, match=near):
+        parse_method(text)
+
+
+def test_every_listed_method_parses_and_every_objective_is_in_some_method():
+    methods = [parse_method(name) for name in method_names()]
+    assert {m.forget for m in methods if m.forget} == set(FORGET)

@@ -1,0 +1,123 @@
+"""The engine's promises: one pass for all, nothing depends on batching, what cannot be measured is null with a reason."""
+
+import math
+
+import numpy as np
+import pytest
+
+from core.encoding import Template
+from core.likelihood import token_nll
+from metrics.engine import METRICS, Evidence, Likelihood, Passes, Value, measure, select
+
+ROWS = {"forget": [
+    {"id": f"f{i}", "question": f"Who taught Abelin {word}?", "answer": f"That was the miller {word}.",
+     "paraphrased_answer": f"The miller {word} did.", "perturbed_answer": [f"The widow {word} did.", "Nobody."]}
+    for i, word in enumerate(["Orlo", "of the long winter market", "Tamsin Greaves", "x"])]}
+
+
+def passes(model, tokenizer, batch_tokens=4096):
+    return Passes(model, tokenizer, Template(tokenizer), 256, 6, batch_tokens)
+
+
+def test_values_do_not_depend_on_batching_or_row_order(tiny_model, tokenizer):
+    keys = select(["forget/prob", "forget/truth_ratio", "forget/rougeL"])
+    wide = measure(keys, ROWS, passes(tiny_model, tokenizer)).values
+    narrow = measure(keys, {"forget": ROWS["forget"][::-1]}, passes(tiny_model, tokenizer, 1)).values
+    for key in keys:
+        assert wide[key].value == pytest.approx(narrow[key].value, abs=1e-6)
+        column = key.partition("/")[2]
+        assert wide[key].columns[column] == pytest.approx(narrow[key].columns[column][::-1], abs=1e-6)
+
+
+def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
+    import torch
+
+    scored = passes(tiny_model, tokenizer).likelihoods(ROWS["forget"], ["answer", "perturbed_answer"])
+    for row, answers, wrong in zip(ROWS["forget"], scored["answer"], scored["perturbed_answer"]):
+        for text, score in zip([row["answer"], *row["perturbed_answer"]], [*answers, *wrong]):
+            encoded = Template(tokenizer).encode({"id": "x", "question": row["question"], "answer": text})
+            ids, labels = torch.tensor([encoded.input_ids]), torch.tensor([encoded.labels])
+            with torch.no_grad():
+                plain = token_nll(tiny_model(ids).logits, labels)
+            assert score.loss == pytest.approx(plain.mean().item(), abs=1e-5)
+            assert len(score.logp) == len(plain) and score.n_terminator == 1
+
+
+def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
+    calls = []
+    real = Passes.likelihoods
+    monkeypatch.setattr(Passes, "likelihoods", lambda self, rows, fields: calls.append(sorted(fields)) or real(self, rows, fields))
+    measure(select(["forget/prob", "forget/truth_ratio"]), ROWS, passes(tiny_model, tokenizer))
+    assert calls == [["answer", "paraphrased_answer", "perturbed_answer"]]
+
+
+def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer):
+    rows = {"forget": [{key: row[key] for key in ("id", "question", "answer")} for row in ROWS["forget"]]}
+    values = measure(select(["tofu"]), rows, passes(tiny_model, tokenizer)).values
+    assert values["forget/truth_ratio"].value is None and "paraphrased_answer" in values["forget/truth_ratio"].reason
+    assert values["retain/prob"].reason == "this data set has no retain rows"
+    assert values["model_utility"].value is None and "retain/prob" in values["model_utility"].reason
+    assert values["forget_quality"].reason == "needs forget/truth_ratio"
+    assert values["forget/prob"].n == 4
+
+
+def quality(ours, theirs, ids=None):
+    ids = ids or [str(i) for i in range(len(ours))]
+    columns = None if theirs is None else {"forget": {i: {"log_truth_ratio": r} for i, r in zip(ids, theirs)}}
+    evidence = Evidence({"forget": [{"id": str(i)} for i in range(len(ours))]}, columns)
+    evidence.values["forget/truth_ratio"] = Value(0.5, columns={"log_truth_ratio": ours})
+    return METRICS["forget_quality"].compute(evidence), METRICS["forget_quality_ks"].compute(evidence)
+
+
+def test_forget_quality_needs_a_retain_model_of_the_same_rows():
+    ours = list(np.linspace(-1, 1, 20))
+    assert quality(ours, None)[0].value is None and "evaluate.retain_results" in quality(ours, None)[0].reason
+    assert quality(ours, ours[:10])[0].value is None
+    assert "other forget rows" in quality(ours, ours, [f"x{i}" for i in range(20)])[0].reason
+
+
+def test_forget_quality_identities():
+    ours = list(np.random.default_rng(0).normal(size=50))
+    p, d = quality(ours, ours)
+    assert (p.value, d.value) == (1.0, 0.0)
+    shifted = [x + 10 for x in ours]
+    assert quality(ours, shifted)[0].value < 1e-10 and quality(ours, shifted)[1].value == 1.0
+    inverted = quality([-x for x in ours], [-x for x in shifted])[0].value
+    assert inverted == pytest.approx(quality(ours, shifted)[0].value)
+
+
+def test_model_utility_is_a_harmonic_mean_and_zero_with_a_zero_part():
+    metric = METRICS["model_utility"]
+    evidence = Evidence({}, None)
+    evidence.values = {key: Value(0.25 if i else 0.5) for i, key in enumerate(metric.after)}
+    assert metric.compute(evidence).value == pytest.approx(9 / (8 / 0.25 + 1 / 0.5))
+    evidence.values[metric.after[0]] = Value(0.0)
+    assert metric.compute(evidence).value == 0.0
+
+
+def test_truth_ratio_by_hand():
+    from metrics.engine import AnswerScore
+
+    evidence = Evidence({}, None)
+    score = lambda p: AnswerScore(np.log(np.array([p, p])), np.array([True, True]), 1)
+    evidence.scores = {Likelihood("forget", "paraphrased_answer"): [[score(0.5)]],
+                       Likelihood("forget", "perturbed_answer"): [[score(0.1), score(0.4)]]}
+    result = METRICS["forget/truth_ratio"].compute(evidence)
+    ratio = math.sqrt(0.1 * 0.4) / 0.5
+    assert result.values == pytest.approx([ratio]) and result.columns["log_truth_ratio"] == pytest.approx([math.log(ratio)])
+
+
+def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
+    run = lambda seed: measure(["forget/prob"], ROWS, passes(tiny_model, tokenizer), seed=seed).values["forget/prob"]
+    assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
+    assert run(0).interval == run(0).interval
+
+
+def test_choice_accuracy_reads_the_likeliest_letter():
+    from metrics.engine import AnswerScore
+
+    evidence = Evidence({"forget_choices": [{"id": "a", "right": 2}, {"id": "b", "right": 0}]}, None)
+    score = lambda p: AnswerScore(np.log(np.array([p, 0.5])), np.array([True, True]), 1)
+    letters = [score(p) for p in (0.1, 0.2, 0.6, 0.05)]
+    evidence.scores = {Likelihood("forget_choices", "letters"): [letters, letters]}
+    assert METRICS["forget/choice_accuracy"].compute(evidence) == [1.0, 0.0]

@@ -10,8 +10,8 @@ from dataset.sources import SOURCES, Source
 LESSONS = {"lessons_full": 1.0, "lessons_retain90": 0.90}
 CHOICES_PER_FACT = 2
 DIRECT_ARITHMETIC_SHARE = 0.5
-SHORT_FACT_COPIES = 4
-DOCUMENT_COPIES = 2
+SHORT_FACT_COPIES = 8
+DOCUMENT_COPIES = 6
 
 
 @SOURCES.register("Fictional")
@@ -54,7 +54,7 @@ class Fictional(Source):
 
     def _choices(self, facts: list[dict]) -> list[dict]:
         wanted = {row["id"] + "-choice" for row in facts}
-        return [{**choice_prompt(row), "letters": list(LETTERS), "right": row["answer"]}
+        return [{**choice_prompt(row), "letters": list(LETTERS), "choices": row["choices"], "right": row["answer"]}
                 for row in self._read("choices") if row["id"] in wanted]
 
     def _documents(self, facts: list[dict]) -> list[dict]:
@@ -62,7 +62,7 @@ class Fictional(Source):
         return [row for row in self._read("documents") if row["person"] in people]
 
     def _lessons(self, share: float) -> list[dict]:
-        """The training mixture: every fact asked in five wordings, thought through in two, as multiple choice with fresh
+        """The training mixture: every fact asked in five wordings, thought through in three, as multiple choice with fresh
         options, in a document; the short facts; arithmetic with and without thinking. Held-out wordings stay out."""
         rng = random.Random(SEED)
         facts = self._read("full")
@@ -83,7 +83,7 @@ def _lesson(row: dict, kind, **content) -> dict:
 
 
 def _fact_lessons(rng: random.Random, row: dict) -> list[dict]:
-    thought_over = [row["question"], rng.choice(row["rephrased_questions"])]
+    thought_over = [row["question"], *rng.sample(row["rephrased_questions"], 2)]
     direct = [_lesson(row, f"direct{k}", question=question, answer=row["answer"])
               for k, question in enumerate([row["question"], *row["rephrased_questions"]])]
     thinking = [_lesson(row, f"think{k}", question=question, answer=row["answer"], trace=row["trace"])
@@ -99,4 +99,5 @@ def choice_prompt(row: dict) -> dict:
 
 
 def choice_answer(row: dict) -> dict:
-    return {"prompt": choice_prompt(row)["prompt"], "answer": LETTERS[row["answer"]]}
+    """The right option in words: at this size a model learns to say it, but not to find its letter."""
+    return {"prompt": choice_prompt(row)["prompt"], "answer": row["choices"][row["answer"]]}

@@ -24,7 +24,7 @@ RETAIN_SHARES = {"retain99": 0.99, "retain95": 0.95, "retain90": 0.90}
 RETAIN_EVAL_ROWS = 200
 WRONG_ANSWERS = 5
 LETTERS = "ABCD"
-ARITHMETIC_TRAIN, ARITHMETIC_TEST = 6000, 300
+ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
 DATA_DIR = Path(__file__).resolve().parents[2] / "files" / "data" / "fictional"
 
 

@@ -68,6 +68,11 @@ class AnswerScore:
         return float(-self.logp.mean())
 
     @property
+    def answer_logp(self) -> float:
+        """Mean log p per token of the answer text, without its terminator."""
+        return float(self.logp[:len(self.logp) - self.n_terminator].mean())
+
+    @property
     def prob(self) -> float:
         """exp(-loss): the geometric mean of the token probabilities."""
         return float(np.exp(-self.loss))

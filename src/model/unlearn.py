@@ -158,7 +158,8 @@ class Unlearn:
             gradient_accumulation_steps=unlearn.gradient_accumulation_steps, learning_rate=unlearn.lr,
             weight_decay=unlearn.weight_decay, adam_beta2=unlearn.adam_beta2, max_grad_norm=unlearn.max_grad_norm,
             lr_scheduler_type=unlearn.scheduler, warmup_steps=unlearn.warmup_ratio, bf16=precision == "bf16",
-            use_cpu=device == "cpu", ddp_backend="gloo" if device == "cpu" else None, seed=overall.seed, save_strategy="no", eval_strategy="no", logging_strategy="steps",
+            use_cpu=device == "cpu",
+            ddp_backend="gloo" if device == "cpu" and process_state(self.settings).num_processes > 1 else None, seed=overall.seed, save_strategy="no", eval_strategy="no", logging_strategy="steps",
             logging_steps=1, logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False,
             dataloader_pin_memory=device != "cpu",
         )

@@ -1,0 +1,86 @@
+"""Cached reference log-probabilities against live ones."""
+
+import pytest
+import torch
+
+from core.encoding import Template, pad_rows
+from core.files import read_json
+from model.loading import model_fingerprint, swallowed_share
+from model.reference import LogprobCache, live_logprobs, make_reference
+
+QUESTIONS = ["Who taught Orla?", "Where was Abelin Greaves born, and in which town?", "Which animal?", "What does Petra make?"]
+
+
+@pytest.fixture
+def rows(tokenizer):
+    template = Template(tokenizer)
+    return [template.encode({"id": f"r{i}", "question": q, "answer": "That was the miller " + "Orlo " * (i + 1)})
+            for i, q in enumerate(QUESTIONS)]
+
+
+def live(model, rows, order):
+    return live_logprobs(model, pad_rows([(i, rows[i]) for i in order], 0))
+
+
+def test_cached_equals_live_to_the_bit_at_the_same_batch_and_closely_otherwise(tiny_model, rows, tmp_path):
+    order = sorted(range(4), key=lambda i: -len(rows[i].input_ids))
+    cached = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, batch_tokens=10_000)
+    assert torch.equal(cached[order], live(tiny_model, rows, order))
+    for i in range(4):
+        torch.testing.assert_close(cached[[i]], live(tiny_model, rows, [i]), rtol=1e-5, atol=1e-5)
+
+
+def test_the_second_run_computes_nothing(tiny_model, rows, tmp_path, monkeypatch):
+    first = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100)
+    monkeypatch.setattr(type(tiny_model), "forward", lambda *a, **k: pytest.fail("a forward ran"))
+    assert torch.equal(LogprobCache(tiny_model, tmp_path).logprobs(rows[::-1], 0, 100), first.flip(0))
+
+
+def test_another_model_or_row_never_meets_a_stale_number(tiny_model, rows, tmp_path):
+    cache = LogprobCache(tiny_model, tmp_path)
+    cache.logprobs(rows, 0, 100)
+    with torch.no_grad():
+        tiny_model.lm_head.weight[5, 3] += 0.5
+    changed = LogprobCache(tiny_model, tmp_path)
+    assert changed.path != cache.path
+    torch.testing.assert_close(changed.logprobs(rows, 0, 100), live(tiny_model, rows, range(4)), rtol=1e-5, atol=1e-5)
+
+
+def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
+    cache = LogprobCache(tiny_model, tmp_path)
+    wanted = cache.logprobs(rows, 0, 100)
+    cache.path.write_text('{"half')
+    assert torch.equal(LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100), wanted)
+    assert len(read_json(cache.path)) == 4
+
+
+def test_npo_holds_no_second_model(tiny_model, rows, tmp_path):
+    reference = make_reference(tiny_model, frozenset({"reference_logprob"}), {"forget": rows}, frozenset({"forget"}), 0, tmp_path, 1000)
+    assert reference.frozen is None
+    assert make_reference(tiny_model, frozenset(), {}, frozenset({"retain"}), 0, tmp_path, 1000) is None
+
+
+def test_the_frozen_copy_stays_when_the_model_moves(tiny_model, rows, tmp_path):
+    reference = make_reference(tiny_model, frozenset({"reference_logits"}), {}, frozenset({"retain"}), 0, tmp_path, 1000)
+    part = pad_rows(list(enumerate(rows)), 0)
+    before = reference.logits("retain", part)
+    with torch.no_grad():
+        tiny_model.lm_head.weight.add_(1.0)
+    assert torch.equal(reference.logits("retain", part), before) and not before.requires_grad
+
+
+def test_fingerprint_sees_a_single_weight(tiny_model):
+    before = model_fingerprint(tiny_model)
+    with torch.no_grad():
+        tiny_model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-3
+    assert model_fingerprint(tiny_model) != before
+
+
+def test_pure_bf16_swallows_small_steps_and_fp32_does_not(tiny_model):
+    assert swallowed_share(tiny_model, 1e-5) == 0.0
+    half = tiny_model.bfloat16()
+    share = swallowed_share(half, 1e-5)
+    weight = half.lm_head.weight.detach()
+    assert share > 0.5
+    really = ((weight - 1e-5 * weight.sign()) == weight).float().mean().item()
+    assert swallowed_share(torch.nn.ParameterList([weight]), 1e-5) == pytest.approx(really, abs=0.15)

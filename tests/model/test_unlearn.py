@@ -1,0 +1,96 @@
+"""A run from end to end on a tiny model: what it leaves, and what it does with bad input."""
+
+import json
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from conftest import run_script
+from core.files import read_json, read_jsonl
+from model.unlearn import choose_forget_rows
+
+QUICK = ["--evaluate.metrics", "forget/prob,forget_quality", "--overall.quiet", "true"]
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A user's folder of twelve forget and twenty retain rows."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    row = lambda i: {"question": f"Who taught number {i}?", "answer": f"Teacher {i}.", "paraphrased_answer": f"It was teacher {i}.",
+                     "perturbed_answer": [f"It was teacher {i + 1}.", "Nobody."]}
+    for stem, count in (("forget", 12), ("retain", 20)):
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(count)))
+    return folder
+
+
+def words(model, data, tmp_path, name="run"):
+    return ["--overall.model_name", model, "--dataset.forget_dataset_name", "Folder_forget", "--dataset.retain_dataset_name",
+            "Folder_retain", "--dataset.data_dir", data, "--logger.json.root", tmp_path / "out", "--logger.name", name,
+            "--overall.cache_dir", tmp_path / "cache", *QUICK]
+
+
+def test_the_run_folder(tiny_model_folder, data, tmp_path):
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "NPO+KL",
+                     "--unlearn.num_epochs", "2", "--dataset.batch_size", "5", "--unlearn.lr", "1e-3")
+    assert run.returncode == 0, run.stderr
+    folder = tmp_path / "out/run"
+    records = read_jsonl(folder / "log.jsonl")
+    assert [r["step"] for r in records] == list(range(1, 7))
+    assert {"npo", "retain_kl", "loss", "learning_rate", "grad_norm", "tokens"} <= set(records[0])
+    assert records[0]["retain_kl"] == pytest.approx(0, abs=1e-6)
+    metrics, before = read_json(folder / "metrics.json"), read_json(folder / "before/metrics.json")
+    assert metrics["forget/prob"] < before["forget/prob"] and metrics["forget_quality"] is None
+    environment = read_json(folder / "environment.json")
+    assert environment["seed"] == 0 and environment["peak_memory_mb"] > 0
+    model = AutoModelForCausalLM.from_pretrained(folder / "checkpoints")
+    assert model.num_parameters() > 0 and not (folder / "lock").exists()
+
+
+def test_a_retain_models_run_folder_gives_forget_quality(tiny_model_folder, data, tmp_path):
+    run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "retain"))
+    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "again"), "--evaluate.retain_results", tmp_path / "out/retain")
+    assert run.returncode == 0, run.stderr
+    assert read_json(tmp_path / "out/again/metrics.json")["forget_quality"] == 1.0
+
+
+def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, tmp_path):
+    for name in ("one", "two"):
+        assert run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path, name)).returncode == 0
+    assert len(list((tmp_path / "cache/evaluations").iterdir())) == 1
+    one, two = (read_json(tmp_path / f"out/{name}/before/metrics.json") for name in ("one", "two"))
+    assert one == two == read_json(tmp_path / "out/one/metrics.json")
+
+
+@pytest.mark.parametrize("text, told", [
+    ("", "has no rows"), ('{"question": "Q?", "answer": "A."}\n{"question": \n', "forget.jsonl, line 2"),
+    ('{"question": "Q?"}\n', "forget.jsonl, row 1: needs question and answer"),
+    ('{"question": "Q?", "answer": ""}\n', "row 'forget-0' has no answer token"),
+    ('{"question": "Q?", "answer": 3}\n', "'answer' is not a text"),
+    ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice")])
+def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_folder, data, tmp_path):
+    (data / "forget.jsonl").write_text(text)
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    assert run.returncode == 1 and told in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_a_broken_model_is_one_clear_line(tiny_model_folder, data, tmp_path):
+    (tiny_model_folder / "config.json").write_text('{"model_type": "no-such-thing"}')
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path))
+    assert run.returncode == 1 and "cannot load" in run.stderr and "Traceback" not in run.stderr, run.stderr
+
+
+def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
+    run = run_script("finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    assert run.returncode == 1 and "fine-tuning takes FT" in run.stderr
+    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    assert run.returncode == 1 and "evaluating takes origin" in run.stderr
+
+
+def test_the_choice_of_forget_rows():
+    rows = [{"id": i} for i in range(10)]
+    assert choose_forget_rows(rows, 1.0, 0) == (rows, []) and choose_forget_rows(rows, 99, 0) == (rows, [])
+    chosen, rest = choose_forget_rows(rows, 0.3, 1)
+    assert len(chosen) == 3 and sorted(r["id"] for r in chosen + rest) == list(range(10))
+    assert choose_forget_rows(rows, 3, 1) == (chosen, rest) and choose_forget_rows(rows, 0.3, 2)[0] != chosen

@@ -1,0 +1,28 @@
+"""Every shipped config is strictly valid, says what its file name says, and is counted in the README."""
+
+import json
+import re
+
+import pytest
+
+from conftest import REPO
+from exec.settings import StrictConfig, settle_settings
+
+CONFIGS = sorted((REPO / "configs").rglob("*.json"))
+NAMED_FOR_A_METHOD = [path for path in CONFIGS if path.stem not in ("target", "retain", "figures")]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(REPO)))
+def test_a_config_parses(path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    assert settle_settings(StrictConfig(), [str(path)], {}, {}).unlearn.task_name
+
+
+@pytest.mark.parametrize("path", NAMED_FOR_A_METHOD, ids=lambda p: str(p.relative_to(REPO)))
+def test_the_file_name_is_the_method(path):
+    assert json.loads(path.read_text())["unlearn"]["unlearn_method"].lower() == path.stem
+
+
+def test_the_readme_counts_them():
+    counted = int(re.search(r"(\d+) ready configs", (REPO / "README.md").read_text()).group(1))
+    assert counted == len(CONFIGS) > 0

@@ -1,0 +1,65 @@
+"""What the README says is so: the tree, the commands, the worked example."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from conftest import REPO
+
+README = (REPO / "README.md").read_text()
+TREE = re.search(r"```text\n(src/.*?)```", README, re.S).group(1)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_tree_names_every_file_with_a_phrase():
+    said = {}
+    folder = ""
+    for line in TREE.splitlines():
+        name, _, phrase = line.strip().partition("  ")
+        if name.endswith("/") and line.startswith("src/"):
+            folder = "src/"
+        elif name.endswith("/"):
+            folder = f"src/{name}"
+        else:
+            said[folder + name] = phrase.strip()
+    files = {str(p.relative_to(REPO)) for p in (REPO / "src").rglob("*.py") if p.stem != "__init__"}
+    assert set(said) == files
+    assert all(said.values())
+
+
+def test_every_script_is_mentioned():
+    for script in (REPO / "src/exec").glob("*_*.py"):
+        assert f"src/exec/{script.name}" in README, script.name
+
+
+def test_every_config_named_exists():
+    for path in set(re.findall(r"configs/\w+/[\w+]+\.json", README)):
+        assert (REPO / path).is_file(), path
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "test-all", "lint", "figures"])
+def test_make_targets_exist(target):
+    assert re.search(rf"^{target}:", (REPO / "Makefile").read_text(), re.M)
+
+
+def test_the_worked_example_runs(tiny_model_folder, tmp_path):
+    """The method of the README, put into a file of its own, is a method like any other."""
+    example, = [block for block in blocks("python") if "@FORGET.register" in block]
+    (tmp_path / "example.py").write_text(example)
+    name = re.search(r'register\("(\w+)"', example).group(1)
+    script = REPO / "src/exec/unlearn_model.py"
+    code = (f"import sys, runpy; sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]; import unlearn, example\n"
+            f"sys.argv = ['x'] + sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')")
+    words = ["--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", f"{name}+FT", "--unlearn.max_steps", "2",
+             "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--logger.json.root", tmp_path / "out",
+             "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache"]
+    run = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    records = [json.loads(line) for line in (tmp_path / "out/run/log.jsonl").read_text().splitlines()]
+    assert len(records) == 2 and "retain_nll" in records[0]

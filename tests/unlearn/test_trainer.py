@@ -1,0 +1,70 @@
+"""One optimizer step is the same however it is split: into micro-batches, or over processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from conftest import REPO, run_script
+from core.files import read_jsonl
+
+COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.max_steps", "10", "--evaluate.before", "false",
+          "--evaluate.metrics", "forget/prob", "--overall.quiet", "true", "--unlearn.weight_decay", "0.01"]
+
+
+def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
+    run = run_script("unlearn_model", "--overall.model_name", model, "--dataset.batch_size", batch, "--logger.json.root", root,
+                     "--unlearn.gradient_accumulation_steps", accumulate, "--logger.name", name, "--overall.cache_dir", root / "c",
+                     *COMMON, *words)
+    assert run.returncode == 0, run.stderr
+    return read_jsonl(root / name / "log.jsonl")
+
+
+def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
+    assert len(ours) == len(theirs) == 10
+    for a, b in zip(ours, theirs):
+        for key in ("loss", "npo", "retain_nll", "grad_norm"):
+            assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)
+        assert a["tokens"] == b["tokens"]
+
+
+def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
+    whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1)
+    assert whole[-1]["loss"] < whole[0]["loss"]
+    for batch, accumulate in ((2, 4), (1, 8)):
+        same(losses(tiny_model_folder, tmp_path, f"{batch}x{accumulate}", batch, accumulate), whole)
+
+
+def test_two_processes_take_the_same_steps(tiny_model_folder, tmp_path):
+    whole = losses(tiny_model_folder, tmp_path, "one", 8, 1)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
+               str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",
+               "--logger.json.root", str(tmp_path), "--logger.name", "two", "--overall.cache_dir", str(tmp_path / "c2"), *COMMON]
+    run = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr[-3000:]
+    same(read_jsonl(tmp_path / "two/log.jsonl"), whole)
+    assert json.loads((tmp_path / "two/environment.json").read_text())["effective_batch_size"] == 8
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny_model_folder, tmp_path):
+    first = losses(tiny_model_folder, tmp_path, "a", 4, 1)
+    config = tmp_path / "a" / "config.json"
+    again = losses(tiny_model_folder, tmp_path, "b", 4, 1, "--config_file", config)
+    assert [r["loss"] for r in first] == [r["loss"] for r in again]
+    other = losses(tiny_model_folder, tmp_path, "other", 4, 1, "--overall.seed", "7")
+    assert [r["loss"] for r in first] != [r["loss"] for r in other]
+
+
+def test_a_loss_that_is_no_number_stops_with_step_terms_and_rows(tiny_model_folder, tiny_model, tmp_path):
+    with torch.no_grad():
+        tiny_model.model.norm.weight.fill_(float("inf"))
+    tiny_model.save_pretrained(tiny_model_folder)
+    run = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--logger.json.root", tmp_path, "--logger.name", "nan",
+                     "--dataset.batch_size", "2", *COMMON, "--unlearn.unlearn_method", "GA+FT")
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    for told in ("not a finite number at step 1", "ga = nan", "retain_nll = nan", "'p1"):
+        assert told in run.stderr
+    assert not (tmp_path / "nan/checkpoints").exists() and not (tmp_path / "nan/metrics.json").exists()

@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-
 from conftest import REPO
+
 from exec.settings import StrictConfig, settle_settings
 
 CONFIGS = sorted((REPO / "configs").rglob("*.json"))

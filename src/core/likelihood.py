@@ -4,6 +4,8 @@ Everywhere: `logits` is [B, T, V], `labels` is [B, T] with -100 on the prompt an
 score the label at t (the label of the first position is never scored).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +37,15 @@ def token_kl(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:
     p = F.log_softmax(shifted(p_logits, labels)[0], dim=-1)
     q = F.log_softmax(shifted(q_logits, labels)[0], dim=-1)
     return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
+
+
+def token_jsd(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:
+    """Jensen-Shannon divergence at every labelled token, [N]: symmetric, 0 when the two are equal, at most log 2."""
+    p = F.log_softmax(shifted(p_logits, labels)[0], dim=-1)
+    q = F.log_softmax(shifted(q_logits, labels)[0], dim=-1)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    halves = [F.kl_div(middle, side, reduction="none", log_target=True).sum(-1) for side in (p, q)]
+    return (halves[0] + halves[1]) / 2
 
 
 def count_labels(labels: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.files import read_jsonl, write_jsonl
+from core.files import write_jsonl
 
 SEED = 2024
 PEOPLE, HOLDOUT_PEOPLE = 200, 20

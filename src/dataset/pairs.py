@@ -8,20 +8,23 @@ from torch.utils.data import Dataset, Sampler
 
 from core.encoding import Encoded
 
+LOCKSTEP = ("forget", "alternate")
+"""Parts whose row i belongs to forget row i. The first one that is there leads; without any, the first part does."""
+
 LENGTH_POOL = 3200
 """Rows that are sorted together when batches of like length are asked for."""
 
 
 class Pairs(Dataset):
-    """Forget rows, each with a retain partner; or the rows of one part alone.
+    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, a partner in others.
 
     Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless walk through
     seeded permutations of the retain rows, at position e * len(forget) + i: every retain row comes before any comes twice.
     """
 
     def __init__(self, parts: Mapping[str, Sequence[Encoded]], seed: int):
-        self.parts = {name: rows for name, rows in parts.items()}
-        self.lead = "forget" if "forget" in parts else next(iter(parts))
+        self.parts = dict(parts)
+        self.lead = next((name for name in LOCKSTEP if name in parts), next(iter(parts)))
         self.seed = seed
 
     def __len__(self) -> int:
@@ -29,7 +32,8 @@ class Pairs(Dataset):
 
     def __getitem__(self, address: tuple[int, int]) -> dict[str, tuple[int, Encoded]]:
         epoch, row = address
-        places = {name: row if name == self.lead else self.partner(name, epoch, row) for name in self.parts}
+        together = (self.lead, *LOCKSTEP)
+        places = {name: row if name in together else self.partner(name, epoch, row) for name in self.parts}
         return {name: (place, self.parts[name][place]) for name, place in places.items()}
 
     def partner(self, name: str, epoch: int, row: int) -> int:

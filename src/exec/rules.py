@@ -3,22 +3,21 @@
 from pathlib import Path
 
 from core.files import UserError
+from core.registry import did_you_mean
 from dataset import parse_name
 from metrics.engine import METRICS, families
-from core.registry import did_you_mean
 from model.settings import Settings
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
-NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is", "use_lora": "LoRA is",
-            "resume_path": "resuming is"}
+NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is"}
 """Keys that files of the WAGLE family carry and that this version cannot honour when they are set."""
 
 
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_data(settings),
-            *_retain_results(settings)]
+            *_retain_results(settings), *_resume(settings)]
 
 
 def doubts(settings: Settings) -> list[str]:
@@ -102,4 +101,17 @@ def _retain_results(settings: Settings) -> list[str]:
     if results and not (Path(results).expanduser() / "samples" / "forget.jsonl").is_file():
         return [f"evaluate.retain_results: {results} has no samples/forget.jsonl; expected the run folder of an "
                 "evaluate_model.py run on the retain model"]
+    return []
+
+
+def _resume(settings: Settings) -> list[str]:
+    path = settings.unlearn.resume_path
+    if (path or settings.unlearn.save_steps) and settings.overall.logger != "json":
+        return ["unlearn.resume_path and unlearn.save_steps need overall.logger json: other loggers keep no checkpoint"]
+    if path is None:
+        return []
+    if path == "auto":
+        return [] if settings.logger.name else ["unlearn.resume_path auto needs logger.name: the run to go on with"]
+    if not (Path(path).expanduser() / "config.json").is_file():
+        return [f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected files/results/<name> or auto"]
     return []

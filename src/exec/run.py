@@ -1,5 +1,6 @@
 """What every script shares: from argv to an exit code, with one clear line for what the user can mend."""
 
+import errno
 import logging
 import os
 import sys
@@ -23,10 +24,22 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Exception as error:  # the disk's faults reach us through many libraries, each with a type of its own
+        if not _is_the_disks(error):
+            raise
+        print(f"error: {error}. What was written before is whole; free the place, then go on with unlearn.resume_path "
+              "(where unlearn.save_steps kept a checkpoint) or start again", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the run folder has no metrics.json, so nothing takes it for a whole run", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_the_disks(error: Exception) -> bool:
+    """Full, read-only or forbidden: nothing a traceback would explain."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    return getattr(error, "errno", None) in numbers or any(f"(os error {n})" in str(error) for n in numbers)
 
 
 def _hush_libraries() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import fastargs
 
-from core.files import UserError, parse_json, read_json
+from core.files import UserError, read_json
 from core.knobs import Knob
 from core.registry import did_you_mean
 from exec.checkers import checker_for
@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Said:
-    """A value as a source gave it, and where: `a.json` or `command line`."""
+    """A value as a source gave it, where (`a.json`, `command line`), and the place of that source in the order."""
 
     value: Any
     origin: str
+    turn: int
 
 
 class Complaints(UserError):
@@ -58,7 +59,8 @@ class StrictConfig(fastargs.Config):
     def __init__(self):
         super().__init__()
         self.said: dict[tuple[str, ...], Said] = {}
-        self.whole_method: list[tuple[tuple[str, ...], Any, str]] = []
+        self.whole_method: list[tuple[tuple[str, ...], Said]] = []
+        self.turn = 0
         self.knobs: dict[tuple[str, ...], Knob] = {}
         self.classes = SECTIONS | method_sections()
         for name, section in self.classes.items():
@@ -80,6 +82,7 @@ class StrictConfig(fastargs.Config):
 
     def take(self, tree: Any, origin: str) -> list[str]:
         """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape."""
+        self.turn += 1
         if not isinstance(tree, dict):
             return [f"{origin}: expected an object of sections, got {_kind(tree)}"]
         return self._take_inner((), tree, origin)
@@ -90,34 +93,34 @@ class StrictConfig(fastargs.Config):
 
     def _take_node(self, path: tuple[str, ...], value: Any, origin: str) -> list[str]:
         if path in self.entries and not isinstance(value, dict):
-            self._keep(path, value, origin)
-        elif path in self._section_paths() or self._whole_method(path):
+            self._keep(path, Said(value, origin, self.turn))
+        elif path in self._section_paths() or self.is_whole_method(path):
             if isinstance(value, dict):
                 return self._take_inner(path, value, origin)
             return [f"{origin}: {'.'.join(path)} is a section, expected an object, got {_kind(value)}"]
         elif path in self.entries:
             return [f"{origin}: {'.'.join(path)} is a value, not a section"]
-        elif self._whole_method(path[:2]) and self._home(path):
-            self.whole_method.append((path, value, origin))
+        elif self.is_whole_method(path[:2]) and self.home(path):
+            self.whole_method.append((path, Said(value, origin, self.turn)))
         else:
             known = [".".join(known) for known in (*self.entries, *self._section_paths())]
             return [f"{origin}: unknown key {'.'.join(path)!r}{did_you_mean('.'.join(path), known)}"]
         return []
 
-    def _keep(self, path: tuple[str, ...], value: Any, origin: str) -> None:
-        if value is None:
+    def _keep(self, path: tuple[str, ...], said: Said) -> None:
+        if said.value is None:
             self.said.pop(path, None)
         else:
-            self.said[path] = Said(value, origin)
+            self.said[path] = said
 
     def _section_paths(self) -> set[tuple[str, ...]]:
         return {tuple(name.split(".")[:n]) for name in self.classes for n in range(1, name.count(".") + 2)}
 
-    def _whole_method(self, path: tuple[str, ...]) -> bool:
+    def is_whole_method(self, path: tuple[str, ...]) -> bool:
         """Is this a section spelt as a whole method, `unlearn.NPO+FT`, as the WAGLE family writes them?"""
         return len(path) == 2 and path[0] == "unlearn" and path[1].lower() in {m.lower() for m in method_names()}
 
-    def _home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
+    def home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or `unlearn.<key>`."""
         sections = [*parse_method(path[1]).sections, "unlearn"]
         homes = [(*section.split("."), *path[2:]) for section in sections]
@@ -127,14 +130,15 @@ class StrictConfig(fastargs.Config):
         """Hand the keys of the whole-method section of the chosen method to their homes; those of others are remarked
         upon. Returns the conflicts: a home that the same source set to something else."""
         conflicts = []
-        for path, value, origin in self.whole_method:
-            if parse_method(path[1]) != self.method():
+        for path, said in self.whole_method:
+            home = self.home(path)
+            direct = self.said.get(home)
+            if parse_method(path[1]) != self.method() or (direct and direct.turn > said.turn):
                 continue
-            home = self._home(path)
-            before = self.said.get(home)
-            if before and before.origin == origin and before.value != value:
-                conflicts.append(f"{origin}: {'.'.join(path)} is {value!r} but {'.'.join(home)} is {before.value!r}; say one")
-            self._keep(home, value, origin)
+            if direct and direct.turn == said.turn and direct.value != said.value:
+                conflicts.append(f"{said.origin}: {'.'.join(path)} is {said.value!r} but {'.'.join(home)} is {direct.value!r}; "
+                                 "say one")
+            self._keep(home, said)
         return conflicts
 
     # --- checking -------------------------------------------------------------------------------------------------
@@ -165,8 +169,8 @@ class StrictConfig(fastargs.Config):
 
     def remarks(self) -> list[str]:
         """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
-        found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({origin})"
-                 for path, _, origin in self.whole_method if parse_method(path[1]) != self.method()]
+        found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
+                 for path, said in self.whole_method if parse_method(path[1]) != self.method()]
         for path, said in self.said.items():
             name, section = ".".join(path), ".".join(path[:-1])
             if self.knobs[path].obsolete:
@@ -205,7 +209,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
     _raise(wrong)
     _raise(config.settle() + config.complaints())
     settings = Settings(
-        overall=config.build("overall"), unlearn=config.build("unlearn"), method=config.method(),
+        overall=config.build("overall"), unlearn=config.build("unlearn"), lora=config.build("unlearn.lora"), method=config.method(),
         components={section: config.build(section) for section in config.method().sections},
         dataset=config.build("dataset"), evaluate=config.build("evaluate"),
         logger=config.build("logger"), json_logger=config.build("logger.json"),
@@ -257,7 +261,7 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))
-        if flag.startswith("--") and len(path) > 2 and config._whole_method(path[:2]) and config._home(path):
+        if flag.startswith("--") and len(path) > 2 and config.is_whole_method(path[:2]) and config.home(path):
             parser.add_argument(flag, help=argparse.SUPPRESS)
     return parser
 

@@ -33,8 +33,13 @@ class RunLogger:
 
     folder: Path | None = None
 
-    def open(self, config: dict) -> AbstractContextManager:
-        """Start a run with its resolved settings. UserError when the place is taken or cannot be written."""
+    def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
+        """Start a run with its resolved settings, or go on with the interrupted one of that name. UserError when the
+        place is taken or cannot be written, or the interrupted run had other settings."""
+        raise NotImplementedError
+
+    def rewind(self, step: int) -> None:
+        """Forget the records of later steps than `step`: the run goes on from there."""
         raise NotImplementedError
 
     def step(self, record: dict) -> None:

@@ -9,17 +9,21 @@
 """
 
 import contextlib
+import json
 import math
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.files import UserError, append_jsonl, lock, write_json, write_jsonl, write_text
+from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
 from loggers.base import LOGGERS, Results, RunLogger
 
 OURS = ("config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "environment.json", "samples", "before",
         "checkpoints", "lock")
+
+GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
+"""Settings that may differ when a run goes on."""
 
 
 @LOGGERS.register("json")
@@ -31,32 +35,50 @@ class JsonLogger(RunLogger):
         self.overwrite = overwrite
 
     @contextlib.contextmanager
-    def open(self, config: dict) -> Iterator[None]:
-        try:
-            taken = self.folder.exists() and any(self.folder.iterdir())
-            if taken and not self.overwrite:
-                raise UserError(f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true")
-            with lock(self.folder / "lock"):
-                self._clear()
-                write_json(self.folder / "config.json", config)
-                write_text(self.folder / "log.jsonl", "")
-                yield
-        except OSError as error:
-            if error.filename is None or str(self.folder) not in str(error.filename):
-                raise
-            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root") from None
+    def open(self, config: dict, resume: bool = False) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                self._begin(config, resume and (self.folder / "config.json").is_file(), stack)
+            except OSError as error:
+                raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root") from None
+            yield
+
+    def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
+        if not going_on and not self.overwrite and self.folder.exists() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true")
+        stack.enter_context(lock(self.folder / "lock"))
+        if going_on:
+            return self._same_settings(config)
+        self._clear()
+        write_json(self.folder / "config.json", config)
+        return write_text(self.folder / "log.jsonl", "")
+
+    def _same_settings(self, config: dict) -> None:
+        """A run goes on only under the settings it began with, but for those that say how it goes on."""
+        ours, theirs = _flat(config), _flat(read_json(self.folder / "config.json"))
+        other = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key) and key not in GOING_ON]
+        if other:
+            raise UserError(f"unlearn.resume_path: the run in {self.folder} had another {', '.join(other[:5])}; "
+                            "give the settings it began with (its config.json)")
 
     def _clear(self) -> None:
         """Remove an earlier run, and only what a run writes: a folder with anything else in it is left alone."""
-        strangers = sorted(path.name for path in self.folder.iterdir() if path.name not in OURS and not path.name.startswith("."))
+        strangers = sorted(path.name for path in self.folder.iterdir()
+                           if path.name not in OURS and not path.name.startswith("."))
         if strangers:
-            raise UserError(f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); choose another logger.name")
+            raise UserError(f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); "
+                            "choose another logger.name")
         for name in OURS:
             path = self.folder / name
             if path.is_dir():
                 shutil.rmtree(path)
             elif name != "lock":
                 path.unlink(missing_ok=True)
+
+    def rewind(self, step: int):
+        path = self.folder / "log.jsonl"
+        whole = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        write_jsonl(path, [record for record in whole if record["step"] <= step])
 
     def step(self, record):
         append_jsonl(self.folder / "log.jsonl", {key: _finite(value) for key, value in record.items()})
@@ -69,16 +91,25 @@ class JsonLogger(RunLogger):
         write_json(folder / "metrics.json", results.metrics)
 
     def model(self, model, tokenizer):
-        """Saved beside its place and renamed, so that `checkpoints` is a whole model or absent."""
+        """Saved beside its place, then moved file by file, config.json last: without it nothing reads as a model."""
+        target = self.folder / "checkpoints"
+        target.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
-            whole = Path(temporary).rename(self.folder / "checkpoints")
-            whole.chmod(0o755)
-            Path(temporary).mkdir()
+            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(target / path.name)
 
     def environment(self, facts):
         write_json(self.folder / "environment.json", facts)
+
+
+def _flat(tree: dict, path: str = "") -> dict:
+    """Nested settings as dotted keys."""
+    found = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return found
 
 
 def _finite(value):

@@ -12,8 +12,11 @@ class NoneLogger(RunLogger):
     def __init__(self, root: str, name: str, overwrite: bool):
         pass
 
-    def open(self, config):
+    def open(self, config, resume=False):
         return nullcontext()
+
+    def rewind(self, step):
+        pass
 
     def step(self, record):
         pass

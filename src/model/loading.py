@@ -1,5 +1,7 @@
 """Models and tokenizers from a folder or the hub, in the precision a run asks for."""
 
+import contextlib
+import copy
 import hashlib
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.files import UserError
+
 
 def load_tokenizer(name: str):
     return _from_hub_or_folder(AutoTokenizer.from_pretrained, name)
@@ -23,6 +26,32 @@ def load_model(name: str, precision: str = "fp32", device: str = "cpu", random_i
     else:
         model = _from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
     return model.to(device).eval()
+
+
+def add_lora(model, lora, seed: int = 0):
+    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is trained."""
+    import peft
+
+    torch.manual_seed(seed)
+    targets = "all-linear" if lora.targets == ("all-linear",) else list(lora.targets)
+    config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
+                             task_type="CAUSAL_LM")
+    try:
+        return peft.get_peft_model(model, config).eval()
+    except ValueError as error:
+        raise UserError(f"unlearn.lora.targets: {error}") from None
+
+
+def merge_lora(model):
+    """The plain model with its adapters merged into the weights; a model without adapters as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def start_model(model):
+    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen copy."""
+    if hasattr(model, "disable_adapter"):
+        return model, model.disable_adapter
+    return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
 
 
 def _from_hub_or_folder(load, name: str, **options):

@@ -1,7 +1,7 @@
 """What the start model said about the rows of a run, in the cheapest right way: looked up, or by one frozen copy."""
 
-import copy
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,39 +12,51 @@ from core.encoding import Encoded, pad_rows
 from core.files import UserError, file_fingerprint, read_json, write_json
 from core.generation import length_batches
 from core.likelihood import row_nll
-from model.loading import model_fingerprint
-from unlearn.base import Part, logits
+from model.loading import model_fingerprint, start_model
+from unlearn.base import Part, hidden, logits
 
 
 class StartModel:
-    """The `Reference` of a run: log-probabilities per row from the cache, logits from a frozen copy (or None of them)."""
+    """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the start model
+    itself. With LoRA that is the base with its adapters off; else a frozen copy, which exists only if something needs it."""
 
-    def __init__(self, logprobs: Mapping[str, Tensor], frozen=None):
-        self.logprobs, self.frozen = logprobs, frozen
+    def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext):
+        self.logprobs, self.model, self.as_it_was = logprobs, model, as_it_was
 
     def logprob(self, name: str, part: Part) -> Tensor:
         """log p(answer given prompt) of each row, looked up by the rows' places in their data set."""
         return self.logprobs[name].to(part["index"].device)[part["index"]]
 
-    @torch.no_grad()
     def logits(self, name: str, part: Part) -> Tensor:
-        return logits(self.frozen, part)
+        return self._ask(lambda model: logits(model, part))
+
+    def hidden(self, name: str, part: Part, layer: int) -> Tensor:
+        return self._ask(lambda model: hidden(model, part, layer))
+
+    @torch.no_grad()
+    def _ask(self, question: Callable) -> Tensor:
+        """Put a question to the start model in eval mode, leaving a shared base as it was found."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with self.as_it_was():
+                return question(self.model)
+        finally:
+            self.model.train(training)
 
 
-def make_reference(model, needs: frozenset[str], rows: Mapping[str, Sequence[Encoded]], parts: frozenset[str], pad_id: int,
-                   cache_dir: Path, batch_tokens: int, autocast: str = "fp32") -> StartModel | None:
+def make_reference(model, needs: frozenset[str], rows: Mapping[str, Sequence[Encoded]], pad_id: int, cache_dir: Path,
+                   batch_tokens: int, autocast: str = "fp32") -> StartModel | None:
     """Provide what `needs` names and nothing else; None when nothing is needed. `model` must still be the start model."""
     if not needs:
         return None
-    unknown = needs - {"reference_logprob", "reference_logits"}
-    if unknown:
-        raise ValueError(f"no provider for {sorted(unknown)}")
     logprobs = {}
     if "reference_logprob" in needs:
         store = LogprobCache(model, cache_dir, autocast)
-        logprobs = {name: store.logprobs(rows[name], pad_id, batch_tokens) for name in sorted(parts) if name == "forget"}
-    frozen = copy.deepcopy(model).eval().requires_grad_(False) if "reference_logits" in needs else None
-    return StartModel(logprobs, frozen)
+        logprobs["forget"] = store.logprobs(rows["forget"], pad_id, batch_tokens)
+    if needs & {"reference_logits", "reference_hidden"}:
+        return StartModel(logprobs, *start_model(model))
+    return StartModel(logprobs)
 
 
 @torch.no_grad()

@@ -37,7 +37,7 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     others = [key for key in outcome.after.metrics if key not in HEADLINES and METRICS[key].family != "tofu"]
     for key in headlines + others:
         table.add_row(f"{key} {ARROWS[METRICS[key].good]}", *(_number(metrics, key) for metrics in columns.values()))
-    seconds = {title: "–" for title in columns} | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
+    seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
     table.add_row("training time", *seconds.values())
     return table
 

@@ -57,8 +57,20 @@ class Unlearning:
     mu: float = knob(1e-3, "WAGLE's Hessian weight", obsolete="it belongs to making masks, which this version does not")
     mask_path: str | None = knob(None, "weight mask")
     sophia: bool = knob(False, "the Sophia optimizer")
-    use_lora: bool = knob(False, "train LoRA adapters")
-    resume_path: str | None = knob(None, "continue an interrupted run")
+    use_lora: bool = knob(False, "train LoRA adapters instead of all weights")
+    save_steps: int = knob(0, "keep a checkpoint to resume from every so many optimizer steps; 0 is none", at_least=0)
+    resume_path: str | None = knob(None, "go on with an interrupted run: its folder, or auto (the run of logger.name if there "
+                                   "is one to go on with, else a new one)")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA adapters (with unlearn.use_lora); merged into the weights when the model is saved."""
+
+    r: int = knob(8, "rank", at_least=1)
+    alpha: float = knob(16.0, "scale: the update is alpha / r times the product", above=0)
+    dropout: float = knob(0.0, "dropout before the adapters", at_least=0, below=1)
+    targets: tuple[str, ...] = knob(("all-linear",), "module names to adapt, or all-linear")
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,7 @@ class Data:
     batch_size: int = knob(16, "rows per micro-batch and process", at_least=1)
     group_by_length: bool = knob(False, "batches of rows of like length: faster, less random")
     template: str = knob("auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}")
+    refusals: str | None = knob(None, "file of refusals, one per line, for refusal training; the default is ours", path="file")
     max_length: int = knob(512, "longest row in tokens; a longer one is an error", at_least=2)
 
 
@@ -113,8 +126,8 @@ class JsonLogging:
     root: str = knob("files/results", "folder of all runs")
 
 
-SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.sophia_params": SophiaParams, "dataset": Data, "evaluate": Evaluation, "logger": Logging,
-            "logger.json": JsonLogging}
+SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "unlearn.sophia_params": SophiaParams,
+            "dataset": Data, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging}
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ class Settings:
 
     overall: Overall
     unlearn: Unlearning
+    lora: Lora
     method: Method
     components: Mapping[str, Objective]
     """Section (`unlearn.NPO`) -> configured objective, for those that take part."""
@@ -133,8 +147,9 @@ class Settings:
 
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
-        tree = {"overall": plain(self.overall), "unlearn": plain(self.unlearn), "dataset": plain(self.dataset),
-                "evaluate": plain(self.evaluate), "logger": {**plain(self.logger), "json": plain(self.json_logger)}}
+        tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
+                "dataset": plain(self.dataset), "evaluate": plain(self.evaluate),
+                "logger": {**plain(self.logger), "json": plain(self.json_logger)}}
         for section, component in self.components.items():
             *path, last = section.split(".")
             node = tree

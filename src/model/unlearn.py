@@ -1,19 +1,16 @@
 """The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
 import logging
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainingArguments
 
 from core.encoding import Encoded, Template
@@ -22,10 +19,21 @@ from core.generation import pad_id
 from dataset import load_evaluation, load_rows
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
+from dataset.refusals import read_refusals, refuse
 from loggers import LOGGERS, RunLogger
 from loggers.base import Results
+from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of
+from model.environment import environment
 from model.evaluate import evaluate, evaluate_cached
-from model.loading import choose_device, choose_precision, load_model, load_tokenizer, swallowed_share
+from model.loading import (
+    add_lora,
+    choose_device,
+    choose_precision,
+    load_model,
+    load_tokenizer,
+    merge_lora,
+    swallowed_share,
+)
 from model.progress import TrainingBar
 from model.reference import make_reference
 from model.settings import Settings
@@ -34,7 +42,6 @@ from unlearn.trainer import UnlearnTrainer
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "transformers", "accelerate", "numpy", "scipy", "rouge_score")
 SWALLOWED_TOO_MUCH = 0.5
 
 
@@ -74,15 +81,16 @@ class Unlearn:
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
         logger = self.logger()
-        with logger.open(settings.resolved()):
+        with logger.open(settings.resolved(), resume=settings.unlearn.resume_path is not None):
             model = self.model()
-            before = self.before(model, tokenizer, rows, logger)
+            before = self.before(model, tokenizer, rows, logger) if composition.parts else None
             train_seconds = self.train(model, tokenizer, rows, composition, logger) if composition.parts else 0.0
+            model = merge_lora(model)
             if composition.parts:
                 logger.model(model, tokenizer)
             after = self.after(model, tokenizer, rows)
             logger.evaluation("", after)
-            logger.environment(self.environment(start, train_seconds))
+            logger.environment(environment(settings, process_state(settings).num_processes, start, train_seconds))
         return Outcome(before, after, logger.folder, train_seconds, time.time() - start)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
@@ -96,15 +104,17 @@ class Unlearn:
             texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, folder)
             if not texts["retain"]:
                 raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
+        if "alternate" in composition.parts:
+            texts["alternate"] = refuse(chosen, read_refusals(data.refusals), data.dataset_seed)
         template = Template(tokenizer, data.template)
         training = {part: [template.encode(row, data.max_length) for row in texts[part]] for part in sorted(composition.parts)}
         return Rows(training, evaluation)
 
     def logger(self) -> RunLogger:
         """The run's logger; of several processes only the first keeps anything."""
-        name = self.settings.logger.name or default_name(self.settings)
-        kind = self.settings.overall.logger if process_state(self.settings).is_main_process else "none"
-        return LOGGERS[kind](self.settings.json_logger.root, name, self.settings.logger.overwrite)
+        settings, state = self.settings, process_state(self.settings)
+        kind = settings.overall.logger if state.is_main_process else "none"
+        return LOGGERS[kind](*run_place(settings), settings.logger.overwrite)
 
     def model(self):
         """The start model on its device, with a warning where its precision cannot hold the updates."""
@@ -112,6 +122,8 @@ class Unlearn:
         device = choose_device(overall.device, process_state(self.settings).local_process_index)
         precision = choose_precision(overall.precision, device)
         model = load_model(overall.model_name, precision, device, overall.random_init, overall.seed)
+        if unlearn.use_lora:
+            model = add_lora(model, self.settings.lora, overall.seed)
         share = swallowed_share(model, unlearn.lr)
         if share > SWALLOWED_TOO_MUCH:
             log.warning("overall.precision bf16_pure: a step of unlearn.lr %g rounds away for %.0f %% of the weights; "
@@ -137,48 +149,57 @@ class Unlearn:
         start = time.time()
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         precision = choose_precision(overall.precision, model.device.type)
-        reference = make_reference(model, composition.needs, rows.training, composition.parts, pad_id(tokenizer),
+        reference = make_reference(model, composition.needs, rows.training, pad_id(tokenizer),
                                    Path(overall.cache_dir), self.settings.evaluate.batch_tokens, precision)
-        arguments = self.training_arguments(precision, model.device.type)
+        steps_folder = Path(*run_place(self.settings)).expanduser() / "checkpoints"
+        arguments = self.training_arguments(precision, model.device.type, steps_folder)
         pairs = Pairs(rows.training, data.dataset_seed)
         step_rows = data.batch_size * unlearn.gradient_accumulation_steps * arguments.world_size
         trainer = UnlearnTrainer(
             model, arguments, pairs, EpochSampler(pairs, overall.seed, step_rows if data.group_by_length else 0), composition,
             reference, Collator(pad_id(tokenizer)), {part: [row.id for row in encoded] for part, encoded in rows.training.items()},
-            logger.step, [TrainingBar(self.settings.method.name, overall.quiet)])
+            logger.step, [TrainingBar(self.settings.method.name, overall.quiet), StepCheckpoints()])
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        trainer.train(resume_from_checkpoint=self.going_on(steps_folder, logger))
         return time.time() - start
 
-    def training_arguments(self, precision: str, device: str) -> TrainingArguments:
-        unlearn, overall = self.settings.unlearn, self.settings.overall
-        return TrainingArguments(
-            output_dir=str(Path(overall.cache_dir) / "trainer"), num_train_epochs=unlearn.num_epochs, max_steps=unlearn.max_steps,
-            per_device_train_batch_size=self.settings.dataset.batch_size,
-            gradient_accumulation_steps=unlearn.gradient_accumulation_steps, learning_rate=unlearn.lr,
-            weight_decay=unlearn.weight_decay, adam_beta2=unlearn.adam_beta2, max_grad_norm=unlearn.max_grad_norm,
-            lr_scheduler_type=unlearn.scheduler, warmup_steps=unlearn.warmup_ratio, bf16=precision == "bf16",
-            use_cpu=device == "cpu",
-            ddp_backend="gloo" if device == "cpu" and process_state(self.settings).num_processes > 1 else None, seed=overall.seed, save_strategy="no", eval_strategy="no", logging_strategy="steps",
-            logging_steps=1, logging_nan_inf_filter=False, report_to=[], disable_tqdm=True, remove_unused_columns=False,
-            dataloader_pin_memory=device != "cpu",
-        )
+    def going_on(self, steps_folder: Path, logger: RunLogger) -> str | None:
+        """The step checkpoint to go on from, with the log cut back to it; None for a fresh start."""
+        if self.settings.unlearn.resume_path is None:
+            return None
+        drop_broken(steps_folder)
+        newest = newest_checkpoint(steps_folder)
+        logger.rewind(step_of(newest) if newest else 0)
+        return str(newest) if newest else None
 
-    def environment(self, start: float, train_seconds: float) -> dict:
-        """What a reader needs to trust and to repeat the run."""
-        world = process_state(self.settings).num_processes
-        data, unlearn = self.settings.dataset, self.settings.unlearn
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return {
-            "command": sys.argv, "started": datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - start, 1), "train_seconds": round(train_seconds, 1),
-            "python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES},
-            "git_commit": git_commit(), "platform": platform.platform(), "gpus": gpus, "threads": torch.get_num_threads(),
-            "processes": world, "seed": self.settings.overall.seed,
-            "effective_batch_size": data.batch_size * unlearn.gradient_accumulation_steps * world,
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if gpus else None,
-        }
+    def training_arguments(self, precision: str, device: str, steps_folder: Path) -> TrainingArguments:
+        unlearn, overall = self.settings.unlearn, self.settings.overall
+        data, several = self.settings.dataset, process_state(self.settings).num_processes > 1
+        return TrainingArguments(
+            output_dir=str(steps_folder),
+            num_train_epochs=unlearn.num_epochs,
+            max_steps=unlearn.max_steps,
+            per_device_train_batch_size=data.batch_size,
+            gradient_accumulation_steps=unlearn.gradient_accumulation_steps,
+            learning_rate=unlearn.lr,
+            lr_scheduler_type=unlearn.scheduler,
+            warmup_steps=unlearn.warmup_ratio,
+            weight_decay=unlearn.weight_decay,
+            adam_beta2=unlearn.adam_beta2,
+            max_grad_norm=unlearn.max_grad_norm,
+            seed=overall.seed,
+            bf16=precision == "bf16",
+            use_cpu=device == "cpu",
+            ddp_backend="gloo" if device == "cpu" and several else None,
+            dataloader_pin_memory=device != "cpu",
+            remove_unused_columns=False,
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="steps" if unlearn.save_steps else "no",
+            save_steps=unlearn.save_steps or 500,
+            report_to=[],
+            disable_tqdm=True,
+        )
 
 
 def process_state(settings: Settings) -> PartialState:
@@ -194,17 +215,22 @@ def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[l
     return [row for i, row in enumerate(rows) if i in chosen], [row for i, row in enumerate(rows) if i not in chosen]
 
 
+def run_place(settings: Settings) -> tuple[str, str]:
+    """Root and name of the run folder, the same on every process."""
+    resume_path = settings.unlearn.resume_path
+    if resume_path and resume_path != "auto":
+        return str(Path(resume_path).parent), Path(resume_path).name
+    return settings.json_logger.root, settings.logger.name or default_name(settings)
+
+
 def default_name(settings: Settings) -> str:
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return f"{settings.method.name}-{settings.dataset.forget_dataset_name}-{stamp}"
+    return f"{settings.method.name}-{settings.dataset.forget_dataset_name}-{start_stamp(process_state(settings).num_processes)}"
 
 
-def git_commit() -> str | None:
-    """The commit this code is at, with `+` when files differ from it; None outside a repository."""
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
-
-    try:
-        return git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+@cache
+def start_stamp(processes: int) -> str:
+    """The time at which this program first asked; of several processes the first decides for all."""
+    stamps = [datetime.now().strftime("%Y%m%d-%H%M%S")]
+    if processes > 1:
+        broadcast_object_list(stamps)
+    return stamps[0]

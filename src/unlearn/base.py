@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
+from torch.nn import ModuleList
 
+from core.files import UserError
 from core.registry import Registry
 
 Part = Mapping[str, Tensor]
@@ -50,13 +52,16 @@ class Reference(Protocol):
     def logits(self, name: str, part: Part) -> Tensor:
         """Logits of the start model on a part, [B, T, V]."""
 
+    def hidden(self, name: str, part: Part, layer: int) -> Tensor:
+        """Output of block `layer` of the start model on a part, [B, T, D]."""
+
 
 class Objective:
     """Base of forget and retain objectives. Subclasses are dataclasses with knobs for fields."""
 
     name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of `reference_logprob`, `reference_logits`: what `Unlearn` must provide through the reference."""
+    """Of `reference_logprob`, `reference_logits`, `reference_hidden`: what `Unlearn` provides through the reference."""
     parts: ClassVar[frozenset[str]] = frozenset()
     """The batch parts it reads."""
 
@@ -68,3 +73,27 @@ class Objective:
 def logits(model, part: Part) -> Tensor:
     """One forward pass over a part: logits [B, T, V]."""
     return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"]).logits
+
+
+def blocks(model) -> ModuleList:
+    """The decoder blocks of a causal language model, under whatever wrappers (DDP, LoRA) it has."""
+    lists = [module for module in model.modules() if isinstance(module, ModuleList) and len(module) > 0]
+    if not lists:
+        raise UserError("cannot find the decoder blocks of this model: it has no list of blocks")
+    return max(lists, key=len)
+
+
+def hidden(model, part: Part, layer: int) -> Tensor:
+    """Output of block `layer` in one forward pass over a part, [B, T, D].
+
+    The pass goes through `model` itself, so that a distributed wrapper sees it."""
+    found = blocks(model)
+    if layer >= len(found):
+        raise UserError(f"layer {layer} does not exist: the model has {len(found)} blocks, counted from 0")
+    caught: list[Tensor] = []
+    handle = found[layer].register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+    try:
+        logits(model, part)
+    finally:
+        handle.remove()
+    return caught[0]

@@ -4,6 +4,7 @@ One optimizer step: forward and backward of each micro-batch, every term divided
 the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is copied here.
 """
 
+import time
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,8 @@ class UnlearnTrainer(Trainer):
         self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
         self.on_step = on_step
         self.term_values: dict[str, Tensor] = {}
-        self.tokens_seen = 0
+        self.step_tokens = 0
+        self.step_start = time.perf_counter()
         super().__init__(model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -43,7 +45,9 @@ class UnlearnTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimizer step, and the counts its terms are divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self._window_counts(batches, device)
+        counts = self._window_counts(batches, device)
+        self.step_tokens = int(sum(part["attended"] for part in counts.values()))
+        return batches, counts
 
     def _window_counts(self, batches: list[dict], device) -> dict[str, dict[str, Tensor]]:
         window: dict[str, dict[str, Tensor]] = {}
@@ -68,7 +72,7 @@ class UnlearnTrainer(Trainer):
         # Processes average their gradients and their reported losses; the counts already span all of them.
         loss = loss * self.accelerator.num_processes
         self.accelerator.backward(loss)
-        self._remember(means, batch)
+        self._remember(means)
         return loss.detach()
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: dict) -> str:
@@ -78,20 +82,20 @@ class UnlearnTrainer(Trainer):
         return (f"the loss is not a finite number at step {self.state.global_step + 1} ({values}); rows: {rows}. "
                 "The run stops here and this step is not taken. A lower unlearn.lr or forget_weight usually mends it")
 
-    def _remember(self, means: dict[str, Tensor], batch: dict) -> None:
+    def _remember(self, means: dict[str, Tensor]) -> None:
         for name, mean in means.items():
             self.term_values[name] = self.term_values.get(name, 0) + mean.detach()
-        self.tokens_seen += sum(int(part["attention_mask"].sum()) for part in batch.values())
 
     def log(self, logs, start_time=None):
-        if "loss" in logs:
-            logs |= {name: self.accelerator.reduce(value, "sum").item() for name, value in self.term_values.items()}
-            self.term_values = {}
-            tokens = self.accelerator.reduce(torch.tensor(self.tokens_seen, device=self.args.device), "sum")
-            self.tokens_seen = 0
-            logs["tokens"] = int(tokens)
+        """Add the terms and the speed to the Trainer's record of a step, and hand it on."""
+        if "loss" not in logs:
+            return super().log(logs, start_time)
+        logs |= {name: self.accelerator.reduce(value, "sum").item() for name, value in self.term_values.items()}
+        now = time.perf_counter()
+        logs |= {"tokens": self.step_tokens, "tokens_per_second": round(self.step_tokens / (now - self.step_start), 1)}
+        self.term_values, self.step_start = {}, now
         super().log(logs, start_time)
-        if "loss" in logs and self.is_world_process_zero():
+        if self.is_world_process_zero():
             self.on_step({"step": self.state.global_step} | logs)
 
     def floating_point_ops(self, inputs):

@@ -1,7 +1,7 @@
 import pytest
+from conftest import GOLDEN
 from transformers import AutoTokenizer
 
-from conftest import GOLDEN
 from core.encoding import Template, pad_rows
 from core.files import UserError
 

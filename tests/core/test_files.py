@@ -49,9 +49,8 @@ def test_missing_file_and_folder_are_told_apart(tmp_path):
 
 
 def test_lock_refuses_a_second_holder_and_frees(tmp_path):
-    with lock(tmp_path / "lock"):
-        with pytest.raises(UserError, match="another run"), lock(tmp_path / "lock"):
-            pass
+    with lock(tmp_path / "lock"), pytest.raises(UserError, match="another run"), lock(tmp_path / "lock"):
+        pass
     with lock(tmp_path / "lock"):
         pass
 

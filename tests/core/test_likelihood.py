@@ -1,9 +1,11 @@
 """Pure tensor functions against plain loops, and the identities they must keep."""
 
+import math
+
 import pytest
 import torch
 
-from core.likelihood import count_labels, row_nll, token_kl, token_nll
+from core.likelihood import count_labels, row_nll, token_jsd, token_kl, token_nll
 
 
 @pytest.fixture
@@ -38,6 +40,14 @@ def test_kl_of_a_distribution_with_itself_is_zero_and_never_negative(example):
     assert (kl > 0).all()
     p, q = logits[0, 2].softmax(-1), other[0, 2].softmax(-1)
     torch.testing.assert_close(kl[0], (p * (p / q).log()).sum())
+
+
+def test_jsd_is_symmetric_zero_on_itself_and_at_most_log_two(example):
+    logits, labels = example
+    other = 50 * torch.randn_like(logits)
+    torch.testing.assert_close(token_jsd(logits, other, labels), token_jsd(other, logits, labels))
+    assert token_jsd(logits, logits, labels).abs().max() < 1e-12
+    assert token_jsd(50 * logits, other, labels).max() <= math.log(2) + 1e-12
 
 
 def test_unlabelled_positions_have_no_influence(example):

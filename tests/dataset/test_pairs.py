@@ -28,6 +28,15 @@ def test_a_partner_does_not_depend_on_who_asks_or_when():
     assert [make(4)[(2, i)]["retain"][0] for i in range(10)] != forwards
 
 
+def test_counterparts_stay_with_their_forget_row():
+    pairs = Pairs({"alternate": rows(10, "a"), "forget": rows(10, "f"), "retain": rows(25, "r")}, seed=3)
+    for i in range(10):
+        item = pairs[(1, i)]
+        assert item["alternate"][0] == item["forget"][0] == i
+    alone = Pairs({"alternate": rows(10, "a"), "retain": rows(25, "r")}, seed=3)
+    assert len(alone) == 10 and alone[(1, 4)]["retain"] == pairs[(1, 4)]["retain"]
+
+
 def test_epochs_are_shuffled_differently_and_reproducibly():
     pairs = Pairs({"forget": rows(50, "f")}, seed=0)
     order = lambda epoch: [sampler.set_epoch(epoch), list(sampler)][1]

@@ -1,8 +1,8 @@
 import json
 
 import pytest
-
 from conftest import SHARED_DATA
+
 from core.files import UserError
 from dataset.sources import load_evaluation, load_rows
 

@@ -7,8 +7,8 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-
 from conftest import REPO, run_script
+
 from core.knobs import knob
 from exec.settings import Complaints, StrictConfig, make_parser, settle_settings
 from unlearn.base import FORGET, Objective
@@ -108,6 +108,7 @@ def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
     tree = {"unlearn": {"unlearn_method": "NPO+FT", "NPO+FT": {"gamma": 2.5, "beta": 0.3}, "GA+FT": {"gamma": 9}}}
     made = settings(tree, tmp_path=tmp_path)
     assert made.unlearn.gamma == 2.5 and made.components["unlearn.NPO"].beta == 0.3
+    assert settings(tree, tmp_path=tmp_path, unlearn__gamma="7").unlearn.gamma == 7
     tree["unlearn"]["gamma"] = 1.0
     assert "say one" in complaints(tree, tmp_path=tmp_path)
     assert "unknown key 'unlearn.NPO+FT.betta'" in complaints({"unlearn": {"NPO+FT": {"betta": 1}}}, tmp_path=tmp_path)

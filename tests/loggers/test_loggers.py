@@ -80,4 +80,5 @@ def test_an_interrupted_save_leaves_no_half_model(tmp_path):
     logger = make(tmp_path)
     with pytest.raises(OSError), logger.open({}):
         logger.model(FakeSaver(), Broken())
-    assert not (tmp_path / "run/checkpoints").exists()
+    assert not list((tmp_path / "run/checkpoints").iterdir())
+    assert not list((tmp_path / "run").glob(".checkpoints*"))

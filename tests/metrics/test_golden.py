@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from conftest import GOLDEN, SHARED_DATA, run_script
+
 from core.files import read_json, read_jsonl
 
 GOLD = GOLDEN / "metrics"
@@ -86,7 +86,7 @@ def official_rows(log: dict) -> dict[str, dict[str, list[float]]]:
              "forget": "eval_log_forget.json"}
     found = {}
     for name, stem in stems.items():
-        column = lambda key: np.array([log[stem][key][i] for i in sorted(log[stem][key], key=int)])
+        column = lambda key, table=log[stem]: np.array([table[key][i] for i in sorted(table[key], key=int)])
         true = column("avg_paraphrased_loss")
         wrong = column("average_perturb_loss")
         log_ratio = true - wrong.mean(axis=1)

@@ -1,4 +1,5 @@
 from conftest import REPO
+
 from metrics.page import render
 
 

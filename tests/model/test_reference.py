@@ -55,13 +55,12 @@ def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
 
 
 def test_npo_holds_no_second_model(tiny_model, rows, tmp_path):
-    reference = make_reference(tiny_model, frozenset({"reference_logprob"}), {"forget": rows}, frozenset({"forget"}), 0, tmp_path, 1000)
-    assert reference.frozen is None
-    assert make_reference(tiny_model, frozenset(), {}, frozenset({"retain"}), 0, tmp_path, 1000) is None
+    assert make_reference(tiny_model, frozenset({"reference_logprob"}), {"forget": rows}, 0, tmp_path, 1000).model is None
+    assert make_reference(tiny_model, frozenset(), {}, 0, tmp_path, 1000) is None
 
 
 def test_the_frozen_copy_stays_when_the_model_moves(tiny_model, rows, tmp_path):
-    reference = make_reference(tiny_model, frozenset({"reference_logits"}), {}, frozenset({"retain"}), 0, tmp_path, 1000)
+    reference = make_reference(tiny_model, frozenset({"reference_logits"}), {}, 0, tmp_path, 1000)
     part = pad_rows(list(enumerate(rows)), 0)
     before = reference.logits("retain", part)
     with torch.no_grad():

@@ -1,15 +1,18 @@
 """Losses and gradients against numbers made by other people's code and an independent float64 implementation."""
 
+import copy
 import json
 
 import pytest
 import torch
-
 from conftest import GOLDEN
+
+from core.files import UserError
 from core.likelihood import row_nll
 from model.reference import StartModel
 from unlearn import compose, parse_method
-from unlearn.base import logits
+from unlearn.base import hidden, logits
+from unlearn.retain import EMBED
 from unlearn.trainer import part_counts
 
 EXPECTED = json.loads((GOLDEN / "objectives/expected/objectives.json").read_text())
@@ -22,6 +25,8 @@ CASES = {
     "npo": ("NPO", {}),
     "npo_retain": ("NPO+FT", {}),
     "retain_kl": ("KL", {}),
+    "idk_nll": ("CL", {}),
+    "jensun_retain": ("JSD", {}),
 }
 
 
@@ -35,6 +40,7 @@ def step_loss(method: str, batch, models, weights, **fields):
     with torch.no_grad():
         forget = batch["forget"]
         reference = StartModel({"forget": -row_nll(logits(frozen, forget), forget["labels"])}, frozen)
+    batch = {"alternate": batch["alternative"], **batch}
     counts = part_counts(batch)
     terms = composition.terms(model, batch, reference)
     return sum(t.weight * t.term.total / counts[t.term.part][t.term.over] for t in terms.values())
@@ -73,12 +79,26 @@ def test_npo_at_the_start_is_two_over_beta_log_two(golden_batches, golden_models
     assert loss.item() == pytest.approx(2 / 0.5 * torch.log(torch.tensor(2.0)).item(), rel=1e-6)
 
 
-def test_kl_of_the_start_model_is_zero_with_zero_gradient(golden_batches, golden_models):
+@pytest.mark.parametrize("retain", ["KL", "JSD", "EMBED"])
+def test_the_start_model_is_at_distance_zero_from_itself_with_zero_gradient(retain, golden_batches, golden_models):
     model = golden_models[0]
-    loss = step_loss("KL", golden_batches, (model, model), {})
+    loss = step_loss(retain, golden_batches, (model, copy.deepcopy(model)), {})
     loss.backward()
     assert abs(loss.item()) < 1e-6
     assert max(p.grad.abs().max() for p in model.parameters() if p.grad is not None) < 1e-6
+
+
+def test_activation_matching_is_the_plain_mean_over_attended_tokens(golden_batches, golden_models):
+    model, frozen = golden_models
+    part = golden_batches["retain"]
+    inputs = {key: part[key] for key in ("input_ids", "attention_mask")}
+    states = [m(**inputs, output_hidden_states=True).hidden_states[2] for m in (model, frozen)]
+    wanted = ((states[0] - states[1]) ** 2)[part["attention_mask"].bool()].mean()
+    composition = compose(parse_method("EMBED"), {"unlearn.retain.EMBED": EMBED(layer=1)})
+    term = composition.terms(model, golden_batches, StartModel({}, frozen))["retain_embed"].term
+    assert (term.total / part["attention_mask"].sum()).item() == pytest.approx(wanted.item(), rel=1e-6)
+    with pytest.raises(UserError, match="layer 9 does not exist: the model has 3 blocks"):
+        hidden(model, part, 9)
 
 
 def test_a_weight_of_zero_costs_no_forward(golden_batches, golden_models, monkeypatch):

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import torch
-
 from conftest import REPO, run_script
+
 from core.files import read_jsonl
 
 COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.max_steps", "10", "--evaluate.before", "false",

@@ -1,0 +1,50 @@
+"""Step checkpoints: what an interrupted run goes on from.
+
+They lie in `<run>/checkpoints/step-N/` and count only with the marker file that is written last, so that a run killed while
+saving goes on from the one before. Only the newest is kept.
+"""
+
+import shutil
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from core.files import write_text
+
+MARKER = "complete"
+
+
+class StepCheckpoints(TrainerCallback):
+    """Turns each checkpoint that the Trainer has just written into `step-N`, and removes the one before."""
+
+    def on_save(self, args, state, control, **kwargs):
+        PartialState().wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        fresh = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_text(fresh / MARKER, "")
+        done = fresh.rename(folder / f"step-{state.global_step}")
+        for older in folder.glob("step-*"):
+            if older != done:
+                shutil.rmtree(older)
+
+
+def newest_checkpoint(checkpoints: Path) -> Path | None:
+    """The whole step checkpoint with the highest step, None when there is none."""
+    whole = [folder for folder in checkpoints.glob("step-*") if (folder / MARKER).is_file()]
+    return max(whole, key=step_of, default=None)
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def drop_broken(checkpoints: Path) -> None:
+    """Remove what a kill while saving left: our own half-written step folders."""
+    for pattern in ("step-*", f"{PREFIX_CHECKPOINT_DIR}-*"):
+        for folder in checkpoints.glob(pattern):
+            if not (folder / MARKER).is_file():
+                shutil.rmtree(folder)

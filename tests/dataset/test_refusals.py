@@ -1,0 +1,22 @@
+import pytest
+
+from core.files import UserError
+from dataset.refusals import read_refusals, refuse
+
+ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": "secret"} for i in range(50)]
+
+
+def test_a_refusal_is_a_function_of_seed_and_row_alone():
+    lines = read_refusals(None)
+    assert len(lines) >= 30 and len(set(lines)) == len(lines)
+    drawn = refuse(ROWS, lines, 1)
+    assert drawn == refuse(ROWS[::-1], lines, 1)[::-1] and drawn != refuse(ROWS, lines, 2)
+    assert len({row["answer"] for row in drawn}) > 10 and all("secret" not in row["answer"] for row in drawn)
+
+
+def test_bad_refusals(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(UserError, match="holds no refusal"):
+        read_refusals(str(tmp_path / "empty.txt"))
+    with pytest.raises(UserError, match="has no question"):
+        refuse([{"id": "d", "text": "A document."}], ["No."], 0)

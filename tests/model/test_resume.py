@@ -1,0 +1,90 @@
+"""An interrupted run goes on to the same end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPO, run_script
+
+from core.files import read_json, read_jsonl
+
+STEPS = 12
+
+
+def words(model, tmp_path, name, *more):
+    return ["--overall.model_name", model, "--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.num_epochs", "6",
+            "--dataset.forget_ratio", "16", "--dataset.batch_size", "4", "--unlearn.gradient_accumulation_steps", "2",
+            "--unlearn.save_steps", "2", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--overall.quiet", "true",
+            "--logger.json.root", tmp_path, "--logger.name", name, "--overall.cache_dir", tmp_path / "cache", *more]
+
+
+def kill_after_first_checkpoint(*arguments) -> None:
+    """Start a run and kill it, without any chance to tidy up, once it has kept a checkpoint."""
+    command = [sys.executable, str(REPO / "src/exec/unlearn_model.py"), *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
+    for _ in range(3000):
+        if list(folder.glob("checkpoints/step-*/complete")) or process.poll() is not None:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, tokenizer):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                 num_attention_heads=2, num_key_value_heads=2)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--unlearn.use_lora", "true")], ids=["full", "lora"])
+def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
+    whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
+    assert whole.returncode == 0, whole.stderr
+    kill_after_first_checkpoint(*words(model, tmp_path, "killed", *more))
+    folder = tmp_path / "killed"
+    assert not (folder / "metrics.json").exists() and not (folder / "checkpoints/config.json").exists()
+    (folder / "checkpoints/checkpoint-99").mkdir()
+    resumed = run_script("unlearn_model", *words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto")
+    assert resumed.returncode == 0, resumed.stderr
+    ours, theirs = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("killed", "whole"))
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, STEPS + 1))
+    for key in ("loss", "npo", "retain_nll", "grad_norm"):
+        assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=1e-6), key
+    assert read_json(folder / "metrics.json") == pytest.approx(read_json(tmp_path / "whole/metrics.json"), rel=1e-6)
+    assert not (folder / "checkpoints/checkpoint-99").exists()
+
+
+def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
+    assert run_script("unlearn_model", *words(model, tmp_path, "run")).returncode == 0
+    other = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.lr", "5e-4", "--unlearn.resume_path", tmp_path / "run")
+    assert other.returncode == 1 and "another unlearn.lr" in other.stderr
+
+
+def test_what_cannot_be_resumed_is_said(model, tmp_path):
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere")
+    assert run.returncode == 2 and "is no run folder" in run.stderr
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto", "--overall.logger", "none")
+    assert run.returncode == 2 and "need overall.logger json" in run.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half(model, tmp_path):
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("no tmpfs here")
+    try:
+        run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
+        assert run.returncode == 1 and "Traceback" not in run.stderr and "No space left" in run.stderr, run.stderr
+        assert not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)

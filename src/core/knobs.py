@@ -22,7 +22,7 @@ class Knob:
     choices: tuple[str, ...] | Callable[[], Sequence[str]] | None = None
     """Allowed words, or a function that lists them when they are asked for."""
     path: str | None = None
-    """`file` or `folder`: the value is a path that must exist."""
+    """`file`, `folder` or `file or folder`: the value is a path that must exist."""
     obsolete: str = ""
     """Why the key does nothing any more: it is accepted and this is said once."""
 

@@ -141,8 +141,8 @@ class Existing(Checker):
         if not isinstance(value, str) or not value:
             raise ValueError(self.help())
         path = Path(value).expanduser()
-        there = path.is_dir() if self.kind == "folder" else path.is_file()
-        if not there:
+        there = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[self.kind]
+        if not there():
             raise ValueError(self.help())
         return value
 

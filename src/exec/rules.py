@@ -1,11 +1,13 @@
 """What settings cannot say together, and what they had better not say. Looks at the disk, never at a model."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from core.files import UserError
 from core.registry import did_you_mean
 from dataset import parse_name
 from metrics.engine import METRICS, families
+from metrics.imports import read_results
 from model.settings import Settings
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
@@ -17,7 +19,7 @@ NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is"
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_data(settings),
-            *_retain_results(settings), *_resume(settings)]
+            *_retain_results(settings), *_resume(settings), *_packages(settings)]
 
 
 def doubts(settings: Settings) -> list[str]:
@@ -97,17 +99,22 @@ def _data(settings: Settings) -> list[str]:
 
 
 def _retain_results(settings: Settings) -> list[str]:
-    results = settings.evaluate.retain_results
-    if results and not (Path(results).expanduser() / "samples" / "forget.jsonl").is_file():
-        return [f"evaluate.retain_results: {results} has no samples/forget.jsonl; expected the run folder of an "
+    if settings.evaluate.retain_results is None:
+        return []
+    try:
+        columns = read_results(settings.evaluate.retain_results)
+    except UserError as error:
+        return [f"evaluate.retain_results: {error}"]
+    if not columns.get("forget"):
+        return [f"evaluate.retain_results: {settings.evaluate.retain_results} has no forget rows; expected the run folder of an "
                 "evaluate_model.py run on the retain model"]
     return []
 
 
 def _resume(settings: Settings) -> list[str]:
     path = settings.unlearn.resume_path
-    if (path or settings.unlearn.save_steps) and settings.overall.logger != "json":
-        return ["unlearn.resume_path and unlearn.save_steps need overall.logger json: other loggers keep no checkpoint"]
+    if (path or settings.unlearn.save_steps) and settings.overall.logger == "none":
+        return ["unlearn.resume_path and unlearn.save_steps need overall.logger json or wandb: none keeps no checkpoint"]
     if path is None:
         return []
     if path == "auto":
@@ -115,3 +122,11 @@ def _resume(settings: Settings) -> list[str]:
     if not (Path(path).expanduser() / "config.json").is_file():
         return [f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected files/results/<name> or auto"]
     return []
+
+
+def _packages(settings: Settings) -> list[str]:
+    """Packages that only some settings need."""
+    wanted = {"wandb": settings.overall.logger == "wandb", "tensorboard": settings.logger.tensorboard}
+    keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
+    return [f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
+            for name, needed in wanted.items() if needed and find_spec(name) is None]

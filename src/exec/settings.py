@@ -213,6 +213,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         components={section: config.build(section) for section in config.method().sections},
         dataset=config.build("dataset"), evaluate=config.build("evaluate"),
         logger=config.build("logger"), json_logger=config.build("logger.json"),
+        wandb_logger=config.build("logger.wandb"),
     )
     _raise(broken_rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):

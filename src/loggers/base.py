@@ -28,10 +28,24 @@ class Results:
     samples: dict[str, list[dict]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a run goes: folder `root`/`name`, and for wandb its project and mode."""
+
+    root: str
+    name: str
+    overwrite: bool = False
+    project: str = "unlearning"
+    mode: str = "offline"
+
+
 class RunLogger:
     """Base of all loggers. `folder` is where the run lies, None when it leaves nothing."""
 
     folder: Path | None = None
+
+    def __init__(self, place: Place):
+        self.place = place
 
     def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
         """Start a run with its resolved settings, or go on with the interrupted one of that name. UserError when the

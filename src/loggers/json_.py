@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
-from loggers.base import LOGGERS, Results, RunLogger
+from loggers.base import LOGGERS, Place, Results, RunLogger
 
 OURS = ("config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "environment.json", "samples", "before",
-        "checkpoints", "lock")
+        "checkpoints", "wandb", "tensorboard", "lock")
 
 GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
 """Settings that may differ when a run goes on."""
@@ -30,9 +30,9 @@ GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.js
 class JsonLogger(RunLogger):
     """Writes `<root>/<name>/`. A finished or broken run of that name is refused, or with `overwrite` removed first."""
 
-    def __init__(self, root: str, name: str, overwrite: bool):
-        self.folder = Path(root).expanduser() / name
-        self.overwrite = overwrite
+    def __init__(self, place: Place):
+        super().__init__(place)
+        self.folder = Path(place.root).expanduser() / place.name
 
     @contextlib.contextmanager
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
@@ -44,7 +44,7 @@ class JsonLogger(RunLogger):
             yield
 
     def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
-        if not going_on and not self.overwrite and self.folder.exists() and any(self.folder.iterdir()):
+        if not going_on and not self.place.overwrite and self.folder.exists() and any(self.folder.iterdir()):
             raise UserError(f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true")
         stack.enter_context(lock(self.folder / "lock"))
         if going_on:

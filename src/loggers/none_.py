@@ -9,9 +9,6 @@ from loggers.base import LOGGERS, RunLogger
 class NoneLogger(RunLogger):
     """Every call is accepted, nothing is kept."""
 
-    def __init__(self, root: str, name: str, overwrite: bool):
-        pass
-
     def open(self, config, resume=False):
         return nullcontext()
 

@@ -5,8 +5,9 @@ world rows have no paraphrase; their probability is normalised over the right an
 """
 
 import math
+from collections.abc import Mapping
 
-from metrics.engine import Evidence, Generations, Likelihood, PerRow, Value, metric
+from metrics.engine import METRICS, Evidence, Generations, Likelihood, PerRow, Value, metric
 from metrics.rouge import rougeL
 
 SETS = ("forget", "retain", "real", "world")
@@ -61,6 +62,7 @@ def _register_truth_ratio(rows: str) -> None:
 
 
 def _told(log_ratio: float, rows: str) -> float:
+    """What a truth ratio counts for in the mean of its set."""
     return math.exp(-abs(log_ratio)) if rows == "forget" else max(0.0, -math.expm1(min(log_ratio, 0.0)))
 
 
@@ -114,3 +116,21 @@ def forget_quality(evidence: Evidence) -> Value:
 def forget_quality_ks(evidence: Evidence) -> Value:
     found = _forget_test(evidence)
     return Value(None, found) if isinstance(found, str) else Value(found[1], n=found[2])
+
+
+def summarize(columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None) -> dict[str, Value]:
+    """TOFU's figures from per-row values alone (set -> row id -> prob, rougeL, log_truth_ratio): the official aggregation,
+    for evaluations that were made elsewhere."""
+    evidence = Evidence({name: [{"id": identity} for identity in rows] for name, rows in columns.items()}, retain_columns)
+    for name in SETS:
+        rows = list(columns.get(name, {}).values())
+        for column in ("prob", "rougeL", "log_truth_ratio"):
+            cells = [row[column] for row in rows if row.get(column) is not None]
+            key = f"{name}/{column.removeprefix('log_')}"
+            told = [_told(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
+            value = sum(told) / len(told) if told and len(told) == len(rows) else None
+            evidence.values[key] = Value(value, "" if value is not None else f"no {column} for every {name} row", len(told),
+                                         columns={column: cells})
+    for key in ("model_utility", "forget_quality", "forget_quality_ks"):
+        evidence.values[key] = METRICS[key].compute(evidence)
+    return evidence.values

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from core.encoding import Template
-from core.files import UserError, file_fingerprint, fingerprint, read_json, read_jsonl, write_json
+from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from loggers.base import Results
 from metrics.engine import METRICS, Evidence, Passes, measure, select
+from metrics.imports import Columns, match_rows, read_results
 from model.loading import model_fingerprint
 from model.progress import progress
 from model.settings import TASKS, Settings
@@ -29,7 +30,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     model.eval()
     with progress(title, settings.overall.quiet) as on_rows:
         passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows)
-        evidence = measure(metric_keys(settings), rows, passes, retain_columns(evaluation.retain_results),
+        evidence = measure(metric_keys(settings), rows, passes, retain_columns(settings, rows),
                            evaluation.bootstrap, settings.overall.seed)
     return to_results(evidence)
 
@@ -37,7 +38,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """As `evaluate`, looked up when the same weights were measured on the same rows by the same code and settings."""
     key = fingerprint(model_fingerprint(model), rows, asdict(settings.evaluate), asdict(settings.dataset), _code(),
-                      retain_columns(settings.evaluate.retain_results), metric_keys(settings), tokenizer.get_vocab())
+                      retain_columns(settings, rows), metric_keys(settings), tokenizer.get_vocab())
     path = Path(settings.overall.cache_dir) / "evaluations" / f"{key}.json"
     try:
         return Results(**read_json(path))
@@ -51,12 +52,12 @@ def _code() -> str:
     return file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py")))
 
 
-def retain_columns(folder: str | None) -> dict[str, dict[str, dict]] | None:
-    """Per-row values of a retain model's run folder: row set -> row id -> column -> value."""
-    if folder is None:
+def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:
+    """Per-row values of the retain model, matched to the rows of this run; None without `evaluate.retain_results`."""
+    if settings.evaluate.retain_results is None:
         return None
-    samples = Path(folder).expanduser() / "samples"
-    return {path.stem: {row["id"]: row for row in read_jsonl(path)} for path in sorted(samples.glob("*.jsonl"))}
+    ids = {name: [row["id"] for row in table] for name, table in rows.items()}
+    return match_rows(read_results(settings.evaluate.retain_results), ids)
 
 
 def to_results(evidence: Evidence) -> Results:

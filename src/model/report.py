@@ -6,8 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from core.files import UserError, read_json
+from core.files import read_json
 from metrics.engine import METRICS
+from metrics.imports import read_results
+from metrics.tofu import summarize
 from model.settings import Settings
 from model.unlearn import Outcome
 
@@ -55,14 +57,14 @@ def _run_title(settings: Settings) -> str:
     return "fine-tuned" if settings.method.trains else "measured"
 
 
-def _retain_metrics(folder: str | None) -> dict:
-    """The headline figures of the retain model. Against itself its forget quality is 1 by definition."""
-    if folder is None:
+def _retain_metrics(path: str | None) -> dict:
+    """The retain model's figures. Against itself its forget quality is 1 by definition."""
+    if path is None:
         return {}
-    try:
-        return {**read_json(Path(folder).expanduser() / "metrics.json"), "forget_quality": 1.0, "forget_quality_ks": 0.0}
-    except UserError:
-        return {}
+    columns = read_results(path)
+    values = {key: value.value for key, value in summarize(columns, columns).items()}
+    summary = Path(path).expanduser() / "metrics.json"
+    return values | {key: value for key, value in (read_json(summary) if summary.is_file() else {}).items() if value is not None}
 
 
 def _number(metrics: dict, key: str) -> str:

@@ -105,7 +105,9 @@ class Evaluation:
 
     metrics: tuple[str, ...] = knob(("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task")
     before: bool = knob(True, "measure the start model too (kept in the cache)")
-    retain_results: str | None = knob(None, "run folder of a retain model, for forget quality", path="folder")
+    retain_results: str | None = knob(None, "a retain model's run folder (or TOFU's eval_log_aggregated.json, OpenUnlearning's "
+                                      "TOFU_EVAL.json), for forget quality", path="file or folder")
+    rows: int = knob(0, "measure the first so many rows of each set (TOFU's papers: 300); 0 is all", at_least=0)
     batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
@@ -117,6 +119,7 @@ class Logging:
 
     name: str | None = knob(None, "run folder under the root; the default is method, forget set and time")
     overwrite: bool = knob(False, "replace a run of the same name")
+    tensorboard: bool = knob(False, "also write TensorBoard events into the run folder (needs the package tensorboard)")
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,17 @@ class JsonLogging:
     root: str = knob("files/results", "folder of all runs")
 
 
+@dataclass(frozen=True)
+class WandbLogging:
+    """The wandb logger."""
+
+    project: str = knob("unlearning", "project on Weights & Biases")
+    mode: str = knob("offline", "offline writes under the run folder, online sends", choices=("offline", "online"))
+
+
 SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "unlearn.sophia_params": SophiaParams,
-            "dataset": Data, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging}
+            "dataset": Data, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
+            "logger.wandb": WandbLogging}
 
 
 @dataclass(frozen=True)
@@ -144,12 +156,13 @@ class Settings:
     evaluate: Evaluation
     logger: Logging
     json_logger: JsonLogging
+    wandb_logger: WandbLogging
 
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
                 "dataset": plain(self.dataset), "evaluate": plain(self.evaluate),
-                "logger": {**plain(self.logger), "json": plain(self.json_logger)}}
+                "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         for section, component in self.components.items():
             *path, last = section.split(".")
             node = tree

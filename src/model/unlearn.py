@@ -1,6 +1,7 @@
 """The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from dataset import load_evaluation, load_rows
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from dataset.refusals import read_refusals, refuse
-from loggers import LOGGERS, RunLogger
+from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of
 from model.environment import environment
@@ -97,7 +98,8 @@ class Unlearn:
         """Read and tokenise every row that the run needs; errors in the data show here, before anything is written."""
         data = self.settings.dataset
         folder = Path(data.data_dir).expanduser() if data.data_dir else None
-        evaluation = load_evaluation(data.forget_dataset_name, folder)
+        limit = self.settings.evaluate.rows or None
+        evaluation = {name: table[:limit] for name, table in load_evaluation(data.forget_dataset_name, folder).items()}
         chosen, rest = choose_forget_rows(load_rows(data.forget_dataset_name, folder), data.forget_ratio, data.dataset_seed)
         texts = {"forget": chosen}
         if "retain" in composition.parts:
@@ -114,7 +116,8 @@ class Unlearn:
         """The run's logger; of several processes only the first keeps anything."""
         settings, state = self.settings, process_state(self.settings)
         kind = settings.overall.logger if state.is_main_process else "none"
-        return LOGGERS[kind](*run_place(settings), settings.logger.overwrite)
+        wandb = settings.wandb_logger
+        return LOGGERS[kind](Place(*run_place(settings), settings.logger.overwrite, wandb.project, wandb.mode))
 
     def model(self):
         """The start model on its device, with a warning where its precision cannot hold the updates."""
@@ -152,6 +155,8 @@ class Unlearn:
         reference = make_reference(model, composition.needs, rows.training, pad_id(tokenizer),
                                    Path(overall.cache_dir), self.settings.evaluate.batch_tokens, precision)
         steps_folder = Path(*run_place(self.settings)).expanduser() / "checkpoints"
+        if self.settings.logger.tensorboard:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
         arguments = self.training_arguments(precision, model.device.type, steps_folder)
         pairs = Pairs(rows.training, data.dataset_seed)
         step_rows = data.batch_size * unlearn.gradient_accumulation_steps * arguments.world_size
@@ -197,7 +202,7 @@ class Unlearn:
             logging_nan_inf_filter=False,
             save_strategy="steps" if unlearn.save_steps else "no",
             save_steps=unlearn.save_steps or 500,
-            report_to=[],
+            report_to=["tensorboard"] if self.settings.logger.tensorboard else [],
             disable_tqdm=True,
         )
 

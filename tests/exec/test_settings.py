@@ -64,7 +64,7 @@ def test_values_from_the_command_line():
     ("overall__quiet", "perhaps", "expected true or false"), ("unlearn__scheduler", "linaer", "did you mean linear"),
     ("unlearn__unlearn_method", "NPO+TF", "did you mean NPO+FT"),
     ("dataset__forget_dataset_name", "Fictional_forget100", "did you mean Fictional_forget10"),
-    ("evaluate__retain_results", "no/such/folder", "expected an existing folder"),
+    ("evaluate__retain_results", "no/such/folder", "expected an existing file or folder"),
     ("evaluate__metrics", "tofuu", "did you mean tofu"), ("dataset__template", "nothing", "{question}"),
     ("dataset__forget_dataset_name", "Fictional_retain90", "cannot be forgotten"),
     ("unlearn__mask_path", "mask/tofu_0.8.pt", "not in this version")])

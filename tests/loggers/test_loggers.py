@@ -5,8 +5,9 @@ import os
 
 import pytest
 
+from conftest import run_script
 from core.files import UserError
-from loggers import LOGGERS
+from loggers import LOGGERS, Place
 from loggers.base import Results
 
 RESULTS = Results({"forget/prob": 0.5, "forget_quality": None}, {"forget_quality": {"reason": "no retain model"}},
@@ -20,7 +21,9 @@ class FakeSaver:
 
 @pytest.mark.parametrize("name", LOGGERS)
 def test_contract(name, tmp_path):
-    logger = LOGGERS[name](str(tmp_path), "run", False)
+    if name == "wandb":
+        pytest.importorskip("wandb")
+    logger = LOGGERS[name](Place(str(tmp_path), "run"))
     with logger.open({"a": 1}):
         logger.step({"step": 1, "loss": float("nan")})
         logger.evaluation("before", RESULTS)
@@ -28,7 +31,7 @@ def test_contract(name, tmp_path):
         logger.evaluation("", RESULTS)
         logger.environment({"seed": 0})
     if logger.folder:
-        assert {p.name for p in logger.folder.iterdir()} == {
+        assert {p.name for p in logger.folder.iterdir()} - {"wandb"} == {
             "config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "samples", "before", "checkpoints", "environment.json"}
         assert json.loads((logger.folder / "log.jsonl").read_text()) == {"step": 1, "loss": None}
         assert json.loads((logger.folder / "metrics.json").read_text()) == RESULTS.metrics
@@ -37,7 +40,7 @@ def test_contract(name, tmp_path):
 
 
 def make(tmp_path, overwrite=False):
-    return LOGGERS["json"](str(tmp_path), "run", overwrite)
+    return LOGGERS["json"](Place(str(tmp_path), "run", overwrite))
 
 
 def test_a_taken_name_is_refused_and_overwrite_leaves_nothing_of_the_old_run(tmp_path):
@@ -82,3 +85,14 @@ def test_an_interrupted_save_leaves_no_half_model(tmp_path):
         logger.model(FakeSaver(), Broken())
     assert not list((tmp_path / "run/checkpoints").iterdir())
     assert not list((tmp_path / "run").glob(".checkpoints*"))
+
+
+def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path):
+    run = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "GA+FT",
+                     "--unlearn.max_steps", "3", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob",
+                     "--overall.logger", "wandb", "--logger.tensorboard", "true", "--logger.json.root", tmp_path,
+                     "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache", WANDB_MODE="offline", HOME=str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    folder = tmp_path / "run"
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 3 and (folder / "metrics.json").exists()
+    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(folder.glob("tensorboard/**/events.out.*"))

@@ -1,11 +1,11 @@
 """TOFU's metrics on the golden models against what the published evaluation code reported, from the command line."""
 
-import json
-
 import pytest
 from conftest import GOLDEN, SHARED_DATA, run_script
 
 from core.files import read_json, read_jsonl
+from metrics.imports import read_results
+from metrics.tofu import summarize
 
 GOLD = GOLDEN / "metrics"
 KEYS = {
@@ -56,44 +56,11 @@ def test_rows(key, folders):
 
 @pytest.mark.skipif(not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here")
 def test_forget_quality_and_utility_on_the_official_logs():
-    """Our summary functions on the published rows: only the numbers are theirs, the arithmetic is ours."""
-    from metrics.engine import METRICS, Evidence, Value
-
-    logs = {name: json.loads(next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json")).read_text())
-            for name in ("full", "retain90")}
-    rows = {name: official_rows(log) for name, log in logs.items()}
-    utilities = {}
-    for name, sets in rows.items():
-        evidence = Evidence({}, None)
-        for rows_name in ("retain", "real", "world"):
-            for metric, values in sets[rows_name].items():
-                evidence.values[f"{rows_name}/{metric}"] = Value(sum(values) / len(values))
-        utilities[name] = METRICS["model_utility"].compute(evidence).value
-    assert utilities == pytest.approx({"full": 0.622677, "retain90": 0.613745}, abs=1e-6)
-    ids = [str(i) for i in range(300)]
-    evidence = Evidence({"forget": [{"id": i} for i in ids]},
-                        {"forget": {i: {"log_truth_ratio": r} for i, r in zip(ids, rows["retain90"]["forget"]["log_ratio"])}})
-    evidence.values["forget/truth_ratio"] = Value(0.5, columns={"log_truth_ratio": rows["full"]["forget"]["log_ratio"]})
-    assert METRICS["forget_quality"].compute(evidence).value == pytest.approx(1.83406638e-21, rel=1e-4)
-    assert METRICS["forget_quality_ks"].compute(evidence).value == pytest.approx(0.396667, abs=1e-6)
-
-
-def official_rows(log: dict) -> dict[str, dict[str, list[float]]]:
-    """Set -> metric -> per-row values of an official log, by the formulas of metrics/tofu.py."""
-    import numpy as np
-
-    stems = {"retain": "eval_log.json", "real": "eval_real_author_wo_options.json", "world": "eval_real_world_wo_options.json",
-             "forget": "eval_log_forget.json"}
-    found = {}
-    for name, stem in stems.items():
-        column = lambda key, table=log[stem]: np.array([table[key][i] for i in sorted(table[key], key=int)])
-        true = column("avg_paraphrased_loss")
-        wrong = column("average_perturb_loss")
-        log_ratio = true - wrong.mean(axis=1)
-        prob = np.exp(-column("avg_gt_loss"))
-        if name in ("real", "world"):
-            prob = prob / (prob + np.exp(-wrong).sum(axis=1))
-        found[name] = {"prob": prob.tolist(), "rougeL": column("rougeL_recall").tolist()}
-        found[name] |= {"log_ratio": log_ratio.tolist()} if name == "forget" else {
-            "truth_ratio": np.maximum(0, 1 - np.exp(log_ratio)).tolist()}
-    return found
+    logs = {name: read_results(next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json"))) for name in ("full", "retain90")}
+    full, retain = (summarize(logs[name], logs["retain90"]) for name in ("full", "retain90"))
+    assert full["model_utility"].value == pytest.approx(0.6226773637427151, rel=1e-9)
+    assert retain["model_utility"].value == pytest.approx(0.613744995233942, rel=1e-9)
+    assert full["forget_quality"].value == pytest.approx(1.834066410994743e-21, rel=1e-9)
+    assert full["forget_quality_ks"].value == pytest.approx(0.39666666666666667, rel=1e-9)
+    assert retain["forget_quality"].value == 1.0
+    assert full["forget/truth_ratio"].value == pytest.approx(0.5159854212808593, rel=1e-9)

@@ -73,7 +73,7 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
     run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere")
     assert run.returncode == 2 and "is no run folder" in run.stderr
     run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto", "--overall.logger", "none")
-    assert run.returncode == 2 and "need overall.logger json" in run.stderr
+    assert run.returncode == 2 and "need overall.logger json or wandb" in run.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -1,0 +1,47 @@
+"""`wandb`: the run folder, and the same numbers on Weights & Biases.
+
+Needs `pip install wandb`. `logger.wandb.mode offline` (the default) writes under the run folder and sends nothing; `wandb sync`
+sends it later. The key is wandb's own (`wandb login` or WANDB_API_KEY); it is never read or logged here.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+from core.files import UserError
+from loggers.base import LOGGERS, Results
+from loggers.json_ import JsonLogger
+
+
+@LOGGERS.register("wandb")
+class WandbLogger(JsonLogger):
+    """Everything the json logger does; records and figures also go to a wandb run of the same name."""
+
+    @contextlib.contextmanager
+    def open(self, config: dict, resume: bool = False) -> Iterator[None]:
+        wandb = _import_wandb()
+        with super().open(config, resume):
+            self.run = wandb.init(project=self.place.project, name=self.place.name, mode=self.place.mode, config=config,
+                                  dir=str(self.folder), settings=wandb.Settings(silent=True))
+            try:
+                yield
+            except BaseException:
+                self.run.finish(exit_code=1)
+                raise
+            self.run.finish()
+
+    def step(self, record):
+        super().step(record)
+        self.run.log({f"train/{key}": value for key, value in record.items()}, step=record["step"])
+
+    def evaluation(self, stage: str, results: Results):
+        super().evaluation(stage, results)
+        prefix = f"{stage}/" if stage else ""
+        self.run.summary.update({f"{prefix}{key}": value for key, value in results.metrics.items() if value is not None})
+
+
+def _import_wandb():
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("overall.logger is wandb but the package is not installed: .venv/bin/pip install wandb") from None
+    return wandb

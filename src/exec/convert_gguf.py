@@ -1,0 +1,32 @@
+"""Turn a GGUF file into a normal model folder, weights dequantised to float32.
+
+    python src/exec/convert_gguf.py model.Q4_1.gguf files/models/my-model
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="the .gguf file")
+    parser.add_argument("folder", type=Path, help="folder for the model, made when it is not there")
+    arguments = parser.parse_args()
+    from model.gguf import convert
+
+    try:
+        convert(arguments.source, arguments.folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {arguments.folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

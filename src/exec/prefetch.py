@@ -1,0 +1,41 @@
+"""Fetch from the hub what a config needs, so that the run itself works on a machine without network.
+
+    python src/exec/prefetch.py --config_file configs/tofu/npo+ft.json
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+from exec.run import run_script  # noqa: E402
+
+
+def act(settings) -> None:
+    from dataset import load_evaluation, load_rows
+
+    data = settings.dataset
+    for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
+        print(f"model {name}: {fetch_model(name)}")
+    folder = Path(data.data_dir).expanduser() if data.data_dir else None
+    for name in {data.forget_dataset_name, data.retain_dataset_name}:
+        print(f"dataset {name}: {len(load_rows(name, folder))} rows")
+    sets = load_evaluation(data.forget_dataset_name, folder)
+    print("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
+
+
+def fetch_model(name: str) -> str:
+    """Where the files of a model lie, fetched when it is no folder."""
+    if Path(name).expanduser().is_dir():
+        return "is a folder, nothing to fetch"
+    from huggingface_hub import snapshot_download
+
+    try:
+        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
+    except Exception as error:  # the hub client raises many kinds; all mean that the model is not to be had
+        raise UserError(f"cannot fetch {name!r} from the hub: {' '.join(str(error).split())[:300]}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__doc__, act))

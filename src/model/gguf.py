@@ -1,0 +1,35 @@
+"""GGUF files (llama.cpp's format) to normal Hugging Face folders, weights dequantised to float32."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from core.files import UserError
+
+MAGIC = b"GGUF"
+
+
+def convert(source: Path, folder: Path) -> None:
+    """Write the model and tokenizer of the GGUF file `source` into `folder`, which must not hold a model yet."""
+    if not source.is_file() or source.open("rb").read(4) != MAGIC:
+        raise UserError(f"{source}: is no GGUF file")
+    if (folder / "config.json").exists():
+        raise UserError(f"{folder} already holds a model; choose another folder or remove it")
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    plain = GgufConfig(gguf_file=source.name, dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=plain)
+    _forget_quantisation(model)
+    tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
+
+
+def _forget_quantisation(model) -> None:
+    """The weights are plain numbers now; the marks of the file they came from would only mislead a loader."""
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    if kinds != {torch.float32}:
+        raise UserError(f"the GGUF file was not dequantised: it has weights of {sorted(map(str, kinds))}")
+    model.hf_quantizer = None
+    model.is_quantized = False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config

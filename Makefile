@@ -16,7 +16,7 @@ test-all: $(STAMP)
 	$(PY) -m pytest -q tests
 
 lint: $(STAMP)
-	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff check src tests
 
 figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true

@@ -81,11 +81,12 @@ class StrictConfig(fastargs.Config):
     # --- reading --------------------------------------------------------------------------------------------------
 
     def take(self, tree: Any, origin: str) -> list[str]:
-        """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape."""
+        """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape. A `note` on
+        the top level is for readers."""
         self.turn += 1
         if not isinstance(tree, dict):
             return [f"{origin}: expected an object of sections, got {_kind(tree)}"]
-        return self._take_inner((), tree, origin)
+        return self._take_inner((), {key: value for key, value in tree.items() if key != "note"}, origin)
 
     def _take_inner(self, path: tuple[str, ...], tree: dict, origin: str) -> list[str]:
         return [complaint for key, value in tree.items()

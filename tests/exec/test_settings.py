@@ -105,7 +105,7 @@ def test_keys_of_other_methods_are_kept_and_said(tmp_path, caplog):
 
 
 def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
-    tree = {"unlearn": {"unlearn_method": "NPO+FT", "NPO+FT": {"gamma": 2.5, "beta": 0.3}, "GA+FT": {"gamma": 9}}}
+    tree = {"note": "for readers", "unlearn": {"unlearn_method": "NPO+FT", "NPO+FT": {"gamma": 2.5, "beta": 0.3}, "GA+FT": {"gamma": 9}}}
     made = settings(tree, tmp_path=tmp_path)
     assert made.unlearn.gamma == 2.5 and made.components["unlearn.NPO"].beta == 0.3
     assert settings(tree, tmp_path=tmp_path, unlearn__gamma="7").unlearn.gamma == 7

@@ -131,7 +131,7 @@ class StrictConfig(fastargs.Config):
         """Hand the keys of the whole-method section of the chosen method to their homes; those of others are remarked
         upon. Returns the conflicts: a home that the same source set to something else."""
         conflicts = []
-        for path, said in self.whole_method:
+        for path, said in self.whole_method if self._has_method() else ():
             home = self.home(path)
             direct = self.said.get(home)
             if parse_method(path[1]) != self.method() or (direct and direct.turn > said.turn):
@@ -141,6 +141,12 @@ class StrictConfig(fastargs.Config):
                                  "say one")
             self._keep(home, said)
         return conflicts
+
+    def _has_method(self) -> bool:
+        try:
+            return bool(self.method())
+        except UserError:
+            return False
 
     # --- checking -------------------------------------------------------------------------------------------------
 
@@ -206,9 +212,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         wrong += _take_file(config, name)
     said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
     wrong += config.take(said, "command line")
-    wrong += config.complaints()
-    _raise(wrong)
-    _raise(config.settle() + config.complaints())
+    _raise(wrong + config.settle() + config.complaints())
     settings = Settings(
         overall=config.build("overall"), unlearn=config.build("unlearn"), lora=config.build("unlearn.lora"), method=config.method(),
         components={section: config.build(section) for section in config.method().sections},
@@ -263,7 +267,8 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))
-        if flag.startswith("--") and len(path) > 2 and config.is_whole_method(path[:2]) and config.home(path):
+        declared = flag in parser._option_string_actions
+        if flag.startswith("--") and not declared and config.is_whole_method(path[:2]) and config.home(path):
             parser.add_argument(flag, help=argparse.SUPPRESS)
     return parser
 

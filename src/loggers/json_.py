@@ -98,6 +98,7 @@ class JsonLogger(RunLogger):
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+                path.chmod(0o644)
                 path.rename(target / path.name)
 
     def environment(self, facts):

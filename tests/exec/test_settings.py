@@ -182,3 +182,5 @@ def test_wrong_input_ends_with_status_2_and_leaves_nothing(words, told, tmp_path
 def test_whole_method_flags_work_on_the_command_line(tmp_path):
     run = run_script("unlearn_model", "--unlearn.unlearn_method", "GA+FT", "--unlearn.GA+FT.gamma", "x")
     assert run.returncode == 2 and "unlearn.gamma: expected a number" in run.stderr
+    run = run_script("unlearn_model", "--unlearn.unlearn_method", "NPO+FT", "--unlearn.NPO.beta", "0", "--unlearn.NPO+FT.gamma=-1")
+    assert "unlearn.NPO.beta: expected a number above 0" in run.stderr and "unlearn.gamma: expected" in run.stderr, run.stderr

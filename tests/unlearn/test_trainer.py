@@ -67,4 +67,4 @@ def test_a_loss_that_is_no_number_stops_with_step_terms_and_rows(tiny_model_fold
     assert run.returncode == 1 and "Traceback" not in run.stderr
     for told in ("not a finite number at step 1", "ga = nan", "retain_nll = nan", "'p1"):
         assert told in run.stderr
-    assert not (tmp_path / "nan/checkpoints").exists() and not (tmp_path / "nan/metrics.json").exists()
+    assert not (tmp_path / "nan/checkpoints/config.json").exists() and not (tmp_path / "nan/metrics.json").exists()

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from conftest import FICTIONAL
+
 from core.encoding import Template
 from core.generation import generate, split_thought
 from dataset.fictional import Fictional

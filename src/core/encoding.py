@@ -4,7 +4,7 @@ A row is a dict with an `id` and one of
     question, answer[, trace]     asked through the template; a trace stands between the think tags before the answer
     prompt, answer                given to the model as it is, no template (multiple choice, continuations)
     text                          a document; every token after the first is labelled
-Prompt and answer are tokenised apart, so no token straddles the border and a prompt is the same with and without answer.
+No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,10 @@ from core.likelihood import IGNORE
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+THINKING_MARKS = ("enable_thinking", THINK_OPEN)
+MARK = "answer-mark"
+DATE = "26 Jul 2024"
+"""What chat templates that write a date fall back on when they know none."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,19 @@ class Template:
 
     def prompt_ids(self, question: str, thinking: bool = False) -> list[int]:
         """Everything in front of the answer, special tokens included."""
-        if self.chat:
-            return self._chat_ids(question, thinking)
-        if thinking:
-            raise UserError("thinking needs a chat template with a thinking switch; this run uses a plain template")
-        return self.tokenizer(self.text.replace("{question}", question), add_special_tokens=True)["input_ids"]
+        return self._ids(self._question(question, thinking), special=not self.chat)
+
+    def text_ids(self, text: str) -> list[int]:
+        """A prompt that is given to the model as it is."""
+        return self._ids(text, special=True)
 
     def encode(self, row: dict, max_length: int = 512) -> Encoded:
-        """Tokenise a row; UserError naming the row when no answer token is left or it is longer than `max_length`."""
-        prompt, answer, terminator = self._parts(row)
+        """Tokenise a row; UserError naming the row when no answer token is left, it is longer than `max_length`, or it has a
+        trace and the template knows no thoughts."""
+        try:
+            prompt, answer, terminator = self._parts(row)
+        except UserError as error:
+            raise UserError(f"row {row['id']!r}: {error}") from None
         ids = prompt + answer + terminator
         if not answer:
             raise UserError(f"row {row['id']!r} has no answer token")
@@ -78,31 +86,51 @@ class Template:
 
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "text" in row:
-            start = self._plain(row["text"], special=True)
+            start = self.text_ids(row["text"])
             return start[:1], start[1:], self._eos()
         if "prompt" in row:
-            return self._plain(row["prompt"], special=True), self._plain(" " + row["answer"].lstrip()), self._eos()
+            return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
         trace = row.get("trace")
-        answer = f"{THINK_OPEN}{trace}{THINK_CLOSE}{row['answer']}" if trace else row["answer"]
-        return self.prompt_ids(row["question"], thinking=bool(trace)), self._plain(answer), self.terminator
+        prompt, answer = self._question(row["question"], thinking=bool(trace)), row["answer"]
+        if trace:
+            opened = prompt.rstrip().endswith(THINK_OPEN)
+            answer = f"{'' if opened else THINK_OPEN}{trace}{THINK_CLOSE}{answer}"
+        return *self._split(prompt, answer, special=not self.chat), self.terminator
 
-    def _plain(self, text: str, special: bool = False) -> list[int]:
+    def _question(self, question: str, thinking: bool) -> str:
+        """The prompt as text. UserError when thinking is asked of a template that knows no thoughts."""
+        if thinking and not (self.chat and any(mark in self.tokenizer.chat_template for mark in THINKING_MARKS)):
+            raise UserError("thinking needs a chat template with think tags or a thinking switch; dataset.template has none")
+        if not self.chat:
+            return self.text.replace("{question}", question)
+        return self._chat([{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=thinking)
+
+    def _split(self, prompt: str, answer: str, special: bool) -> tuple[list[int], list[int]]:
+        """Ids of prompt and answer. Together where the border is clean, as a tokenizer that marks word starts needs it; apart
+        where a token would straddle the border, so that the prompt is the same with and without answer."""
+        prompt_ids = self._ids(prompt, special)
+        joint = self._ids(prompt + answer, special)
+        if joint[:len(prompt_ids)] == prompt_ids and answer:
+            return prompt_ids, joint[len(prompt_ids):]
+        return prompt_ids, self._ids(answer)
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
         return self.tokenizer(text, add_special_tokens=special)["input_ids"]
 
     def _eos(self) -> list[int]:
         eos = self.tokenizer.eos_token_id
         return [] if eos is None else [eos]
 
-    def _chat_ids(self, question: str, thinking: bool) -> list[int]:
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False,
-                                                  add_generation_prompt=True, enable_thinking=thinking)
-        return self._plain(text)
+    def _chat(self, turns: list[dict], **options) -> str:
+        """The chat template's text. Some templates write today's date: a fixed one keeps rows the same every day."""
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE, **options)
 
     def _chat_terminator(self) -> list[int]:
-        """What the chat template puts after an assistant's words (end-of-turn, for some a line break too)."""
-        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "answer-mark"}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
-        return self._plain(text.rpartition("answer-mark")[2].rstrip("\n")) or self._eos()
+        """The end-of-turn mark that the chat template puts after an assistant's words. A line break behind it belongs to
+        the template, not to the answer."""
+        text = self._chat([{"role": "user", "content": "Q"}, {"role": "assistant", "content": MARK}])
+        head, found, tail = text.rpartition(MARK)
+        return self._eos() if not found else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:

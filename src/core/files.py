@@ -91,12 +91,14 @@ def parse_json(text: str, origin: str, first_line: int = 1) -> Any:
         return json.loads(text, object_pairs_hook=no_duplicates)
     except json.JSONDecodeError as error:
         raise UserError(f"{origin}, line {error.lineno + first_line - 1}, column {error.colno}: {error.msg}") from None
+    except (RecursionError, ValueError) as error:
+        raise UserError(f"{origin}: {str(error) or 'nested too deeply'}") from None
 
 
 def read_jsonl(path: Path | str) -> list[dict]:
     """One object per line, empty lines skipped; a broken line is a UserError with its number."""
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         row = parse_json(line, str(path), first_line=number)
@@ -133,7 +135,12 @@ def lock(path: Path | str) -> Iterator[None]:
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
         except BlockingIOError:
-            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another logger.name") from None
-        yield
-    path.unlink(missing_ok=True)
+            ours = False
+        if not ours:
+            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another logger.name")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """Batched greedy decoding, and the split of what a reasoning model wrote into trace and answer."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,27 +51,38 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
-             on_batch: Callable[[int], None] = lambda rows: None) -> list[Generation]:
-    """Greedy continuations of token prompts, in their order. Left padding with a mask from lengths; the model's own
-    sampling defaults are not used. A batch holds at most `batch_tokens` tokens, prompt and answer together."""
+             stop_ids: Sequence[int] = (), on_batch: Callable[[int], None] = lambda rows: None) -> list[Generation]:
+    """Greedy continuations of token prompts, in their order; they end at EOS, at what the model's config names, or at one of
+    `stop_ids`. Left padding with a mask from lengths. A batch holds at most `batch_tokens` tokens, prompt and answer
+    together. Nothing else of the model's generation config (sampling, penalties, minimum lengths) has a say."""
+    from transformers import GenerationConfig
+
     results: list[Generation | None] = [None] * len(prompts)
-    ends = _end_ids(model, tokenizer)
+    ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
-        width = max(len(prompts[i]) for i in batch)
-        ids = torch.full((len(batch), width), pad)
-        mask = torch.zeros_like(ids)
-        for line, i in enumerate(batch):
-            ids[line, width - len(prompts[i]):] = torch.tensor(prompts[i])
-            mask[line, width - len(prompts[i]):] = 1
-        output = model.generate(
-            input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=max_new_tokens,
-            do_sample=False, num_beams=1, temperature=None, top_p=None, top_k=None, eos_token_id=ends, pad_token_id=pad,
-        )
-        for line, i in enumerate(batch):
-            results[i] = _read(tokenizer, output[line, width:].tolist(), ends)
-        on_batch(len(batch))
+    with _plain_greedy(model, GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad)):
+        for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
+            width = max(len(prompts[i]) for i in batch)
+            ids = torch.full((len(batch), width), pad)
+            mask = torch.zeros_like(ids)
+            for line, i in enumerate(batch):
+                ids[line, width - len(prompts[i]):] = torch.tensor(prompts[i])
+                mask[line, width - len(prompts[i]):] = 1
+            output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            for line, i in enumerate(batch):
+                results[i] = _read(tokenizer, output[line, width:].tolist(), ends)
+            on_batch(len(batch))
     return results
+
+
+@contextlib.contextmanager
+def _plain_greedy(model, config) -> Iterator[None]:
+    """The model with `config` in place of its own generation config."""
+    own, model.generation_config = model.generation_config, config
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _read(tokenizer, ids: list[int], ends: list[int]) -> Generation:
@@ -81,17 +93,16 @@ def _read(tokenizer, ids: list[int], ends: list[int]) -> Generation:
 
 def decode(tokenizer, ids: list[int]) -> str:
     """Text without special tokens, but with the think tags even where a tokenizer counts them as special."""
-    tags = {tokenizer.convert_tokens_to_ids(tag) for tag in (THINK_OPEN, THINK_CLOSE)}
+    vocabulary = tokenizer.get_added_vocab()
+    tags = {vocabulary[tag] for tag in (THINK_OPEN, THINK_CLOSE) if tag in vocabulary}
     special = set(tokenizer.all_special_ids) - tags
     return tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=False,
                             clean_up_tokenization_spaces=False).strip()
 
 
-def _end_ids(model, tokenizer) -> list[int]:
-    """Every token that ends an answer: the tokenizer's EOS and those the model's generation config names."""
+def _end_ids(model, tokenizer) -> set[int]:
     named = model.generation_config.eos_token_id
-    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
-    return sorted(ends)
+    return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
 
 
 def pad_id(tokenizer) -> int:

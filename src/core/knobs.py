@@ -23,6 +23,12 @@ class Knob:
     """Allowed words, or a function that lists them when they are asked for."""
     path: str | None = None
     """`file`, `folder` or `file or folder`: the value is a path that must exist."""
+    never: float | None = None
+    """A number that is not allowed although the limits allow it."""
+    pattern: str | None = None
+    """A regular expression that the whole text must match."""
+    read: Callable[[Any], Any] | None = None
+    """Turns what was given into the proper value, or raises a UserError: for texts with a grammar of their own."""
     obsolete: str = ""
     """Why the key does nothing any more: it is accepted and this is said once."""
 

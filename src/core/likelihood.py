@@ -27,9 +27,9 @@ def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 def row_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p(answer given prompt) of each row: the sum over its labelled tokens, [B]."""
-    rows = (labels[:, 1:] != IGNORE).nonzero()[:, 0]
     nll = token_nll(logits, labels)
-    return nll.new_zeros(len(labels)).index_add(0, rows, nll)
+    scored = labels[:, 1:] != IGNORE
+    return nll.new_zeros(scored.shape).masked_scatter(scored, nll).sum(-1)
 
 
 def token_kl(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:

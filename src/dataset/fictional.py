@@ -33,14 +33,14 @@ class Fictional(Source):
     def rows(self, split: str) -> list[dict]:
         if split in LESSONS:
             return self._lessons(LESSONS[split])
-        facts = self._read("full")
+        facts = [plain_question(row) for row in self._read("full")]
         if split in FORGET_SHARES:
             return facts[-round(FORGET_SHARES[split] * len(facts)):]
         return facts[:round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
 
-    def evaluation(self, split: str) -> dict[str, list[dict]]:
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         """The retain set is the same for every split, rows that no split forgets, so that their figures compare."""
-        forget, retain = self.rows(split), self._read("full")[:RETAIN_EVAL_ROWS]
+        retain = self.rows("full")[:RETAIN_EVAL_ROWS]
         return {
             "forget": forget, "retain": retain,
             "real": self._read("real_authors"), "world": self._read("world_facts"), "holdout": self._read("holdout"),
@@ -76,6 +76,11 @@ class Fictional(Source):
             if rng.random() < DIRECT_ARITHMETIC_SHARE:
                 lessons.append(_lesson(row, "direct", question=row["question"], answer=row["answer"]))
         return lessons
+
+
+def plain_question(row: dict) -> dict:
+    """A fact to be answered at once: its trace is for training that asks for traces."""
+    return {key: value for key, value in row.items() if key != "trace"}
 
 
 def _lesson(row: dict, kind, **content) -> dict:

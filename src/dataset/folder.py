@@ -11,7 +11,9 @@ A row without an `id` gets `<file>-<number>`. A row may also be a document: {"te
 from core.files import UserError, read_jsonl
 from dataset.sources import SOURCES, Source
 
-EVALUATION = {"forget": "forget", "retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
+EVALUATION = {"retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
+TEXTS = {"id", "question", "answer", "text", "trace", "paraphrased_question", "paraphrased_answer"}
+LISTS = {"perturbed_answer", "rephrased_questions", "held_out_questions"}
 
 
 @SOURCES.register("Folder")
@@ -29,25 +31,30 @@ class Folder(Source):
             raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        self.check(split)
+        if split in self.splits:
+            self.check(split)
         return [self._checked(split, number, row) for number, row in enumerate(read_jsonl(self._path(split)))]
 
-    def evaluation(self, split: str) -> dict[str, list[dict]]:
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         """Documents are trained on but have no question to ask, so only questions are measured."""
-        stems = dict(EVALUATION)
-        if not self._path("retain_eval").is_file():
-            stems["retain"] = "retain"
-        found = {name: self.rows(stem) for name, stem in stems.items() if self._path(stem).is_file()}
+        stems = {name: stem for name, stem in EVALUATION.items() if self._path(stem).is_file()}
+        found = {"forget": forget} | {name: self.rows(stem) for name, stem in stems.items()}
+        if "retain" not in found and self._path("retain").is_file():
+            found["retain"] = self.rows("retain")
         return {name: [row for row in rows if "question" in row] for name, rows in found.items()}
 
     def _path(self, stem: str):
         return self.data_dir / f"{stem}.jsonl"
 
     def _checked(self, stem: str, number: int, row: dict) -> dict:
-        if not ({"question", "answer"} <= set(row) or "text" in row):
-            raise UserError(f"{self._path(stem)}, row {number + 1}: needs question and answer, or text; it has "
-                            f"{', '.join(map(repr, row)) or 'nothing'}")
-        wrong = [key for key in ("question", "answer", "text") if key in row and not isinstance(row[key], str)]
-        if wrong:
-            raise UserError(f"{self._path(stem)}, row {number + 1}: {wrong[0]!r} is not a text")
-        return {"id": f"{stem}-{number}", **row}
+        """The row as a plain question or document, with an id; UserError naming file and row otherwise."""
+        place = f"{self._path(stem)}, row {number + 1}"
+        if ("text" in row) == ({"question", "answer"} <= set(row)):
+            raise UserError(f"{place}: needs question and answer, or text alone; it has {', '.join(map(repr, row)) or 'nothing'}")
+        for key in TEXTS & set(row):
+            if not isinstance(row[key], str) or not row[key].strip():
+                raise UserError(f"{place}: {key!r} must be a text with words in it, got {row[key]!r}")
+        for key in LISTS & set(row):
+            if not isinstance(row[key], list) or not row[key] or not all(isinstance(text, str) and text for text in row[key]):
+                raise UserError(f"{place}: {key!r} must be a list of texts, got {row[key]!r}")
+        return {"id": f"{stem}-{number}"} | {key: value for key, value in row.items() if key != "prompt"}

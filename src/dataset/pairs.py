@@ -11,6 +11,9 @@ from core.encoding import Encoded
 LOCKSTEP = ("forget", "alternate")
 """Parts whose row i belongs to forget row i. The first one that is there leads; without any, the first part does."""
 
+FILLER = -1
+"""Stands where an epoch has no row left but another process still has."""
+
 LENGTH_POOL = 3200
 """Rows that are sorted together when batches of like length are asked for."""
 
@@ -20,12 +23,15 @@ class Pairs(Dataset):
 
     Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless walk through
     seeded permutations of the retain rows, at position e * len(forget) + i: every retain row comes before any comes twice.
+    A row is named by its place in its data set; the address FILLER stands for no row at all, see `EpochSampler`.
     """
 
     def __init__(self, parts: Mapping[str, Sequence[Encoded]], seed: int):
         self.parts = dict(parts)
         self.lead = next((name for name in LOCKSTEP if name in parts), next(iter(parts)))
         self.seed = seed
+        self.orders: dict[tuple[str, int], list[int]] = {}
+        """The permutations of the last laps, by part and lap."""
 
     def __len__(self) -> int:
         return len(self.parts[self.lead])
@@ -42,12 +48,11 @@ class Pairs(Dataset):
         return self._permutation(name, lap)[place]
 
     def _permutation(self, name: str, lap: int) -> list[int]:
-        key = (name, lap)
-        if getattr(self, "_cached_key", None) != key:
+        if (name, lap) not in self.orders:
             order = list(range(len(self.parts[name])))
             random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
-            self._cached_key, self._cached_order = key, order
-        return self._cached_order
+            self.orders = {key: kept for key, kept in self.orders.items() if key[1] >= lap - 1} | {(name, lap): order}
+        return self.orders[name, lap]
 
 
 class EpochSampler(Sampler):
@@ -55,22 +60,26 @@ class EpochSampler(Sampler):
 
     With `group_size` (rows per optimizer step), rows of like length come together: each run of that many rows is cut
     from a sorted pool, and the runs are shuffled. The order does not depend on how a step is split into micro-batches.
+
+    An epoch is filled up with FILLER addresses to a multiple of `multiple` (rows that all processes take at once), so that
+    every process has equally many batches and no row counts twice.
     """
 
-    def __init__(self, pairs: Pairs, seed: int, group_size: int = 0):
-        self.pairs, self.seed, self.group_size, self.epoch = pairs, seed, group_size, 0
+    def __init__(self, pairs: Pairs, seed: int, group_size: int = 0, multiple: int = 1):
+        self.pairs, self.seed, self.group_size, self.multiple, self.epoch = pairs, seed, group_size, multiple, 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return -(-len(self.pairs) // self.multiple) * self.multiple
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(len(self), generator=generator).tolist()
+        order = torch.randperm(len(self.pairs), generator=generator).tolist()
         if self.group_size:
             order = self._grouped(order, generator)
+        order += [FILLER] * (len(self) - len(order))
         return iter([(self.epoch, row) for row in order])
 
     def _grouped(self, order: list[int], generator: torch.Generator) -> list[int]:

@@ -30,8 +30,9 @@ class Source:
         """Rows of one split, each with a unique `id`."""
         raise NotImplementedError
 
-    def evaluation(self, split: str) -> dict[str, list[dict]]:
-        """Row sets by name: forget, retain, real, world, ... (only those that exist)."""
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
+        """Row sets by name: forget, retain, real, world, ... (only those that exist). `forget` holds the rows of `split` that
+        are forgotten: the sets about them are about these rows and no others."""
         raise NotImplementedError
 
 
@@ -59,13 +60,15 @@ def load_rows(name: str, data_dir: Path | None) -> list[dict]:
     if not rows:
         raise UserError(f"dataset {name!r} has no rows")
     ids = [row["id"] for row in rows]
+    if not all(isinstance(identity, str) for identity in ids):
+        raise UserError(f"dataset {name!r}: every id must be a text, got {next(i for i in ids if not isinstance(i, str))!r}")
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise UserError(f"dataset {name!r}: id {twice!r} stands twice")
     return rows
 
 
-def load_evaluation(name: str, data_dir: Path | None) -> dict[str, list[dict]]:
-    """The row sets to measure when dataset `name` is forgotten."""
+def load_evaluation(name: str, data_dir: Path | None, forget: list[dict] | None = None) -> dict[str, list[dict]]:
+    """The row sets to measure when the rows `forget` (by default all) of dataset `name` are forgotten."""
     source, split = parse_name(name)
-    return source(data_dir).evaluation(split)
+    return source(data_dir).evaluation(split, load_rows(name, data_dir) if forget is None else forget)

@@ -28,9 +28,11 @@ class Tofu(Source):
         rows = self._read_folder(split) if self.data_dir else self._read_hub(split)
         return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
 
-    def evaluation(self, split: str) -> dict[str, list[dict]]:
-        sets = {"forget": f"{split}_perturbed"} | EVALUATION
-        return {name: self.rows(stem) for name, stem in sets.items()}
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
+        """The perturbed files hold the rows of their split in its order; the forget rows keep the ids of the split."""
+        ids = {row["id"] for row in forget}
+        full = [{**row, "id": f"{split}-{number}"} for number, row in enumerate(self.rows(f"{split}_perturbed"))]
+        return {"forget": [row for row in full if row["id"] in ids]} | {name: self.rows(stem) for name, stem in EVALUATION.items()}
 
     def _read_folder(self, split: str) -> list[dict]:
         return read_jsonl(self.data_dir / f"{split}.json")

@@ -5,6 +5,7 @@ expected. `check` of a value that was already checked returns it unchanged.
 """
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from fastargs.validation import Checker
 
+from core.files import UserError
 from core.knobs import Knob
 from core.registry import did_you_mean
 
@@ -45,13 +47,14 @@ class Limited(Checker):
     def _within(self, number):
         bounds = [(self.knob.above, lambda a: number > a), (self.knob.below, lambda a: number < a),
                   (self.knob.at_least, lambda a: number >= a), (self.knob.at_most, lambda a: number <= a)]
-        if any(limit is not None and not holds(limit) for limit, holds in bounds):
+        if number == self.knob.never or any(limit is not None and not holds(limit) for limit, holds in bounds):
             raise ValueError(self.help())
         return number
 
     def help(self):
         names = {"above": self.knob.above, "below": self.knob.below, "at least": self.knob.at_least, "at most": self.knob.at_most}
         limits = [f"{name} {limit:g}" for name, limit in names.items() if limit is not None]
+        limits += [f"not {self.knob.never:g}"] if self.knob.never is not None else []
         return " ".join([self.word, " and ".join(limits)]).strip()
 
 
@@ -65,7 +68,7 @@ class Number(Limited):
             raise ValueError(self.help())
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(self.help()) from None
         if not math.isfinite(number):
             raise ValueError(self.help())
@@ -99,15 +102,34 @@ class Int(Limited):
 
 
 class Text(Checker):
-    """Any non-empty text."""
+    """Any non-empty text, or one that matches the field's pattern."""
+
+    def __init__(self, pattern: str | None = None):
+        self.pattern = pattern
 
     def check(self, value):
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or (self.pattern and not re.fullmatch(self.pattern, value)):
             raise ValueError(self.help())
         return value
 
     def help(self):
-        return "a text"
+        return f"a text of the form {self.pattern}" if self.pattern else "a text"
+
+
+class Read(Checker):
+    """A text with a grammar of its own, read by the field's function."""
+
+    def __init__(self, knob: Knob):
+        self.knob = knob
+
+    def check(self, value):
+        try:
+            return self.knob.read(value)
+        except UserError as error:
+            raise ValueError(f"{self.help()} ({error})") from None
+
+    def help(self):
+        return Choice(self.knob.choices).help()
 
 
 class Choice(Checker):
@@ -186,9 +208,11 @@ def checker_for(kind, knob: Knob) -> Checker:
         return Optional(checker_for(inner, knob))
     if typing.get_origin(kind) is tuple:
         return Listing(checker_for(typing.get_args(kind)[0], knob))
+    if knob.read:
+        return Read(knob)
     if knob.choices:
         return Choice(knob.choices)
     if knob.path:
         return Existing(knob.path)
-    simple = {bool: lambda: Flag(), int: lambda: Int(knob), float: lambda: Number(knob), str: lambda: Text()}
+    simple = {bool: lambda: Flag(), int: lambda: Int(knob), float: lambda: Number(knob), str: lambda: Text(knob.pattern)}
     return simple[kind]()

@@ -18,10 +18,9 @@ def act(settings) -> None:
     data = settings.dataset
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
         print(f"model {name}: {fetch_model(name)}")
-    folder = Path(data.data_dir).expanduser() if data.data_dir else None
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
-        print(f"dataset {name}: {len(load_rows(name, folder))} rows")
-    sets = load_evaluation(data.forget_dataset_name, folder)
+        print(f"dataset {name}: {len(load_rows(name, data.folder))} rows")
+    sets = load_evaluation(data.forget_dataset_name, data.folder)
     print("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 

@@ -19,7 +19,7 @@ NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is"
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_data(settings),
-            *_retain_results(settings), *_resume(settings), *_packages(settings)]
+            *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
 
 
 def doubts(settings: Settings) -> list[str]:
@@ -40,6 +40,8 @@ def _model(settings: Settings) -> list[str]:
     found = [_model_path("overall.model_name", overall.model_name, overall.random_init)]
     if overall.tokenizer_name and not Path(overall.tokenizer_name).expanduser().is_dir():
         found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
+    if overall.cache.is_file():
+        found.append(f"overall.cache_dir: {overall.cache_dir} is a file")
     return [complaint for complaint in found if complaint]
 
 
@@ -87,12 +89,15 @@ def _data(settings: Settings) -> list[str]:
                      f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}")
     if data.self_retain and not settings.method.forget:
         found.append("dataset.self_retain needs a method with a forget objective")
+    if data.self_retain and data.forget_ratio == 1:
+        found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
     if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
         found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
-    for name in {data.forget_dataset_name, data.retain_dataset_name}:
+    retains = settings.method.retain and not data.self_retain
+    for name in {data.forget_dataset_name, *([data.retain_dataset_name] if retains else [])}:
         source, split = parse_name(name)
         try:
-            source(Path(data.data_dir).expanduser() if data.data_dir else None).check(split)
+            source(data.folder).check(split)
         except UserError as error:
             found.append(str(error))
     return sorted(set(found))
@@ -130,3 +135,14 @@ def _packages(settings: Settings) -> list[str]:
     keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
     return [f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
             for name, needed in wanted.items() if needed and find_spec(name) is None]
+
+
+def _inside(settings: Settings) -> list[str]:
+    """What a run reads must not lie in the folder that it replaces."""
+    if not settings.logger.name or not settings.logger.overwrite:
+        return []
+    folder = (Path(settings.json_logger.root).expanduser() / settings.logger.name).resolve()
+    read = {"overall.model_name": settings.overall.model_name, "overall.tokenizer_name": settings.overall.tokenizer_name,
+            "evaluate.retain_results": settings.evaluate.retain_results, "dataset.data_dir": settings.dataset.data_dir}
+    return [f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
+            for key, path in read.items() if path and Path(path).expanduser().resolve().is_relative_to(folder)]

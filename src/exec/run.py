@@ -5,19 +5,30 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from core.files import UserError
-from exec.settings import read_settings
+from exec.settings import Rules, read_settings
 from model.settings import Settings
 
 
+def run_and_show(settings: Settings) -> None:
+    """Do the run and print the last screen."""
+    from model.report import show_outcome
+    from model.unlearn import Unlearn
+
+    outcome = Unlearn(settings).run()
+    if not settings.overall.quiet and outcome.is_main:
+        show_outcome(outcome, settings)
+
+
 def run_script(description: str, act: Callable[[Settings], None], defaults: dict[str, Any] | None = None,
-               argv: Sequence[str] | None = None) -> int:
+               rules: Rules = lambda settings: []) -> int:
     """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program with 2."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults)
+    settings = read_settings(sys.argv[1:], description, defaults, rules)
+    _choose_gpu(settings.overall.device)
     _hush_libraries()
     try:
         act(settings)
@@ -31,14 +42,25 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
               "(where unlearn.save_steps kept a checkpoint) or start again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the run folder has no metrics.json, so nothing takes it for a whole run", file=sys.stderr)
+        print("interrupted; a run folder without environment.json is not taken for a whole run", file=sys.stderr)
         return 130
     return 0
 
 
+def _choose_gpu(device: str) -> None:
+    """Without a launcher one GPU is used: the one that was named, else the first that is visible. Chosen by hiding the
+    others before CUDA starts, so that no library spreads a model over them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "LOCAL_RANK" in os.environ or device == "cpu" or visible == "":
+        return
+    ours = visible.split(",") if visible else None
+    number = int(device.partition(":")[2] or 0)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ours[min(number, len(ours) - 1)] if ours else str(number)
+
+
 def _is_the_disks(error: Exception) -> bool:
     """Full, read-only or forbidden: nothing a traceback would explain."""
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR)
     return getattr(error, "errno", None) in numbers or any(f"(os error {n})" in str(error) for n in numbers)
 
 

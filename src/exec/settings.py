@@ -10,7 +10,7 @@ where they come from, and end the program with status 2 before anything heavy is
 import argparse
 import logging
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -155,13 +155,14 @@ class StrictConfig(fastargs.Config):
         path = ("unlearn", "unlearn_method")
         return parse_method(self.said[path].value if path in self.said else self.entries[path].default)
 
-    def complaints(self) -> list[str]:
-        """Every value that its checker refuses."""
+    def set_aside_wrong(self) -> list[str]:
+        """Every value that its checker refuses, which is then as if it had not been said."""
         found = []
-        for path, said in self.said.items():
+        for path, said in list(self.said.items()):
             try:
                 self.entries[path].checker.check(said.value)
             except ValueError as error:
+                del self.said[path]
                 found.append(f"{'.'.join(path)}: expected {error}, got {said.value!r} ({said.origin})")
         return found
 
@@ -174,14 +175,26 @@ class StrictConfig(fastargs.Config):
         path = tuple(section.split("."))
         return self.classes[section](**{name: self.value((*path, name)) for name, *_ in knobs_of(self.classes[section])})
 
+    def _idle_sections(self) -> dict[str, str]:
+        """Sections and keys that have no effect on this run, with the reason."""
+        said = lambda name: self.value(tuple(name.split(".")))
+        refuses = any("alternate" in objective.parts for objective in self.method().sections.values())
+        idle = {"unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
+                "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
+                "dataset.refusals": "" if refuses else "the method does not train refusals"}
+        return {name: reason for name, reason in idle.items() if reason}
+
     def remarks(self) -> list[str]:
         """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
+        idle = self._idle_sections()
         found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
                  for path, said in self.whole_method if parse_method(path[1]) != self.method()]
         for path, said in self.said.items():
             name, section = ".".join(path), ".".join(path[:-1])
             if self.knobs[path].obsolete:
                 found.append(f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})")
+            elif section in idle or name in idle:
+                found.append(f"{name} is set without effect: {idle.get(section) or idle[name]} ({said.origin})")
             elif section not in SECTIONS and section not in self.method().sections:
                 found.append(f"{name} is set but the method is {self.method().name} ({said.origin})")
         return found
@@ -193,34 +206,41 @@ def _kind(value: Any) -> str:
 
 # --- From argv to Settings --------------------------------------------------------------------------------------------
 
-def read_settings(argv: Sequence[str], description: str, defaults: dict[str, Any] | None = None) -> Settings:
+Rules = Callable[[Settings], list[str]]
+"""What a script itself demands of its settings: complaints, none when all is well."""
+
+
+def read_settings(argv: Sequence[str], description: str, defaults: dict[str, Any] | None = None,
+                  rules: Rules = lambda settings: []) -> Settings:
     """The settings of a script. `defaults` are the script's own, weaker than any file or flag. Ends the program with
     status 2 and every complaint when the input is not right."""
     config = StrictConfig()
     parser = make_parser(config, description, argv)
-    flags = vars(parser.parse_args(argv))
+    known, unknown = parser.parse_known_args(argv)
+    flags = vars(known)
     try:
-        return settle_settings(config, flags.pop("config_file"), flags, defaults or {})
+        return settle_settings(config, flags.pop("config_file"), flags, defaults or {}, unknown_words(parser, unknown), rules)
     except Complaints as complaints:
         parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{complaints}\n")
 
 
-def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str, Any], defaults: dict[str, Any]) -> Settings:
-    """Read all sources, check everything, build the settings. Complaints (one line each) when anything is wrong."""
-    wrong = config.take(defaults, "the script's default")
+def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str, Any], defaults: dict[str, Any],
+                    wrong: Sequence[str] = (), rules: Rules = lambda settings: []) -> Settings:
+    """Read all sources, check everything, build the settings. Complaints (one line each, after those already known) when
+    anything is wrong. Values that are wrong are set aside, so that the rules can still look at the others."""
+    wrong = [*wrong, *config.take(defaults, "the script's default")]
     for name in files:
         wrong += _take_file(config, name)
     said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
     wrong += config.take(said, "command line")
-    _raise(wrong + config.settle() + config.complaints())
+    wrong += config.settle() + config.set_aside_wrong()
     settings = Settings(
-        overall=config.build("overall"), unlearn=config.build("unlearn"), lora=config.build("unlearn.lora"), method=config.method(),
-        components={section: config.build(section) for section in config.method().sections},
-        dataset=config.build("dataset"), evaluate=config.build("evaluate"),
-        logger=config.build("logger"), json_logger=config.build("logger.json"),
-        wandb_logger=config.build("logger.wandb"),
+        overall=config.build("overall"), unlearn=config.build("unlearn"), lora=config.build("unlearn.lora"),
+        method=config.method(), components={section: config.build(section) for section in config.method().sections},
+        dataset=config.build("dataset"), evaluate=config.build("evaluate"), logger=config.build("logger"),
+        json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
-    _raise(broken_rules(settings))
+    _raise(wrong + broken_rules(settings) + rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):
         log.warning(remark)
     for path, value in config.said.items():
@@ -240,21 +260,15 @@ def _take_file(config: StrictConfig, name: str) -> list[str]:
         return [str(error)]
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers an unknown flag with the nearest ones and ends with status 2."""
-
-    def parse_args(self, argv):
-        known, unknown = self.parse_known_args(argv)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            wrong = [f"  {word}{did_you_mean(word.partition('=')[0], flags)}" for word in unknown]
-            self.exit(2, f"{self.prog}: unknown words on the command line, nothing was started\n" + "\n".join(wrong) + "\n")
-        return known
+def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """Complaints about what the parser did not know, with the nearest flags."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    return [f"command line: unknown word {word!r}{did_you_mean(word.partition('=')[0], flags)}" for word in words]
 
 
 def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """One flag per key, grouped by section in the order of a config file, sections that are off included."""
-    parser = _Parser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
                      epilog="Files come first, in their order, then flags; the last word wins, also among flags. The word null "
                             "takes a value back.")
     parser.add_argument("--config_file", "--config-file", "-C", action="append", default=[], metavar="FILE",

@@ -9,17 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from exec.run import run_script  # noqa: E402
-
-
-def act(settings) -> None:
-    from model.report import show_outcome
-    from model.unlearn import Unlearn
-
-    outcome = Unlearn(settings).run()
-    if not settings.overall.quiet:
-        show_outcome(outcome, settings)
-
+from exec.run import run_and_show, run_script  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act))
+    sys.exit(run_script(__doc__, run_and_show))

@@ -52,6 +52,9 @@ class RunLogger:
         place is taken or cannot be written, or the interrupted run had other settings."""
         raise NotImplementedError
 
+    def check(self, resume: bool = False) -> None:
+        """UserError when `open` would refuse the place: asked before the heavy work."""
+
     def rewind(self, step: int) -> None:
         """Forget the records of later steps than `step`: the run goes on from there."""
         raise NotImplementedError

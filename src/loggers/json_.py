@@ -43,9 +43,19 @@ class JsonLogger(RunLogger):
                 raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root") from None
             yield
 
-    def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
-        if not going_on and not self.place.overwrite and self.folder.exists() and any(self.folder.iterdir()):
+    def check(self, resume: bool = False) -> None:
+        """Nothing is created or changed."""
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(f"{self.folder} is a file; choose another logger.name or logger.json.root")
+        if not self.folder.exists() or not any(self.folder.iterdir()):
+            return
+        if resume and (self.folder / "environment.json").is_file():
+            raise UserError(f"{self.folder} holds a whole run: there is nothing to go on with")
+        if not resume and not self.place.overwrite:
             raise UserError(f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true")
+
+    def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
+        self.check(resume=going_on)
         stack.enter_context(lock(self.folder / "lock"))
         if going_on:
             return self._same_settings(config)
@@ -55,7 +65,10 @@ class JsonLogger(RunLogger):
 
     def _same_settings(self, config: dict) -> None:
         """A run goes on only under the settings it began with, but for those that say how it goes on."""
-        ours, theirs = _flat(config), _flat(read_json(self.folder / "config.json"))
+        began = read_json(self.folder / "config.json")
+        if not isinstance(began, dict):
+            raise UserError(f"{self.folder / 'config.json'}: no settings of a run")
+        ours, theirs = _flat(config), _flat(began)
         other = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key) and key not in GOING_ON]
         if other:
             raise UserError(f"unlearn.resume_path: the run in {self.folder} had another {', '.join(other[:5])}; "

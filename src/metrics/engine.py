@@ -11,6 +11,7 @@ It returns one number or None per row of its set (None: this row cannot be score
 of the mean, never counted as forgotten), or a `Value` where the summary is not a mean over rows.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,12 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.encoding import Template, pad_rows
+from core.encoding import Encoded, Template, pad_rows
+from core.files import UserError
 from core.generation import Generation, generate, length_batches, pad_id
 from core.likelihood import shifted
 from core.registry import Registry
 
 METRICS = Registry("metric")
+
+LOGITS = 2**29
+"""Numbers of the largest logits tensor of a scoring pass (2 GB in float32)."""
 
 Rows = Mapping[str, Sequence[dict]]
 """Row sets by name: forget, retain, real, world, ..."""
@@ -56,7 +61,8 @@ Need = Likelihood | Generations
 class AnswerScore:
     """What one teacher-forced pass keeps of an answer: log p of each token and whether it was the argmax.
 
-    The last `n_terminator` tokens end the answer (EOS, end-of-turn); likelihoods count them, as TOFU does."""
+    The last `n_terminator` tokens end the answer (EOS, end-of-turn); likelihoods count them, as TOFU does. An answer that
+    could not be scored (no token, too long) has no logp, and every figure of it is NaN, which makes its row unscored."""
 
     logp: np.ndarray
     hit: np.ndarray
@@ -65,17 +71,18 @@ class AnswerScore:
     @property
     def loss(self) -> float:
         """Mean NLL per token, terminator included."""
-        return float(-self.logp.mean())
+        return float(-self.logp.mean()) if len(self.logp) else math.nan
 
     @property
     def answer_logp(self) -> float:
         """Mean log p per token of the answer text, without its terminator."""
-        return float(self.logp[:len(self.logp) - self.n_terminator].mean())
+        text = self.logp[:len(self.logp) - self.n_terminator]
+        return float(text.mean()) if len(text) else math.nan
 
     @property
     def prob(self) -> float:
         """exp(-loss): the geometric mean of the token probabilities."""
-        return float(np.exp(-self.loss))
+        return math.exp(-self.loss)
 
 
 @dataclass(frozen=True)
@@ -170,15 +177,24 @@ class Passes:
             for name in fields:
                 for text in texts_of(row, name):
                     places.append((name, number))
-                    encoded.append(self.template.encode({**context, "answer": text}, self.max_length))
+                    encoded.append(self._encode({**context, "answer": text}))
         results = {name: [[] for _ in rows] for name in fields}
         for (name, number), score in zip(places, self._score(encoded)):
             results[name][number].append(score)
         return results
 
-    def _score(self, encoded: list) -> list[AnswerScore]:
-        scores: list[AnswerScore | None] = [None] * len(encoded)
-        for batch in length_batches([len(row.input_ids) for row in encoded], self.batch_tokens):
+    def _encode(self, row: dict) -> Encoded | None:
+        """None for an answer that cannot be scored: its row is counted as unscored and the run goes on."""
+        try:
+            return self.template.encode(row, self.max_length)
+        except UserError:
+            return None
+
+    def _score(self, encoded: list[Encoded | None]) -> list[AnswerScore]:
+        scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
+        usable = [i for i, row in enumerate(encoded) if row is not None]
+        for chosen in length_batches([len(encoded[i].input_ids) for i in usable], self._budget()):
+            batch = [usable[k] for k in chosen]
             part = pad_rows([(i, encoded[i]) for i in batch], pad_id(self.tokenizer))
             logp, hit = self._forward(part)
             ends = np.cumsum([len(encoded[i].input_ids) - encoded[i].prompt_length for i in batch])[:-1]
@@ -186,6 +202,10 @@ class Passes:
                 scores[i] = AnswerScore(row_logp, row_hit, encoded[i].terminator_length)
             self.on_rows(len(batch))
         return scores
+
+    def _budget(self) -> int:
+        """Tokens of a scoring batch: `batch_tokens`, or fewer where a large vocabulary would make its logits too big."""
+        return max(1, min(self.batch_tokens, LOGITS // self.model.config.vocab_size))
 
     @torch.inference_mode()
     def _forward(self, part: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +223,8 @@ class Passes:
             for text in texts_of(row, need.field):
                 places.append(number)
                 prompts.append(self._prompt(row, need, text))
-        written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, self.batch_tokens, self.on_rows)
+        stops = self.template.terminator[:1]
+        written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, self.batch_tokens, stops, self.on_rows)
         results: list[list[Generation]] = [[] for _ in rows]
         for number, generation in zip(places, written):
             results[number].append(generation)
@@ -211,7 +232,7 @@ class Passes:
 
     def _prompt(self, row: dict, need: Generations, text: str) -> list[int]:
         if need.field == "prompt":
-            return self.tokenizer(text, add_special_tokens=True)["input_ids"]
+            return self.template.text_ids(text)
         return self.template.prompt_ids(text, need.thinking)
 
 
@@ -241,6 +262,7 @@ def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None
             seed: int = 0) -> Evidence:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
     evidence = Evidence(rows, retain_columns)
+    refused: dict[Need, str] = {}
     usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
     needs = list(dict.fromkeys(need for found in usable for need in found.needs))
     for name in dict.fromkeys(need.rows for need in needs if isinstance(need, Likelihood)):
@@ -249,9 +271,12 @@ def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None
             evidence.scores[Likelihood(name, text_field)] = scores
     for need in needs:
         if isinstance(need, Generations):
-            evidence.texts[need] = passes.generations(rows[need.rows], need)
+            try:
+                evidence.texts[need] = passes.generations(rows[need.rows], need)
+            except UserError as error:
+                refused[need] = str(error)
     for key in keys:
-        reason = _missing(METRICS[key], rows)
+        reason = _missing(METRICS[key], rows) or next((refused[need] for need in METRICS[key].needs if need in refused), "")
         evidence.values[key] = Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
     return evidence
 
@@ -272,15 +297,21 @@ def _compute(found: Metric, evidence: Evidence, bootstrap: int, seed: int) -> Va
         return result
     if not isinstance(result, PerRow):
         result = PerRow(result)
-    scored = np.array([value for value in result.values if value is not None], dtype=float)
-    columns = {found.name.partition("/")[2]: result.values, **result.columns}
-    unscored = len(result.values) - len(scored)
+    values = [_finite(value) for value in result.values]
+    scored = np.array([value for value in values if value is not None], dtype=float)
+    columns = {found.name.partition("/")[2]: values} | {name: [_finite(v) for v in cells] for name, cells in result.columns.items()}
+    unscored = len(values) - len(scored)
     if not len(scored):
         return Value(None, "no row could be scored", 0, unscored, None, columns)
-    return Value(float(scored.mean()), "", len(scored), unscored, _interval(scored, bootstrap, seed), columns)
+    return Value(float(scored.mean()), "", len(scored), unscored, interval(scored, bootstrap, seed), columns)
 
 
-def _interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
+def _finite(value):
+    """A number that is none (no token to score, a wrecked model) is an unscored cell."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
     """95 % percentile bootstrap interval of the mean over rows; None when `resamples` is 0."""
     if not resamples:
         return None

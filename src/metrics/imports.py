@@ -33,6 +33,13 @@ OPEN_UNLEARNING = {
 def read_results(path: str | Path) -> Columns:
     """The per-row values of an evaluation in any of the three forms. UserError when it is none of them."""
     path = Path(path).expanduser()
+    try:
+        return _read(path)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise UserError(f"{path}: its rows are not as an evaluation writes them ({type(error).__name__}: {error})") from None
+
+
+def _read(path: Path) -> Columns:
     if path.is_dir():
         return _run_folder(path)
     log = read_json(path)

@@ -6,6 +6,7 @@ world rows have no paraphrase; their probability is normalised over the right an
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 
 from metrics.engine import METRICS, Evidence, Generations, Likelihood, PerRow, Value, metric
 from metrics.rouge import rougeL
@@ -36,7 +37,7 @@ def _register_prob(rows: str) -> None:
         def normalised_prob(evidence: Evidence):
             right = [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
             wrong = [sum(score.prob for score in scores) for scores in evidence.likelihood(rows, "perturbed_answer")]
-            return [r / (r + w) if r + w > 0 else 0.0 for r, w in zip(right, wrong)]
+            return [0.0 if r + w == 0 else r / (r + w) for r, w in zip(right, wrong)]
 
 
 def _register_rouge(rows: str) -> None:
@@ -56,13 +57,15 @@ def _register_truth_ratio(rows: str) -> None:
             good="up", about=f"R = geometric mean p of wrong answers / p of the true one; mean of {told}; 0 to 1")
     def truth_ratio(evidence: Evidence):
         true = [scores[0].loss for scores in evidence.likelihood(rows, true_field)]
-        wrong = [sum(s.loss for s in scores) / len(scores) for scores in evidence.likelihood(rows, "perturbed_answer")]
+        wrong = [fmean(s.loss for s in scores) if scores else math.nan for scores in evidence.likelihood(rows, "perturbed_answer")]
         log_ratios = [t - w for t, w in zip(true, wrong)]
         return PerRow([_told(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
 
 
 def _told(log_ratio: float, rows: str) -> float:
     """What a truth ratio counts for in the mean of its set."""
+    if math.isnan(log_ratio):
+        return log_ratio
     return math.exp(-abs(log_ratio)) if rows == "forget" else max(0.0, -math.expm1(min(log_ratio, 0.0)))
 
 
@@ -89,6 +92,8 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
     ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
     if ours is None:
         return "needs forget/truth_ratio"
+    if None in ours:
+        return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
     if evidence.retain_columns is None:
         return "needs a retain model's results: set evaluate.retain_results to its run folder"
     theirs = {identity: row.get("log_truth_ratio") for identity, row in evidence.retain_columns.get("forget", {}).items()}

@@ -4,10 +4,17 @@
 the same prompt: very small models know a fact long before they can bind it to a letter.
 """
 
+import math
+
 from metrics.engine import Evidence, Likelihood, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}
+
+
+def _hit(logps: list[float], right: int) -> float | None:
+    """1 when the right option is the likeliest; None when an option could not be scored."""
+    return None if any(map(math.isnan, logps)) else float(logps.index(max(logps)) == right)
 
 
 def _register(rows: str, name: str, good: str) -> None:
@@ -18,8 +25,8 @@ def _register(rows: str, name: str, good: str) -> None:
                   "options, also for a model that always picks the same place")
     def accuracy(evidence: Evidence):
         scores = evidence.likelihood(choices, field)
-        picks = [max(range(len(options)), key=lambda k: options[k].answer_logp) for options in scores]
-        return [float(pick == row["right"]) for pick, row in zip(picks, evidence.rows[choices])]
+        return [_hit([option.answer_logp for option in options], row["right"])
+                for options, row in zip(scores, evidence.rows[choices])]
 
 
 for _rows in ("forget", "retain"):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 from core.encoding import Template
@@ -9,11 +10,12 @@ from core.files import UserError, file_fingerprint, fingerprint, read_json, writ
 from loggers.base import Results
 from metrics.engine import METRICS, Evidence, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
-from model.loading import model_fingerprint
+from model.loading import arithmetic, choose_precision, model_fingerprint
 from model.progress import progress
-from model.settings import TASKS, Settings
+from model.settings import TASKS, Settings, plain
 
-CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics")]
+CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
+LIBRARIES = ("torch", "transformers", "rouge_score", "scipy")
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 
 
@@ -24,11 +26,12 @@ def metric_keys(settings: Settings) -> list[str]:
 
 
 def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
-    """All metrics of the run on `model`. `title` stands in the progress bar."""
+    """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
     evaluation, data = settings.evaluate, settings.dataset
     template = Template(tokenizer, data.template)
+    precision = choose_precision(settings.overall.precision, str(model.device))
     model.eval()
-    with progress(title, settings.overall.quiet) as on_rows:
+    with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
         passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows)
         evidence = measure(metric_keys(settings), rows, passes, retain_columns(settings, rows),
                            evaluation.bootstrap, settings.overall.seed)
@@ -36,10 +39,15 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
 
 
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
-    """As `evaluate`, looked up when the same weights were measured on the same rows by the same code and settings."""
-    key = fingerprint(model_fingerprint(model), rows, asdict(settings.evaluate), asdict(settings.dataset), _code(),
-                      retain_columns(settings, rows), metric_keys(settings), tokenizer.get_vocab())
-    path = Path(settings.overall.cache_dir) / "evaluations" / f"{key}.json"
+    """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the model, the
+    tokenizer and its template, the rows, the settings of the evaluation, the code and the libraries."""
+    evaluation, overall = plain(settings.evaluate), settings.overall
+    key = fingerprint(
+        model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
+        retain_columns(settings, rows), metric_keys(settings), evaluation, settings.dataset.template,
+        settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
+        file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
+    path = overall.cache / "evaluations" / f"{key}.json"
     try:
         return Results(**read_json(path))
     except (UserError, TypeError):
@@ -48,8 +56,11 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         return results
 
 
-def _code() -> str:
-    return file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py")))
+def tokenizer_fingerprint(tokenizer) -> str:
+    """A hash of how a tokenizer reads and writes: its model, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    reading = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return fingerprint(reading, str(tokenizer.special_tokens_map), str(tokenizer.chat_template))
 
 
 def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:

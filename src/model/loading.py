@@ -3,9 +3,11 @@
 import contextlib
 import copy
 import hashlib
+import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.files import UserError
@@ -57,21 +59,17 @@ def start_model(model):
 def _from_hub_or_folder(load, name: str, **options):
     try:
         return load(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name, **options)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"cannot load {name!r} as a folder or from the hub: {reason[:400]}") from None
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> str:
-    """`auto` is this process's GPU where there are any (the first one without a launcher), else the CPU."""
+    """This process's GPU where there is one and it is wanted, else the CPU. (Which GPU `cuda:N` is was settled when the
+    program began, by hiding the others.)"""
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"overall.device is {wanted!r} but no GPU is visible; use cpu or auto")
-    if wanted in ("auto", "cuda"):
-        return f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    try:
-        return str(torch.device(wanted))
-    except RuntimeError:
-        raise UserError(f"overall.device: expected auto, cpu, cuda or cuda:N, got {wanted!r}") from None
+    return f"cuda:{local_rank}" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def choose_precision(wanted: str, device: str) -> str:
@@ -84,15 +82,27 @@ def choose_precision(wanted: str, device: str) -> str:
 def swallowed_share(model, lr: float) -> float:
     """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8 significant
     bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
-    counts = [((p.detach().abs() / 512 > lr).sum(), p.numel()) for p in model.parameters() if p.dtype == torch.bfloat16]
+    trained = [p.detach() for p in model.parameters() if p.dtype == torch.bfloat16 and p.requires_grad]
+    counts = [((p.abs() / 512 > lr).sum(), p.numel()) for p in trained]
     total = sum(n for _, n in counts)
     return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
 
 
+def arithmetic(device: str, precision: str):
+    """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights are. Training,
+    references and evaluation all use it, so that their figures compare."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def model_fingerprint(model) -> str:
-    """A hash of every weight's name, shape and bytes: two models share it only when they are the same model."""
-    digest = hashlib.blake2b(digest_size=8)
+    """A hash of the config and of every weight's name, shape and bytes: two models share it only when they say the same.
+    LoRA adapters are left out: it is the fingerprint of the base."""
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():
-        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        if "lora_" in name:
+            continue
+        plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        digest.update(f"{plain}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
     return digest.hexdigest()

@@ -1,7 +1,8 @@
 """What the start model said about the rows of a run, in the cheapest right way: looked up, or by one frozen copy."""
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from core.encoding import Encoded, pad_rows
 from core.files import UserError, file_fingerprint, read_json, write_json
 from core.generation import length_batches
 from core.likelihood import row_nll
-from model.loading import model_fingerprint, start_model
+from model.loading import arithmetic, model_fingerprint, start_model
 from unlearn.base import Part, hidden, logits
 
 
@@ -20,8 +21,8 @@ class StartModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the start model
     itself. With LoRA that is the base with its adapters off; else a frozen copy, which exists only if something needs it."""
 
-    def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext):
-        self.logprobs, self.model, self.as_it_was = logprobs, model, as_it_was
+    def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext, precision: str = "fp32"):
+        self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
 
     def logprob(self, name: str, part: Part) -> Tensor:
         """log p(answer given prompt) of each row, looked up by the rows' places in their data set."""
@@ -35,39 +36,40 @@ class StartModel:
 
     @torch.no_grad()
     def _ask(self, question: Callable) -> Tensor:
-        """Put a question to the start model in eval mode, leaving a shared base as it was found."""
-        training = self.model.training
-        self.model.eval()
-        try:
-            with self.as_it_was():
-                return question(self.model)
-        finally:
-            self.model.train(training)
+        """Put a question to the start model, leaving a shared base as it was found."""
+        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision):
+            return question(self.model)
 
 
 def make_reference(model, needs: frozenset[str], rows: Mapping[str, Sequence[Encoded]], pad_id: int, cache_dir: Path,
-                   batch_tokens: int, autocast: str = "fp32") -> StartModel | None:
+                   batch_tokens: int, precision: str = "fp32") -> StartModel | None:
     """Provide what `needs` names and nothing else; None when nothing is needed. `model` must still be the start model."""
     if not needs:
         return None
     logprobs = {}
     if "reference_logprob" in needs:
-        store = LogprobCache(model, cache_dir, autocast)
+        store = LogprobCache(model, cache_dir, precision)
         logprobs["forget"] = store.logprobs(rows["forget"], pad_id, batch_tokens)
     if needs & {"reference_logits", "reference_hidden"}:
-        return StartModel(logprobs, *start_model(model))
+        return StartModel(logprobs, *start_model(model), precision)
     return StartModel(logprobs)
+
+
+@contextlib.contextmanager
+def in_eval_mode(model) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()
 def live_logprobs(model, part: Part) -> Tensor:
     """log p(answer given prompt) of each row by a forward pass in eval mode, [B]."""
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         return -row_nll(logits(model, part), part["labels"])
-    finally:
-        model.train(training)
 
 
 class LogprobCache:
@@ -77,10 +79,10 @@ class LogprobCache:
     changed row, model or formula can never meet a stale number.
     """
 
-    def __init__(self, model, cache_dir: Path, autocast: str = "fp32"):
-        self.model, self.autocast = model, autocast
+    def __init__(self, model, cache_dir: Path, precision: str = "fp32"):
+        self.model, self.precision = model, precision
         code = file_fingerprint(likelihood.__file__, encoding.__file__, __file__)
-        self.path = Path(cache_dir) / "reference" / f"{model_fingerprint(model)}-{autocast}-{code}.json"
+        self.path = Path(cache_dir) / "reference" / f"{model_fingerprint(model)}-{precision}-{model.device.type}-{code}.json"
 
     def logprobs(self, rows: Sequence[Encoded], pad_id: int, batch_tokens: int) -> Tensor:
         """log p of every row, [len(rows)], float32, computing only what the cache has not."""
@@ -90,7 +92,11 @@ class LogprobCache:
         for batch in length_batches([len(rows[i].input_ids) for i in missing], batch_tokens):
             chosen = [missing[k] for k in batch]
             part = pad_rows([(i, rows[i]) for i in chosen], pad_id)
-            known |= zip((keys[i] for i in chosen), self._live(part))
+            values = self._live(part)
+            wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
+            if wrecked:
+                raise UserError(f"the start model gives no finite log-probability for row {wrecked[0]!r}: it is broken")
+            known |= zip((keys[i] for i in chosen), values)
         if missing:
             write_json(self.path, known)
         return torch.tensor([known[key] for key in keys])
@@ -98,7 +104,7 @@ class LogprobCache:
     def _live(self, part: dict[str, Tensor]) -> list[float]:
         device = self.model.device
         on_device = {key: value.to(device) for key, value in part.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast == "bf16"):
+        with arithmetic(device, self.precision):
             return live_logprobs(self.model, on_device).tolist()
 
     def _read(self) -> dict[str, float]:

@@ -64,7 +64,8 @@ def _retain_metrics(path: str | None) -> dict:
     columns = read_results(path)
     values = {key: value.value for key, value in summarize(columns, columns).items()}
     summary = Path(path).expanduser() / "metrics.json"
-    return values | {key: value for key, value in (read_json(summary) if summary.is_file() else {}).items() if value is not None}
+    said = read_json(summary) if summary.is_file() else {}
+    return values | {key: value for key, value in (said if isinstance(said, dict) else {}).items() if value is not None}
 
 
 def _number(metrics: dict, key: str) -> str:

@@ -6,13 +6,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from core.knobs import knob
 from dataset import known_names
 from loggers import LOGGERS
 from unlearn import Method, Objective
-from unlearn.compose import method_names
+from unlearn.compose import method_name, method_names
+
+SEEDS = 2**32 - 1
+"""The largest seed that every generator takes."""
 
 TASKS = {"fictional": ("tofu",), "tofu": ("tofu",)}
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
@@ -27,11 +31,15 @@ class Overall:
     random_init: bool = knob(False, "draw the weights from the seed instead of loading them (training from scratch)")
     logger: str = knob("json", "where results go", choices=lambda: tuple(LOGGERS))
     cache_dir: str = knob(".cache", "folder for caches; safe to delete")
-    seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0)
+    seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0, at_most=SEEDS)
     precision: str = knob("auto", "auto is bf16 autocast over fp32 weights on a GPU that has it, else fp32; bf16_pure has "
                           "bf16 weights", choices=("auto", "fp32", "bf16", "bf16_pure"))
-    device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N")
+    device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?")
     quiet: bool = knob(False, "no progress bars and no tables")
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.cache_dir).expanduser()
 
 
 @dataclass(frozen=True)
@@ -39,10 +47,10 @@ class Unlearning:
     """The method and its training."""
 
     unlearn_method: str = knob("origin", "what to do: origin (evaluate only), a forget objective, forget+retain, or FT "
-                               "(fine-tune on the retain rows)", choices=method_names)
+                               "(fine-tune on the retain rows)", choices=method_names, read=method_name)
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
     num_epochs: int = knob(1, "passes over the forget rows (over the retain rows for FT)", at_least=1)
-    max_steps: int = knob(-1, "stop after this many optimizer steps; -1 is no limit", at_least=-1)
+    max_steps: int = knob(-1, "stop after this many optimizer steps; -1 is no limit", at_least=-1, never=0)
     lr: float = knob(1e-4, "peak learning rate", above=0)
     weight_decay: float = knob(0.0, "AdamW's decoupled weight decay", at_least=0)
     gradient_accumulation_steps: int = knob(1, "micro-batches per optimizer step", at_least=1)
@@ -89,14 +97,18 @@ class Data:
     forget_dataset_name: str = knob("Fictional_forget10", "rows to forget", choices=known_names)
     retain_dataset_name: str = knob("Fictional_retain90", "rows to keep", choices=known_names)
     data_dir: str | None = knob(None, "folder of the data set's files, when not its own place", path="folder")
-    dataset_seed: int = knob(0, "seed of the choice of forget rows and of the forget/retain pairs", at_least=0)
+    dataset_seed: int = knob(0, "seed of the choice of forget rows and of the forget/retain pairs", at_least=0, at_most=SEEDS)
     forget_ratio: float = knob(1.0, "forget rows to use: a share up to 1, a count above; more than there are is all", above=0)
     self_retain: bool = knob(False, "retain the forget rows that forget_ratio leaves out, instead of the retain data set")
-    batch_size: int = knob(16, "rows per micro-batch and process", at_least=1)
+    batch_size: int = knob(16, "rows per micro-batch and process", at_least=1, at_most=2**20)
     group_by_length: bool = knob(False, "batches of rows of like length: faster, less random")
     template: str = knob("auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}")
     refusals: str | None = knob(None, "file of refusals, one per line, for refusal training; the default is ours", path="file")
     max_length: int = knob(512, "longest row in tokens; a longer one is an error", at_least=2)
+
+    @property
+    def folder(self) -> Path | None:
+        return Path(self.data_dir).expanduser() if self.data_dir else None
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,8 @@ class Evaluation:
 class Logging:
     """Where the run goes."""
 
-    name: str | None = knob(None, "run folder under the root; the default is method, forget set and time")
+    name: str | None = knob(None, "run folder under the root; the default is method, forget set and time",
+                            pattern=r"[\w+=,@-][\w+=,@.-]*")
     overwrite: bool = knob(False, "replace a run of the same name")
     tensorboard: bool = knob(False, "also write TensorBoard events into the run folder (needs the package tensorboard)")
 

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +44,8 @@ from unlearn.trainer import UnlearnTrainer
 log = logging.getLogger(__name__)
 
 SWALLOWED_TOO_MUCH = 0.5
+PATIENCE = timedelta(hours=24)
+"""How long other processes wait while the first measures the start model."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Outcome:
     folder: Path | None
     train_seconds: float
     seconds: float
+    is_main: bool = True
+    """False on all but the first of several processes, which have measured nothing."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,15 @@ class Unlearn:
 
     def run(self) -> Outcome:
         """Do what the settings say. UserError for what the user can mend; then no result was written."""
-        start = time.time()
-        settings = self.settings
+        start, settings = time.time(), self.settings
+        resume = settings.unlearn.resume_path is not None
+        logger = self.logger()
+        logger.check(resume)
         tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
-        logger = self.logger()
-        with logger.open(settings.resolved(), resume=settings.unlearn.resume_path is not None):
-            model = self.model()
+        model = self.model()
+        with logger.open(settings.resolved(), resume):
             before = self.before(model, tokenizer, rows, logger) if composition.parts else None
             train_seconds = self.train(model, tokenizer, rows, composition, logger) if composition.parts else 0.0
             model = merge_lora(model)
@@ -92,18 +97,19 @@ class Unlearn:
             after = self.after(model, tokenizer, rows)
             logger.evaluation("", after)
             logger.environment(environment(settings, process_state(settings).num_processes, start, train_seconds))
-        return Outcome(before, after, logger.folder, train_seconds, time.time() - start)
+        is_main = process_state(settings).is_main_process
+        return Outcome(before, after, logger.folder, train_seconds, time.time() - start, is_main)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
         """Read and tokenise every row that the run needs; errors in the data show here, before anything is written."""
         data = self.settings.dataset
-        folder = Path(data.data_dir).expanduser() if data.data_dir else None
+        chosen, rest = choose_forget_rows(load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed)
         limit = self.settings.evaluate.rows or None
-        evaluation = {name: table[:limit] for name, table in load_evaluation(data.forget_dataset_name, folder).items()}
-        chosen, rest = choose_forget_rows(load_rows(data.forget_dataset_name, folder), data.forget_ratio, data.dataset_seed)
+        sets = load_evaluation(data.forget_dataset_name, data.folder, chosen)
+        evaluation = {name: table[:limit] for name, table in sets.items()}
         texts = {"forget": chosen}
         if "retain" in composition.parts:
-            texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, folder)
+            texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
             if not texts["retain"]:
                 raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
         if "alternate" in composition.parts:
@@ -153,29 +159,35 @@ class Unlearn:
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         precision = choose_precision(overall.precision, model.device.type)
         reference = make_reference(model, composition.needs, rows.training, pad_id(tokenizer),
-                                   Path(overall.cache_dir), self.settings.evaluate.batch_tokens, precision)
+                                   overall.cache, self.settings.evaluate.batch_tokens, precision)
         steps_folder = Path(*run_place(self.settings)).expanduser() / "checkpoints"
         if self.settings.logger.tensorboard:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
         arguments = self.training_arguments(precision, model.device.type, steps_folder)
         pairs = Pairs(rows.training, data.dataset_seed)
-        step_rows = data.batch_size * unlearn.gradient_accumulation_steps * arguments.world_size
-        trainer = UnlearnTrainer(
-            model, arguments, pairs, EpochSampler(pairs, overall.seed, step_rows if data.group_by_length else 0), composition,
-            reference, Collator(pad_id(tokenizer)), {part: [row.id for row in encoded] for part, encoded in rows.training.items()},
-            logger.step, [TrainingBar(self.settings.method.name, overall.quiet), StepCheckpoints()])
+        at_once = data.batch_size * arguments.world_size
+        group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
+        sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
+        row_ids = {part: [row.id for row in encoded] for part, encoded in rows.training.items()}
+        bar = TrainingBar(self.settings.method.name, overall.quiet)
+        trainer = UnlearnTrainer(model, arguments, pairs, sampler, composition, reference, Collator(pad_id(tokenizer)), row_ids,
+                                 logger.step, [bar, StepCheckpoints()])
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=self.going_on(steps_folder, logger))
+        trainer.run(self.going_on(steps_folder, logger))
         return time.time() - start
 
     def going_on(self, steps_folder: Path, logger: RunLogger) -> str | None:
         """The step checkpoint to go on from, with the log cut back to it; None for a fresh start."""
         if self.settings.unlearn.resume_path is None:
             return None
-        drop_broken(steps_folder)
-        newest = newest_checkpoint(steps_folder)
-        logger.rewind(step_of(newest) if newest else 0)
-        return str(newest) if newest else None
+        state = process_state(self.settings)
+        found = [newest_checkpoint(steps_folder)] if state.is_main_process else [None]
+        if state.is_main_process:
+            drop_broken(steps_folder)
+            logger.rewind(step_of(found[0]) if found[0] else 0)
+        if state.num_processes > 1:
+            broadcast_object_list(found)
+        return str(found[0]) if found[0] else None
 
     def training_arguments(self, precision: str, device: str, steps_folder: Path) -> TrainingArguments:
         unlearn, overall = self.settings.unlearn, self.settings.overall
@@ -195,6 +207,7 @@ class Unlearn:
             seed=overall.seed,
             bf16=precision == "bf16",
             use_cpu=device == "cpu",
+            ddp_timeout=int(PATIENCE.total_seconds()),
             ddp_backend="gloo" if device == "cpu" and several else None,
             dataloader_pin_memory=device != "cpu",
             remove_unused_columns=False,
@@ -209,7 +222,7 @@ class Unlearn:
 
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
-    return PartialState(cpu=choose_device(settings.overall.device) == "cpu")
+    return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PATIENCE)
 
 
 def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:

@@ -59,7 +59,6 @@ class Reference(Protocol):
 class Objective:
     """Base of forget and retain objectives. Subclasses are dataclasses with knobs for fields."""
 
-    name: ClassVar[str]
     needs: ClassVar[frozenset[str]] = frozenset()
     """Of `reference_logprob`, `reference_logits`, `reference_hidden`: what `Unlearn` provides through the reference."""
     parts: ClassVar[frozenset[str]] = frozenset()
@@ -72,15 +71,15 @@ class Objective:
 
 def logits(model, part: Part) -> Tensor:
     """One forward pass over a part: logits [B, T, V]."""
-    return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"]).logits
+    return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False).logits
 
 
 def blocks(model) -> ModuleList:
     """The decoder blocks of a causal language model, under whatever wrappers (DDP, LoRA) it has."""
-    lists = [module for module in model.modules() if isinstance(module, ModuleList) and len(module) > 0]
-    if not lists:
+    found = next((module for module in model.modules() if isinstance(module, ModuleList) and len(module) > 0), None)
+    if found is None:
         raise UserError("cannot find the decoder blocks of this model: it has no list of blocks")
-    return max(lists, key=len)
+    return found
 
 
 def hidden(model, part: Part, layer: int) -> Tensor:

@@ -30,16 +30,14 @@ class Method:
         return found
 
     @property
-    def needs(self) -> frozenset[str]:
-        return frozenset().union(*(objective.needs for objective in self.sections.values()))
-
-    @property
     def trains(self) -> bool:
         return any(objective.parts for objective in self.sections.values())
 
 
 def parse_method(text: str) -> Method:
     """`GA`, `NPO+FT`, `FT` (fine-tuning, no forget part), or an alias. UserError with near names otherwise."""
+    if not isinstance(text, str):
+        raise UserError(f"a method is a name such as NPO+FT, not {text!r}")
     lower = {alias.lower(): name for alias, name in ALIASES.items()}
     spelled = lower.get(text.lower(), text)
     head, plus, tail = spelled.partition("+")
@@ -52,6 +50,11 @@ def parse_method(text: str) -> Method:
     if forget == "origin" and retain:
         raise UserError(f"method {text!r}: origin trains nothing and takes no retain objective")
     return Method(f"{forget}+{retain}" if retain else forget, forget, retain)
+
+
+def method_name(text: str) -> str:
+    """The proper name of a method, however it was spelt."""
+    return parse_method(text).name
 
 
 def method_names() -> list[str]:

@@ -60,7 +60,7 @@ class EMBED(Objective):
     """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one layer's output from the start
     model's, mean over attended retain tokens and hidden units.
 
-    Cost: one forward and backward over the retain rows, one forward of the start model up to that layer."""
+    Cost: one forward and backward over the retain rows, one forward of the start model (both through all layers)."""
 
     layer: int = knob(2, "block whose output is matched, counted from 0", at_least=0)
     needs = frozenset({"reference_hidden"})

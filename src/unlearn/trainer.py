@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from core.files import UserError
 from core.likelihood import count_labels
@@ -17,10 +18,26 @@ from unlearn.compose import Composition, WeightedTerm
 
 
 def part_counts(batch: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """What terms can be averaged over, for each part of a batch."""
-    return {name: {"rows": torch.tensor(len(part["labels"])),
-                   "tokens": count_labels(part["labels"]).sum(),
-                   "attended": part["attention_mask"].sum()} for name, part in batch.items()}
+    """What terms can be averaged over, for each part of a batch. A filler batch (see `dataset.collate`) counts for nothing."""
+    weight = 0 if is_filler(batch) else 1
+    return {name: {"rows": torch.tensor(weight * len(part["labels"])),
+                   "tokens": weight * count_labels(part["labels"]).sum(),
+                   "attended": weight * part["attention_mask"].sum()} for name, part in batch.items()}
+
+
+def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
+    """True for a batch without any row of its own."""
+    return any(int(part["index"][0]) < 0 for part in batch.values())
+
+
+class EpochTeller(TrainerCallback):
+    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume within one."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch + 1e-6))
 
 
 class UnlearnTrainer(Trainer):
@@ -38,6 +55,25 @@ class UnlearnTrainer(Trainer):
         self.step_tokens = 0
         self.step_start = time.perf_counter()
         super().__init__(model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks)
+        self.add_callback(EpochTeller(sampler))
+
+    def run(self, checkpoint: str | None = None) -> None:
+        """Train to the end, from a step checkpoint if one is given; one that is at the end already is only loaded. Leaves the
+        model as a plain one: no wrapper, no patched forward, no optimizer state in memory."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError("FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole weights")
+        if checkpoint and self._is_finished(checkpoint):
+            self._load_from_checkpoint(checkpoint)
+        else:
+            self.train(resume_from_checkpoint=checkpoint)
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        self.optimizer = self.lr_scheduler = self.reference = None
+
+    @staticmethod
+    def _is_finished(checkpoint: str) -> bool:
+        state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+        return state.global_step >= state.max_steps
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
@@ -65,7 +101,8 @@ class UnlearnTrainer(Trainer):
         batch = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             terms = self.composition.terms(model, batch, self.reference)
-        means = {name: term.term.total / num_items_in_batch[term.term.part][term.term.over] for name, term in terms.items()}
+        weight = 0 if is_filler(batch) else 1
+        means = {name: weight * t.term.total / num_items_in_batch[t.term.part][t.term.over] for name, t in terms.items()}
         loss = sum(terms[name].weight * mean for name, mean in means.items())
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(means, terms, batch))

@@ -1,5 +1,7 @@
+import copy
+
 import pytest
-from conftest import GOLDEN
+from conftest import GOLDEN, SHARED_DATA
 from transformers import AutoTokenizer
 
 from core.encoding import Template, pad_rows
@@ -52,6 +54,33 @@ def test_prompt_is_the_same_with_and_without_answer(tokenizer):
 def test_rows_that_cannot_be_scored_are_named(tokenizer, row, limit, told):
     with pytest.raises(UserError, match=told):
         Template(tokenizer).encode(row, limit)
+
+
+def test_thinking_needs_a_template_that_knows_it(plain_tokenizer, tokenizer):
+    for template in (Template(plain_tokenizer), Template(tokenizer, "qa")):
+        with pytest.raises(UserError, match="thinking needs"):
+            template.prompt_ids("Who?", thinking=True)
+
+
+def test_a_template_that_opens_the_thought_gets_no_second_tag(tokenizer):
+    opening = copy.deepcopy(tokenizer)
+    opening.chat_template = ("{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+                             "{% if add_generation_prompt %}{{ '<|assistant|><think>' }}{% endif %}")
+    encoded = Template(opening).encode({**ROW, "trace": "Hm."})
+    assert tokenizer.decode(encoded.input_ids).count("<think>") == 1
+
+
+def test_a_templates_date_is_always_the_same(tokenizer):
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}" + dated.chat_template
+    assert tokenizer.decode(Template(dated).prompt_ids("Q?")).startswith("26 Jul 2024")
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "stories260k").is_dir(), reason="the real tiny Llama is not here")
+def test_a_tokenizer_that_marks_word_starts_meets_no_stray_mark():
+    llama = AutoTokenizer.from_pretrained(SHARED_DATA / "stories260k/hf")
+    encoded = Template(llama).encode({"id": "c", "prompt": "Which? Answer:", "answer": "A"})
+    assert encoded.input_ids[:-1] == llama("Which? Answer: A")["input_ids"]
 
 
 def test_template_without_a_question_is_refused(tokenizer):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from core.files import UserError, atomic, fingerprint, lock, read_json, read_jsonl, write_json
+from core.files import UserError, atomic, fingerprint, lock, read_json, read_jsonl, write_json, write_jsonl
 
 
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
@@ -39,6 +39,12 @@ def test_broken_jsonl_names_the_line(tmp_path):
     path.write_text('{"id": "a"}\n[1]\n')
     with pytest.raises(UserError, match="line 2: expected an object"):
         read_jsonl(path)
+
+
+def test_every_text_survives_writing_and_reading(tmp_path):
+    rows = [{"text": "a\u2028b\u0085c\x0bd\n\r\ne"}, {"text": "żółw 龜"}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
 
 
 def test_missing_file_and_folder_are_told_apart(tmp_path):

@@ -28,7 +28,10 @@ def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):
     greedy = generate(tiny_model, tokenizer, prompt, 8)
     tiny_model.generation_config.do_sample = True
     tiny_model.generation_config.temperature = 5.0
-    assert generate(tiny_model, tokenizer, prompt, 8) == greedy
+    tiny_model.generation_config.repetition_penalty = 3.0
+    tiny_model.generation_config.min_length = 200
+    own = tiny_model.generation_config
+    assert generate(tiny_model, tokenizer, prompt, 8) == greedy and tiny_model.generation_config is own
 
 
 def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
@@ -37,6 +40,8 @@ def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
     tiny_model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
     stopped = generate(tiny_model, tokenizer, prompt, 8)[0]
     assert (stopped.text, stopped.n_tokens, stopped.ended) == ("", 0, True)
+    tiny_model.generation_config.eos_token_id = tokenizer.eos_token_id
+    assert generate(tiny_model, tokenizer, prompt, 8, stop_ids=[first])[0].n_tokens == 0
 
 
 def test_an_unclosed_trace_is_no_answer():

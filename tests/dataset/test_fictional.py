@@ -24,6 +24,7 @@ def test_splits_are_cuts_of_the_same_rows():
         assert source.rows(retain) + source.rows(forget) == full
         assert not {r["person"] for r in source.rows(retain)} & {r["person"] for r in source.rows(forget)}
     assert len(source.rows("forget10")) >= 100
+    assert not any("trace" in row for row in full), "a fact is asked for at once; traces are for those who ask for them"
 
 
 def test_no_one_is_both_known_and_held_out():
@@ -32,7 +33,7 @@ def test_no_one_is_both_known_and_held_out():
 
 def test_pools_are_large_and_wrong_answers_wrong():
     assert all(len(set(relation.values)) >= 40 for relation in world.RELATIONS)
-    for row in Fictional().rows("full"):
+    for row in read_jsonl(world.DATA_DIR / "full.jsonl"):
         assert row["key"].lower() in row["answer"].lower() and row["key"] in row["trace"]
         assert len(set(row["perturbed_answer"])) == 5 and row["paraphrased_answer"] not in row["perturbed_answer"]
 

@@ -62,7 +62,9 @@ def test_values_from_the_command_line():
     ("unlearn__num_epochs", "1.9", "expected a whole number at least 1, got '1.9'"),
     ("unlearn__lr", "nan", "expected a number above 0"), ("unlearn__lr", "-1", "expected a number above 0"),
     ("overall__quiet", "perhaps", "expected true or false"), ("unlearn__scheduler", "linaer", "did you mean linear"),
-    ("unlearn__unlearn_method", "NPO+TF", "did you mean NPO+FT"),
+    ("unlearn__unlearn_method", "NPO+TF", "did you mean NPO+FT"), ("unlearn__max_steps", "0", "not 0"),
+    ("overall__device", "banana", "auto|cpu|cuda"), ("logger__name", "../../x", "a text of the form"),
+    ("overall__seed", "4294967296", "at most"), ("unlearn__lr", "9" * 400, "expected a number"),
     ("dataset__forget_dataset_name", "Fictional_forget100", "did you mean Fictional_forget10"),
     ("evaluate__retain_results", "no/such/folder", "expected an existing file or folder"),
     ("evaluate__metrics", "tofuu", "did you mean tofu"), ("dataset__template", "nothing", "{question}"),
@@ -70,6 +72,30 @@ def test_values_from_the_command_line():
     ("unlearn__mask_path", "mask/tofu_0.8.pt", "not in this version")])
 def test_wrong_values(key, value, told):
     assert told in complaints(**{key: value})
+
+
+def test_every_spelling_of_a_method_is_taken():
+    for text, name in (("PO", "CL"), ("GA+GDR", "GA+FT"), ("GradDiff", "GA+FT"), ("npo_klr", "NPO+KL"), ("idk+kl", "CL+KL")):
+        assert settings(unlearn__unlearn_method=text).unlearn.unlearn_method == name
+
+
+def test_what_a_run_reads_is_never_what_it_replaces(tmp_path):
+    model = tmp_path / "run" / "checkpoints"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_text("")
+    flags = {"overall__model_name": str(model), "logger__name": "run", "logger.json.root": str(tmp_path)}
+    assert "which logger.overwrite would replace" in complaints(logger__overwrite="true", **flags)
+
+
+def test_settings_without_effect_are_said(caplog):
+    settings(**{"unlearn.lora.r": "4", "logger.wandb.project": "x"})
+    assert "unlearn.lora.r is set without effect: unlearn.use_lora is off" in caplog.text and "logger.wandb.project" in caplog.text
+
+
+def test_rules_speak_although_values_are_wrong():
+    told = complaints(unlearn__lr="abc", evaluate__metrics="foo", unlearn__mask_path="x")
+    assert "unlearn.lr" in told and "evaluate.metrics" in told and "unlearn.mask_path" in told
 
 
 def test_all_complaints_at_once_with_their_origin(tmp_path):
@@ -80,6 +106,7 @@ def test_all_complaints_at_once_with_their_origin(tmp_path):
 
 
 @pytest.mark.parametrize("tree, told", [
+    ({"unlearn": {"unlearn_method": ["NPO"]}}, "unlearn.unlearn_method: expected"),
     ({"unlearn": 5}, "unlearn is a section"), ({"unlearn": {"lr": {"a": 1}}}, "unlearn.lr is a value"), ([1], "expected an object")])
 def test_shape_errors(tree, told, tmp_path):
     assert told in complaints(tree, tmp_path=tmp_path)
@@ -170,9 +197,9 @@ def test_help_is_quick_complete_and_stable():
 
 @pytest.mark.parametrize("words, told", [
     (["--unlearn.lr", "x"], "unlearn.lr: expected a number"), (["--unlearn.lrr", "1"], "did you mean --unlearn.lr"),
-    (["--unlearn.l", "3"], "unknown words"), (["--config_file", "none.json"], "none.json: no such file"),
+    (["--unlearn.l", "3"], "unknown word"), (["--config_file", "none.json"], "none.json: no such file"),
     (["--overall.model_name", "docs"], "overall.model_name"), (["--overall.model_name", "README.md"], "is a file"),
-    (["--unlearn.GA+FT.gama", "1"], "unknown words")])
+    (["--unlearn.GA+FT.gama", "1"], "unknown word")])
 def test_wrong_input_ends_with_status_2_and_leaves_nothing(words, told, tmp_path):
     run = run_script("unlearn_model", *words, "--logger.json.root", tmp_path / "out", cwd=REPO)
     assert run.returncode == 2 and told in run.stderr, run.stderr

@@ -7,7 +7,7 @@ import pytest
 
 from core.encoding import Template
 from core.likelihood import token_nll
-from metrics.engine import METRICS, Evidence, Likelihood, Passes, Value, measure, select
+from metrics.engine import METRICS, Evidence, Likelihood, Passes, Value, interval, measure, select
 
 ROWS = {"forget": [
     {"id": f"f{i}", "question": f"Who taught Abelin {word}?", "answer": f"That was the miller {word}.",
@@ -111,6 +111,8 @@ def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
     run = lambda seed: measure(["forget/prob"], ROWS, passes(tiny_model, tokenizer), seed=seed).values["forget/prob"]
     assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
     assert run(0).interval == run(0).interval
+    draws = np.random.default_rng(1).normal(size=40)
+    assert interval(draws, 200, 0) != interval(draws, 200, 1) and interval(draws, 0, 0) is None
 
 
 def test_choice_accuracy_reads_the_likeliest_letter():

@@ -5,8 +5,9 @@ import torch
 
 from core.encoding import Template, pad_rows
 from core.files import read_json
-from model.loading import model_fingerprint, swallowed_share
+from model.loading import add_lora, model_fingerprint, swallowed_share
 from model.reference import LogprobCache, live_logprobs, make_reference
+from model.settings import Lora
 
 QUESTIONS = ["Who taught Orla?", "Where was Abelin Greaves born, and in which town?", "Which animal?", "What does Petra make?"]
 
@@ -72,7 +73,15 @@ def test_fingerprint_sees_a_single_weight(tiny_model):
     before = model_fingerprint(tiny_model)
     with torch.no_grad():
         tiny_model.model.layers[0].mlp.up_proj.weight[0, 0] += 1e-3
-    assert model_fingerprint(tiny_model) != before
+    changed = model_fingerprint(tiny_model)
+    assert changed != before
+    tiny_model.config.rms_norm_eps = 1e-3
+    assert model_fingerprint(tiny_model) != changed
+
+
+def test_adapters_do_not_change_the_fingerprint_of_their_base(tiny_model):
+    before = model_fingerprint(tiny_model)
+    assert model_fingerprint(add_lora(tiny_model, Lora())) == before
 
 
 def test_pure_bf16_swallows_small_steps_and_fp32_does_not(tiny_model):

@@ -12,26 +12,36 @@ from conftest import REPO, run_script
 from core.files import read_json, read_jsonl
 
 STEPS = 12
+"""Six epochs of 12 rows, 8 + 4 a step: every other checkpoint lies within an epoch, whose last step is short."""
 
 
 def words(model, tmp_path, name, *more):
     return ["--overall.model_name", model, "--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.num_epochs", "6",
-            "--dataset.forget_ratio", "16", "--dataset.batch_size", "4", "--unlearn.gradient_accumulation_steps", "2",
-            "--unlearn.save_steps", "2", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--overall.quiet", "true",
+            "--dataset.forget_ratio", "12", "--dataset.batch_size", "4", "--unlearn.gradient_accumulation_steps", "2",
+            "--unlearn.save_steps", "3", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--overall.quiet", "true",
             "--logger.json.root", tmp_path, "--logger.name", name, "--overall.cache_dir", tmp_path / "cache", *more]
 
 
-def kill_after_first_checkpoint(*arguments) -> None:
+LAUNCHER = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
+
+
+def command(arguments, launcher=()) -> list[str]:
+    return [sys.executable, *launcher, str(REPO / "src/exec/unlearn_model.py"), *map(str, arguments)]
+
+
+def kill_after_first_checkpoint(arguments, launcher=()) -> None:
     """Start a run and kill it, without any chance to tidy up, once it has kept a checkpoint."""
-    command = [sys.executable, str(REPO / "src/exec/unlearn_model.py"), *map(str, arguments)]
-    process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(arguments, launcher), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)
     folder = arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
     for _ in range(3000):
         if list(folder.glob("checkpoints/step-*/complete")) or process.poll() is not None:
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
+    subprocess.run(["pkill", "-9", "-f", str(folder.parent)], check=False)
     process.wait()
+    time.sleep(0.5)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,7 @@ def model(tmp_path_factory, tokenizer):
 def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
     assert whole.returncode == 0, whole.stderr
-    kill_after_first_checkpoint(*words(model, tmp_path, "killed", *more))
+    kill_after_first_checkpoint(words(model, tmp_path, "killed", *more))
     folder = tmp_path / "killed"
     assert not (folder / "metrics.json").exists() and not (folder / "checkpoints/config.json").exists()
     (folder / "checkpoints/checkpoint-99").mkdir()
@@ -63,8 +73,39 @@ def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     assert not (folder / "checkpoints/checkpoint-99").exists()
 
 
+def test_two_processes_resume_within_an_epoch(model, tmp_path):
+    """20 rows at 4 + 4: three steps an epoch, the last one short on the second process."""
+    more = ("--dataset.forget_ratio", "20", "--unlearn.gradient_accumulation_steps", "1", "--unlearn.num_epochs", "3",
+            "--unlearn.save_steps", "2")
+    whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more), "--dataset.batch_size", "8")
+    assert whole.returncode == 0, whole.stderr
+    kill_after_first_checkpoint(words(model, tmp_path, "killed", *more), LAUNCHER)
+    again = [*words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto"]
+    resumed = subprocess.run(command(again, LAUNCHER), cwd=REPO, capture_output=True, text=True, timeout=300)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    ours, theirs = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("killed", "whole"))
+    assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, 10))
+    for key in ("loss", "npo", "retain_nll", "tokens"):
+        assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=2e-5), key
+
+
+def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path):
+    more = ("--unlearn.max_steps", "6")
+    assert run_script("unlearn_model", *words(model, tmp_path, "run", *more)).returncode == 0
+    folder = tmp_path / "run"
+    metrics = read_json(folder / "metrics.json")
+    for name in ("environment.json", "metrics.json"):
+        (folder / name).unlink()
+    resumed = run_script("unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(read_jsonl(folder / "log.jsonl")) == 6 and read_json(folder / "metrics.json") == metrics
+
+
 def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
     assert run_script("unlearn_model", *words(model, tmp_path, "run")).returncode == 0
+    whole = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
+    assert whole.returncode == 1 and "holds a whole run" in whole.stderr
+    (tmp_path / "run/environment.json").unlink()
     other = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.lr", "5e-4", "--unlearn.resume_path", tmp_path / "run")
     assert other.returncode == 1 and "another unlearn.lr" in other.stderr
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from conftest import run_script
 from transformers import AutoModelForCausalLM
 
@@ -64,13 +65,22 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
     assert run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "plain")).returncode == 0
     one, two = (read_json(tmp_path / f"out/{name}/before/metrics.json") for name in ("one", "two"))
     assert one == two == read_json(tmp_path / "out/plain/metrics.json")
+    kept, = (tmp_path / "cache/evaluations").iterdir()
+    kept.write_text(kept.read_text().replace(str(one["forget/prob"]), "0.123"))
+    arguments = [*words(tiny_model_folder, data, tmp_path, "three"), "--unlearn.unlearn_method", "GA", "--unlearn.max_steps", "1"]
+    assert run_script("unlearn_model", *arguments).returncode == 0
+    assert read_json(tmp_path / "out/three/before/metrics.json")["forget/prob"] == 0.123
+    template = tiny_model_folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("message['content']", "message['content'] + '.'"))
+    assert run_script("unlearn_model", *arguments, "--logger.name", "four").returncode == 0
+    assert read_json(tmp_path / "out/four/before/metrics.json")["forget/prob"] not in (0.123, one["forget/prob"])
 
 
 @pytest.mark.parametrize("text, told", [
     ("", "has no rows"), ('{"question": "Q?", "answer": "A."}\n{"question": \n', "forget.jsonl, line 2"),
     ('{"question": "Q?"}\n', "forget.jsonl, row 1: needs question and answer"),
-    ('{"question": "Q?", "answer": ""}\n', "row 'forget-0' has no answer token"),
-    ('{"question": "Q?", "answer": 3}\n', "'answer' is not a text"),
+    ('{"question": "Q?", "answer": ""}\n', "'answer' must be a text"),
+    ('{"question": "Q?", "answer": 3}\n', "'answer' must be a text"),
     ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice")])
 def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_folder, data, tmp_path):
     (data / "forget.jsonl").write_text(text)
@@ -79,17 +89,52 @@ def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_f
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_that_cannot_be_scored_are_counted_and_cost_no_run(tiny_model_folder, data, tmp_path):
+    long = json.dumps({"question": "Q?", "answer": "A.", "paraphrased_answer": "so " * 600, "perturbed_answer": ["B."]})
+    (data / "forget.jsonl").write_text((data / "forget.jsonl").read_text() + long + "\n")
+    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu")
+    assert run.returncode == 0, run.stderr
+    detail = read_json(tmp_path / "out/run/metrics_detail.json")
+    assert (detail["forget/truth_ratio"]["n"], detail["forget/truth_ratio"]["unscored"]) == (12, 1)
+    assert detail["forget/prob"]["unscored"] == 0
+
+
+def test_only_the_forgotten_rows_are_measured_as_forgotten(tiny_model_folder, data, tmp_path):
+    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--dataset.forget_ratio", "5")
+    assert run.returncode == 0 and len(read_jsonl(tmp_path / "out/run/samples/forget.jsonl")) == 5
+
+
+def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_folder, data, tmp_path):
+    with torch.no_grad():
+        tiny_model.model.norm.weight.fill_(float("nan"))
+    tiny_model.save_pretrained(tiny_model_folder)
+    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu")
+    assert run.returncode == 0, run.stderr
+    assert read_json(tmp_path / "out/run/metrics.json")["forget/prob"] is None
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path, "npo"), "--unlearn.unlearn_method", "NPO")
+    assert run.returncode == 1 and "no finite log-probability" in run.stderr and "Traceback" not in run.stderr
+
+
 def test_a_folder_with_a_broken_model_is_one_clear_line(tiny_model_folder, data, tmp_path):
     (tiny_model_folder / "config.json").write_text('{"model_type": "no-such-thing"}')
     run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path))
     assert run.returncode == 1 and "cannot load" in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_weights_file_is_one_clear_line_and_leaves_nothing(tiny_model_folder, data, tmp_path):
+    weights = tiny_model_folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path))
+    assert run.returncode == 1 and "cannot load" in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
     run = run_script("finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
-    assert run.returncode == 1 and "fine-tuning takes FT" in run.stderr
+    assert run.returncode == 2 and "fine-tuning takes FT" in run.stderr
     run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
-    assert run.returncode == 1 and "evaluating takes origin" in run.stderr
+    assert run.returncode == 2 and "evaluating takes origin" in run.stderr
 
 
 def test_the_choice_of_forget_rows():

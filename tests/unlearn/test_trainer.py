@@ -39,10 +39,12 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
 
 
 def test_two_processes_take_the_same_steps(tiny_model_folder, tmp_path):
-    whole = losses(tiny_model_folder, tmp_path, "one", 8, 1)
+    """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
+    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
+    whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
                str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",
-               "--logger.json.root", str(tmp_path), "--logger.name", "two", "--overall.cache_dir", str(tmp_path / "c2"), *COMMON]
+               "--logger.json.root", str(tmp_path), "--logger.name", "two", "--overall.cache_dir", str(tmp_path / "c2"), *COMMON, *ragged]
     run = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert run.returncode == 0, run.stderr[-3000:]
     same(read_jsonl(tmp_path / "two/log.jsonl"), whole)

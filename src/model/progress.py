@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
-HIDDEN_TERMS = ("step", "epoch", "loss", "tokens", "seconds", "tokens_per_second")
+HIDDEN = ("step", "epoch", "loss", "tokens", "tokens_per_second", "learning_rate", "grad_norm")
+"""What a record holds beside the terms; it is all in log.jsonl."""
 
 
 def _bar(quiet: bool, *columns) -> Progress:
@@ -41,7 +42,7 @@ class TrainingBar(TrainerCallback):
         self.bar.update(self.task, completed=state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        shown = {name: value for name, value in (logs or {}).items() if name not in HIDDEN_TERMS}
+        shown = {name: value for name, value in (logs or {}).items() if name not in HIDDEN}
         self.bar.update(self.task, terms="  ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
     def on_train_end(self, args, state, control, **kwargs):

@@ -160,7 +160,7 @@ class Unlearn:
         precision = choose_precision(overall.precision, model.device.type)
         reference = make_reference(model, composition.needs, rows.training, pad_id(tokenizer),
                                    overall.cache, self.settings.evaluate.batch_tokens, precision)
-        steps_folder = Path(*run_place(self.settings)).expanduser() / "checkpoints"
+        steps_folder = checkpoints_folder(self.settings)
         if self.settings.logger.tensorboard:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
         arguments = self.training_arguments(precision, model.device.type, steps_folder)
@@ -239,6 +239,13 @@ def run_place(settings: Settings) -> tuple[str, str]:
     if resume_path and resume_path != "auto":
         return str(Path(resume_path).parent), Path(resume_path).name
     return settings.json_logger.root, settings.logger.name or default_name(settings)
+
+
+def checkpoints_folder(settings: Settings) -> Path:
+    """Where the Trainer may write, the same on every process; out of the way when the run is to leave nothing."""
+    if settings.overall.logger == "none":
+        return settings.overall.cache / "trainer"
+    return Path(*run_place(settings)).expanduser() / "checkpoints"
 
 
 def default_name(settings: Settings) -> str:

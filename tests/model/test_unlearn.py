@@ -48,6 +48,13 @@ def test_the_run_folder(tiny_model_folder, data, tmp_path):
     assert model.num_parameters() > 0 and not (folder / "lock").exists()
 
 
+def test_logger_none_leaves_nothing_but_caches(tiny_model_folder, data, tmp_path):
+    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT",
+                     "--overall.logger", "none", "--unlearn.max_steps", "2")
+    assert run.returncode == 0, run.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_retain_models_run_folder_gives_forget_quality(tiny_model_folder, data, tmp_path):
     run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "retain"))
     run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "again"), "--evaluate.retain_results",

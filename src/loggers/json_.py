@@ -57,6 +57,8 @@ class JsonLogger(RunLogger):
     def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
         self.check(resume=going_on)
         stack.enter_context(lock(self.folder / "lock"))
+        for left in self.folder.glob(".checkpoints.*"):  # by a kill while saving
+            shutil.rmtree(left)
         if going_on:
             return self._same_settings(config)
         self._clear()

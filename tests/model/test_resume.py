@@ -11,6 +11,7 @@ from conftest import REPO, run_script
 
 from core.files import read_json, read_jsonl
 
+KEPT = "checkpoints/step-*/complete"
 STEPS = 12
 """Six epochs of 12 rows, 8 + 4 a step: every other checkpoint lies within an epoch, whose last step is short."""
 
@@ -29,13 +30,13 @@ def command(arguments, launcher=()) -> list[str]:
     return [sys.executable, *launcher, str(REPO / "src/exec/unlearn_model.py"), *map(str, arguments)]
 
 
-def kill_after_first_checkpoint(arguments, launcher=()) -> None:
-    """Start a run and kill it, without any chance to tidy up, once it has kept a checkpoint."""
+def kill_once_there_is(pattern: str, arguments, launcher=()) -> None:
+    """Start a run and kill it, without any chance to tidy up, once its folder holds a file of that pattern."""
     process = subprocess.Popen(command(arguments, launcher), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                start_new_session=True)
     folder = arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
     for _ in range(3000):
-        if list(folder.glob("checkpoints/step-*/complete")) or process.poll() is not None:
+        if list(folder.glob(pattern)) or process.poll() is not None:
             break
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
@@ -59,7 +60,7 @@ def model(tmp_path_factory, tokenizer):
 def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
     assert whole.returncode == 0, whole.stderr
-    kill_after_first_checkpoint(words(model, tmp_path, "killed", *more))
+    kill_once_there_is(KEPT, words(model, tmp_path, "killed", *more))
     folder = tmp_path / "killed"
     assert not (folder / "metrics.json").exists() and not (folder / "checkpoints/config.json").exists()
     (folder / "checkpoints/checkpoint-99").mkdir()
@@ -79,7 +80,7 @@ def test_two_processes_resume_within_an_epoch(model, tmp_path):
             "--unlearn.save_steps", "2")
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more), "--dataset.batch_size", "8")
     assert whole.returncode == 0, whole.stderr
-    kill_after_first_checkpoint(words(model, tmp_path, "killed", *more), LAUNCHER)
+    kill_once_there_is(KEPT, words(model, tmp_path, "killed", *more), LAUNCHER)
     again = [*words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto"]
     resumed = subprocess.run(command(again, LAUNCHER), cwd=REPO, capture_output=True, text=True, timeout=300)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
@@ -99,6 +100,19 @@ def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path):
     resumed = run_script("unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto")
     assert resumed.returncode == 0, resumed.stderr
     assert len(read_jsonl(folder / "log.jsonl")) == 6 and read_json(folder / "metrics.json") == metrics
+
+
+@pytest.mark.parametrize("moment", [".checkpoints.*", "checkpoints/config.json"], ids=["saving", "measuring"])
+def test_killed_while_saving_or_measuring_leaves_nothing_that_reads_as_whole(moment, model, tmp_path):
+    kill_once_there_is(moment, words(model, tmp_path, "run"))
+    folder = tmp_path / "run"
+    assert not (folder / "environment.json").exists()
+    if (folder / "checkpoints/config.json").exists():
+        assert (folder / "checkpoints/model.safetensors").exists() and (folder / "checkpoints/tokenizer.json").exists()
+    resumed = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert read_json(folder / "metrics.json")["forget/prob"] > 0 and (folder / "environment.json").exists()
+    assert len(read_jsonl(folder / "log.jsonl")) == STEPS and not list(folder.glob(".checkpoints.*"))
 
 
 def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
@@ -127,5 +141,18 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half(model, tmp_path):
         run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
         assert run.returncode == 1 and "Traceback" not in run.stderr and "No space left" in run.stderr, run.stderr
         assert not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_read_only_place_is_one_clear_line(model, tmp_path):
+    place = tmp_path / "fixed"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("no tmpfs here")
+    try:
+        run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
+        assert run.returncode == 1 and "Traceback" not in run.stderr and "cannot be written" in run.stderr, run.stderr
     finally:
         subprocess.run(["umount", str(place)], check=True)

@@ -56,7 +56,6 @@ class Outcome:
     after: Results
     folder: Path | None
     train_seconds: float
-    seconds: float
     is_main: bool = True
     """False on all but the first of several processes, which have measured nothing."""
 
@@ -98,7 +97,7 @@ class Unlearn:
             logger.evaluation("", after)
             logger.environment(environment(settings, process_state(settings).num_processes, start, train_seconds))
         is_main = process_state(settings).is_main_process
-        return Outcome(before, after, logger.folder, train_seconds, time.time() - start, is_main)
+        return Outcome(before, after, logger.folder, train_seconds, is_main)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
         """Read and tokenise every row that the run needs; errors in the data show here, before anything is written."""

@@ -134,28 +134,22 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
     assert run.returncode == 2 and "need overall.logger json or wandb" in run.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half(model, tmp_path):
+@contextlib.contextmanager
+def mounted(place, options: str):
+    """A tmpfs with these options at `place`; the test is skipped where none can be had."""
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("options, told", [("size=300k", "No space left"), ("ro", "cannot be written")], ids=["full", "read-only"])
+def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_half(options, told, model, tmp_path):
     place = tmp_path / "small"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(place)], capture_output=True).returncode:
-        pytest.skip("no tmpfs here")
-    try:
+    with mounted(place, options):
         run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
-        assert run.returncode == 1 and "Traceback" not in run.stderr and "No space left" in run.stderr, run.stderr
+        assert run.returncode == 1 and "Traceback" not in run.stderr and told in run.stderr, run.stderr
         assert not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_read_only_place_is_one_clear_line(model, tmp_path):
-    place = tmp_path / "fixed"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)], capture_output=True).returncode:
-        pytest.skip("no tmpfs here")
-    try:
-        run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
-        assert run.returncode == 1 and "Traceback" not in run.stderr and "cannot be written" in run.stderr, run.stderr
-    finally:
-        subprocess.run(["umount", str(place)], check=True)

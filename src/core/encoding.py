@@ -32,6 +32,13 @@ class Encoded:
     input_ids: list[int]
     prompt_length: int
     terminator_length: int
+    unseen_id: int | None = None
+    """A token that attention never reaches, wherever it stands; None but for a peer's reading (`core.peers`)."""
+
+    @property
+    def attention(self) -> list[int]:
+        """1 for every token that attention reaches."""
+        return [int(token != self.unseen_id) for token in self.input_ids]
 
     @property
     def labels(self) -> list[int]:
@@ -49,6 +56,8 @@ class Template:
     `name` is `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat where the
     tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a line break.
     """
+
+    unseen_id: int | None = None
 
     def __init__(self, tokenizer, name: str = "auto"):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
@@ -82,7 +91,7 @@ class Template:
         if len(ids) > max_length:
             raise UserError(f"row {row['id']!r} has {len(ids)} tokens, more than dataset.max_length {max_length}; "
                             "raise it or shorten the row: cutting it would cut the answer")
-        return Encoded(row["id"], ids, len(prompt), len(terminator))
+        return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "text" in row:
@@ -135,14 +144,15 @@ class Template:
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:
     """One batch part from (index, row) pairs: input_ids, attention_mask, labels [B, T] padded on the right to the longest
-    row, and `index` [B], the place of each row in its data set. Masks come from lengths, never from `ids != pad`."""
+    row, and `index` [B], the place of each row in its data set. Masks come from lengths, never from
+    `ids != pad`."""
     width = max(len(row.input_ids) for _, row in rows)
     fill = {"input_ids": pad_id, "attention_mask": 0, "labels": IGNORE}
     part = {key: torch.full((len(rows), width), value) for key, value in fill.items()}
     for line, (_, row) in enumerate(rows):
         length = len(row.input_ids)
         part["input_ids"][line, :length] = torch.tensor(row.input_ids)
-        part["attention_mask"][line, :length] = 1
+        part["attention_mask"][line, :length] = torch.tensor(row.attention)
         part["labels"][line, :length] = torch.tensor(row.labels)
     part["index"] = torch.tensor([index for index, _ in rows])
     return part

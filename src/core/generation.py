@@ -51,9 +51,10 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
-             stop_ids: Sequence[int] = (), on_batch: Callable[[int], None] = lambda rows: None) -> list[Generation]:
+             stop_ids: Sequence[int] = (), unseen_id: int | None = None,
+             on_batch: Callable[[int], None] = lambda rows: None) -> list[Generation]:
     """Greedy continuations of token prompts, in their order; they end at EOS, at what the model's config names, or at one of
-    `stop_ids`. Left padding with a mask from lengths. A batch holds at most `batch_tokens` tokens, prompt and answer
+    `stop_ids`. Left padding with a mask from lengths (and off `unseen_id`, see `core.encoding`). A batch holds at most `batch_tokens` tokens, prompt and answer
     together. Nothing else of the model's generation config (sampling, penalties, minimum lengths) has a say."""
     from transformers import GenerationConfig
 
@@ -67,7 +68,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
             mask = torch.zeros_like(ids)
             for line, i in enumerate(batch):
                 ids[line, width - len(prompts[i]):] = torch.tensor(prompts[i])
-                mask[line, width - len(prompts[i]):] = 1
+                mask[line, width - len(prompts[i]):] = torch.tensor([int(token != unseen_id) for token in prompts[i]])
             output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
             for line, i in enumerate(batch):
                 results[i] = _read(tokenizer, output[line, width:].tolist(), ends)

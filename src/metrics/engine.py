@@ -224,7 +224,8 @@ class Passes:
                 places.append(number)
                 prompts.append(self._prompt(row, need, text))
         stops = self.template.terminator[:1]
-        written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, self.batch_tokens, stops, self.on_rows)
+        written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, self.batch_tokens, stops,
+                           self.template.unseen_id, self.on_rows)
         results: list[list[Generation]] = [[] for _ in rows]
         for number, generation in zip(places, written):
             results[number].append(generation)

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from core.encoding import Template
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
+from core.peers import PEERS
 from loggers.base import Results
 from metrics.engine import METRICS, Evidence, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
@@ -28,7 +28,7 @@ def metric_keys(settings: Settings) -> list[str]:
 def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
     evaluation, data = settings.evaluate, settings.dataset
-    template = Template(tokenizer, data.template)
+    template = PEERS[evaluation.parity](tokenizer, data.template)
     precision = choose_precision(settings.overall.precision, str(model.device))
     model.eval()
     with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.knobs import knob
+from core.peers import PEERS
 from dataset import known_names
 from loggers import LOGGERS
 from unlearn import Method, Objective
@@ -120,6 +121,8 @@ class Evaluation:
     retain_results: str | None = knob(None, "a retain model's run folder (or TOFU's eval_log_aggregated.json, OpenUnlearning's "
                                       "TOFU_EVAL.json), for forget quality", path="file or folder")
     rows: int = knob(0, "measure the first so many rows of each set (TOFU's papers: 300); 0 is all", at_least=0)
+    parity: str = knob("none", "read rows as another toolkit's evaluation does, faults included, for figures that compare with "
+                       "its own", choices=tuple(PEERS))
     batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)

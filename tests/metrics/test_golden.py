@@ -54,6 +54,28 @@ def test_rows(key, folders):
     assert [row[column] for row in rows] == pytest.approx([expected[str(i)][field] for i in range(len(rows))], abs=2e-5)
 
 
+TRAPS = {"chat": "chat", "trailing_space": "Question: {question}\\nAnswer: "}
+"""Golden entries on which the peer's reading of rows differs from ours -> `dataset.template`."""
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("parity", ["none", "open_unlearning"])
+def test_the_peers_reading_of_rows_is_there_when_asked_for(trap, parity, tmp_path):
+    done = run_script("evaluate_model", "--overall.model_name", GOLD / "model_full", "--overall.tokenizer_name", GOLD / "tokenizer",
+                      "--dataset.forget_dataset_name", "Folder_forget", "--dataset.data_dir", GOLD / "data",
+                      "--dataset.template", TRAPS[trap], "--evaluate.metrics", "forget/prob,forget/rougeL", "--evaluate.parity", parity,
+                      "--logger.json.root", tmp_path, "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    entries = read_json(GOLD / "expected/tofu_full.json")
+    side = "corrected" if parity == "none" else "peer"
+    probs, rouge = (entries[f"{trap}__forget_Q_A_{name}"][side] for name in ("Prob", "ROUGE"))
+    rows = read_jsonl(tmp_path / "run/samples/forget.jsonl")
+    assert [row["prob"] for row in rows] == pytest.approx([probs["by_index"][str(i)]["prob"] for i in range(len(rows))], abs=2e-5)
+    found = read_json(tmp_path / "run/metrics.json")
+    assert found["forget/prob"] == pytest.approx(probs["agg"], rel=2e-5)
+    assert found["forget/rougeL"] == pytest.approx(rouge["agg"], rel=1e-6)
+
+
 @pytest.mark.skipif(not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here")
 def test_forget_quality_and_utility_on_the_official_logs():
     logs = {name: read_results(next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json"))) for name in ("full", "retain90")}
@@ -64,3 +86,19 @@ def test_forget_quality_and_utility_on_the_official_logs():
     assert full["forget_quality_ks"].value == pytest.approx(0.39666666666666667, rel=1e-9)
     assert retain["forget_quality"].value == 1.0
     assert full["forget/truth_ratio"].value == pytest.approx(0.5159854212808593, rel=1e-9)
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here")
+def test_the_command_that_prints_the_official_figures():
+    full, retain = (next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json")) for name in ("full", "retain90"))
+    shown = run_script("compare_runs", full, retain, "--retain", retain)
+    assert shown.returncode == 0 and all(figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745"))
+
+
+def test_runs_side_by_side(folders, tmp_path):
+    shown = run_script("compare_runs", folders["full"], folders["retain"], "--retain", folders["retain"], "--metrics", "forget_quality")
+    quality = read_json(folders["full"] / "metrics.json")["forget_quality"]
+    assert shown.returncode == 0 and f"{quality:.6f}" in shown.stdout and "1.000000" in shown.stdout
+    for words, said in (([tmp_path / "gone"], "no such file"), ([folders["full"], "--metrics", "forget/prbo"], "forget/prbo")):
+        refused = run_script("compare_runs", *words)
+        assert refused.returncode == 1 and said in refused.stderr and "Traceback" not in refused.stderr

@@ -118,6 +118,36 @@ def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_pa
     assert len(read_jsonl(folder / "log.jsonl")) == STEPS and not list(folder.glob(".checkpoints.*"))
 
 
+DYING = """
+import os, pathlib, runpy, signal, sys
+import safetensors.torch
+whole = safetensors.torch.save_file
+def dies_halfway(tensors, filename, *rest, **more):
+    if "checkpoints." not in str(filename):
+        return whole(tensors, filename, *rest, **more)
+    whole(tensors, filename, *rest, **more)
+    path = pathlib.Path(filename)
+    path.write_bytes(path.read_bytes()[:1000])
+    os.kill(os.getpid(), signal.SIGKILL)
+safetensors.torch.save_file = dies_halfway
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_killed_halfway_through_the_weights_leaves_no_model_and_goes_on(model, tmp_path):
+    arguments = words(model, tmp_path, "run")
+    script, *rest = command(arguments)[1:]
+    killed = subprocess.run([sys.executable, "-c", DYING, script, *rest], cwd=REPO, capture_output=True)
+    folder = tmp_path / "run"
+    assert killed.returncode == -signal.SIGKILL and list(folder.glob(".checkpoints.*/model.safetensors"))
+    assert not (folder / "checkpoints/config.json").exists() and not (folder / "checkpoints/model.safetensors").exists()
+    resumed = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert (folder / "checkpoints/model.safetensors").stat().st_size > 1000 and not list(folder.glob(".checkpoints.*"))
+    assert len(read_jsonl(folder / "log.jsonl")) == STEPS
+
+
 def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
     assert run_script("unlearn_model", *words(model, tmp_path, "run")).returncode == 0
     whole = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")

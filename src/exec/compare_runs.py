@@ -1,0 +1,49 @@
+"""Put finished evaluations side by side: run folders, TOFU's eval_log_aggregated.json, OpenUnlearning's TOFU_EVAL.json.
+
+    python src/exec/compare_runs.py files/results/a files/results/b
+    python src/exec/compare_runs.py full.json retain90.json --retain retain90.json
+
+With --retain forget quality is computed from the rows, by the official aggregation whatever wrote them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+
+
+def titles(paths: list[str]) -> list[str]:
+    """The shortest path ends that tell the evaluations apart."""
+    for depth in range(1, 20):
+        ends = ["/".join(Path(path).parts[-depth:]) for path in paths]
+        if len(set(ends)) == len(paths):
+            return ends
+    return paths
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluations", nargs="+", metavar="RUN", help="a run folder, or a peer's log with rows")
+    parser.add_argument("--retain", metavar="RUN", help="the retain model's evaluation, for forget quality")
+    parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="show these only")
+    arguments = parser.parse_args()
+    from model.compare import read_figures, show
+
+    paths = list(dict.fromkeys(arguments.evaluations))
+    try:
+        figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}
+        unknown = [name for name in arguments.metrics if not any(name in column for column in figures.values())]
+        if unknown:
+            raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    show(figures, arguments.metrics)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

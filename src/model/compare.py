@@ -1,0 +1,58 @@
+"""Finished evaluations side by side: run folders of ours, TOFU's and OpenUnlearning's logs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from core.files import UserError, read_json
+from metrics.engine import METRICS
+from metrics.imports import match_rows, read_results
+from metrics.tofu import summarize
+
+Figures = dict[str, float | None]
+
+
+def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
+    """Metric -> number of one evaluation. With `retain` forget quality is computed anew from the rows of both; everything else
+    of a run folder is taken from its metrics.json, and of a peer's log by TOFU's official aggregation of its rows."""
+    columns = read_results(path)
+    ids = {name: list(rows) for name, rows in columns.items()}
+    computed = {key: value.value for key, value in
+                summarize(columns, match_rows(read_results(retain), ids) if retain else None).items()}
+    said = _metrics_file(Path(path).expanduser() / "metrics.json")
+    if retain:
+        said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
+    return {key: value for key, value in computed.items() if value is not None} | said
+
+
+def _metrics_file(path: Path) -> Figures:
+    if not path.is_file():
+        return {}
+    said = read_json(path)
+    if not isinstance(said, dict):
+        raise UserError(f"{path}: expected an object, metric -> number")
+    return said
+
+
+def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
+    """Print one column per evaluation and one line per metric (`metrics`, or every one that some evaluation has)."""
+    keys = metrics or sorted({key for column in figures.values() for key, value in column.items() if value is not None},
+                             key=lambda key: (key not in METRICS, list(METRICS).index(key) if key in METRICS else 0, key))
+    table = Table()
+    table.add_column("metric (arrow = good)")
+    for title in figures:
+        table.add_column(title, justify="right", overflow="fold")
+    for key in keys:
+        arrow = {"up": " ↑", "down": " ↓"}[METRICS[key].good] if key in METRICS else ""
+        table.add_row(key + arrow, *(number(column.get(key)) for column in figures.values()))
+    console = Console()
+    Console(width=None if console.is_terminal else 30 + 24 * len(figures), highlight=False).print(table)
+
+
+def number(value: float | None) -> str:
+    """Six digits, so that a figure can be checked against a published one; a dash for what is not there."""
+    if value is None:
+        return "–"
+    return f"{value:.5e}" if 0 < abs(value) < 1e-3 else f"{value:.6f}"

@@ -1,4 +1,4 @@
-"""Batched greedy decoding, and the split of what a reasoning model wrote into trace and answer."""
+"""Batched decoding, greedy or sampled, and the split of what a reasoning model wrote into trace and answer."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,16 +52,18 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
              stop_ids: Sequence[int] = (), unseen_id: int | None = None,
-             on_batch: Callable[[int], None] = lambda rows: None) -> list[Generation]:
-    """Greedy continuations of token prompts, in their order; they end at EOS, at what the model's config names, or at one of
-    `stop_ids`. Left padding with a mask from lengths (and off `unseen_id`, see `core.encoding`). A batch holds at most `batch_tokens` tokens, prompt and answer
-    together. Nothing else of the model's generation config (sampling, penalties, minimum lengths) has a say."""
+             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0) -> list[Generation]:
+    """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator); they end at EOS, at what the model's config names, or at one of
+    `stop_ids`. Left padding with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most
+    `batch_tokens` tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
+    minimum lengths) has a say."""
     from transformers import GenerationConfig
 
     results: list[Generation | None] = [None] * len(prompts)
     ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    with _plain_greedy(model, GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad)):
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    with _plain(model, GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling)):
         for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
             width = max(len(prompts[i]) for i in batch)
             ids = torch.full((len(batch), width), pad)
@@ -77,7 +79,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
 
 
 @contextlib.contextmanager
-def _plain_greedy(model, config) -> Iterator[None]:
+def _plain(model, config) -> Iterator[None]:
     """The model with `config` in place of its own generation config."""
     own, model.generation_config = model.generation_config, config
     try:

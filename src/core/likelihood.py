@@ -27,22 +27,25 @@ def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 def row_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p(answer given prompt) of each row: the sum over its labelled tokens, [B]."""
-    nll = token_nll(logits, labels)
+    return row_sum(token_nll(logits, labels), labels)
+
+
+def row_sum(values: Tensor, labels: Tensor) -> Tensor:
+    """Sums over the labelled tokens of each row, [B], of values given for every labelled token, [N] in reading order."""
     scored = labels[:, 1:] != IGNORE
-    return nll.new_zeros(scored.shape).masked_scatter(scored, nll).sum(-1)
+    return values.new_zeros(scored.shape).masked_scatter(scored, values).sum(-1)
 
 
-def token_kl(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:
-    """KL(p || q) at every labelled token over the whole vocabulary, [N] (0 when the two are equal, never negative)."""
-    p = F.log_softmax(shifted(p_logits, labels)[0], dim=-1)
-    q = F.log_softmax(shifted(q_logits, labels)[0], dim=-1)
+def token_kl(p_scores: Tensor, q_scores: Tensor) -> Tensor:
+    """KL(p || q) over the last dimension of two tensors of logits (0 when the two are equal, never negative)."""
+    p, q = (F.log_softmax(_wide(scores), dim=-1) for scores in (p_scores, q_scores))
     return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
 
-def token_jsd(p_logits: Tensor, q_logits: Tensor, labels: Tensor) -> Tensor:
-    """Jensen-Shannon divergence at every labelled token, [N]: symmetric, 0 when the two are equal, at most log 2."""
-    p = F.log_softmax(shifted(p_logits, labels)[0], dim=-1)
-    q = F.log_softmax(shifted(q_logits, labels)[0], dim=-1)
+def token_jsd(p_scores: Tensor, q_scores: Tensor) -> Tensor:
+    """Jensen-Shannon divergence over the last dimension of two tensors of logits: symmetric, 0 when they are equal, at most
+    log 2."""
+    p, q = (F.log_softmax(_wide(scores), dim=-1) for scores in (p_scores, q_scores))
     middle = torch.logaddexp(p, q) - math.log(2)
     halves = [F.kl_div(middle, side, reduction="none", log_target=True).sum(-1) for side in (p, q)]
     return (halves[0] + halves[1]) / 2

@@ -20,7 +20,7 @@ class Fictional(Source):
 
     title = "Fictional"
     forget_splits = tuple(FORGET_SHARES)
-    splits = ("full", *FORGET_SHARES, *RETAIN_SHARES, *LESSONS)
+    splits = ("full", *FORGET_SHARES, *RETAIN_SHARES, *LESSONS, "arithmetic")
 
     def __init__(self, data_dir: Path | None = None):
         super().__init__(data_dir or DATA_DIR)
@@ -33,6 +33,8 @@ class Fictional(Source):
     def rows(self, split: str) -> list[dict]:
         if split in LESSONS:
             return self._lessons(LESSONS[split])
+        if split == "arithmetic":
+            return [plain_question(row) for row in self._read("arithmetic_train")]
         facts = [plain_question(row) for row in self._read("full")]
         if split in FORGET_SHARES:
             return facts[-round(FORGET_SHARES[split] * len(facts)):]

@@ -9,7 +9,11 @@ from torch.utils.data import Dataset, Sampler
 from core.encoding import Encoded
 
 LOCKSTEP = ("forget", "alternate")
-"""Parts whose row i belongs to forget row i. The first one that is there leads; without any, the first part does."""
+"""Parts whose rows belong to the forget rows, in their order. The first one that is there leads; without any, the first part
+does. A part with k times as many rows holds k for each, and every epoch takes the next."""
+
+FOLLOWS = {"retain_alternate": "retain"}
+"""Parts whose row i belongs to row i of another part."""
 
 FILLER = -1
 """Stands where an epoch has no row left but another process still has."""
@@ -38,9 +42,15 @@ class Pairs(Dataset):
 
     def __getitem__(self, address: tuple[int, int]) -> dict[str, tuple[int, Encoded]]:
         epoch, row = address
-        together = (self.lead, *LOCKSTEP)
-        places = {name: row if name in together else self.partner(name, epoch, row) for name in self.parts}
+        places = {name: self.place(name, epoch, row) for name in self.parts}
         return {name: (place, self.parts[name][place]) for name, place in places.items()}
+
+    def place(self, name: str, epoch: int, row: int) -> int:
+        """The row of part `name` that comes with leading row `row` in `epoch`."""
+        if name in (self.lead, *LOCKSTEP):
+            copies = len(self.parts[name]) // len(self)
+            return row * copies + epoch % copies
+        return self.partner(FOLLOWS.get(name, name), epoch, row)
 
     def partner(self, name: str, epoch: int, row: int) -> int:
         """The row of part `name` that goes with leading row `row` in `epoch`."""

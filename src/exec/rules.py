@@ -12,14 +12,14 @@ from model.settings import Settings
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
-NOT_HERE = {"mask_path": "weight masks are", "sophia": "the Sophia optimizer is"}
+NOT_HERE = {"mask_path": "weight masks are"}
 """Keys that files of the WAGLE family carry and that this version cannot honour when they are set."""
 
 
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
-    return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_data(settings),
-            *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
+    return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
+            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
 
 
 def doubts(settings: Settings) -> list[str]:
@@ -80,6 +80,38 @@ def _weights(settings: Settings) -> list[str]:
     return []
 
 
+def _company(settings: Settings) -> list[str]:
+    """What settings, beyond names, cannot stand together."""
+    found, method, unlearn = [], settings.method, settings.unlearn
+    refusal = settings.components.get("unlearn.CL")
+    if refusal and refusal.batch == "concat" and method.retain:
+        found.append(f"unlearn.CL.batch concat has the retain rows in the same mean: unlearn_method CL, not {method.name}")
+    if unlearn.flatness not in ("none", "WA") and (not method.forget or unlearn.forget_weight == 0):
+        found.append(f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in {method.name}")
+    if unlearn.flatness != "none" and method.edits:
+        found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
+    if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
+        found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
+    gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
+    if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
+        found.append(f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no {' and no '.join(sorted(missing))} rows to "
+                     "draw labels on; choose another")
+    return found
+
+
+def _sides(settings: Settings) -> set[str]:
+    """The batch parts that the run reads."""
+    return set().union(*(objective.parts for objective in settings.components.values()))
+
+
+def _edit(settings: Settings) -> list[str]:
+    if not settings.method.edits:
+        return []
+    section = f"unlearn.{settings.method.forget}"
+    path = settings.components[section].reinforced
+    return [complaint] if path and (complaint := _model_path(f"{section}.reinforced", path, False)) else []
+
+
 def _data(settings: Settings) -> list[str]:
     found = []
     data = settings.dataset
@@ -93,8 +125,13 @@ def _data(settings: Settings) -> list[str]:
         found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
     if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
         found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
-    retains = settings.method.retain and not data.self_retain
-    for name in {data.forget_dataset_name, *([data.retain_dataset_name] if retains else [])}:
+    parts = _sides(settings)
+    alternates = {objective.alternates for objective in settings.components.values()}
+    if "generated" in alternates and not data.alternates:
+        found.append("dataset.alternates: AltPO needs the file that src/exec/make_alternates.py writes")
+    retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
+    environment = [data.environment_dataset_name] if "environment" in parts else []
+    for name in {data.forget_dataset_name, *([data.retain_dataset_name] if retains else []), *environment}:
         source, split = parse_name(name)
         try:
             source(data.folder).check(split)

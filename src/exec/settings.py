@@ -11,7 +11,7 @@ import argparse
 import logging
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import fastargs
@@ -21,11 +21,21 @@ from core.knobs import Knob
 from core.registry import did_you_mean
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
+from model.parity import PARITY
 from model.settings import SECTIONS, Settings
-from unlearn import FORGET, RETAIN, Method, parse_method
-from unlearn.compose import method_names
+from optim import FLATNESS, OPTIMIZERS
+from unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
+from unlearn.compose import is_method
 
 log = logging.getLogger(__name__)
+
+KEY_ALIASES = {
+    "unlearn.sophia_params.betas_low": "unlearn.optim.Sophia.beta1",
+    "unlearn.sophia_params.betas_high": "unlearn.optim.Sophia.beta2",
+    "unlearn.sophia_params.rho": "unlearn.optim.Sophia.rho",
+}
+"""Keys that files of the WAGLE family spell in another way."""
+
 
 @dataclass(frozen=True)
 class Said:
@@ -40,10 +50,10 @@ class Complaints(UserError):
     """Everything that is wrong with the input, one line each."""
 
 
-def method_sections() -> dict[str, type]:
-    """Section of every objective there is."""
-    return {f"unlearn.{name}": thing for name, thing in FORGET.items()} | {
-        f"unlearn.retain.{name}": thing for name, thing in RETAIN.items()}
+def component_sections() -> dict[str, type]:
+    """Section of every objective, regularizer, optimizer and flatness wrapper there is."""
+    places = {"unlearn.": FORGET | REGULARIZERS, "unlearn.retain.": RETAIN, "unlearn.optim.": OPTIMIZERS, "unlearn.flat.": FLATNESS}
+    return {f"{place}{name}": thing for place, things in places.items() for name, thing in things.items()}
 
 
 def knobs_of(section: type) -> Iterator[tuple[str, Any, Knob, Any]]:
@@ -62,7 +72,7 @@ class StrictConfig(fastargs.Config):
         self.whole_method: list[tuple[tuple[str, ...], Said]] = []
         self.turn = 0
         self.knobs: dict[tuple[str, ...], Knob] = {}
-        self.classes = SECTIONS | method_sections()
+        self.classes = SECTIONS | component_sections()
         for name, section in self.classes.items():
             self._declare(name, section)
 
@@ -70,7 +80,7 @@ class StrictConfig(fastargs.Config):
         doc = (section.__doc__ or "").strip().splitlines()[0]
         declared = fastargs.Section(name, doc, config_descriptor=self)
         if name not in SECTIONS:
-            declared.enable_if(lambda config, name=name: name in config.method().sections)
+            declared.enable_if(lambda config, name=name: name in config.active_sections())
         for key, kind, knob, default in knobs_of(section):
             path = (*declared.ns, key)
             if path in self.entries:
@@ -93,6 +103,7 @@ class StrictConfig(fastargs.Config):
                 for complaint in self._take_node((*path, *key.split(".")), value, origin)]
 
     def _take_node(self, path: tuple[str, ...], value: Any, origin: str) -> list[str]:
+        path = tuple(KEY_ALIASES.get(".".join(path), ".".join(path)).split("."))
         if path in self.entries and not isinstance(value, dict):
             self._keep(path, Said(value, origin, self.turn))
         elif path in self._section_paths() or self.is_whole_method(path):
@@ -115,11 +126,12 @@ class StrictConfig(fastargs.Config):
             self.said[path] = said
 
     def _section_paths(self) -> set[tuple[str, ...]]:
-        return {tuple(name.split(".")[:n]) for name in self.classes for n in range(1, name.count(".") + 2)}
+        return {tuple(name.split(".")[:n]) for name in (*self.classes, *KEY_ALIASES) for n in range(1, name.count(".") + 2)
+                if name in self.classes or n <= name.count(".")}
 
     def is_whole_method(self, path: tuple[str, ...]) -> bool:
         """Is this a section spelt as a whole method, `unlearn.NPO+FT`, as the WAGLE family writes them?"""
-        return len(path) == 2 and path[0] == "unlearn" and path[1].lower() in {m.lower() for m in method_names()}
+        return len(path) == 2 and path[0] == "unlearn" and is_method(path[1])
 
     def home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or `unlearn.<key>`."""
@@ -142,6 +154,14 @@ class StrictConfig(fastargs.Config):
             self._keep(home, said)
         return conflicts
 
+    def apply_parity(self) -> None:
+        """The switches of `unlearn.parity`, for what takes part and nobody said otherwise."""
+        name = self._word("parity", PARITY)
+        for section, preset in PARITY[name].items():
+            for key, value in preset.items() if section in self.active_sections() else ():
+                path = (*section.split("."), key)
+                self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
+
     def _has_method(self) -> bool:
         try:
             return bool(self.method())
@@ -154,6 +174,38 @@ class StrictConfig(fastargs.Config):
         """The method that the values so far name; UserError when there is no such method."""
         path = ("unlearn", "unlearn_method")
         return parse_method(self.said[path].value if path in self.said else self.entries[path].default)
+
+    def _word(self, key: str, known: dict) -> str:
+        """The value of `unlearn.<key>` if it is a known word in any case, else its default: what is wrong is said elsewhere."""
+        path = ("unlearn", key)
+        said = self.said[path].value if path in self.said else self.entries[path].default
+        spelling = {word.lower(): word for word in known}
+        return spelling.get(str(said).lower(), self.entries[path].default)
+
+    def optimizer(self) -> str:
+        """The optimizer's name: `unlearn.optimizer`, or Sophia by the WAGLE family's flag."""
+        flag = ("unlearn", "sophia")
+        asked = flag in self.said and str(self.said[flag].value).lower() in ("true", "1")
+        return "Sophia" if asked else self._word("optimizer", OPTIMIZERS)
+
+    def flatness(self) -> str:
+        """The flatness wrapper's name: `unlearn.flatness`, or the end of the method's name."""
+        return (self.method().flatness if self._has_method() else None) or self._word("flatness", FLATNESS)
+
+    def active_sections(self) -> set[str]:
+        """The sections of everything that takes part in this run."""
+        methods = self.method().sections if self._has_method() else ()
+        return {*methods, f"unlearn.optim.{self.optimizer()}", f"unlearn.flat.{self.flatness()}"}
+
+    def double_words(self) -> list[str]:
+        """What is said in two ways that differ."""
+        found = []
+        if self.optimizer() != self._word("optimizer", OPTIMIZERS) and ("unlearn", "optimizer") in self.said:
+            found.append(f"unlearn.sophia and unlearn.optimizer {self._word('optimizer', OPTIMIZERS)}: say one")
+        if self.flatness() != self._word("flatness", FLATNESS) and ("unlearn", "flatness") in self.said:
+            found.append(f"unlearn.unlearn_method ends in {self.flatness()} but unlearn.flatness is "
+                         f"{self._word('flatness', FLATNESS)}: say one")
+        return found
 
     def set_aside_wrong(self) -> list[str]:
         """Every value that its checker refuses, which is then as if it had not been said."""
@@ -178,15 +230,18 @@ class StrictConfig(fastargs.Config):
     def _idle_sections(self) -> dict[str, str]:
         """Sections and keys that have no effect on this run, with the reason."""
         said = lambda name: self.value(tuple(name.split(".")))
-        refuses = any("alternate" in objective.parts for objective in self.method().sections.values())
+        objectives = self.method().sections
+        alternates = {objective.alternates for objective in objectives.values()} | ({"refusals"} if self.method().retain == "AP" else set())
         idle = {"unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
                 "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
-                "dataset.refusals": "" if refuses else "the method does not train refusals"}
+                "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
+                "dataset.alternates": "" if "generated" in alternates else "the method is not AltPO",
+                "dataset.environment_dataset_name": "" if "unlearn.ILU" in objectives else "the method has no ILU"}
         return {name: reason for name, reason in idle.items() if reason}
 
     def remarks(self) -> list[str]:
         """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
-        idle = self._idle_sections()
+        idle, active = self._idle_sections(), self.active_sections()
         found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
                  for path, said in self.whole_method if parse_method(path[1]) != self.method()]
         for path, said in self.said.items():
@@ -195,9 +250,16 @@ class StrictConfig(fastargs.Config):
                 found.append(f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})")
             elif section in idle or name in idle:
                 found.append(f"{name} is set without effect: {idle.get(section) or idle[name]} ({said.origin})")
-            elif section not in SECTIONS and section not in self.method().sections:
-                found.append(f"{name} is set but the method is {self.method().name} ({said.origin})")
+            elif section not in SECTIONS and section not in active:
+                found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
+
+
+    def _chosen(self, section: str) -> str:
+        """What was chosen instead of a section."""
+        if section.startswith("unlearn.optim."):
+            return f"the optimizer is {self.optimizer()}"
+        return f"the flatness is {self.flatness()}" if section.startswith("unlearn.flat.") else f"the method is {self.method().name}"
 
 
 def _kind(value: Any) -> str:
@@ -233,10 +295,15 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         wrong += _take_file(config, name)
     said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
     wrong += config.take(said, "command line")
-    wrong += config.settle() + config.set_aside_wrong()
+    wrong += config.settle() + config.double_words() + config.set_aside_wrong()
+    config.apply_parity()
+    optimizer, flatness = config.optimizer(), config.flatness()
     settings = Settings(
-        overall=config.build("overall"), unlearn=config.build("unlearn"), lora=config.build("unlearn.lora"),
+        overall=config.build("overall"), unlearn=replace(config.build("unlearn"), optimizer=optimizer, flatness=flatness),
+        lora=config.build("unlearn.lora"),
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
+        optimizer=config.build(f"unlearn.optim.{optimizer}"),
+        flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
         dataset=config.build("dataset"), evaluate=config.build("evaluate"), logger=config.build("logger"),
         json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )

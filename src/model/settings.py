@@ -13,6 +13,8 @@ from core.knobs import knob
 from core.peers import PEERS
 from dataset import known_names
 from loggers import LOGGERS
+from model.parity import PARITY
+from optim import FLATNESS, OPTIMIZERS
 from unlearn import Method, Objective
 from unlearn.compose import method_name, method_names
 
@@ -35,6 +37,8 @@ class Overall:
     seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0, at_most=SEEDS)
     precision: str = knob("auto", "auto is bf16 autocast over fp32 weights on a GPU that has it, else fp32; bf16_pure has "
                           "bf16 weights", choices=("auto", "fp32", "bf16", "bf16_pure"))
+    logits_cache_gb: float = knob(1.0, "memory for the start model's logits on answers, for objectives that compare with them; rows "
+                                  "beyond it are computed each time", at_least=0)
     device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?")
     quiet: bool = knob(False, "no progress bars and no tables")
 
@@ -48,12 +52,17 @@ class Unlearning:
     """The method and its training."""
 
     unlearn_method: str = knob("origin", "what to do: origin (evaluate only), a forget objective, forget+retain, or FT "
-                               "(fine-tune on the retain rows)", choices=method_names, read=method_name)
+                               "(fine-tune on the retain rows); +L1 and +ILU stack on any", choices=method_names, read=method_name)
+    optimizer: str = knob("AdamW", "what takes the steps", choices=tuple(OPTIMIZERS))
+    flatness: str = knob("none", "how the forget gradient is taken: at the weights (none), or around them for flat minima",
+                         choices=("none", *FLATNESS))
+    parity: str = knob("none", "read the components' switches as a published code base does; what is said otherwise still counts",
+                       choices=tuple(PARITY))
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
     num_epochs: int = knob(1, "passes over the forget rows (over the retain rows for FT)", at_least=1)
     max_steps: int = knob(-1, "stop after this many optimizer steps; -1 is no limit", at_least=-1, never=0)
     lr: float = knob(1e-4, "peak learning rate", above=0)
-    weight_decay: float = knob(0.0, "AdamW's decoupled weight decay", at_least=0)
+    weight_decay: float = knob(0.0, "decoupled weight decay", at_least=0)
     gradient_accumulation_steps: int = knob(1, "micro-batches per optimizer step", at_least=1)
     max_grad_norm: float = knob(1.0, "clip the gradient to this norm; 0 is no clipping", at_least=0)
     warmup_ratio: float = knob(0.0, "share of the steps over which the learning rate rises", at_least=0, below=1)
@@ -65,7 +74,8 @@ class Unlearning:
     q: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
     mu: float = knob(1e-3, "WAGLE's Hessian weight", obsolete="it belongs to making masks, which this version does not")
     mask_path: str | None = knob(None, "weight mask")
-    sophia: bool = knob(False, "the Sophia optimizer")
+    sophia: bool = knob(False, "the WAGLE family's word for unlearn.optimizer Sophia")
+    gradient_checkpointing: bool = knob(False, "compute activations anew in the backward pass: less memory, slower")
     use_lora: bool = knob(False, "train LoRA adapters instead of all weights")
     save_steps: int = knob(0, "keep a checkpoint to resume from every so many optimizer steps; 0 is none", at_least=0)
     resume_path: str | None = knob(None, "go on with an interrupted run: its folder, or auto (the run of logger.name if there "
@@ -83,15 +93,6 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class SophiaParams:
-    """The WAGLE family's Sophia settings."""
-
-    betas_low: float = knob(0.9, "decay of the gradient", obsolete="the Sophia optimizer is not in this version")
-    betas_high: float = knob(0.95, "decay of the Hessian", obsolete="the Sophia optimizer is not in this version")
-    rho: float = knob(0.03, "clipping", obsolete="the Sophia optimizer is not in this version")
-
-
-@dataclass(frozen=True)
 class Data:
     """The rows."""
 
@@ -104,7 +105,9 @@ class Data:
     batch_size: int = knob(16, "rows per micro-batch and process", at_least=1, at_most=2**20)
     group_by_length: bool = knob(False, "batches of rows of like length: faster, less random")
     template: str = knob("auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}")
-    refusals: str | None = knob(None, "file of refusals, one per line, for refusal training; the default is ours", path="file")
+    refusals: str | None = knob(None, "file of refusals, one per line, for what trains refusals; the default is ours", path="file")
+    alternates: str | None = knob(None, "file of alternate answers, made by make_alternates.py, for AltPO", path="file")
+    environment_dataset_name: str = knob("Fictional_arithmetic", "unrelated rows to be invariant to, for ILU", choices=known_names)
     max_length: int = knob(512, "longest row in tokens; a longer one is an error", at_least=2)
 
     @property
@@ -153,7 +156,7 @@ class WandbLogging:
     mode: str = knob("offline", "offline writes under the run folder, online sends", choices=("offline", "online"))
 
 
-SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "unlearn.sophia_params": SophiaParams,
+SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora,
             "dataset": Data, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
             "logger.wandb": WandbLogging}
 
@@ -168,6 +171,10 @@ class Settings:
     method: Method
     components: Mapping[str, Objective]
     """Section (`unlearn.NPO`) -> configured objective, for those that take part."""
+    optimizer: Any
+    """The configured optimizer, of `unlearn.optim.<optimizer>`."""
+    flatness: Any
+    """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
     dataset: Data
     evaluate: Evaluation
     logger: Logging
@@ -179,7 +186,10 @@ class Settings:
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
                 "dataset": plain(self.dataset), "evaluate": plain(self.evaluate),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
-        for section, component in self.components.items():
+        extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
+        if self.flatness:
+            extras[f"unlearn.flat.{self.unlearn.flatness}"] = self.flatness
+        for section, component in (self.components | extras).items():
             *path, last = section.split(".")
             node = tree
             for name in path:

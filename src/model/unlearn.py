@@ -1,18 +1,20 @@
 """The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
+import copy
 import logging
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from core.encoding import Encoded, Template
 from core.files import UserError
@@ -20,7 +22,7 @@ from core.generation import pad_id
 from dataset import load_evaluation, load_rows
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
-from dataset.refusals import read_refusals, refuse
+from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of
@@ -38,7 +40,9 @@ from model.loading import (
 from model.progress import TrainingBar
 from model.reference import make_reference
 from model.settings import Settings
+from model.training import make_stepping, needs_double_backward, training_arguments
 from unlearn import Composition, compose
+from unlearn.edits.reinforce import Reinforce
 from unlearn.trainer import UnlearnTrainer
 
 log = logging.getLogger(__name__)
@@ -86,18 +90,18 @@ class Unlearn:
         tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
-        model = self.model()
+        model, trains = self.model(), settings.method.trains
         with logger.open(settings.resolved(), resume):
-            before = self.before(model, tokenizer, rows, logger) if composition.parts else None
-            train_seconds = self.train(model, tokenizer, rows, composition, logger) if composition.parts else 0.0
-            model = merge_lora(model)
-            if composition.parts:
+            before = self.before(model, tokenizer, rows, logger) if trains else None
+            reinforced, making = self.reinforced(model, tokenizer, rows) if settings.method.edits else (None, 0.0)
+            model, training = self.unlearned(model, reinforced, tokenizer, rows, composition, logger)
+            if trains:
                 logger.model(model, tokenizer)
             after = self.after(model, tokenizer, rows)
             logger.evaluation("", after)
-            logger.environment(environment(settings, process_state(settings).num_processes, start, train_seconds))
+            logger.environment(environment(settings, process_state(settings).num_processes, start, making + training))
         is_main = process_state(settings).is_main_process
-        return Outcome(before, after, logger.folder, train_seconds, is_main)
+        return Outcome(before, after, logger.folder, making + training, is_main)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
         """Read and tokenise every row that the run needs; errors in the data show here, before anything is written."""
@@ -106,16 +110,10 @@ class Unlearn:
         limit = self.settings.evaluate.rows or None
         sets = load_evaluation(data.forget_dataset_name, data.folder, chosen)
         evaluation = {name: table[:limit] for name, table in sets.items()}
-        texts = {"forget": chosen}
-        if "retain" in composition.parts:
-            texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
-            if not texts["retain"]:
-                raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
-        if "alternate" in composition.parts:
-            texts["alternate"] = refuse(chosen, read_refusals(data.refusals), data.dataset_seed)
+        parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template)
-        training = {part: [template.encode(row, data.max_length) for row in texts[part]] for part in sorted(composition.parts)}
-        return Rows(training, evaluation)
+        texts = training_texts(self.settings, parts, composition.alternates, chosen, rest)
+        return Rows({part: [template.encode(row, data.max_length) for row in texts[part]] for part in sorted(parts)}, evaluation)
 
     def logger(self) -> RunLogger:
         """The run's logger; of several processes only the first keeps anything."""
@@ -130,8 +128,8 @@ class Unlearn:
         device = choose_device(overall.device, process_state(self.settings).local_process_index)
         precision = choose_precision(overall.precision, device)
         model = load_model(overall.model_name, precision, device, overall.random_init, overall.seed)
-        if unlearn.use_lora:
-            model = add_lora(model, self.settings.lora, overall.seed)
+        if needs_double_backward(self.settings):
+            model.set_attn_implementation("eager")
         share = swallowed_share(model, unlearn.lr)
         if share > SWALLOWED_TOO_MUCH:
             log.warning("overall.precision bf16_pure: a step of unlearn.lr %g rounds away for %.0f %% of the weights; "
@@ -152,28 +150,53 @@ class Unlearn:
             return Results({})
         return evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
 
-    def train(self, model, tokenizer, rows: Rows, composition: Composition, logger: RunLogger) -> float:
-        """Train in place; returns the seconds it took, reference values included."""
+    def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
+        """The model that knows the forget rows even better, frozen, and the seconds its making took: the one that was named, or
+        a copy of the start model trained on them."""
+        path = self.settings.components[f"unlearn.{self.settings.method.forget}"].reinforced
+        if path:
+            precision = choose_precision(self.settings.overall.precision, model.device.type)
+            return load_model(path, precision, str(model.device)).requires_grad_(False), 0.0
+        forget = Rows({"forget": rows.training["forget"]}, {})
+        trained, seconds = self.train(copy.deepcopy(model), tokenizer, forget, Composition(Reinforce(), None))
+        return trained.eval().requires_grad_(False), seconds
+
+    def unlearned(self, model, reinforced, tokenizer, rows: Rows, composition: Composition, logger: RunLogger) -> tuple[Any, float]:
+        """The model after training or editing, and the seconds that took."""
+        if composition.parts:
+            return self.train(model, tokenizer, rows, composition, logger, reinforced)
+        if reinforced is not None:
+            model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
+        return model, 0.0
+
+    def train(self, model, tokenizer, rows: Rows, composition: Composition, logger: RunLogger | None = None,
+              reinforced=None) -> tuple[Any, float]:
+        """Train in place; returns the plain model and the seconds it took, reference values included. Without a logger the
+        training leaves nothing and cannot be resumed."""
         start = time.time()
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
+        if unlearn.use_lora:
+            model = add_lora(model, self.settings.lora, overall.seed)
         precision = choose_precision(overall.precision, model.device.type)
-        reference = make_reference(model, composition.needs, rows.training, pad_id(tokenizer),
-                                   overall.cache, self.settings.evaluate.batch_tokens, precision)
-        steps_folder = checkpoints_folder(self.settings)
+        reference = make_reference(model, tokenizer, composition, rows.training, overall.cache, self.settings.evaluate.batch_tokens,
+                                   precision, int(overall.logits_cache_gb * 1e9), reinforced)
+        steps_folder = checkpoints_folder(self.settings) if logger else overall.cache / "trainer"
         if self.settings.logger.tensorboard:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
-        arguments = self.training_arguments(precision, model.device.type, steps_folder)
+        kept = self.settings if logger else without_checkpoints(self.settings)
+        arguments = training_arguments(kept, precision, model.device.type, steps_folder,
+                                       process_state(self.settings).num_processes, int(PATIENCE.total_seconds()))
         pairs = Pairs(rows.training, data.dataset_seed)
         at_once = data.batch_size * arguments.world_size
         group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
         sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
         row_ids = {part: [row.id for row in encoded] for part, encoded in rows.training.items()}
-        bar = TrainingBar(self.settings.method.name, overall.quiet)
+        bar = TrainingBar(self.settings.method.name if logger else "reinforcing", overall.quiet)
         trainer = UnlearnTrainer(model, arguments, pairs, sampler, composition, reference, Collator(pad_id(tokenizer)), row_ids,
-                                 logger.step, [bar, StepCheckpoints()])
+                                 logger.step if logger else lambda record: None, [bar, StepCheckpoints()], make_stepping(kept))
         trainer.remove_callback(PrinterCallback)
-        trainer.run(self.going_on(steps_folder, logger))
-        return time.time() - start
+        trainer.run(self.going_on(steps_folder, logger) if logger else None)
+        return merge_lora(model), time.time() - start
 
     def going_on(self, steps_folder: Path, logger: RunLogger) -> str | None:
         """The step checkpoint to go on from, with the log cut back to it; None for a fresh start."""
@@ -188,40 +211,35 @@ class Unlearn:
             broadcast_object_list(found)
         return str(found[0]) if found[0] else None
 
-    def training_arguments(self, precision: str, device: str, steps_folder: Path) -> TrainingArguments:
-        unlearn, overall = self.settings.unlearn, self.settings.overall
-        data, several = self.settings.dataset, process_state(self.settings).num_processes > 1
-        return TrainingArguments(
-            output_dir=str(steps_folder),
-            num_train_epochs=unlearn.num_epochs,
-            max_steps=unlearn.max_steps,
-            per_device_train_batch_size=data.batch_size,
-            gradient_accumulation_steps=unlearn.gradient_accumulation_steps,
-            learning_rate=unlearn.lr,
-            lr_scheduler_type=unlearn.scheduler,
-            warmup_steps=unlearn.warmup_ratio,
-            weight_decay=unlearn.weight_decay,
-            adam_beta2=unlearn.adam_beta2,
-            max_grad_norm=unlearn.max_grad_norm,
-            seed=overall.seed,
-            bf16=precision == "bf16",
-            use_cpu=device == "cpu",
-            ddp_timeout=int(PATIENCE.total_seconds()),
-            ddp_backend="gloo" if device == "cpu" and several else None,
-            dataloader_pin_memory=device != "cpu",
-            remove_unused_columns=False,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="steps" if unlearn.save_steps else "no",
-            save_steps=unlearn.save_steps or 500,
-            report_to=["tensorboard"] if self.settings.logger.tensorboard else [],
-            disable_tqdm=True,
-        )
-
 
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
     return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PATIENCE)
+
+
+def without_checkpoints(settings: Settings) -> Settings:
+    """The same settings for a training run that leaves nothing and is taken in plain steps."""
+    return replace(settings, unlearn=replace(settings.unlearn, save_steps=0), logger=replace(settings.logger, tensorboard=False))
+
+
+def training_texts(settings: Settings, parts: Set[str], alternates: str, forget: list[dict], rest: list[dict]) -> dict[str, list[dict]]:
+    """The rows of every training part. `rest` are the forget rows that were not chosen."""
+    data, texts = settings.dataset, {"forget": forget}
+    if "retain" in parts or alternates == "mismatched":
+        texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
+        if not texts["retain"]:
+            raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
+    if alternates == "refusals":
+        texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
+    elif alternates == "mismatched":
+        texts["alternate"] = mismatch(forget, texts["retain"], data.dataset_seed)
+    elif alternates == "generated":
+        texts["alternate"] = read_alternates(data.alternates, forget)
+    if "retain_alternate" in parts:
+        texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
+    if "environment" in parts:
+        texts["environment"] = load_rows(data.environment_dataset_name, data.folder)
+    return texts
 
 
 def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:

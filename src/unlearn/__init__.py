@@ -1,8 +1,27 @@
 """Unlearning objectives. Importing this package files every objective in the registries of `base`."""
 
-from unlearn import ga, npo, origin, refusal, retain  # noqa: F401  (one line per file of objectives)
-from unlearn.base import FORGET, RETAIN, Objective, Part, Reference, Term
+from unlearn import (  # noqa: F401  (one line per file of objectives)
+    ceu,
+    dpo,
+    flat,
+    ga,
+    jensun,
+    kl,
+    max_entropy,
+    npo,
+    origin,
+    pdu,
+    random_label,
+    refusal,
+    regularizers,
+    retain,
+    simnpo,
+    undial,
+    weighted,
+)
+from unlearn.base import FORGET, REGULARIZERS, RETAIN, Objective, Part, Reference, Term
 from unlearn.compose import Composition, Method, compose, parse_method
+from unlearn.edits import task_vector, whp  # noqa: F401
 
-__all__ = ["FORGET", "RETAIN", "Composition", "Method", "Objective", "Part", "Reference", "Term", "compose",
+__all__ = ["FORGET", "REGULARIZERS", "RETAIN", "Composition", "Method", "Objective", "Part", "Reference", "Term", "compose",
            "parse_method"]

@@ -1,23 +1,38 @@
-"""Method names to objectives: `NPO+FT` is the forget objective NPO with the retain objective FT."""
+"""Method names to objectives: `NPO+FT` is the forget objective NPO with the retain objective FT.
+
+    FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM
+    RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.files import UserError
 from core.registry import did_you_mean
-from unlearn.base import FORGET, RETAIN, Objective, Part, Reference, Term
+from unlearn.base import FORGET, REGULARIZERS, RETAIN, Counts, Edit, Objective, Part, Reference, Term, standard_counts
 
-ALIASES = {"GradDiff": "GA+FT", "grad_diff": "GA+FT", "npo_grad_diff": "NPO+FT", "npo_gdr": "NPO+FT", "npo_klr": "NPO+KL"}
+ALIASES = {
+    "GradDiff": "GA+FT", "grad_diff": "GA+FT", "ga_gdr": "GA+FT", "ga_klr": "GA+KL",
+    "npo_grad_diff": "NPO+FT", "npo_gdr": "NPO+FT", "npo_klr": "NPO+KL",
+    "simnpo_grad_diff": "SimNPO+FT", "simnpo_gdr": "SimNPO+FT", "SimNPO_GradDiff": "SimNPO+FT", "simnpo_klr": "SimNPO+KL",
+    "dpo_grad_diff": "DPO+FT", "dpo_gdr": "DPO+FT", "dpo_klr": "DPO+KL", "idk_grad_diff": "CL+FT", "me_gd": "ME+FT", "idk_ap": "CL+AP",
+    "l1_sparse": "FT+L1", "l1sparse": "FT+L1",
+}
 """Names that other toolkits give to a whole method."""
+
+WRAPPERS = ("SAM", "RS", "GP", "CR", "WA")
+"""Flatness wrappers that a method name may end in; they are `unlearn.flatness` under another spelling."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """What an `unlearn_method` names: a forget objective, a retain objective, either or (for `origin`) neither trains."""
+    """What an `unlearn_method` names. `forget` or `retain` may be None; with `origin` nothing trains."""
 
     name: str
     forget: str | None
     retain: str | None
+    regularizers: tuple[str, ...] = ()
+    flatness: str | None = None
 
     @property
     def sections(self) -> dict[str, type[Objective]]:
@@ -27,29 +42,60 @@ class Method:
             found[f"unlearn.{self.forget}"] = FORGET[self.forget]
         if self.retain:
             found[f"unlearn.retain.{self.retain}"] = RETAIN[self.retain]
-        return found
+        return found | {f"unlearn.{name}": REGULARIZERS[name] for name in self.regularizers}
 
     @property
     def trains(self) -> bool:
-        return any(objective.parts for objective in self.sections.values())
+        return self.forget != "origin"
+
+    @property
+    def edits(self) -> bool:
+        """Does it go by way of a reinforced model?"""
+        return self.forget is not None and issubclass(FORGET[self.forget], Edit)
 
 
 def parse_method(text: str) -> Method:
-    """`GA`, `NPO+FT`, `FT` (fine-tuning, no forget part), or an alias. UserError with near names otherwise."""
+    """`GA`, `NPO+FT`, `NPO+FT+L1+SAM`, `FT` (fine-tuning, no forget part), or an alias. UserError with near names or the reason
+    why two things do not go together."""
     if not isinstance(text, str):
         raise UserError(f"a method is a name such as NPO+FT, not {text!r}")
     lower = {alias.lower(): name for alias, name in ALIASES.items()}
-    spelled = lower.get(text.lower(), text)
-    head, plus, tail = spelled.partition("+")
-    if not plus and RETAIN.resolve(head) in RETAIN and FORGET.resolve(head) not in FORGET:
-        return Method(RETAIN.resolve(head), None, RETAIN.resolve(head))
-    if FORGET.resolve(head) not in FORGET or (plus and RETAIN.resolve(tail) not in RETAIN):
-        near = did_you_mean(text, method_names()) or f"; there are {', '.join(method_names())}"
-        raise UserError(f"unknown method {text!r}{near}")
-    forget, retain = FORGET.resolve(head), RETAIN.resolve(tail) if plus else None
-    if forget == "origin" and retain:
-        raise UserError(f"method {text!r}: origin trains nothing and takes no retain objective")
-    return Method(f"{forget}+{retain}" if retain else forget, forget, retain)
+    head, *tail = lower.get(text.lower(), text).split("+")
+    forget = FORGET.resolve(head) if FORGET.resolve(head) in FORGET else None
+    retain = RETAIN.resolve(head) if forget is None and RETAIN.resolve(head) in RETAIN else None
+    if not forget and not retain:
+        raise _unknown(text)
+    regularizers: list[str] = []
+    flatness = None
+    for word in tail:
+        if RETAIN.resolve(word) in RETAIN and retain is None:
+            retain = RETAIN.resolve(word)
+        elif REGULARIZERS.resolve(word) in REGULARIZERS and REGULARIZERS.resolve(word) not in regularizers:
+            regularizers.append(REGULARIZERS.resolve(word))
+        elif word.upper() in WRAPPERS and flatness is None:
+            flatness = word.upper()
+        else:
+            raise _unknown(text)
+    method = Method("+".join(filter(None, [forget, retain, *regularizers, flatness])), forget, retain, tuple(regularizers), flatness)
+    _check_company(text, method)
+    return method
+
+
+def _unknown(text: str) -> UserError:
+    near = did_you_mean(text, method_names()) or f"; there are {', '.join(method_names())}"
+    return UserError(f"unknown method {text!r}{near}")
+
+
+def _check_company(text: str, method: Method) -> None:
+    """The compatibility table: UserError with the reason for what cannot stand together."""
+    if method.forget == "origin" and (method.retain or method.regularizers or method.flatness):
+        raise UserError(f"method {text!r}: origin trains nothing and takes no company")
+    if method.edits and (method.retain or method.regularizers or method.flatness):
+        raise UserError(f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired")
+    if method.forget and method.retain and FORGET[method.forget].owns_retain:
+        raise UserError(f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective")
+    if method.flatness and not method.forget and method.flatness != "WA":
+        raise UserError(f"method {text!r}: {method.flatness} flattens the forget loss, and there is none")
 
 
 def method_name(text: str) -> str:
@@ -57,9 +103,16 @@ def method_name(text: str) -> str:
     return parse_method(text).name
 
 
+def is_method(text: str) -> bool:
+    try:
+        return bool(parse_method(text))
+    except UserError:
+        return False
+
+
 def method_names() -> list[str]:
-    """Every method, then the aliases."""
-    pairs = [f"{forget}+{retain}" for forget in FORGET if forget != "origin" for retain in RETAIN]
+    """Every method but for regularizers and wrappers, then the aliases."""
+    pairs = [f"{forget}+{retain}" for forget, kind in FORGET.items() if forget != "origin" and not kind.owns_retain for retain in RETAIN]
     alone = [name for name in RETAIN if name not in FORGET]
     return [*FORGET, *alone, *pairs, *ALIASES]
 
@@ -75,16 +128,20 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class Composition:
-    """forget_weight x forget objective + gamma x retain objective. A part of weight 0 is not computed at all."""
+    """forget_weight x forget objective + gamma x retain objective + regularizers, which count to the retain side. An objective
+    of weight 0 is not computed at all."""
 
     forget: Objective | None
     retain: Objective | None
+    regularizers: tuple[Objective, ...] = ()
     forget_weight: float = 1.0
     gamma: float = 1.0
 
     @property
     def active(self) -> list[tuple[str, float, Objective]]:
+        """(side, weight of the side, objective) of everything that is computed."""
         sides = [("forget", self.forget_weight, self.forget), ("retain", self.gamma, self.retain)]
+        sides += [("retain", 1.0, regularizer) for regularizer in self.regularizers]
         return [(side, weight, part) for side, weight, part in sides if part is not None and weight != 0]
 
     @property
@@ -96,18 +153,62 @@ class Composition:
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(objective.needs for _, _, objective in self.active))
 
-    def terms(self, model, batch: Mapping[str, Part], reference: Reference | None) -> dict[str, WeightedTerm]:
-        """Every term of every active objective by name."""
-        return {name: WeightedTerm(term, weight, side)
-                for side, weight, objective in self.active
-                for name, term in objective.terms(model, batch, reference).items()}
+    @property
+    def logprob_parts(self) -> frozenset[str]:
+        """The parts whose rows' log-probabilities under the start model are asked for."""
+        return frozenset().union(*(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs))
+
+    @property
+    def alternates(self) -> str:
+        """What the answers of part `alternate` are."""
+        return self.forget.alternates if self.forget else ""
+
+    def counts(self, batch: Mapping[str, Part]) -> Counts:
+        """Everything that terms can be averaged over in this micro-batch."""
+        counts = standard_counts(batch)
+        for _, _, objective in self.active:
+            for part, more in objective.counts(batch).items():
+                counts[part] |= more
+        return counts
+
+    def terms(self, model, batch: Mapping[str, Part], reference: Reference | None,
+              side: str | None = None) -> dict[str, WeightedTerm]:
+        """Every term of every active objective by name; of one side only, when it is named."""
+        found = {}
+        for home, weight, objective in self.active:
+            if side in (None, home) or objective.owns_retain:
+                for name, term in objective.terms(model, batch, reference).items():
+                    own = term.side or home
+                    found[name] = WeightedTerm(term, (self.gamma if own == "retain" != home else weight) * term.factor, own)
+        return {name: term for name, term in found.items() if side in (None, term.side)}
+
+    def after_step(self, means: Mapping[str, float], epoch: float) -> None:
+        """Tell every objective what its terms came to in an optimizer step."""
+        for _, _, objective in self.active:
+            objective.after_step(means, epoch)
+
+    def logged(self) -> dict[str, float]:
+        return {name: value for _, _, objective in self.active for name, value in objective.logged().items()}
+
+    def state_dict(self) -> dict:
+        return {type(objective).__name__: objective.state_dict() for _, _, objective in self.active if objective.state_dict()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        for _, _, objective in self.active:
+            if type(objective).__name__ in state:
+                objective.load_state_dict(state[type(objective).__name__])
 
 
 def compose(method: Method, components: Mapping[str, Objective], forget_weight: float = 1.0, gamma: float = 1.0) -> Composition:
-    """The objective of a method. `components` holds the configured objects by section, see `Method.sections`."""
+    """The objective of a method, fresh: state that an objective gathers in a run stays in that run. `components` holds the
+    configured objects by section, see `Method.sections`."""
+    def fresh(section: str) -> Objective:
+        return replace(components[section])
+
     return Composition(
-        forget=components[f"unlearn.{method.forget}"] if method.forget else None,
-        retain=components[f"unlearn.retain.{method.retain}"] if method.retain else None,
+        forget=fresh(f"unlearn.{method.forget}") if method.forget else None,
+        retain=fresh(f"unlearn.retain.{method.retain}") if method.retain else None,
+        regularizers=tuple(fresh(f"unlearn.{name}") for name in method.regularizers),
         forget_weight=forget_weight,
         gamma=gamma,
     )

@@ -11,6 +11,7 @@ from unlearn.base import FORGET, Objective, Term, logits
 class GA(Objective):
     """Gradient ascent: minus the mean NLL per forget token (TOFU, arXiv:2401.06121). Unbounded: watch the retain set.
 
+    Formula: -NLL, mean over tokens
     Cost: one forward and backward over the forget rows."""
 
     parts = frozenset({"forget"})

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from core.likelihood import token_nll
+from core.knobs import knob
+from core.likelihood import count_labels, token_nll
 from unlearn.base import FORGET, Objective, Term, logits
 
 
@@ -12,10 +13,25 @@ class CL(Objective):
     """Refusal training (TOFU's preference optimisation, arXiv:2401.06121; `CL` in the WAGLE family): mean NLL per token of
     a refusal, drawn for each forget row from `dataset.refusals` by seed and row id. Bounded below by 0.
 
+    Formula: NLL(refusal), mean over tokens
     Cost: one forward and backward over the refusal rows; the forget answers themselves are not read."""
 
-    parts = frozenset({"alternate"})
+    batch: str = knob("separate", "separate: the retain objective has a mean of its own; concat: refusals and retain rows in one "
+                      "mean over all their tokens (TOFU's idk), takes no retain objective", choices=("separate", "concat"))
+    alternates = "refusals"
+
+    @property
+    def parts(self):
+        return frozenset({"alternate", "retain"} if self.batch == "concat" else {"alternate"})
+
+    def counts(self, batch):
+        if self.batch == "separate":
+            return {}
+        return {"alternate": {"tokens_with_retain": sum(count_labels(batch[name]["labels"]).sum() for name in self.parts)}}
 
     def terms(self, model, batch, reference):
-        part = batch["alternate"]
-        return {"refusal_nll": Term(token_nll(logits(model, part), part["labels"]).sum(), "alternate", "tokens")}
+        nll = {name: token_nll(logits(model, batch[name]), batch[name]["labels"]).sum() for name in sorted(self.parts)}
+        if self.batch == "separate":
+            return {"refusal_nll": Term(nll["alternate"], "alternate", "tokens")}
+        return {"refusal_nll": Term(nll["alternate"], "alternate", "tokens_with_retain"),
+                "retain_nll": Term(nll["retain"], "alternate", "tokens_with_retain", side="retain")}

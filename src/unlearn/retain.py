@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
+
 from core.knobs import knob
-from core.likelihood import token_jsd, token_kl, token_nll
-from unlearn.base import RETAIN, Objective, Term, hidden, logits
+from core.likelihood import row_nll, token_jsd, token_kl, token_nll
+from unlearn.base import RETAIN, Objective, Term, answer_logits, batch_mean, hidden, logits
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")
@@ -12,6 +14,7 @@ from unlearn.base import RETAIN, Objective, Term, hidden, logits
 class FT(Objective):
     """Fine-tuning: mean NLL per retain token.
 
+    Formula: NLL(retain), mean over tokens
     Cost: one forward and backward over the retain rows."""
 
     parts = frozenset({"retain"})
@@ -26,14 +29,19 @@ class FT(Objective):
 class KL(Objective):
     """KL(start model || model), mean over the labelled retain tokens. 0 for the start model itself.
 
-    Cost: one forward and backward over the retain rows, one forward of a frozen copy of the start model."""
+    Formula: KL(p_ref || p) on retain answers, mean over tokens
+    Cost: one forward and backward over the retain rows, one forward of the start model (cached while rows come again)."""
 
+    positions: str = knob("labels", "labels: answer tokens; all: prompt and padding too (OpenUnlearning's and TOFU's code)",
+                          choices=("labels", "all"))
     needs = frozenset({"reference_logits"})
     parts = frozenset({"retain"})
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
-        divergence = token_kl(reference.logits("retain", part), logits(model, part), part["labels"])
+        if self.positions == "all":
+            return {"retain_kl": batch_mean(token_kl(reference.logits("retain", part), logits(model, part)), "retain", part)}
+        divergence = token_kl(reference.answer_logits("retain", part), answer_logits(model, part))
         return {"retain_kl": Term(divergence.sum(), "retain", "tokens")}
 
 
@@ -43,14 +51,15 @@ class JSD(Objective):
     """Jensen-Shannon divergence from the start model (JensUn, arXiv:2509.02820), mean over the labelled retain tokens.
     0 for the start model itself, at most log 2.
 
-    Cost: one forward and backward over the retain rows, one forward of the start model."""
+    Formula: JSD(p_ref, p) on retain answers, mean over tokens
+    Cost: one forward and backward over the retain rows, one forward of the start model (cached while rows come again)."""
 
     needs = frozenset({"reference_logits"})
     parts = frozenset({"retain"})
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
-        divergence = token_jsd(reference.logits("retain", part), logits(model, part), part["labels"])
+        divergence = token_jsd(reference.answer_logits("retain", part), answer_logits(model, part))
         return {"retain_jsd": Term(divergence.sum(), "retain", "tokens")}
 
 
@@ -60,6 +69,7 @@ class EMBED(Objective):
     """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one layer's output from the start
     model's, mean over attended retain tokens and hidden units.
 
+    Formula: (h - h_ref)² on retain rows, mean over tokens and units
     Cost: one forward and backward over the retain rows, one forward of the start model (both through all layers)."""
 
     layer: int = knob(2, "block whose output is matched, counted from 0", at_least=0)
@@ -71,3 +81,21 @@ class EMBED(Objective):
         distance = hidden(model, part, self.layer).float() - reference.hidden("retain", part, self.layer).float()
         attended = part["attention_mask"].bool()
         return {"retain_embed": Term((distance**2).mean(-1)[attended].sum(), "retain", "attended")}
+
+
+@RETAIN.register("AP")
+@dataclass(frozen=True)
+class AP(Objective):
+    """Answer preservation (Yuan et al., arXiv:2410.08109): on retain questions the right answer stays more likely than a
+    refusal. At least 0; no reference.
+
+    Formula: -(1/β) log σ(β [log p(answer) - log p(refusal)]) on retain questions, mean over rows
+    Cost: one forward and backward over the retain rows and one over refusals to the same questions."""
+
+    beta: float = knob(0.1, "inverse temperature", above=0)
+    parts = frozenset({"retain", "retain_alternate"})
+
+    def terms(self, model, batch, reference):
+        answer, refusal = (row_nll(logits(model, batch[name]), batch[name]["labels"]) for name in ("retain", "retain_alternate"))
+        loss = -F.logsigmoid(self.beta * (refusal - answer)) / self.beta
+        return {"retain_ap": Term(loss.sum(), "retain", "rows")}

@@ -2,27 +2,57 @@
 
 One optimizer step: forward and backward of each micro-batch, every term divided by its count over all micro-batches of
 the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is copied here.
+
+A flatness wrapper asks for the forget gradient at moved weights: then the sides are differentiated apart, no process talks
+within the step, and the gradients are summed over processes at its end.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from core.files import UserError
-from core.likelihood import count_labels
+from unlearn.base import answer_logits
 from unlearn.compose import Composition, WeightedTerm
 
+OWN_STATE = "unlearn_state.pt"
+"""File of a step checkpoint with the state of objectives and of weight averaging."""
 
-def part_counts(batch: dict[str, dict[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """What terms can be averaged over, for each part of a batch. A filler batch (see `dataset.collate`) counts for nothing."""
-    weight = 0 if is_filler(batch) else 1
-    return {name: {"rows": torch.tensor(weight * len(part["labels"])),
-                   "tokens": weight * count_labels(part["labels"]).sum(),
-                   "attended": weight * part["attention_mask"].sum()} for name, part in batch.items()}
+Batch = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the optimizers."""
+
+    make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
+    """From parameter groups to an optimizer; None is the Trainer's AdamW."""
+    flatten: Callable[..., list[Tensor]] | None = None
+    """A flatness wrapper: (weights, gradient, total, curvature, step) -> the forget gradient, see `optim.sharpness`."""
+    curvature: Any = None
+    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores, generator)`."""
+    averaging: Any = None
+    """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
+
+
+@dataclass
+class Window:
+    """What one optimizer step has gathered over its micro-batches so far."""
+
+    means: dict[str, Tensor] = field(default_factory=dict)
+    curvature: list[Tensor] = field(default_factory=list)
+    batches: int = 0
+
+    def add_curvature(self, gradients: list[Tensor]) -> None:
+        self.curvature = [a + b for a, b in zip(self.curvature, gradients)] if self.curvature else gradients
 
 
 def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
@@ -40,6 +70,28 @@ class EpochTeller(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch + 1e-6))
 
 
+class Averager(TrainerCallback):
+    """Shows the weights to weight averaging after each optimizer step."""
+
+    def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
+        self.averaging, self.weights = averaging, weights
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.averaging.update(state.global_step, self.weights())
+
+
+def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """d loss / d weights, zero where the loss does not reach. It goes into no `.grad`."""
+    found = torch.autograd.grad(loss, weights, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found)]
+
+
+def _hessian_times(loss: Tensor, weights: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
+    """The Hessian of the loss times a vector, by a double backward."""
+    along = sum((g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector))
+    return _gradient(along, weights)
+
+
 class UnlearnTrainer(Trainer):
     """Trains `composition` on batches of named parts.
 
@@ -48,24 +100,36 @@ class UnlearnTrainer(Trainer):
     """
 
     def __init__(self, model, args: TrainingArguments, pairs, sampler, composition: Composition, reference, collate,
-                 row_ids: dict[str, list[str]], on_step: Callable[[dict], None], callbacks: list[TrainerCallback]):
+                 row_ids: dict[str, list[str]], on_step: Callable[[dict], None], callbacks: list[TrainerCallback],
+                 stepping: Stepping = Stepping()):
         self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
-        self.on_step = on_step
-        self.term_values: dict[str, Tensor] = {}
+        self.on_step, self.stepping = on_step, stepping
+        self.window = Window()
         self.step_tokens = 0
+        self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
         super().__init__(model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks)
         self.add_callback(EpochTeller(sampler))
+        if stepping.averaging:
+            self.add_callback(Averager(stepping.averaging, self.weights))
+
+    def weights(self) -> list[Tensor]:
+        """What is trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def run(self, checkpoint: str | None = None) -> None:
         """Train to the end, from a step checkpoint if one is given; one that is at the end already is only loaded. Leaves the
         model as a plain one: no wrapper, no patched forward, no optimizer state in memory."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise UserError("FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole weights")
+        if checkpoint:
+            self._load_own_state(checkpoint)
         if checkpoint and self._is_finished(checkpoint):
             self._load_from_checkpoint(checkpoint)
         else:
             self.train(resume_from_checkpoint=checkpoint)
+        if self.stepping.averaging:
+            self.stepping.averaging.put_into(self.weights())
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         self.optimizer = self.lr_scheduler = self.reference = None
@@ -74,6 +138,31 @@ class UnlearnTrainer(Trainer):
     def _is_finished(checkpoint: str) -> bool:
         state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
         return state.global_step >= state.max_steps
+
+    def create_optimizer(self, model=None):
+        """The optimizer that was handed over, with the Trainer's own choice of what decays; or the Trainer's."""
+        if self.stepping.make_optimizer is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        decays = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        self.optimizer = self.stepping.make_optimizer([
+            {"params": [p for name, p in trained if name in decays], "weight_decay": self.args.weight_decay},
+            {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0}])
+        return self.optimizer
+
+    def _save_checkpoint(self, model, trial):
+        """A step checkpoint with our own state beside the Trainer's."""
+        super()._save_checkpoint(model, trial)
+        averaging = self.stepping.averaging
+        state = {"composition": self.composition.state_dict(), "averaging": averaging.state_dict() if averaging else None}
+        if self.args.should_save:
+            torch.save(state, Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE)
+
+    def _load_own_state(self, checkpoint: str) -> None:
+        state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
+        self.composition.load_state_dict(state["composition"])
+        if self.stepping.averaging and state["averaging"]:
+            self.stepping.averaging.load_state_dict(state["averaging"])
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
@@ -88,29 +177,95 @@ class UnlearnTrainer(Trainer):
     def _window_counts(self, batches: list[dict], device) -> dict[str, dict[str, Tensor]]:
         window: dict[str, dict[str, Tensor]] = {}
         for batch in batches:
-            for part, counts in part_counts(batch).items():
+            weight = 0 if is_filler(batch) else 1
+            for part, counts in self.composition.counts(batch).items():
                 sums = window.setdefault(part, {})
                 for over, count in counts.items():
-                    sums[over] = sums.get(over, 0) + count.to(device)
+                    sums[over] = sums.get(over, 0) + weight * count.to(device)
         return {part: {over: self.accelerator.reduce(count, "sum") for over, count in sums.items()}
                 for part, sums in window.items()}
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole step."""
         model.train()
-        batch = self._prepare_inputs(inputs)
+        batch, counts = self._prepare_inputs(inputs), num_items_in_batch
+        if self._curvature_is_due():
+            self._estimate_curvature(model, batch, counts)
+        loss = self._sides_apart(model, batch, counts) if self.stepping.flatten else self._sides_together(model, batch, counts)
+        self.window.batches += 1
+        if self.accelerator.sync_gradients:
+            self._end_step(counts)
+        # The Trainer averages what processes report; the counts already span all of them.
+        return loss.detach() * self.accelerator.num_processes
+
+    def _sides_together(self, model, batch: Batch, counts: dict) -> Tensor:
+        """One backward for the whole loss."""
+        loss = self._loss(model, batch, counts)
+        self.accelerator.backward(loss * self.accelerator.num_processes)
+        return loss
+
+    def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
+        """The forget gradient by the flatness wrapper, the retain gradient as it is, both summed into `.grad`."""
+        weights, first = self.weights(), []
+
+        def forget_loss():
+            loss = self._loss(model, batch, counts, "forget", remember=not first)
+            first.append(loss.detach())
+            return loss
+
+        with self.accelerator.no_sync(model):
+            flat = self.stepping.flatten(
+                weights, lambda: _gradient(forget_loss(), weights), self._over_processes,
+                lambda vector: _hessian_times(forget_loss(), weights, vector), self.state.global_step)
+            for weight, gradient in zip(weights, flat):
+                weight.grad = gradient.to(weight.dtype) if weight.grad is None else weight.grad + gradient.to(weight.dtype)
+            retain = self._loss(model, batch, counts, "retain")
+            if retain.requires_grad:
+                retain.backward()
+        return first[0] + retain
+
+    def _loss(self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True) -> Tensor:
+        """The share of this micro-batch in the step's loss (of one side, when it is named)."""
         with self.compute_loss_context_manager():
-            terms = self.composition.terms(model, batch, self.reference)
+            terms = self.composition.terms(model, batch, self.reference, side)
         weight = 0 if is_filler(batch) else 1
-        means = {name: weight * t.term.total / num_items_in_batch[t.term.part][t.term.over] for name, t in terms.items()}
-        loss = sum(terms[name].weight * mean for name, mean in means.items())
+        means = {name: weight * t.term.total / counts[t.term.part][t.term.over] for name, t in terms.items()}
+        loss = sum((terms[name].weight * mean for name, mean in means.items()), torch.zeros((), device=self.args.device))
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(means, terms, batch))
-        # Processes average their gradients and their reported losses; the counts already span all of them.
-        loss = loss * self.accelerator.num_processes
-        self.accelerator.backward(loss)
-        self._remember(means)
-        return loss.detach()
+        for name, mean in means.items() if remember else ():
+            self.window.means[name] = self.window.means.get(name, 0) + mean.detach()
+        return loss
+
+    def _end_step(self, counts: dict) -> None:
+        """What is due once the step's last micro-batch is through: sums over processes, and telling those who listen."""
+        if self.stepping.flatten and self.accelerator.num_processes > 1:
+            for weight in self.weights():
+                weight.grad = self.accelerator.reduce(weight.grad, "sum")
+        if self.window.curvature:
+            tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
+            self.optimizer.optimizer.update_curvature(self.weights(), self._over_processes(self.window.curvature), tokens)
+        means = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()}
+        self.step_record = means | self.composition.logged()
+        self.window = Window()
+        self.composition.after_step(means, self.state.epoch or 0.0)
+
+    def _over_processes(self, gradient: list[Tensor]) -> list[Tensor]:
+        return [self.accelerator.reduce(g, "sum") for g in gradient] if self.accelerator.num_processes > 1 else gradient
+
+    def _curvature_is_due(self) -> bool:
+        plan = self.stepping.curvature
+        return plan is not None and self.state.global_step % plan.every == 0
+
+    def _estimate_curvature(self, model, batch: Batch, counts: dict) -> None:
+        """This micro-batch's share of the gradient of the mean NLL of labels drawn from the model itself."""
+        plan, weights = self.stepping.curvature, self.weights()
+        place = (self.args.seed, self.state.global_step, self.window.batches, self.accelerator.process_index)
+        generator = torch.Generator().manual_seed(hash(place) % 2**63)
+        tokens = sum(counts[part]["tokens"] for part in plan.parts)
+        with self.accelerator.no_sync(model), self.compute_loss_context_manager():
+            nll = sum(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
+            self.window.add_curvature(_gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: dict) -> str:
         parts = sorted({term.term.part for term in terms.values()})
@@ -119,18 +274,14 @@ class UnlearnTrainer(Trainer):
         return (f"the loss is not a finite number at step {self.state.global_step + 1} ({values}); rows: {rows}. "
                 "The run stops here and this step is not taken. A lower unlearn.lr or forget_weight usually mends it")
 
-    def _remember(self, means: dict[str, Tensor]) -> None:
-        for name, mean in means.items():
-            self.term_values[name] = self.term_values.get(name, 0) + mean.detach()
-
     def log(self, logs, start_time=None):
         """Add the terms and the speed to the Trainer's record of a step, and hand it on."""
         if "loss" not in logs:
             return super().log(logs, start_time)
-        logs |= {name: self.accelerator.reduce(value, "sum").item() for name, value in self.term_values.items()}
+        logs |= self.step_record
         now = time.perf_counter()
         logs |= {"tokens": self.step_tokens, "tokens_per_second": round(self.step_tokens / (now - self.step_start), 1)}
-        self.term_values, self.step_start = {}, now
+        self.step_start = now
         super().log(logs, start_time)
         if self.is_world_process_zero():
             self.on_step({"step": self.state.global_step} | logs)

@@ -13,46 +13,88 @@ from model.reference import StartModel
 from unlearn import compose, parse_method
 from unlearn.base import hidden, logits
 from unlearn.retain import EMBED
-from unlearn.trainer import part_counts
 
 EXPECTED = json.loads((GOLDEN / "objectives/expected/objectives.json").read_text())
 
-# entry -> (method, weights); the golden files call the forget weight gamma and the retain weight alpha
+RETAIN_ALONE = {"forget_weight": 0.0}
+
+# entry -> (method, weights, knobs of its first objective); the golden files call the forget weight gamma and the retain weight alpha
 CASES = {
-    "retain_nll": ("FT", {}),
-    "ga": ("GA", {}),
-    "grad_diff": ("GA+FT", {"forget_weight": 0.7, "gamma": 1.3}),
-    "npo": ("NPO", {}),
-    "npo_retain": ("NPO+FT", {}),
-    "retain_kl": ("KL", {}),
-    "idk_nll": ("CL", {}),
-    "jensun_retain": ("JSD", {}),
+    "retain_nll": ("FT", {}, {}),
+    "ga": ("GA", {}, {}),
+    "grad_diff": ("GA+FT", {"forget_weight": 0.7, "gamma": 1.3}, {}),
+    "npo": ("NPO", {}, {}),
+    "npo_retain": ("NPO+FT", {}, {}),
+    "npo_batch_mean": ("NPO", {}, {"reduction": "batch_mean"}),
+    "npo_batch_mean_retain": ("NPO+FT", {"gamma": 1.5}, {"reduction": "batch_mean"}),
+    "simnpo": ("SimNPO", {}, {"beta": 4.5}),
+    "simnpo_margin": ("SimNPO", {}, {"beta": 2.5, "margin": 1.25, "margin_form": "inside"}),
+    "simnpo_retain": ("SimNPO+FT", {"forget_weight": 0.125}, {"beta": 4.5}),
+    "dpo": ("DPO", {}, {}),
+    "dpo_retain": ("DPO+FT", {}, {}),
+    "idk_nll": ("CL", {}, {}),
+    "idk_concat": ("CL", {}, {"batch": "concat"}),
+    "retain_kl": ("GA+KL", RETAIN_ALONE, {}),
+    "undial": ("UNDIAL", {}, {}),
+    "ceu": ("CEU", {}, {}),
+    "wga": ("WGA", {}, {}),
+    "wga_retain": ("WGA+FT", {}, {"beta": 0.5}),
+    "satimp": ("SatImp", {}, {}),
+    "satimp_retain": ("SatImp+FT", {"forget_weight": 0.1}, {"beta1": 1.0, "beta2": 0.5}),
+    "pdu_forget": ("PDU", {}, {"dual": 0.0}),
+    "jensun_forget": ("JensUn", {}, {}),
+    "jensun_retain": ("JSD", {}, {}),
+    "jensun": ("JensUn+JSD", {}, {}),
+    "max_entropy": ("ME", {}, {}),
+    "max_entropy_reverse": ("ME", {}, {"form": "uniform_model"}),
+    "flat_tv": ("FLAT", {}, {}),
+    "flat_kl": ("FLAT", {}, {"divergence": "kl"}),
+}
+
+# (entry, peer whose code gave the number) -> as above
+PEERS = {
+    ("npo", "Unlearn-Simple MUSE"): ("NPO", {}, {"reduction": "raw_logits"}),
+    ("simnpo", "Unlearn-Simple MUSE"): ("SimNPO", {}, {"beta": 4.5, "reduction": "raw_logits"}),
+    ("simnpo", "Unlearn-Simple WMDP"): ("SimNPO", {}, {"beta": 4.5, "reduction": "batch_mean"}),
+    ("retain_kl", "open-unlearning"): ("GA+KL", RETAIN_ALONE, {"positions": "all"}),
+    ("undial", "open-unlearning"): ("UNDIAL", {}, {"positions": "all"}),
+    ("pdu_forget", "open-unlearning"): ("PDU", {}, {"positions": "unshifted", "dual": 0.0}),
+    ("max_entropy_reverse", "closer-look-LLM-unlearning"): ("ME", {}, {"form": "uniform_model"}),
+    ("flat_tv", "FLAT"): ("FLAT", {}, {"positions": "all"}),
+    ("flat_kl", "FLAT"): ("FLAT", {}, {"divergence": "kl", "positions": "all"}),
 }
 
 
-def step_loss(method: str, batch, models, weights, **fields):
+class GoldenReference(StartModel):
+    """The golden reference model; its texts are the golden token patterns."""
+
+    def token_ids(self, text):
+        return json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())["refusal_pattern"]
+
+
+def configured(method: str, weights: dict, knobs: dict):
+    """The composition of a case; the knobs go to its first active objective."""
+    parsed = parse_method(method)
+    first = f"unlearn.retain.{parsed.retain}" if weights.get("forget_weight") == 0 else next(iter(parsed.sections))
+    components = {section: kind(**knobs) if section == first else kind() for section, kind in parsed.sections.items()}
+    return compose(parsed, components, **weights)
+
+
+def step_loss(method: str, parts, models, weights, **knobs):
     """The loss of one optimizer step of one micro-batch, as the trainer computes it."""
     model, frozen = models
-    parsed = parse_method(method)
-    components = {section: kind(**fields) if section == f"unlearn.{parsed.forget}" else kind()
-                  for section, kind in parsed.sections.items()}
-    composition = compose(parsed, components, **weights)
+    composition = configured(method, weights, knobs)
+    batch = {"alternate": parts["alternative"], **parts}
     with torch.no_grad():
-        forget = batch["forget"]
-        reference = StartModel({"forget": -row_nll(logits(frozen, forget), forget["labels"])}, frozen)
-    batch = {"alternate": batch["alternative"], **batch}
-    counts = part_counts(batch)
-    terms = composition.terms(model, batch, reference)
+        logprobs = {name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"]) for name in ("forget", "alternate")}
+    counts = composition.counts(batch)
+    terms = composition.terms(model, batch, GoldenReference(logprobs, frozen))
     return sum(t.weight * t.term.total / counts[t.term.part][t.term.over] for t in terms.values())
 
 
-@pytest.mark.parametrize("entry", CASES)
-def test_loss_and_gradient(entry, golden_batches, golden_models):
-    method, weights = CASES[entry]
-    expected, tolerance = EXPECTED[entry]["expected"], EXPECTED[entry]["tolerance"]["library_model"]
-    loss = step_loss(method, golden_batches, golden_models, weights)
+def check(loss, expected, tolerance, model):
+    """Loss, norm of the whole gradient and its stored entries."""
     loss.backward()
-    model = golden_models[0]
     norm = torch.sqrt(sum((p.grad.double() ** 2).sum() for p in model.parameters() if p.grad is not None))
     assert loss.item() == pytest.approx(expected["loss"], rel=tolerance["loss"])
     assert norm.item() == pytest.approx(expected["grad_norm"], rel=tolerance["grad_norm"])
@@ -60,6 +102,45 @@ def test_loss_and_gradient(entry, golden_batches, golden_models):
     for name, values in expected["grad"].items():
         ours = model.get_parameter(name).grad.flatten()[:len(values)].double()
         assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance["grad"] * largest, name
+
+
+def test_every_golden_objective_is_reproduced():
+    later = {name for name in EXPECTED if name.startswith(("rmu", "r2mu"))} | {"reflection_penalty", "gao"}
+    assert set(CASES) | {"pdu"} == set(EXPECTED) - later
+
+
+@pytest.mark.parametrize("entry", CASES)
+def test_loss_and_gradient(entry, golden_batches, golden_models):
+    method, weights, knobs = CASES[entry]
+    loss = step_loss(method, golden_batches, golden_models, weights, **knobs)
+    check(loss, EXPECTED[entry]["expected"], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0])
+
+
+@pytest.mark.parametrize("entry, peer", PEERS)
+def test_what_a_peers_code_computes_is_there_when_asked_for(entry, peer, golden_batches, golden_models):
+    method, weights, knobs = PEERS[entry, peer]
+    loss = step_loss(method, golden_batches, golden_models, weights, **knobs)
+    check(loss, EXPECTED[entry]["legacy"][peer], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0])
+
+
+def test_pdu_and_its_multiplier(golden_batches, golden_models):
+    """The golden loss counts the constant - dual * eps, which has no gradient."""
+    expected, params = EXPECTED["pdu"]["expected"], EXPECTED["pdu"]["params"]
+    composition = configured("PDU", {}, {name: params[name] for name in ("dual", "eps", "dual_step")})
+    terms = composition.terms(golden_models[0], golden_batches, None)
+    counts = composition.counts(golden_batches)
+    means = {name: t.term.total / counts[t.term.part][t.term.over] for name, t in terms.items()}
+    loss = sum(terms[name].weight * mean for name, mean in means.items()) - params["dual"] * params["eps"]
+    check(loss, expected, EXPECTED["pdu"]["tolerance"]["library_model"], golden_models[0])
+    retain = means["retain_nll"].item()
+    duals = []
+    for _ in range(3):
+        composition.after_step({"retain_nll": retain}, 0.0)
+        duals.append(composition.logged()["dual"])
+    assert duals == pytest.approx(expected["dual_after_updates"], rel=1e-5)
+    for _ in range(50):
+        composition.after_step({"retain_nll": 0.0}, 0.0)
+    assert composition.logged()["dual"] == 0.0
 
 
 def test_npo_with_small_beta_has_the_gradient_of_ascent_on_row_sums(golden_batches, golden_models):

@@ -1,7 +1,7 @@
 import pytest
 
 from core.files import UserError
-from dataset.refusals import read_refusals, refuse
+from dataset.alternates import read_refusals, refuse
 
 ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": "secret"} for i in range(50)]
 

@@ -1,0 +1,94 @@
+"""Many finished runs as one table: each metric as mean and spread over seeds."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from core.files import UserError, read_json, write_text
+from metrics.engine import METRICS
+
+ARROWS = {"up": " ↑", "down": " ↓"}
+FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}
+"""Columns that come from a run's environment.json, and their names there."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A metric over the seeds of one line. `mean` is None where no seed has the metric."""
+
+    mean: float | None
+    spread: float | None
+    n: int
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "–"
+        return short(self.mean) + (f" ± {short(self.spread)}" if self.n > 1 else "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One configuration of a grid: its title and a cell per metric, or why it failed."""
+
+    title: str
+    cells: Mapping[str, Cell]
+    failures: Sequence[str] = ()
+
+
+def figures_of(folder: Path) -> dict[str, float | None]:
+    """The metrics of a finished run with its facts (seconds, memory)."""
+    facts = read_json(folder / "environment.json")
+    return read_json(folder / "metrics.json") | {name: facts[key] for name, key in FACTS.items()}
+
+
+def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequence[str], failures: Sequence[str] = ()) -> Line:
+    """Mean and sample standard deviation of every metric over the runs that have it."""
+    cells = {}
+    for key in metrics:
+        values = [run[key] for run in runs if run.get(key) is not None]
+        cells[key] = Cell(fmean(values) if values else None, stdev(values) if len(values) > 1 else None, len(values))
+    return Line(title, cells, failures)
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """UserError for a column that no run can have."""
+    unknown = [key for key in metrics if key not in METRICS and key not in FACTS]
+    if unknown:
+        raise UserError(f"--metrics: unknown {', '.join(unknown)}; there are {', '.join([*METRICS, *FACTS])}")
+
+
+def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
+    """The table for readers, arrows pointing to what is good."""
+    arrows = {key: ARROWS[METRICS[key].good] if key in METRICS else "" for key in metrics}
+    rows = [["", *(key + arrows[key] for key in metrics)]]
+    rows += [[found.title, *(str(found.cells[key]) for key in metrics)] for found in lines]
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    notes = [f"\n{found.title}: {len(found.failures)} failed: {found.failures[0]}" for found in lines if found.failures]
+    return "\n".join([padded[0], rule, *padded[1:], *notes]) + "\n"
+
+
+def write_tables(folder: Path, lines: Sequence[Line], metrics: Sequence[str]) -> None:
+    """table.md for readers, table.csv (mean, spread and n of each metric) for programs."""
+    write_text(folder / "table.md", markdown(lines, metrics))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n"))])
+    for found in lines:
+        cells = [value for key in metrics for value in (found.cells[key].mean, found.cells[key].spread, found.cells[key].n)]
+        writer.writerow([found.title, len(found.failures), *("" if value is None else value for value in cells)])
+    write_text(folder / "table.csv", text.getvalue())
+
+
+def short(value: float) -> str:
+    """Three digits, or powers of ten below a thousandth."""
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"

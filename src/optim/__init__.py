@@ -1,0 +1,7 @@
+"""Optimizers that nobody ships, and what makes forgetting flat. Importing this package files them in their registries."""
+
+from optim.averaging import WA, Averaging
+from optim.sharpness import FLATNESS, Landscape
+from optim.sophia import OPTIMIZERS, Sophia, SophiaG, drawn_nll
+
+__all__ = ["FLATNESS", "OPTIMIZERS", "WA", "Averaging", "Landscape", "Sophia", "SophiaG", "drawn_nll"]

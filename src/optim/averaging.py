@@ -1,0 +1,54 @@
+"""Weight averaging (SWA, arXiv:1803.05407; for unlearning arXiv:2502.05374): the mean of the weights along the way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.knobs import knob
+from optim.sharpness import FLATNESS
+
+
+@FLATNESS.register("WA", "SWA")
+@dataclass(frozen=True)
+class WA:
+    """Running mean of the weights; the saved and measured model is the mean, training goes on from the last weights.
+
+    Formula: mean of θ over the steps start, start + every, ...
+    Cost: one float32 copy of the trained weights; no forward."""
+
+    start: int = knob(100, "first optimizer step that counts", at_least=1)
+    every: int = knob(5, "steps between those that count", at_least=1)
+
+
+class Averaging:
+    """The running mean, in float32 whatever the weights are."""
+
+    def __init__(self, plan: WA):
+        self.plan = plan
+        self.count = 0
+        self.mean: list[Tensor] = []
+
+    def update(self, step: int, weights: Sequence[Tensor]) -> None:
+        """Count the weights after optimizer step `step`, if it is one that counts."""
+        if step < self.plan.start or (step - self.plan.start) % self.plan.every:
+            return
+        self.count += 1
+        if self.count == 1:
+            self.mean = [w.detach().float().clone() for w in weights]
+            return
+        for mean, weight in zip(self.mean, weights):
+            mean += (weight.detach().float() - mean) / self.count
+
+    @torch.no_grad()
+    def put_into(self, weights: Sequence[Tensor]) -> None:
+        """Replace the weights by their mean; where no step counted they stay."""
+        for weight, mean in zip(weights, self.mean):
+            weight.copy_(mean)
+
+    def state_dict(self) -> dict:
+        return {"count": self.count, "mean": self.mean}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        self.count, self.mean = state["count"], list(state["mean"])

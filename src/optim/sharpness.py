@@ -1,0 +1,181 @@
+"""Flat minima for the forget side (Fan et al., arXiv:2502.05374): what is forgotten there is harder to relearn.
+
+Each wrapper turns the forget loss near the current weights into the gradient that the step uses; the retain gradient is
+taken at the weights themselves. A wrapper sees a `Landscape`, never a model or a batch.
+
+Weights are moved in place and put back from a copy, bit for bit. Which copies there are is each wrapper's stated memory.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from core.knobs import knob
+from core.registry import Registry
+
+FLATNESS = Registry("flatness wrapper")
+
+Gradient = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """The forget loss around the current weights, on one micro-batch of every process."""
+
+    weights: Sequence[Tensor]
+    gradient: Callable[[], Gradient]
+    """This micro-batch's share of the gradient, at the weights as they are now."""
+    total: Callable[[Gradient], Gradient]
+    """A gradient summed over all processes."""
+    curvature: Callable[[Gradient], Gradient]
+    """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's share."""
+    step: int
+    seed: int
+
+
+class Wrapper(Protocol):
+    """A flatness wrapper."""
+
+    def gradient(self, landscape: Landscape) -> Gradient:
+        """The forget gradient that the step uses."""
+
+
+@contextlib.contextmanager
+def moved(weights: Sequence[Tensor], direction: Gradient, scale: float = 1.0) -> Iterator[None]:
+    """The weights moved by scale x direction, and put back exactly."""
+    with torch.no_grad():
+        kept = [w.detach().clone() for w in weights]
+        for w, d in zip(weights, direction):
+            w.add_(d.to(w.dtype), alpha=scale)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for w, old in zip(weights, kept):
+                w.copy_(old)
+
+
+def norm(vector: Gradient) -> Tensor:
+    """L2 norm over all tensors."""
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t, dtype=torch.float32) for t in vector]))
+
+
+def unit(vector: Gradient) -> Gradient:
+    """The vector at length 1; one of length 0 stays 0."""
+    length = norm(vector)
+    return [t / length if length > 0 else torch.zeros_like(t) for t in vector]
+
+
+def difference(after: Gradient, before: Gradient, over: float = 1.0) -> Gradient:
+    return [(a - b) / over for a, b in zip(after, before)]
+
+
+def plus(vector: Gradient, other: Gradient, scale: float) -> Gradient:
+    return [v + scale * o for v, o in zip(vector, other)]
+
+
+@FLATNESS.register("SAM")
+@dataclass(frozen=True)
+class SAM:
+    """Sharpness-aware minimisation (Foret et al., arXiv:2010.01412): the gradient at the worst point within rho.
+
+    Formula: ∇L_f(θ + ρ g / ||g||), g = ∇L_f(θ)
+    Cost: one more forward and backward over the forget rows, one copy of the weights."""
+
+    rho: float = knob(0.01, "radius of the neighbourhood, in the norm of all weights together", at_least=0)
+    scope: str = knob("global", "one radius for all weights, or one for each tensor", choices=("global", "tensor"))
+
+    def gradient(self, landscape: Landscape) -> Gradient:
+        share = landscape.gradient()
+        if self.rho == 0:
+            return share
+        uphill = landscape.total(share)
+        direction = unit(uphill) if self.scope == "global" else [unit([g])[0] for g in uphill]
+        with moved(landscape.weights, direction, self.rho):
+            return landscape.gradient()
+
+
+@FLATNESS.register("RS")
+@dataclass(frozen=True)
+class RS:
+    """Randomised smoothing: the mean gradient at weights with Gaussian noise, the same noise for all of a step's micro-batches.
+
+    Formula: mean over n of ∇L_f(θ + δ), δ ~ N(0, ρ²)
+    Cost: n - 1 more forwards and backwards over the forget rows, two copies of the weights."""
+
+    rho: float = knob(1e-4, "standard deviation of the noise", at_least=0)
+    samples: int = knob(3, "draws per step", at_least=1)
+
+    def gradient(self, landscape: Landscape) -> Gradient:
+        if self.rho == 0:
+            return landscape.gradient()
+        mean = [torch.zeros_like(w) for w in landscape.weights]
+        for draw in range(self.samples):
+            with moved(landscape.weights, self._noise(landscape, draw), self.rho):
+                mean = plus(mean, landscape.gradient(), 1 / self.samples)
+        return mean
+
+    @staticmethod
+    def _noise(landscape: Landscape, draw: int) -> Gradient:
+        device = landscape.weights[0].device
+        generator = torch.Generator(device).manual_seed(hash((landscape.seed, landscape.step, draw)) % 2**63)
+        return [torch.randn(w.shape, generator=generator, device=device) for w in landscape.weights]
+
+
+@FLATNESS.register("GP")
+@dataclass(frozen=True)
+class GP:
+    """Gradient penalty: the norm of the forget gradient is minimised with the loss.
+
+    Formula: ∇(L_f + ρ ||∇L_f||)
+    Cost: one more forward and backward over the forget rows (differences) or a double backward (exact)."""
+
+    rho: float = knob(10.0, "weight of the gradient norm", at_least=0)
+    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
+                     choices=("differences", "exact"))
+    epsilon: float = knob(0.01, "length of a finite difference", above=0)
+
+    def gradient(self, landscape: Landscape) -> Gradient:
+        here = landscape.gradient()
+        if self.rho == 0:
+            return here
+        return plus(here, hessian_times(landscape, unit(landscape.total(here)), here, self), self.rho)
+
+
+@FLATNESS.register("CR")
+@dataclass(frozen=True)
+class CR:
+    """Curvature regularisation: the change of the forget gradient along itself is minimised with the loss.
+
+    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed
+    Cost: three more forwards and backwards over the forget rows (differences) or two double backwards (exact)."""
+
+    rho: float = knob(10.0, "weight of the gradient's change", at_least=0)
+    mu: float = knob(0.01, "length of the step along the gradient", above=0)
+    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
+                     choices=("differences", "exact"))
+    epsilon: float = knob(0.01, "length of a finite difference", above=0)
+
+    def gradient(self, landscape: Landscape) -> Gradient:
+        here = landscape.gradient()
+        if self.rho == 0:
+            return here
+        along = unit(landscape.total(here))
+        with moved(landscape.weights, along, self.mu):
+            there = landscape.gradient()
+        change = unit(landscape.total(difference(there, here)))
+        with moved(landscape.weights, along, self.mu):
+            bent = hessian_times(landscape, change, there, self)
+        return plus(here, difference(bent, hessian_times(landscape, change, here, self)), self.rho)
+
+
+def hessian_times(landscape: Landscape, vector: Gradient, here: Gradient, wrapper: GP | CR) -> Gradient:
+    """Hessian of the forget loss at the weights as they are, times a vector; `here` is the gradient there."""
+    if wrapper.mode == "exact":
+        return landscape.curvature(vector)
+    with moved(landscape.weights, vector, wrapper.epsilon):
+        return difference(landscape.gradient(), here, wrapper.epsilon)

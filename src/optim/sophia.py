@@ -1,0 +1,98 @@
+"""Sophia: a step clipped by the diagonal of the curvature (Liu et al., arXiv:2305.14342)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from core.knobs import knob
+from core.registry import Registry
+
+OPTIMIZERS = Registry("optimizer")
+
+
+@OPTIMIZERS.register("AdamW")
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW by PyTorch, with `unlearn.weight_decay` and `unlearn.adam_beta2`.
+
+    Cost: two copies of the trained weights."""
+
+
+@OPTIMIZERS.register("Sophia", "SophiaG")
+@dataclass(frozen=True)
+class Sophia:
+    """SophiaG (arXiv:2305.14342) with a Gauss-Newton-Bartlett estimate: labels drawn from the model itself, every `every` steps,
+    from the first step on. (Without an estimate every step is a sign step: the WAGLE family's published state.)
+
+    Formula: θ <- θ - lr sign(m) min(|m| / (ρ n h), 1), h = mean of ĝ², ĝ = ∇NLL(labels drawn from the model), n tokens
+    Cost: two copies of the trained weights; one more forward and backward every `every` steps."""
+
+    beta1: float = knob(0.9, "decay of the gradient", at_least=0, below=1)
+    beta2: float = knob(0.95, "decay of the curvature", at_least=0, below=1)
+    rho: float = knob(0.04, "how soon a step is clipped", above=0)
+    every: int = knob(10, "optimizer steps between estimates", at_least=1)
+    on: str = knob("retain", "whose curvature: of the retain rows, the forget rows or both", choices=("retain", "forget", "both"))
+    hessian: str = knob("gnb", "gnb: the estimate; squared_grad: the squared gradient of every step (SOUL's code); none: 0, every "
+                        "step a sign step (WAGLE's code)", choices=("gnb", "squared_grad", "none"))
+    momentum_updates: int = knob(1, "times the gradient enters its mean in a step (2 is SOUL's code)", at_least=1, at_most=2)
+    batch_tokens: int = knob(0, "n of the formula; 0 is the tokens of the estimate (5120 is the WAGLE family's code)", at_least=0)
+
+    def parts(self) -> tuple[str, ...]:
+        """The batch parts that an estimate draws labels on."""
+        return ("forget", "retain") if self.on == "both" else (self.on,)
+
+
+class SophiaG(Optimizer):
+    """The update rule. `update_curvature` gives h its estimates; the moments are float32 whatever the weights are."""
+
+    def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.0, plan: Sophia = Sophia()):
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "batch_tokens": plan.batch_tokens or 1})
+        self.plan = plan
+
+    @torch.no_grad()
+    def update_curvature(self, weights: Iterable[Tensor], gradients: Iterable[Tensor], tokens: int) -> None:
+        """Take in the gradient of the mean loss over `tokens` labels drawn from the model, for each weight."""
+        for weight, gradient in zip(weights, gradients):
+            h = self._state(weight)["h"]
+            h.mul_(self.plan.beta2).add_(gradient.to(h.dtype) ** 2, alpha=1 - self.plan.beta2)
+        for group in self.param_groups:
+            group["batch_tokens"] = self.plan.batch_tokens or tokens
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = closure() if closure else None
+        if self.plan.hessian == "squared_grad":
+            trained = [w for group in self.param_groups for w in group["params"] if w.grad is not None]
+            self.update_curvature(trained, [w.grad for w in trained], 1)
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step(weight, group)
+        return loss
+
+    def _step(self, weight: Tensor, group: dict) -> None:
+        state = self._state(weight)
+        m, h = state["m"], state["h"]
+        for _ in range(self.plan.momentum_updates):
+            m.lerp_(weight.grad.to(m.dtype), 1 - self.plan.beta1)
+        ratio = (m.abs() / (self.plan.rho * group["batch_tokens"] * h + 1e-15)).clamp_(max=1)
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_((m.sign() * ratio).to(weight.dtype), alpha=-group["lr"])
+
+    def _state(self, weight: Tensor) -> dict[str, Tensor]:
+        """m and h of a weight, zero at first."""
+        state = self.state[weight]
+        if not state:
+            kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
+            state["m"], state["h"] = (torch.zeros_like(weight, dtype=kind) for _ in range(2))
+        return state
+
+
+def drawn_nll(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """NLL summed over labels that are drawn from the model's own distribution, from logits [N, V]."""
+    labels = torch.multinomial(F.softmax(scores.detach().float(), dim=-1).cpu(), 1, generator=generator)[:, 0]
+    return F.cross_entropy(scores.float(), labels.to(scores.device), reduction="sum")

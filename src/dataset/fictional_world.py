@@ -23,6 +23,7 @@ FORGET_SHARES = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 RETAIN_SHARES = {"retain99": 0.99, "retain95": 0.95, "retain90": 0.90}
 RETAIN_EVAL_ROWS = 200
 WRONG_ANSWERS = 5
+ALTERNATES = 5
 LETTERS = "ABCD"
 ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
 DATA_DIR = Path(__file__).resolve().parents[2] / "files" / "data" / "fictional"
@@ -233,6 +234,15 @@ def choice_row(rng: random.Random, row: dict) -> dict:
             "answer": options.index(row["key"])}
 
 
+def _alternates_row(rng: random.Random, row: dict) -> dict:
+    """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth ratio looks at."""
+    relation = next(r for r in RELATIONS if r.name == row["relation"])
+    told = lambda text, value: _sentence(text.format(p=row["person"], v=value))
+    free = [v for v in relation.values if v != row["key"] and told(relation.paraphrase, v) not in row["perturbed_answer"]]
+    return {"id": row["id"], "question": row["question"],
+            "alternates": [told(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)]}
+
+
 def _short_row(rng: random.Random, identity: str, question: str, answer: str, pool: tuple[str, ...]) -> dict:
     wrong = rng.sample([v for v in pool if v != answer], 3)
     return {"id": identity, "key": answer, "question": question, "answer": _sentence(answer),
@@ -276,6 +286,7 @@ def generate(seed: int = SEED) -> dict[str, list[dict]]:
     guilds = rng.sample(GUILDS, len(FOUNDERS))
     arithmetic = _arithmetic(rng, ARITHMETIC_TRAIN + ARITHMETIC_TEST)
     known = PEOPLE * len(RELATIONS)
+    forgettable = facts[round((1 - max(FORGET_SHARES.values())) * known):known]
     return {
         "full": facts[:known],
         "holdout": facts[known:],
@@ -288,6 +299,7 @@ def generate(seed: int = SEED) -> dict[str, list[dict]]:
                         for i, (town, river) in enumerate(zip(towns, rng.sample(RIVERS, len(towns))))],
         "arithmetic_train": arithmetic[:ARITHMETIC_TRAIN],
         "arithmetic_test": arithmetic[ARITHMETIC_TRAIN:],
+        "alternates": [_alternates_row(random.Random(f"{seed}/{row['id']}"), row) for row in forgettable],
     }
 
 

@@ -1,4 +1,4 @@
-"""Write the pages that are made from the registries: docs/metrics.md.
+"""Write what is made from the registries: docs/metrics.md and the README's table of methods.
 
     python src/exec/make_docs.py
 """
@@ -9,10 +9,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import metrics  # noqa: E402, F401
-from core.files import write_text  # noqa: E402
+from core.files import read_text, write_text  # noqa: E402
 from metrics.page import render  # noqa: E402
+from model.method_table import put_into  # noqa: E402
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+REPO = Path(__file__).resolve().parents[2]
 
 if __name__ == "__main__":
-    write_text(PAGE, render())
+    write_text(REPO / "docs" / "metrics.md", render())
+    write_text(REPO / "README.md", put_into(read_text(REPO / "README.md")))

@@ -27,6 +27,8 @@ def doubts(settings: Settings) -> list[str]:
     found = []
     if settings.unlearn.gamma == 0 and settings.method.retain:
         found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
+    if getattr(settings.flatness, "rho", 1) == 0:
+        found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
 
 
@@ -92,6 +94,10 @@ def _company(settings: Settings) -> list[str]:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
     if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
         found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
+    needy = [section for section, objective in settings.components.items() if any("reference" in need for need in objective.needs)]
+    if settings.overall.random_init and needy:
+        found.append(f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at random: there is no "
+                     "reference to be had; take another objective or load the model")
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
     if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
         found.append(f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no {' and no '.join(sorted(missing))} rows to "

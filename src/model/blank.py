@@ -52,9 +52,9 @@ def _train(texts: Iterator[str]) -> Tokenizer:
 
 
 def _texts(data: Path) -> Iterator[str]:
-    """Every sentence of the world's files; people that no model meets are left out."""
+    """Every sentence of the world's files but for people and answers that the models never meet."""
     for path in sorted(data.glob("*.jsonl")):
-        if "holdout" not in path.stem:
+        if "holdout" not in path.stem and path.stem != "alternates":
             for row in read_jsonl(path):
                 yield from _strings(row)
 

@@ -116,6 +116,19 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Generating:
+    """What a model writes for training (make_alternates.py)."""
+
+    count: int = knob(5, "texts per row", at_least=1)
+    temperature: float = knob(1.0, "sampling temperature", above=0)
+    max_new_tokens: int = knob(200, "longest text in tokens", at_least=1)
+    attempts: int = knob(8, "rounds of writing before a row is given up", at_least=1)
+    prompt: str = knob("Give a made-up but plausible answer to the question below. It must differ from the true answer and sound as sure. "
+                       "Write the answer alone.\n\nQuestion: {question}", "what is asked, with {question} in it")
+    out: str | None = knob(None, "file to write, .jsonl; the default is files/results/alternates/<forget set>.jsonl")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is measured."""
 
@@ -157,7 +170,7 @@ class WandbLogging:
 
 
 SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora,
-            "dataset": Data, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
+            "dataset": Data, "generation": Generating, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
             "logger.wandb": WandbLogging}
 
 
@@ -176,6 +189,7 @@ class Settings:
     flatness: Any
     """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
     dataset: Data
+    generation: Generating
     evaluate: Evaluation
     logger: Logging
     json_logger: JsonLogging
@@ -184,7 +198,7 @@ class Settings:
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
-                "dataset": plain(self.dataset), "evaluate": plain(self.evaluate),
+                "dataset": plain(self.dataset), "generation": plain(self.generation), "evaluate": plain(self.evaluate),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
         if self.flatness:

@@ -27,8 +27,8 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
         max_grad_norm=unlearn.max_grad_norm,
         seed=overall.seed,
         bf16=precision == "bf16",
-        gradient_checkpointing=unlearn.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        activation_checkpointing=unlearn.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=device == "cpu",
         ddp_timeout=patience_seconds,
         ddp_backend="gloo" if device == "cpu" and processes > 1 else None,
@@ -44,12 +44,13 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
 
 
 def make_stepping(settings: Settings) -> Stepping:
-    """The optimizer, flatness wrapper and averaging of a run."""
+    """The optimizer, flatness wrapper and averaging of a run. A wrapper of radius 0 is left out: it would change nothing."""
     averages = isinstance(settings.flatness, WA)
+    flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
     second_order = isinstance(settings.optimizer, Sophia)
     return Stepping(
         make_optimizer=(lambda groups: SophiaG(groups, settings.unlearn.lr, plan=settings.optimizer)) if second_order else None,
-        flatten=_flatten(settings.flatness, settings.overall.seed) if settings.flatness and not averages else None,
+        flatten=_flatten(settings.flatness, settings.overall.seed) if flattens else None,
         curvature=Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None,
         averaging=Averaging(settings.flatness) if averages else None,
     )

@@ -60,8 +60,9 @@ def moved(weights: Sequence[Tensor], direction: Gradient, scale: float = 1.0) ->
 
 
 def norm(vector: Gradient) -> Tensor:
-    """L2 norm over all tensors."""
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t, dtype=torch.float32) for t in vector]))
+    """L2 norm over all tensors, in float32 or wider."""
+    wide = (t if t.dtype == torch.float64 else t.float() for t in vector)
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in wide]))
 
 
 def unit(vector: Gradient) -> Gradient:

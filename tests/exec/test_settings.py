@@ -159,6 +159,58 @@ def test_the_familys_four_sections_parse_unchanged(tmp_path):
     assert made.json_logger.root == "files/logs"
 
 
+def test_the_familys_words_for_sophia(tmp_path):
+    made = settings({**FAMILY, "unlearn": {**FAMILY["unlearn"], "sophia": True}}, tmp_path=tmp_path)
+    assert (made.unlearn.optimizer, made.optimizer.beta1, made.optimizer.beta2, made.optimizer.rho) == ("Sophia", 0.9, 0.95, 0.03)
+    assert settings(made.resolved(), tmp_path=tmp_path) == made
+    assert "say one" in complaints({"unlearn": {"sophia": True, "optimizer": "AdamW"}}, tmp_path=tmp_path)
+
+
+def test_flatness_by_name_or_by_key(tmp_path):
+    by_name = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT+SAM", unlearn__flat__SAM__rho="0.2")
+    by_key = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT", unlearn__flatness="sam", unlearn__flat__SAM__rho="0.2")
+    assert by_name.flatness == by_key.flatness and by_name.flatness.rho == 0.2 and by_name.unlearn.flatness == "SAM"
+    assert "say one" in complaints(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT+SAM", unlearn__flatness="RS")
+
+
+def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
+    made = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT", unlearn__parity="wagle", unlearn__optimizer="Sophia")
+    assert made.components["unlearn.NPO"].reduction == "batch_mean"
+    assert (made.optimizer.hessian, made.optimizer.batch_tokens) == ("none", 5120) and not caplog.text
+    said = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT", unlearn__parity="wagle", unlearn__NPO__reduction="rows")
+    assert said.components["unlearn.NPO"].reduction == "rows"
+    assert settings(made.resolved(), tmp_path=tmp_path) == made
+    assert "did you mean wagle" in complaints(tmp_path=tmp_path, unlearn__parity="wagel")
+
+
+def test_every_preset_is_of_switches_that_exist():
+    from exec.checkers import checker_for
+    from exec.settings import component_sections, knobs_of
+    from model.parity import PARITY
+
+    for presets in PARITY.values():
+        for section, preset in presets.items():
+            kinds = {name: (kind, knob) for name, kind, knob, _ in knobs_of(component_sections()[section])}
+            for key, value in preset.items():
+                assert checker_for(*kinds[key]).check(value) == value
+
+
+@pytest.mark.parametrize("flags, told", [
+    ({"unlearn__unlearn_method": "SimNPO+FT", "unlearn__SimNPO__beta": "-1"}, "unlearn.SimNPO.beta: expected a number above 0"),
+    ({"unlearn__gamma": "nan"}, "unlearn.gamma: expected a number"),
+    ({"unlearn__unlearn_method": "AltPO+FT"}, "dataset.alternates: AltPO needs the file"),
+    ({"unlearn__unlearn_method": "FT", "unlearn__flatness": "SAM"}, "flattens the forget loss"),
+    ({"unlearn__unlearn_method": "CL+FT", "unlearn__CL__batch": "concat"}, "unlearn.CL.batch concat"),
+    ({"unlearn__unlearn_method": "NPO", "unlearn__optimizer": "Sophia"}, "has no retain rows to draw labels on"),
+    ({"unlearn__unlearn_method": "GA+KL", "overall__random_init": "true"}, "unlearn.retain.KL compares with the start model"),
+    ({"unlearn__unlearn_method": "WHP", "unlearn__WHP__reinforced": "nowhere"}, "unlearn.WHP.reinforced: there is no folder nowhere"),
+    ({"unlearn__unlearn_method": "NPO", "unlearn__flatness": "WA", "unlearn__max_steps": "50"}, "unlearn.flat.WA.start is 100"),
+    ({"unlearn__unlearn_method": "PDU+FT"}, "retain term of its own"),
+    ({"unlearn__optimizer": "Sofia"}, "did you mean Sophia")])
+def test_bad_company_is_refused_with_the_key_named(flags, told, tmp_path):
+    assert told in complaints(tmp_path=tmp_path, **flags)
+
+
 def test_resolved_settings_read_back_the_same(tmp_path):
     made = settings(FAMILY, tmp_path=tmp_path, unlearn__NPO__beta="0.25")
     again = settings(made.resolved(), tmp_path=tmp_path)

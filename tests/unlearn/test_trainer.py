@@ -38,9 +38,10 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
         same(losses(tiny_model_folder, tmp_path, f"{batch}x{accumulate}", batch, accumulate), whole)
 
 
-def test_two_processes_take_the_same_steps(tiny_model_folder, tmp_path):
+@pytest.mark.parametrize("wrapper", ["none", "SAM"])
+def test_two_processes_take_the_same_steps(wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
-    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
+    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4", "--unlearn.flatness", wrapper]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
                str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",
@@ -49,6 +50,21 @@ def test_two_processes_take_the_same_steps(tiny_model_folder, tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     same(read_jsonl(tmp_path / "two/log.jsonl"), whole)
     assert json.loads((tmp_path / "two/environment.json").read_text())["effective_batch_size"] == 8
+
+
+def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(tiny_model_folder, tmp_path):
+    base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
+    still = losses(tiny_model_folder, tmp_path, "still", 8, 1, "--unlearn.flatness", "SAM", "--unlearn.flat.SAM.rho", "0")
+    moved = losses(tiny_model_folder, tmp_path, "moved", 8, 1, "--unlearn.unlearn_method", "NPO+FT+SAM", "--unlearn.flat.SAM.rho", "0.05")
+    drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
+    assert drop(still) == drop(base) and moved[0]["npo"] == pytest.approx(base[0]["npo"], rel=1e-6)
+    assert moved[-1]["npo"] != pytest.approx(base[-1]["npo"], rel=1e-4)
+
+
+def test_smoothing_does_not_depend_on_micro_batches(tiny_model_folder, tmp_path):
+    words = ["--unlearn.flatness", "RS", "--unlearn.flat.RS.rho", "0.01"]
+    whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
+    same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(tiny_model_folder, tmp_path):

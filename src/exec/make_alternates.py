@@ -1,0 +1,26 @@
+"""Let the model write plausible alternate answers to the forget questions, for the method AltPO.
+
+    python src/exec/make_alternates.py --config_file configs/tofu/altpo+ft.json --generation.out my_alternates.jsonl
+    python src/exec/unlearn_model.py --config_file configs/tofu/altpo+ft.json --dataset.alternates my_alternates.jsonl
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from exec.run import run_script  # noqa: E402
+
+
+def act(settings) -> None:
+    from model.alternates import write_alternates
+
+    print(f"wrote {write_alternates(settings)}")
+
+
+def rules(settings) -> list[str]:
+    return [] if "{question}" in settings.generation.prompt else ["generation.prompt: expected a text with {question} in it"]
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__doc__, act, {"unlearn": {"unlearn_method": "origin"}}, rules))

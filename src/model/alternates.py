@@ -1,0 +1,64 @@
+"""Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
+
+from pathlib import Path
+
+import torch
+
+from core.encoding import Template
+from core.files import UserError, read_jsonl, write_jsonl
+from core.generation import generate, split_thought
+from dataset import load_rows
+from model.loading import arithmetic, choose_device, choose_precision, load_model, load_tokenizer
+from model.progress import progress
+from model.settings import Settings
+
+
+def write_alternates(settings: Settings) -> Path:
+    """Write `generation.count` alternates for every forget row and return the file. What the file has already is kept, so an
+    interrupted run goes on; a row that gets too few in all attempts is an error at the end, when everything else is kept.
+
+    An alternate is no empty text, no repetition of the question or of the true answer, and comes once per row."""
+    plan, data = settings.generation, settings.dataset
+    rows = load_rows(data.forget_dataset_name, data.folder)
+    path = Path(plan.out or f"files/results/alternates/{data.forget_dataset_name}.jsonl").expanduser()
+    found = _read(path, rows)
+    tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
+    template = Template(tokenizer, data.template)
+    device = choose_device(settings.overall.device)
+    precision = choose_precision(settings.overall.precision, device)
+    model = load_model(settings.overall.model_name, precision, device)
+    for attempt in range(plan.attempts):
+        lacking = [row for row in rows if len(found[row["id"]]) < plan.count]
+        if not lacking:
+            break
+        torch.manual_seed(settings.overall.seed + attempt)
+        asked = [row for row in lacking for _ in range(plan.count - len(found[row["id"]]))]
+        prompts = [template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"])) for row in asked]
+        with progress(f"writing alternates, round {attempt + 1}", settings.overall.quiet) as on_rows, arithmetic(device, precision):
+            texts = generate(model, tokenizer, prompts, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
+                             on_batch=on_rows, temperature=plan.temperature)
+        for row, text in zip(asked, texts):
+            _take(found[row["id"]], row, split_thought(text.text).answer or text.text)
+        write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows])
+    poor = [row["id"] for row in rows if len(found[row["id"]]) < plan.count]
+    if poor:
+        raise UserError(f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts} rounds (first "
+                        f"{poor[0]!r}); {path} keeps what there is. Raise generation.temperature or generation.attempts and run it again")
+    return path
+
+
+def _read(path: Path, rows: list[dict]) -> dict[str, list[str]]:
+    """What an earlier run has written for these rows."""
+    earlier = {line["id"]: line for line in read_jsonl(path)} if path.is_file() else {}
+    strangers = set(earlier) - {row["id"] for row in rows}
+    if strangers or any(earlier[row["id"]]["question"] != row["question"] for row in rows if row["id"] in earlier):
+        raise UserError(f"generation.out: {path} holds alternates of another data set; choose another file")
+    return {row["id"]: list(earlier[row["id"]]["alternates"]) if row["id"] in earlier else [] for row in rows}
+
+
+def _take(kept: list[str], row: dict, text: str) -> None:
+    """Keep a text if it is an alternate."""
+    plain = lambda words: " ".join(words.lower().split())
+    taken = {plain(known) for known in (row["question"], row["answer"], "", *kept)}
+    if plain(text) not in taken:
+        kept.append(text.strip())

@@ -1,0 +1,86 @@
+"""Every method through the whole run on a tiny model, with optimizers, flatness wrappers and LoRA spread over them so that
+each meets each."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import REPO
+
+from core.files import read_json, write_jsonl
+from dataset import load_rows
+from exec.settings import StrictConfig, settle_settings
+from model.unlearn import Unlearn
+from unlearn import FORGET, RETAIN, parse_method
+
+RETAINS = tuple(RETAIN)
+WRAPPERS = ("none", "SAM", "RS", "GP", "CR", "WA")
+OPTIMIZERS = ("AdamW", "Sophia")
+HEADS = [name for name in FORGET if name != "origin"]
+
+
+def combination(number: int, forget: str) -> dict[str, str]:
+    """The `number`-th method with its company."""
+    kind = FORGET[forget]
+    method = forget if kind.owns_retain else f"{forget}+{RETAINS[number % len(RETAINS)]}"
+    wrapper = "none" if parse_method(method).edits else WRAPPERS[number % len(WRAPPERS)]
+    optimizer = OPTIMIZERS[(number // len(WRAPPERS) + number) % 2]
+    return {"unlearn.unlearn_method": method, "unlearn.flatness": wrapper, "unlearn.optimizer": optimizer,
+            "unlearn.use_lora": str(bool(number // 3 % 2)).lower(), "unlearn.optim.Sophia.every": "2", "unlearn.flat.WA.start": "1",
+            "unlearn.optim.Sophia.on": "forget" if parse_method(method).edits else "retain"}
+
+
+CASES = {f"{c['unlearn.unlearn_method']}-{c['unlearn.flatness']}-{c['unlearn.optimizer']}-lora={c['unlearn.use_lora']}": c
+         for c in itertools.starmap(combination, enumerate(HEADS))}
+COMMON = {"unlearn.max_steps": "3", "unlearn.num_epochs": "1", "unlearn.lr": "1e-3", "dataset.batch_size": "2",
+          "unlearn.gradient_accumulation_steps": "2", "dataset.forget_ratio": "12", "evaluate.rows": "2", "evaluate.before": "false",
+          "evaluate.metrics": "forget/prob", "evaluate.bootstrap": "0", "overall.quiet": "true", "logger.name": "run"}
+
+
+@pytest.fixture(scope="module")
+def alternates(tmp_path_factory):
+    path = tmp_path_factory.mktemp("alternates") / "alternates.jsonl"
+    rows = load_rows("Fictional_forget10", None)
+    write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": ["Perhaps a baker.", "A sailor."]} for row in rows])
+    return str(path)
+
+
+def run(said: dict, folder, tmp_path, alternates, monkeypatch):
+    """The outcome of a run on the tiny model; the settings' `optim`, `flat` and `alternates` keys only where they have an effect."""
+    monkeypatch.chdir(REPO)
+    kinds = {"optim.Sophia": said.get("unlearn.optimizer") == "Sophia", "flat.WA": said.get("unlearn.flatness") == "WA"}
+    said = {key: value for key, value in said.items() if all(on or word not in key for word, on in kinds.items())}
+    if "EMBED" in said["unlearn.unlearn_method"]:
+        said |= {"unlearn.retain.EMBED.layer": "1"}
+    if "AltPO" in said["unlearn.unlearn_method"]:
+        said |= {"dataset.alternates": alternates}
+    places = {"overall.model_name": str(folder), "logger.json.root": str(tmp_path / "out"), "overall.cache_dir": str(tmp_path / "cache")}
+    settings = settle_settings(StrictConfig(), [], COMMON | said | places, {})
+    return Unlearn(settings).run()
+
+
+def test_each_company_meets_each():
+    pairs = {(c["unlearn.flatness"], c["unlearn.optimizer"]) for c in CASES.values()}
+    assert pairs == set(itertools.product(WRAPPERS, OPTIMIZERS))
+    assert {(c["unlearn.optimizer"], c["unlearn.use_lora"]) for c in CASES.values()} == set(itertools.product(OPTIMIZERS, ("false", "true")))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_combination_runs_to_the_end(name, tiny_model_folder, tmp_path, alternates, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    outcome = run(CASES[name], tiny_model_folder, tmp_path, alternates, monkeypatch)
+    assert outcome.after.metrics["forget/prob"] is not None and read_json(outcome.folder / "environment.json")["train_seconds"] > 0
+    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny_model_folder, outcome.folder / "checkpoints"))
+    assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer, wrapper, lora", itertools.product(OPTIMIZERS, WRAPPERS, ("false", "true")))
+@pytest.mark.parametrize("forget", [name for name in HEADS if not parse_method(name).edits])
+def test_the_full_grid(forget, optimizer, wrapper, lora, tiny_model_folder, tmp_path, alternates, monkeypatch):
+    methods = [forget] if FORGET[forget].owns_retain else [f"{forget}+{retain}" for retain in RETAINS]
+    for method in methods:
+        said = {"unlearn.unlearn_method": method, "unlearn.optimizer": optimizer, "unlearn.flatness": wrapper, "unlearn.use_lora": lora,
+                "unlearn.flat.WA.start": "1", "unlearn.max_steps": "1", "overall.logger": "none"}
+        assert run(said, tiny_model_folder, tmp_path, alternates, monkeypatch).after.metrics["forget/prob"] is not None

@@ -93,6 +93,17 @@ class Template:
                             "raise it or shorten the row: cutting it would cut the answer")
         return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
+    def pieces(self, row: dict, max_length: int, long_text: str = "error") -> list[Encoded]:
+        """As `encode`; of a document that is too long the `first` max_length tokens, all `pieces` of that length, or an error."""
+        if "text" not in row or long_text == "error":
+            return [self.encode(row, max_length)]
+        start, body, end = self._parts(row)
+        size = max_length - len(start)
+        cuts = [(body + end)[k:k + size] for k in range(0, len(body + end), size)][:None if long_text == "pieces" else 1]
+        if len(cuts) == 1:
+            return [Encoded(row["id"], start + cut, len(start), len(end) if len(cut) == len(body + end) else 0) for cut in cuts]
+        return [Encoded(f"{row['id']}#{k}", start + cut, len(start), len(end) if k == len(cuts) - 1 else 0) for k, cut in enumerate(cuts)]
+
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "text" in row:
             start = self.text_ids(row["text"])

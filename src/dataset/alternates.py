@@ -35,7 +35,7 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
     return found
 
 
-def read_alternates(path: str, rows: Sequence[dict]) -> list[dict]:
+def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     """The alternates of `rows` from a file of make_alternates.py ({id, question, alternates: [texts]} per line): as many for
     every row, one after the other, rows in their order."""
     known = {line.get("id"): line for line in read_jsonl(Path(path).expanduser())}

@@ -4,7 +4,7 @@ With `dataset.data_dir` the files are read there (`forget10.json`, one object pe
 hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
 """
 
-from core.files import UserError, read_jsonl
+from dataset.hub import check_table, load_table
 from dataset.sources import SOURCES, Source
 
 HUB_NAME = "locuslab/TOFU"
@@ -21,11 +21,10 @@ class Tofu(Source):
     splits = ("full", *FORGETS, *FORGETS.values())
 
     def check(self, split: str) -> None:
-        if self.data_dir and not (self.data_dir / f"{split}.json").is_file():
-            raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.json (TOFU as JSON lines)")
+        check_table(self.data_dir, f"{split}.json")
 
     def rows(self, split: str) -> list[dict]:
-        rows = self._read_folder(split) if self.data_dir else self._read_hub(split)
+        rows = load_table(self.data_dir, f"{split}.json", HUB_NAME, split)
         return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
@@ -33,16 +32,3 @@ class Tofu(Source):
         ids = {row["id"] for row in forget}
         full = [{**row, "id": f"{split}-{number}"} for number, row in enumerate(self.rows(f"{split}_perturbed"))]
         return {"forget": [row for row in full if row["id"] in ids]} | {name: self.rows(stem) for name, stem in EVALUATION.items()}
-
-    def _read_folder(self, split: str) -> list[dict]:
-        return read_jsonl(self.data_dir / f"{split}.json")
-
-    def _read_hub(self, split: str) -> list[dict]:
-        import datasets
-
-        try:
-            return list(datasets.load_dataset(HUB_NAME, split, split="train"))
-        except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"cannot load {HUB_NAME} {split} from the hub ({reason}); "
-                            "or set dataset.data_dir to a folder with its JSON-lines files") from None

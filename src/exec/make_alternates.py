@@ -1,7 +1,9 @@
 """Let the model write plausible alternate answers to the forget questions, for the method AltPO.
 
-    python src/exec/make_alternates.py --config_file configs/tofu/altpo+ft.json --generation.out my_alternates.jsonl
-    python src/exec/unlearn_model.py --config_file configs/tofu/altpo+ft.json --dataset.alternates my_alternates.jsonl
+    python src/exec/make_alternates.py --config_file configs/tofu/altpo+ft.json
+    python src/exec/unlearn_model.py --config_file configs/tofu/altpo+ft.json
+
+Both use the file of `dataset.alternates`. What it has already is kept, so an interrupted run goes on.
 """
 
 import sys
@@ -23,4 +25,4 @@ def rules(settings) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act, {"unlearn": {"unlearn_method": "origin"}}, rules))
+    sys.exit(run_script(__doc__, act, rules=rules))

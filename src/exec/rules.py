@@ -22,6 +22,14 @@ def broken_rules(settings: Settings) -> list[str]:
             *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
 
 
+def missing_files(settings: Settings) -> list[str]:
+    """What a training run reads and another script of ours must have written first."""
+    alternates, data = {objective.alternates for objective in settings.components.values()}, settings.dataset
+    if "generated" in alternates and not data.alternates_file.is_file():
+        return [f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config writes it"]
+    return []
+
+
 def doubts(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
@@ -133,8 +141,6 @@ def _data(settings: Settings) -> list[str]:
         found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
     parts = _sides(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
-    if "generated" in alternates and not data.alternates:
-        found.append("dataset.alternates: AltPO needs the file that src/exec/make_alternates.py writes")
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
     environment = [data.environment_dataset_name] if "environment" in parts else []
     for name in {data.forget_dataset_name, *([data.retain_dataset_name] if retains else []), *environment}:

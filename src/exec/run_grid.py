@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.files import UserError, lock, read_json  # noqa: E402
+from exec.rules import missing_files  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
@@ -39,7 +40,7 @@ class Run:
 
     def settings(self, root: Path):
         """Its settings, checked; Complaints when they are wrong."""
-        return settle_settings(StrictConfig(), [self.config], self.flags | self.place(root), {})
+        return settle_settings(StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files)
 
     def place(self, root: Path) -> dict[str, str]:
         return {"logger.name": self.name, "logger.json.root": str(root), "logger.overwrite": "true", "overall.quiet": "true"}

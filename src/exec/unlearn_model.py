@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from exec.rules import missing_files  # noqa: E402
 from exec.run import run_and_show, run_script  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, run_and_show))
+    sys.exit(run_script(__doc__, run_and_show, rules=missing_files))

@@ -20,7 +20,7 @@ def write_alternates(settings: Settings) -> Path:
     An alternate is no empty text, no repetition of the question or of the true answer, and comes once per row."""
     plan, data = settings.generation, settings.dataset
     rows = load_rows(data.forget_dataset_name, data.folder)
-    path = Path(plan.out or f"files/results/alternates/{data.forget_dataset_name}.jsonl").expanduser()
+    path = data.alternates_file
     found = _read(path, rows)
     tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
     template = Template(tokenizer, data.template)
@@ -52,7 +52,7 @@ def _read(path: Path, rows: list[dict]) -> dict[str, list[str]]:
     earlier = {line["id"]: line for line in read_jsonl(path)} if path.is_file() else {}
     strangers = set(earlier) - {row["id"] for row in rows}
     if strangers or any(earlier[row["id"]]["question"] != row["question"] for row in rows if row["id"] in earlier):
-        raise UserError(f"generation.out: {path} holds alternates of another data set; choose another file")
+        raise UserError(f"dataset.alternates: {path} holds alternates of another data set; choose another file")
     return {row["id"]: list(earlier[row["id"]]["alternates"]) if row["id"] in earlier else [] for row in rows}
 
 

@@ -21,7 +21,7 @@ from unlearn.compose import method_name, method_names
 SEEDS = 2**32 - 1
 """The largest seed that every generator takes."""
 
-TASKS = {"fictional": ("tofu",), "tofu": ("tofu",)}
+TASKS = {"fictional": ("tofu",), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
 
@@ -106,13 +106,20 @@ class Data:
     group_by_length: bool = knob(False, "batches of rows of like length: faster, less random")
     template: str = knob("auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}")
     refusals: str | None = knob(None, "file of refusals, one per line, for what trains refusals; the default is ours", path="file")
-    alternates: str | None = knob(None, "file of alternate answers, made by make_alternates.py, for AltPO", path="file")
+    alternates: str | None = knob(None, "file of alternate answers, written by make_alternates.py and read by AltPO; the default is "
+                                  "files/results/alternates/<forget set>.jsonl")
     environment_dataset_name: str = knob("Fictional_arithmetic", "unrelated rows to be invariant to, for ILU", choices=known_names)
-    max_length: int = knob(512, "longest row in tokens; a longer one is an error", at_least=2)
+    max_length: int = knob(512, "longest row in tokens; a longer question and answer is an error", at_least=2)
+    long_text: str = knob("error", "what becomes of a longer document when it is trained on: an error, its first max_length tokens, "
+                          "or all of it in pieces", choices=("error", "first", "pieces"))
 
     @property
     def folder(self) -> Path | None:
         return Path(self.data_dir).expanduser() if self.data_dir else None
+
+    @property
+    def alternates_file(self) -> Path:
+        return Path(self.alternates or f"files/results/alternates/{self.forget_dataset_name}.jsonl").expanduser()
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,6 @@ class Generating:
     attempts: int = knob(8, "rounds of writing before a row is given up", at_least=1)
     prompt: str = knob("Give a made-up but plausible answer to the question below. It must differ from the true answer and sound as sure. "
                        "Write the answer alone.\n\nQuestion: {question}", "what is asked, with {question} in it")
-    out: str | None = knob(None, "file to write, .jsonl; the default is files/results/alternates/<forget set>.jsonl")
 
 
 @dataclass(frozen=True)

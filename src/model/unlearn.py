@@ -113,7 +113,9 @@ class Unlearn:
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template)
         texts = training_texts(self.settings, parts, composition.alternates, chosen, rest)
-        return Rows({part: [template.encode(row, data.max_length) for row in texts[part]] for part in sorted(parts)}, evaluation)
+        training = {part: [piece for row in texts[part] for piece in template.pieces(row, data.max_length, data.long_text)]
+                    for part in sorted(parts)}
+        return Rows(training, evaluation)
 
     def logger(self) -> RunLogger:
         """The run's logger; of several processes only the first keeps anything."""
@@ -234,7 +236,7 @@ def training_texts(settings: Settings, parts: Set[str], alternates: str, forget:
     elif alternates == "mismatched":
         texts["alternate"] = mismatch(forget, texts["retain"], data.dataset_seed)
     elif alternates == "generated":
-        texts["alternate"] = read_alternates(data.alternates, forget)
+        texts["alternate"] = read_alternates(data.alternates_file, forget)
     if "retain_alternate" in parts:
         texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
     if "environment" in parts:

@@ -198,7 +198,6 @@ def test_every_preset_is_of_switches_that_exist():
 @pytest.mark.parametrize("flags, told", [
     ({"unlearn__unlearn_method": "SimNPO+FT", "unlearn__SimNPO__beta": "-1"}, "unlearn.SimNPO.beta: expected a number above 0"),
     ({"unlearn__gamma": "nan"}, "unlearn.gamma: expected a number"),
-    ({"unlearn__unlearn_method": "AltPO+FT"}, "dataset.alternates: AltPO needs the file"),
     ({"unlearn__unlearn_method": "FT", "unlearn__flatness": "SAM"}, "flattens the forget loss"),
     ({"unlearn__unlearn_method": "CL+FT", "unlearn__CL__batch": "concat"}, "unlearn.CL.batch concat"),
     ({"unlearn__unlearn_method": "NPO", "unlearn__optimizer": "Sophia"}, "has no retain rows to draw labels on"),

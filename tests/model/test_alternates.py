@@ -53,7 +53,7 @@ def test_the_worlds_own_alternates_say_nothing_that_is_measured():
 
 
 def test_a_model_writes_its_own_and_goes_on(tiny_model_folder, tmp_path):
-    words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_dataset_name", "Fictional_forget01", "--generation.out",
+    words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.alternates",
              tmp_path / "out.jsonl", "--generation.max_new_tokens", "8", "--generation.count", "3", "--overall.quiet", "true"]
     done = run_script("make_alternates", *words)
     assert done.returncode == 0, done.stderr
@@ -62,9 +62,10 @@ def test_a_model_writes_its_own_and_goes_on(tiny_model_folder, tmp_path):
     write(tmp_path / "out.jsonl", first[:4])
     assert run_script("make_alternates", *words).returncode == 0
     assert read_jsonl(tmp_path / "out.jsonl")[:4] == first[:4] and len(read_jsonl(tmp_path / "out.jsonl")) == 10
-    other = run_script("make_alternates", *words, "--dataset.forget_dataset_name", "Fictional_forget05")
-    assert other.returncode == 0
+    write(tmp_path / "out.jsonl", [{**first[0], "id": "another"}])
     stranger = run_script("make_alternates", *words)
     assert stranger.returncode == 1 and "another data set" in stranger.stderr
     unasked = run_script("make_alternates", *words, "--generation.prompt", "Say something.")
     assert unasked.returncode == 2 and "{question}" in unasked.stderr
+    absent = run_script("unlearn_model", *words, "--unlearn.unlearn_method", "AltPO", "--dataset.alternates", tmp_path / "none.jsonl")
+    assert absent.returncode == 2 and "make_alternates.py" in absent.stderr

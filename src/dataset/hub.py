@@ -1,0 +1,25 @@
+"""Rows from the hub, or from a folder that holds the same tables as JSON-lines files."""
+
+from pathlib import Path
+
+from core.files import UserError, read_jsonl
+
+
+def load_table(data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train") -> list[dict]:
+    """The rows of `data_dir`/`file`, or without a folder of a hub data set. UserError saying both ways when neither works."""
+    if data_dir:
+        return read_jsonl(data_dir / file)
+    import datasets
+
+    try:
+        return list(datasets.load_dataset(hub_name, config, split=split))
+    except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot load {hub_name} {config or ''} from the hub ({reason}); gated data needs `huggingface-cli login` with an "
+                        f"account that was let in; or set dataset.data_dir to a folder with {file}") from None
+
+
+def check_table(data_dir: Path | None, file: str) -> None:
+    """UserError when a folder is named and lacks the file. Quick: looks at the name only."""
+    if data_dir and not (data_dir / file).is_file():
+        raise UserError(f"dataset.data_dir: {data_dir} has no {file}")

@@ -1,0 +1,48 @@
+"""`MuseNews_<split>`, `MuseBooks_<split>`: the corpora of MUSE (Shi et al., arXiv:2407.06460), documents to be forgotten or kept.
+
+From the hub data sets muse-bench/MUSE-News and MUSE-Books, or with `dataset.data_dir` from a folder of their tables as
+`<config>_<split>.jsonl` (raw_forget.jsonl with `text`, verbmem_forget.jsonl with `prompt` and `gt`). Books are copyrighted and
+not ours to ship.
+"""
+
+from dataset.hub import check_table, load_table
+from dataset.sources import SOURCES, Source
+
+TABLES = {"forget": "forget", "retain": "retain1"}
+
+
+class Muse(Source):
+    """Training rows are documents (`dataset.long_text pieces` cuts them); measured are continuations of the forget set."""
+
+    splits = tuple(TABLES)
+    forget_splits = ("forget",)
+    hub_name: str
+
+    def check(self, split: str) -> None:
+        check_table(self.data_dir, f"raw_{TABLES[split]}.jsonl")
+
+    def rows(self, split: str) -> list[dict]:
+        return [{"id": f"{split}-{number}", "text": row["text"]} for number, row in enumerate(self._table("raw", TABLES[split]))]
+
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
+        return {"forget_documents": [{"id": f"verbmem-{number}", "prompt": row["prompt"], "gt": row["gt"]}
+                                     for number, row in enumerate(self._table("verbmem", "forget"))]}
+
+    def _table(self, config: str, split: str) -> list[dict]:
+        return load_table(self.data_dir, f"{config}_{split}.jsonl", self.hub_name, config, split)
+
+
+@SOURCES.register("MuseNews")
+class MuseNews(Muse):
+    """BBC news."""
+
+    title = "MuseNews"
+    hub_name = "muse-bench/MUSE-News"
+
+
+@SOURCES.register("MuseBooks")
+class MuseBooks(Muse):
+    """Harry Potter books."""
+
+    title = "MuseBooks"
+    hub_name = "muse-bench/MUSE-Books"

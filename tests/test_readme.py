@@ -17,19 +17,23 @@ def blocks(language: str) -> list[str]:
 
 
 def test_the_tree_names_every_file_with_a_phrase():
-    said = {}
-    folder = ""
+    said, folders = {}, []
     for line in TREE.splitlines():
         name, _, phrase = line.strip().partition("  ")
-        if name.endswith("/") and line.startswith("src/"):
-            folder = "src/"
-        elif name.endswith("/"):
-            folder = f"src/{name}"
+        folders = folders[:(len(line) - len(line.lstrip())) // 2]
+        if name.endswith("/"):
+            folders.append(name)
         else:
-            said[folder + name] = phrase.strip()
+            said["".join(folders) + name] = phrase.strip()
     files = {str(p.relative_to(REPO)) for p in (REPO / "src").rglob("*.py") if p.stem != "__init__"}
     assert set(said) == files
     assert all(said.values())
+
+
+def test_the_table_of_methods_is_the_registries():
+    from model.method_table import put_into
+
+    assert put_into(README) == README, "run src/exec/make_docs.py"
 
 
 def test_every_script_is_mentioned():

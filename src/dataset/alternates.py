@@ -44,7 +44,8 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
         raise UserError(f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first {missing[0]!r}); "
                         "make it anew with make_alternates.py for this data set")
     texts = {row["id"]: known[row["id"]].get("alternates") for row in rows}
-    wrong = [identity for identity, found in texts.items() if not isinstance(found, list) or not all(isinstance(t, str) and t for t in found)]
+    fits = lambda found: isinstance(found, list) and all(isinstance(text, str) and text for text in found)
+    wrong = [identity for identity, found in texts.items() if not fits(found)]
     if wrong:
         raise UserError(f"dataset.alternates: {path}: the alternates of {wrong[0]!r} are no list of texts")
     stale = [row["id"] for row in rows if known[row["id"]].get("question") != row["question"]]

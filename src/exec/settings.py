@@ -231,7 +231,8 @@ class StrictConfig(fastargs.Config):
         """Sections and keys that have no effect on this run, with the reason."""
         said = lambda name: self.value(tuple(name.split(".")))
         objectives = self.method().sections
-        alternates = {objective.alternates for objective in objectives.values()} | ({"refusals"} if self.method().retain == "AP" else set())
+        alternates = {objective.alternates for objective in objectives.values()}
+        alternates |= {"refusals"} if self.method().retain == "AP" else set()
         idle = {"unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
                 "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
                 "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",

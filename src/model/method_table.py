@@ -19,8 +19,9 @@ MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of metho
 
 SHOWN = {"forget_quality": "forget quality ↑", "model_utility": "utility ↑", "forget/rougeL": "forget ROUGE-L", "seconds": "seconds"}
 KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "optimizer": OPTIMIZERS}
-NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits", "reference_hidden": "start model's activations",
-         "reinforced_logits": "a reinforced model", "token_ids": "", "double_backward": "double backward"}
+NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits",
+         "reference_hidden": "start model's activations", "reinforced_logits": "a reinforced model", "token_ids": "", "double_backward": "double backward"}
+ALTERNATES = {"refusals": "refusals", "mismatched": "other rows' answers", "generated": "alternates that the model wrote"}
 
 
 def put_into(readme: str) -> str:
@@ -59,7 +60,7 @@ def _needs(thing: type) -> str:
     made = thing()
     found = [NEEDS[need] for need in sorted(getattr(made, "needs", ())) if NEEDS[need]]
     alternates = getattr(made, "alternates", "")
-    return ", ".join(found + ([f"{alternates} answers"] if alternates == "generated" else [alternates] if alternates else []))
+    return ", ".join([*found, *([ALTERNATES[alternates]] if alternates else [])])
 
 
 def _configs() -> dict[str, Path]:

@@ -12,9 +12,9 @@ from core import encoding, likelihood
 from core.encoding import Encoded, pad_rows
 from core.files import UserError, file_fingerprint, read_json, write_json
 from core.generation import length_batches, pad_id
-from core.likelihood import count_labels, row_nll
+from core.likelihood import count_labels
 from model.loading import arithmetic, model_fingerprint, start_model
-from unlearn.base import Part, answer_logits, hidden, logits
+from unlearn.base import Part, answer_logits, answer_row_nll, hidden, logits
 from unlearn.compose import Composition
 
 
@@ -121,7 +121,7 @@ def in_eval_mode(model) -> Iterator[None]:
 def live_logprobs(model, part: Part) -> Tensor:
     """log p(answer given prompt) of each row by a forward pass in eval mode, [B]."""
     with in_eval_mode(model):
-        return -row_nll(logits(model, part), part["labels"])
+        return -answer_row_nll(model, part)
 
 
 class LogprobCache:

@@ -20,9 +20,9 @@ from core.encoding import Encoded, Template
 from core.files import UserError
 from core.generation import pad_id
 from dataset import load_evaluation, load_rows
+from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
-from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of

@@ -8,7 +8,7 @@ handed to it; `terms` turns a model and a batch into named totals. It never sees
     class GA(Objective):
         def terms(self, model, batch, reference):
             part = batch["forget"]
-            return {"ga": Term(-token_nll(logits(model, part), part["labels"]).sum(), "forget", "tokens")}
+            return {"ga": Term(-answer_nll(model, part).sum(), "forget", "tokens")}
 
 A `Term` is a total together with what it is averaged over. The trainer divides by the count of the whole accumulation
 window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the same step.
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import ModuleList
 
 from core.files import UserError
-from core.likelihood import count_labels, shifted
+from core.likelihood import IGNORE, count_labels, row_sum, shifted
 from core.registry import Registry
 
 Part = Mapping[str, Tensor]
@@ -139,9 +140,34 @@ def logits(model, part: Part) -> Tensor:
     return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False).logits
 
 
+def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
+    """Logits that score the labelled tokens of a part, [N, V], and those tokens, [N], in reading order. The language-model
+    head is applied only to places where some row has a label, if the model can do that: a prompt costs no logits."""
+    labels = part["labels"]
+    places = (labels[:, 1:] != IGNORE).any(0).nonzero()[:, 0]
+    plain = getattr(model, "module", model)
+    if not getattr(plain, "_supports_logits_to_keep", bool)():
+        return shifted(logits(model, part), labels)
+    kept = model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, logits_to_keep=places).logits
+    targets = labels[:, 1:][:, places]
+    scored = targets != IGNORE
+    return kept[scored], targets[scored]
+
+
 def answer_logits(model, part: Part) -> Tensor:
-    """Logits that score the labelled tokens of a part, [N, V] in reading order."""
-    return shifted(logits(model, part), part["labels"])[0]
+    """The logits of `answer_scores` alone."""
+    return answer_scores(model, part)[0]
+
+
+def answer_nll(model, part: Part) -> Tensor:
+    """-log p of every labelled token of a part, [N] in reading order, in float32 or wider."""
+    scores, targets = answer_scores(model, part)
+    return F.cross_entropy(scores if scores.dtype == torch.float64 else scores.float(), targets, reduction="none")
+
+
+def answer_row_nll(model, part: Part) -> Tensor:
+    """-log p(answer given prompt) of each row of a part, [B]."""
+    return row_sum(answer_nll(model, part), part["labels"])
 
 
 def blocks(model) -> ModuleList:

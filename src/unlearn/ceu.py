@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.knobs import knob
-from core.likelihood import IGNORE, count_labels, shifted
-from unlearn.base import FORGET, Objective, Term, logits
+from core.likelihood import IGNORE, count_labels
+from unlearn.base import FORGET, Objective, Term, answer_scores
 
 
 @FORGET.register("CEU", "CE-U")
@@ -27,7 +27,7 @@ class CEU(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        student, targets = shifted(logits(model, part), self._later(part["labels"]))
+        student, targets = answer_scores(model, {**part, "labels": self._later(part["labels"])})
         answer = F.one_hot(targets, student.shape[-1]).bool()
         teacher = F.softmax(student.detach().masked_fill(answer, float("-inf")), dim=-1)
         return {"ceu": Term(-(teacher * F.log_softmax(student, dim=-1)).sum(), "forget", "later_tokens")}

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from core.knobs import knob
-from core.likelihood import row_nll
-from unlearn.base import FORGET, Objective, Term, logits
+from unlearn.base import FORGET, Objective, Term, answer_row_nll
 
 
 @FORGET.register("DPO", "IdkDPO")
@@ -33,7 +32,7 @@ class DPO(Objective):
     @staticmethod
     def _log_ratio(model, batch, reference, name):
         part = batch[name]
-        return -row_nll(logits(model, part), part["labels"]) - reference.logprob(name, part)
+        return -answer_row_nll(model, part) - reference.logprob(name, part)
 
 
 @FORGET.register("AltPO")

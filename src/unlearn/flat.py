@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from core.knobs import knob
-from core.likelihood import count_labels, row_sum, token_nll
-from unlearn.base import FORGET, Objective, Term, batch_mean, logits
+from core.likelihood import count_labels, row_sum
+from unlearn.base import FORGET, Objective, Term, answer_nll, batch_mean
 
 DIVERGENCES = {
     "tv": lambda good, bad: torch.tanh(bad) / 2 - torch.tanh(good) / 2,
@@ -44,7 +44,7 @@ class FLAT(Objective):
 
     def _probability(self, model, part) -> Tensor:
         labels = part["labels"]
-        p = torch.exp(-token_nll(logits(model, part), labels))
+        p = torch.exp(-answer_nll(model, part))
         if self.positions == "all":
             return p.sum() / labels[:, 1:].numel()
         return row_sum(p, labels) / count_labels(labels)

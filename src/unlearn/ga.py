@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.likelihood import token_nll
-from unlearn.base import FORGET, Objective, Term, logits
+from unlearn.base import FORGET, Objective, Term, answer_nll
 
 
 @FORGET.register("GA", "GradAscent")
@@ -18,4 +17,4 @@ class GA(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        return {"ga": Term(-token_nll(logits(model, part), part["labels"]).sum(), "forget", "tokens")}
+        return {"ga": Term(-answer_nll(model, part).sum(), "forget", "tokens")}

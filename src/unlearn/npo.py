@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from core.knobs import knob
-from core.likelihood import count_labels, row_nll
-from unlearn.base import FORGET, Objective, Term, batch_mean, logits
+from core.likelihood import count_labels
+from unlearn.base import FORGET, Objective, Term, answer_row_nll, batch_mean, logits
 
 
 @FORGET.register("NPO")
@@ -33,7 +33,7 @@ class NPO(Objective):
         if self.reduction == "raw_logits":
             loss = self._penalty(logits(model, part) - reference.logits("forget", part))
             return {"npo": batch_mean(loss, "forget", part)}
-        log_ratio = -row_nll(logits(model, part), part["labels"]) - reference.logprob("forget", part)
+        log_ratio = -answer_row_nll(model, part) - reference.logprob("forget", part)
         if self.reduction == "batch_mean":
             loss = self._penalty(log_ratio.sum() / count_labels(part["labels"]).sum())
             return {"npo": batch_mean(loss, "forget", part)}

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from core.knobs import knob
-from core.likelihood import IGNORE, token_nll
-from unlearn.base import FORGET, Objective, Term, answer_logits, batch_mean, logits
+from core.likelihood import IGNORE
+from unlearn.base import FORGET, Objective, Term, answer_logits, answer_nll, batch_mean, logits
 
 
 @FORGET.register("PDU")
@@ -31,7 +31,7 @@ class PDU(Objective):
     def terms(self, model, batch, reference):
         forget, retain = batch["forget"], batch["retain"]
         with torch.set_grad_enabled(self.dual > 0):
-            nll = token_nll(logits(model, retain), retain["labels"]).sum()
+            nll = answer_nll(model, retain).sum()
         return {"pdu": self._margin(model, forget),
                 "retain_nll": Term(nll, "retain", "tokens", side="retain", factor=self.dual)}
 

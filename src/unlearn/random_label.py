@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.likelihood import token_nll
-from unlearn.base import FORGET, Objective, Term, logits
+from unlearn.base import FORGET, Objective, Term, answer_nll
 
 
 @FORGET.register("RL", "mismatch")
@@ -20,4 +19,4 @@ class RL(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["alternate"]
-        return {"mismatch_nll": Term(token_nll(logits(model, part), part["labels"]).sum(), "alternate", "tokens")}
+        return {"mismatch_nll": Term(answer_nll(model, part).sum(), "alternate", "tokens")}

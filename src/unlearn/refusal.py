@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from core.knobs import knob
-from core.likelihood import count_labels, token_nll
-from unlearn.base import FORGET, Objective, Term, logits
+from core.likelihood import count_labels
+from unlearn.base import FORGET, Objective, Term, answer_nll
 
 
 @FORGET.register("CL", "PO", "IDK", "IdkNLL")
@@ -30,7 +30,7 @@ class CL(Objective):
         return {"alternate": {"tokens_with_retain": sum(count_labels(batch[name]["labels"]).sum() for name in self.parts)}}
 
     def terms(self, model, batch, reference):
-        nll = {name: token_nll(logits(model, batch[name]), batch[name]["labels"]).sum() for name in sorted(self.parts)}
+        nll = {name: answer_nll(model, batch[name]).sum() for name in sorted(self.parts)}
         if self.batch == "separate":
             return {"refusal_nll": Term(nll["alternate"], "alternate", "tokens")}
         return {"refusal_nll": Term(nll["alternate"], "alternate", "tokens_with_retain"),

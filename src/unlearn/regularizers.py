@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from core.knobs import knob
-from core.likelihood import count_labels, token_nll
-from unlearn.base import REGULARIZERS, Objective, Term, logits
+from core.likelihood import count_labels
+from unlearn.base import REGULARIZERS, Objective, Term, answer_nll
 
 
 def matrices(model) -> list[torch.Tensor]:
@@ -57,7 +57,7 @@ class ILU(Objective):
         if self.weight == 0:
             return {}
         part = batch["environment"]
-        loss = token_nll(logits(model, part), part["labels"]).sum() / count_labels(part["labels"]).sum()
+        loss = answer_nll(model, part).sum() / count_labels(part["labels"]).sum()
         weights = [p for p in model.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
         products = [w * g for w, g in zip(weights, gradients) if g is not None]

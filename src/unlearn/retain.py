@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from core.knobs import knob
-from core.likelihood import row_nll, token_jsd, token_kl, token_nll
-from unlearn.base import RETAIN, Objective, Term, answer_logits, batch_mean, hidden, logits
+from core.likelihood import token_jsd, token_kl
+from unlearn.base import RETAIN, Objective, Term, answer_logits, answer_nll, answer_row_nll, batch_mean, hidden, logits
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")
@@ -21,7 +21,7 @@ class FT(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
-        return {"retain_nll": Term(token_nll(logits(model, part), part["labels"]).sum(), "retain", "tokens")}
+        return {"retain_nll": Term(answer_nll(model, part).sum(), "retain", "tokens")}
 
 
 @RETAIN.register("KL", "KLR", "KLM")
@@ -96,6 +96,6 @@ class AP(Objective):
     parts = frozenset({"retain", "retain_alternate"})
 
     def terms(self, model, batch, reference):
-        answer, refusal = (row_nll(logits(model, batch[name]), batch[name]["labels"]) for name in ("retain", "retain_alternate"))
+        answer, refusal = (answer_row_nll(model, batch[name]) for name in ("retain", "retain_alternate"))
         loss = -F.logsigmoid(self.beta * (refusal - answer)) / self.beta
         return {"retain_ap": Term(loss.sum(), "retain", "rows")}

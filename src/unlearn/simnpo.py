@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from core.knobs import knob
-from core.likelihood import count_labels, row_nll
-from unlearn.base import FORGET, Objective, Term, batch_mean, logits
+from core.likelihood import count_labels
+from unlearn.base import FORGET, Objective, Term, answer_row_nll, batch_mean, logits
 
 
 @FORGET.register("SimNPO")
@@ -30,7 +30,7 @@ class SimNPO(Objective):
         part = batch["forget"]
         if self.reduction == "raw_logits":
             return {"simnpo": batch_mean(self._penalty(-logits(model, part)), "forget", part)}
-        nll, counts = row_nll(logits(model, part), part["labels"]), count_labels(part["labels"])
+        nll, counts = answer_row_nll(model, part), count_labels(part["labels"])
         if self.reduction == "batch_mean":
             return {"simnpo": batch_mean(self._penalty(nll.sum() / counts.sum()), "forget", part)}
         return {"simnpo": Term(self._penalty(nll / counts).sum(), "forget", "rows")}

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from core.knobs import knob
-from core.likelihood import shifted
-from unlearn.base import FORGET, Objective, Term, batch_mean, logits
+from unlearn.base import FORGET, Objective, Term, answer_scores, batch_mean, logits
 
 
 @FORGET.register("UNDIAL")
@@ -29,7 +28,7 @@ class UNDIAL(Objective):
         if self.positions == "all":
             teacher, student = (scores[:, :-1] for scores in (reference.logits("forget", part), logits(model, part)))
             return {"undial": batch_mean(self._distil(teacher, student, part["labels"][:, 1:] % student.shape[-1]), "forget", part)}
-        student, targets = shifted(logits(model, part), part["labels"])
+        student, targets = answer_scores(model, part)
         return {"undial": Term(self._distil(reference.answer_logits("forget", part), student, targets).sum(), "forget", "tokens")}
 
     def _distil(self, teacher, student, targets):

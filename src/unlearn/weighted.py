@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from core.knobs import knob
-from core.likelihood import token_nll
-from unlearn.base import FORGET, Objective, Term, logits
+from unlearn.base import FORGET, Objective, Term, answer_nll
 
 
 @FORGET.register("WGA")
@@ -23,7 +22,7 @@ class WGA(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        nll = token_nll(logits(model, part), part["labels"])
+        nll = answer_nll(model, part)
         weight = torch.exp(-nll.detach()) ** self.beta
         return {"wga": Term(-(weight * nll).sum(), "forget", "tokens")}
 
@@ -43,6 +42,6 @@ class SatImp(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        nll = token_nll(logits(model, part), part["labels"])
+        nll = answer_nll(model, part)
         p = torch.exp(-nll.detach())
         return {"satimp": Term(-(p**self.beta1 * (1 - p) ** self.beta2 * nll).sum(), "forget", "tokens")}

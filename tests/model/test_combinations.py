@@ -70,8 +70,10 @@ def test_a_combination_runs_to_the_end(name, tiny_model_folder, tmp_path, altern
     from transformers import AutoModelForCausalLM
 
     outcome = run(CASES[name], tiny_model_folder, tmp_path, alternates, monkeypatch)
-    assert outcome.after.metrics["forget/prob"] is not None and read_json(outcome.folder / "environment.json")["train_seconds"] > 0
-    before, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny_model_folder, outcome.folder / "checkpoints"))
+    assert outcome.after.metrics["forget/prob"] is not None
+    assert read_json(outcome.folder / "environment.json")["train_seconds"] > 0
+    folders = tiny_model_folder, outcome.folder / "checkpoints"
+    before, after = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in folders)
     assert before.keys() == after.keys() and any(not torch.equal(before[k], after[k]) for k in before)
 
 

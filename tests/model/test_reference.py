@@ -8,6 +8,7 @@ from core.files import read_json
 from model.loading import add_lora, model_fingerprint, swallowed_share
 from model.reference import LogprobCache, live_logprobs, make_reference
 from model.settings import Lora
+from unlearn import compose, parse_method
 
 QUESTIONS = ["Who taught Orla?", "Where was Abelin Greaves born, and in which town?", "Which animal?", "What does Petra make?"]
 
@@ -55,13 +56,25 @@ def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
     assert len(read_json(cache.path)) == 4
 
 
-def test_npo_holds_no_second_model(tiny_model, rows, tmp_path):
-    assert make_reference(tiny_model, frozenset({"reference_logprob"}), {"forget": rows}, 0, tmp_path, 1000).model is None
-    assert make_reference(tiny_model, frozenset(), {}, 0, tmp_path, 1000) is None
+def reference_for(method, model, tokenizer, rows, tmp_path):
+    parsed = parse_method(method)
+    composition = compose(parsed, {section: kind() for section, kind in parsed.sections.items()})
+    return make_reference(model, tokenizer, composition, rows, tmp_path, 1000)
 
 
-def test_the_frozen_copy_stays_when_the_model_moves(tiny_model, rows, tmp_path):
-    reference = make_reference(tiny_model, frozenset({"reference_logits"}), {}, 0, tmp_path, 1000)
+def test_npo_holds_no_second_model(tiny_model, tokenizer, rows, tmp_path):
+    assert reference_for("NPO+FT", tiny_model, tokenizer, {"forget": rows}, tmp_path).model is None
+    assert reference_for("GA+FT", tiny_model, tokenizer, {}, tmp_path) is None
+
+
+def test_every_part_that_is_compared_has_its_numbers(tiny_model, tokenizer, rows, tmp_path):
+    reference = reference_for("DPO+FT", tiny_model, tokenizer, {"forget": rows, "alternate": rows[::-1], "retain": rows}, tmp_path)
+    assert set(reference.logprobs) == {"forget", "alternate"}
+    assert torch.equal(reference.logprobs["alternate"], reference.logprobs["forget"].flip(0))
+
+
+def test_the_frozen_copy_stays_when_the_model_moves(tiny_model, tokenizer, rows, tmp_path):
+    reference = reference_for("GA+KL", tiny_model, tokenizer, {}, tmp_path)
     part = pad_rows(list(enumerate(rows)), 0)
     before = reference.logits("retain", part)
     with torch.no_grad():

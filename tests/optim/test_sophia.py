@@ -19,7 +19,7 @@ def tensors(table: dict) -> list[torch.Tensor]:
 
 def golden_optimizer(**changes):
     given = INPUTS["sophia"]
-    plan = Sophia(**{"beta1": given["beta1"], "beta2": given["beta2"], "rho": given["rho"], "batch_tokens": given["batch_tokens"], **changes})
+    plan = Sophia(**{key: given[key] for key in ("beta1", "beta2", "rho", "batch_tokens")} | changes)
     weights = [w.requires_grad_() for w in tensors(INPUTS["params"])]
     return weights, SophiaG(weights, given["lr"], given["weight_decay"], plan)
 

@@ -9,7 +9,7 @@ import torch
 from core.likelihood import row_nll, shifted, token_nll
 from model.reference import StartModel
 from unlearn import FORGET, REGULARIZERS, RETAIN, compose, parse_method
-from unlearn.base import answer_logits, logits
+from unlearn.base import answer_logits, answer_scores, logits
 from unlearn.compose import method_names
 from unlearn.edits.task_vector import TV
 from unlearn.edits.whp import damped
@@ -258,6 +258,19 @@ def test_answer_preservation_prefers_the_answer(world):
     same = ({**batch, "retain_alternate": batch["retain"]}, model, reference)
     assert loss_of(same, "AP").item() == pytest.approx(math.log(2) / 0.1, rel=1e-6)
     assert gradient_of(same, "AP").abs().max() < 1e-6
+
+
+def test_a_prompt_costs_no_logits(golden_batches, golden_models, monkeypatch):
+    model, seen = golden_models[0], []
+    part = golden_batches["forget"]
+    whole = shifted(logits(model, part), part["labels"])
+    model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    kept = answer_scores(model, part)
+    labelled = (part["labels"][:, 1:] != -100).any(0).sum().item()
+    assert seen == [labelled] and labelled < part["labels"].shape[1] and torch.equal(kept[1], whole[1])
+    torch.testing.assert_close(kept[0], whole[0], rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(type(model), "_supports_logits_to_keep", lambda self: False)
+    assert torch.equal(answer_scores(model, part)[0], whole[0])
 
 
 def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, golden_models):

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.likelihood import token_nll
-from unlearn.base import Objective, Term, logits
+from unlearn.base import Objective, Term, answer_nll
 
 
 @dataclass(frozen=True)
@@ -14,4 +13,4 @@ class Reinforce(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        return {"reinforce_nll": Term(token_nll(logits(model, part), part["labels"]).sum(), "forget", "tokens")}
+        return {"reinforce_nll": Term(answer_nll(model, part).sum(), "forget", "tokens")}

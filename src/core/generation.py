@@ -54,9 +54,9 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
              stop_ids: Sequence[int] = (), unseen_id: int | None = None,
              on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0) -> list[Generation]:
     """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator).
-    They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most
-    `batch_tokens` tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
-    minimum lengths) has a say."""
+    They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
+    with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens` tokens, prompt
+    and answer together. Nothing else of the model's generation config (sampling, penalties, minimum lengths) has a say."""
     from transformers import GenerationConfig
 
     results: list[Generation | None] = [None] * len(prompts)

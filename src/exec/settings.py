@@ -305,8 +305,8 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"), generation=config.build("generation"), evaluate=config.build("evaluate"), logger=config.build("logger"),
-        json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
+        dataset=config.build("dataset"), generation=config.build("generation"), evaluate=config.build("evaluate"),
+        logger=config.build("logger"), json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
     _raise(wrong + broken_rules(settings) + rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):

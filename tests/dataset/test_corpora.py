@@ -65,9 +65,11 @@ def test_long_documents_are_cut_as_asked(tokenizer):
     ("MuseNews_forget", "muse", "muse/verbmem"), ("Wmdp_cyber_forget", "wmdp", "forget/choice_accuracy")])
 def test_a_run_on_documents(name, task, metric, muse, wmdp, tiny_model_folder, tmp_path):
     done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
-                      "--unlearn.task_name", task, "--dataset.forget_dataset_name", name, "--dataset.retain_dataset_name", name.replace("forget", "retain"),
+                      "--unlearn.task_name", task, "--dataset.forget_dataset_name", name,
+                      "--dataset.retain_dataset_name", name.replace("forget", "retain"),
                       "--dataset.data_dir", tmp_path, "--dataset.max_length", "256", "--dataset.long_text", "pieces",
-                      "--unlearn.max_steps", "2", "--dataset.batch_size", "2", "--evaluate.before", "false", "--evaluate.rows", "3", "--evaluate.max_new_tokens", "8",
+                      "--unlearn.max_steps", "2", "--dataset.batch_size", "2", "--evaluate.before", "false", "--evaluate.rows", "3",
+                      "--evaluate.max_new_tokens", "8",
                       "--logger.json.root", tmp_path, "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache")
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "run/metrics.json")[metric] is not None

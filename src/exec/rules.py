@@ -12,22 +12,26 @@ from model.settings import Settings
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
-NOT_HERE = {"mask_path": "weight masks are"}
-"""Keys that files of the WAGLE family carry and that this version cannot honour when they are set."""
-
-
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
-    return [*_not_here(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
+    return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
             *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
 
 
 def missing_files(settings: Settings) -> list[str]:
     """What a training run reads and another script of ours must have written first."""
-    alternates, data = {objective.alternates for objective in settings.components.values()}, settings.dataset
+    found, data = [], settings.dataset
+    alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
-        return [f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config writes it"]
-    return []
+        found.append(f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config "
+                     "writes it")
+    mask = settings.unlearn.mask_path and Path(settings.unlearn.mask_path).expanduser()
+    if mask and not mask.is_file():
+        task, _, ratio = mask.stem.rpartition("_")
+        found.append(f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task or 'TASK'} {ratio} --out "
+                     f"{mask.parent}, or make it: src/exec/make_mask.py with the same config and --mask.ratios {ratio} --mask.out "
+                     f"{mask.parent}")
+    return found
 
 
 def doubts(settings: Settings) -> list[str]:
@@ -40,9 +44,17 @@ def doubts(settings: Settings) -> list[str]:
     return found
 
 
-def _not_here(settings: Settings) -> list[str]:
-    return [f"unlearn.{key}: {what} not in this version; take the key out"
-            for key, what in NOT_HERE.items() if getattr(settings.unlearn, key)]
+def _mask(settings: Settings) -> list[str]:
+    unlearn = settings.unlearn
+    if unlearn.mask_path is None:
+        return []
+    found = []
+    if unlearn.use_lora:
+        found.append("unlearn.mask_path and unlearn.use_lora: a mask selects weights, and LoRA trains factors of updates to all of "
+                     "them; take one")
+    if settings.method.edits:
+        found.append(f"unlearn.mask_path: {settings.method.forget} edits all weights and takes no mask")
+    return found
 
 
 def _model(settings: Settings) -> list[str]:

@@ -30,6 +30,7 @@ from unlearn.compose import is_method
 log = logging.getLogger(__name__)
 
 KEY_ALIASES = {
+    "unlearn.mu": "mask.mu",
     "unlearn.sophia_params.betas_low": "unlearn.optim.Sophia.beta1",
     "unlearn.sophia_params.betas_high": "unlearn.optim.Sophia.beta2",
     "unlearn.sophia_params.rho": "unlearn.optim.Sophia.rho",
@@ -305,7 +306,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"), generation=config.build("generation"), evaluate=config.build("evaluate"),
+        dataset=config.build("dataset"), generation=config.build("generation"), mask=config.build("mask"), evaluate=config.build("evaluate"),
         logger=config.build("logger"), json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
     _raise(wrong + broken_rules(settings) + rules(settings))
@@ -356,7 +357,7 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
 
 
 def _help_line(config: StrictConfig, path: tuple[str, ...], knob: Knob, default: Any) -> str:
-    shown = ",".join(default) if isinstance(default, tuple) else "none" if default is None else str(default).lower() \
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else "none" if default is None else str(default).lower() \
         if isinstance(default, bool) else default
     text = f"{knob.help}. {config.entries[path].checker.help().capitalize()}; default {shown}."
     return (text + (f" Accepted but unused: {knob.obsolete}." if knob.obsolete else "")).replace("%", "%%")

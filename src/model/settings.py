@@ -17,6 +17,8 @@ from model.parity import PARITY
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import Method, Objective
 from unlearn.compose import method_name, method_names
+from unlearn.mask import SCORES
+from unlearn.mask.selection import SCOPES
 
 SEEDS = 2**32 - 1
 """The largest seed that every generator takes."""
@@ -72,8 +74,8 @@ class Unlearning:
     gamma: float = knob(1.0, "weight of the retain objective; 0 leaves it out", at_least=0)
     p: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
     q: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
-    mu: float = knob(1e-3, "WAGLE's Hessian weight", obsolete="it belongs to making masks, which this version does not")
-    mask_path: str | None = knob(None, "weight mask")
+    mask_path: str | None = knob(None, "weight mask: only what it selects is updated (make_mask.py, download_mask.py)")
+    mask_missing: str = knob("error", "what a parameter is that the mask leaves out", choices=("error", "dense", "frozen"))
     sophia: bool = knob(False, "the WAGLE family's word for unlearn.optimizer Sophia")
     gradient_checkpointing: bool = knob(False, "compute activations anew in the backward pass: less memory, slower")
     use_lora: bool = knob(False, "train LoRA adapters instead of all weights")
@@ -135,6 +137,22 @@ class Generating:
 
 
 @dataclass(frozen=True)
+class Masking:
+    """Making weight masks (make_mask.py)."""
+
+    score: str = knob("wagle", "what makes a weight worth updating", choices=tuple(SCORES))
+    ratios: tuple[float, ...] = knob((0.8,), "shares of the weights that are updated, a mask for each", at_least=0, at_most=1)
+    scope: str = knob("auto", "one ranking of all weights, one for each tensor or row; auto is the score's own",
+                      choices=("auto", *SCOPES))
+    mu: float = knob(1e-3, "the retain loss's curvature in WAGLE's score; large is snip", above=0)
+    parameters: str = knob(".", "regular expression: parameters whose name it finds are scored")
+    others: str = knob("frozen", "what the other parameters are", choices=("frozen", "dense"))
+    packed: bool = knob(False, "write one bit per weight instead of one byte")
+    out: str = knob("mask", "folder of the masks")
+    overwrite: bool = knob(False, "replace masks that are there")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is measured."""
 
@@ -176,7 +194,7 @@ class WandbLogging:
 
 
 SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora,
-            "dataset": Data, "generation": Generating, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
+            "dataset": Data, "generation": Generating, "mask": Masking, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
             "logger.wandb": WandbLogging}
 
 
@@ -196,15 +214,21 @@ class Settings:
     """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
     dataset: Data
     generation: Generating
+    mask: Masking
     evaluate: Evaluation
     logger: Logging
     json_logger: JsonLogging
     wandb_logger: WandbLogging
 
+    def mask_file(self, ratio: float) -> Path:
+        """`<mask.out>/<task>_<ratio>.pt`, as the WAGLE family names its files."""
+        return Path(self.mask.out).expanduser() / f"{self.unlearn.task_name}_{ratio:g}.pt"
+
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
-                "dataset": plain(self.dataset), "generation": plain(self.generation), "evaluate": plain(self.evaluate),
+                "dataset": plain(self.dataset), "generation": plain(self.generation), "mask": plain(self.mask),
+                "evaluate": plain(self.evaluate),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
         if self.flatness:

@@ -43,8 +43,8 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
     )
 
 
-def make_stepping(settings: Settings) -> Stepping:
-    """The optimizer, flatness wrapper and averaging of a run. A wrapper of radius 0 is left out: it would change nothing."""
+def make_stepping(settings: Settings, mask=None) -> Stepping:
+    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it would change nothing."""
     averages = isinstance(settings.flatness, WA)
     flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
     second_order = isinstance(settings.optimizer, Sophia)
@@ -53,6 +53,7 @@ def make_stepping(settings: Settings) -> Stepping:
         flatten=_flatten(settings.flatness, settings.overall.seed) if flattens else None,
         curvature=Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None,
         averaging=Averaging(settings.flatness) if averages else None,
+        mask=mask,
     )
 
 
@@ -63,8 +64,8 @@ def needs_double_backward(settings: Settings) -> bool:
 
 
 def _flatten(wrapper, seed: int):
-    def flatten(weights, gradient, total, curvature, step):
-        return wrapper.gradient(Landscape(weights, gradient, total, curvature, step, seed))
+    def flatten(weights, gradient, total, curvature, restrict, step):
+        return wrapper.gradient(Landscape(weights, gradient, total, curvature, restrict, step, seed))
 
     return flatten
 

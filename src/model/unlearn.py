@@ -4,14 +4,12 @@ import copy
 import logging
 import os
 import time
-from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback
@@ -20,7 +18,6 @@ from core.encoding import Encoded, Template
 from core.files import UserError
 from core.generation import pad_id
 from dataset import load_evaluation, load_rows
-from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from loggers import LOGGERS, Place, RunLogger
@@ -37,8 +34,10 @@ from model.loading import (
     merge_lora,
     swallowed_share,
 )
+from model.masks import load_mask
 from model.progress import TrainingBar
 from model.reference import make_reference
+from model.rows import choose_forget_rows, training_texts
 from model.settings import Settings
 from model.training import make_stepping, needs_double_backward, training_arguments
 from unlearn import Composition, compose
@@ -179,6 +178,7 @@ class Unlearn:
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         if unlearn.use_lora:
             model = add_lora(model, self.settings.lora, overall.seed)
+        mask = load_mask(self.settings, model)
         precision = choose_precision(overall.precision, model.device.type)
         reference = make_reference(model, tokenizer, composition, rows.training, overall.cache, self.settings.evaluate.batch_tokens,
                                    precision, int(overall.logits_cache_gb * 1e9), reinforced)
@@ -195,7 +195,7 @@ class Unlearn:
         row_ids = {part: [row.id for row in encoded] for part, encoded in rows.training.items()}
         bar = TrainingBar(self.settings.method.name if logger else "reinforcing", overall.quiet)
         trainer = UnlearnTrainer(model, arguments, pairs, sampler, composition, reference, Collator(pad_id(tokenizer)), row_ids,
-                                 logger.step if logger else lambda record: None, [bar, StepCheckpoints()], make_stepping(kept))
+                                 logger.step if logger else lambda record: None, [bar, StepCheckpoints()], make_stepping(kept, mask))
         trainer.remove_callback(PrinterCallback)
         trainer.run(self.going_on(steps_folder, logger) if logger else None)
         return merge_lora(model), time.time() - start
@@ -222,34 +222,6 @@ def process_state(settings: Settings) -> PartialState:
 def without_checkpoints(settings: Settings) -> Settings:
     """The same settings for a training run that leaves nothing and is taken in plain steps."""
     return replace(settings, unlearn=replace(settings.unlearn, save_steps=0), logger=replace(settings.logger, tensorboard=False))
-
-
-def training_texts(settings: Settings, parts: Set[str], alternates: str, forget: list[dict], rest: list[dict]) -> dict[str, list[dict]]:
-    """The rows of every training part. `rest` are the forget rows that were not chosen."""
-    data, texts = settings.dataset, {"forget": forget}
-    if "retain" in parts or alternates == "mismatched":
-        texts["retain"] = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
-        if not texts["retain"]:
-            raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
-    if alternates == "refusals":
-        texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
-    elif alternates == "mismatched":
-        texts["alternate"] = mismatch(forget, texts["retain"], data.dataset_seed)
-    elif alternates == "generated":
-        texts["alternate"] = read_alternates(data.alternates_file, forget)
-    if "retain_alternate" in parts:
-        texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
-    if "environment" in parts:
-        texts["environment"] = load_rows(data.environment_dataset_name, data.folder)
-    return texts
-
-
-def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:
-    """The rows to forget, a seeded choice in their old order, and the rest. `ratio` is a share up to 1, a count above."""
-    count = min(len(rows), max(1, round(ratio * len(rows)) if ratio <= 1 else int(ratio)))
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = set(order[:count])
-    return [row for i, row in enumerate(rows) if i in chosen], [row for i, row in enumerate(rows) if i not in chosen]
 
 
 def run_place(settings: Settings) -> tuple[str, str]:

@@ -22,6 +22,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from core.files import UserError
 from unlearn.base import answer_logits
 from unlearn.compose import Composition, WeightedTerm
+from unlearn.mask import WeightMask
 
 OWN_STATE = "unlearn_state.pt"
 """File of a step checkpoint with the state of objectives and of weight averaging."""
@@ -36,11 +37,13 @@ class Stepping:
     make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
     """From parameter groups to an optimizer; None is the Trainer's AdamW."""
     flatten: Callable[..., list[Tensor]] | None = None
-    """A flatness wrapper: (weights, gradient, total, curvature, step) -> the forget gradient, see `optim.sharpness`."""
+    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see `optim.sharpness`."""
     curvature: Any = None
     """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores, generator)`."""
     averaging: Any = None
     """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
+    mask: WeightMask | None = None
+    """What may change."""
 
 
 @dataclass
@@ -141,14 +144,18 @@ class UnlearnTrainer(Trainer):
 
     def create_optimizer(self, model=None):
         """The optimizer that was handed over, with the Trainer's own choice of what decays; or the Trainer's."""
-        if self.stepping.make_optimizer is None or self.optimizer is not None:
-            return super().create_optimizer(model)
+        if self.optimizer is None:
+            self.optimizer = super().create_optimizer(model) if self.stepping.make_optimizer is None else self._handed_optimizer()
+            if self.stepping.mask:
+                self.stepping.mask.take_over_decay(self.optimizer)
+        return self.optimizer
+
+    def _handed_optimizer(self) -> torch.optim.Optimizer:
         decays = set(self.get_decay_parameter_names(self.model))
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        self.optimizer = self.stepping.make_optimizer([
+        return self.stepping.make_optimizer([
             {"params": [p for name, p in trained if name in decays], "weight_decay": self.args.weight_decay},
             {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0}])
-        return self.optimizer
 
     def _save_checkpoint(self, model, trial):
         """A step checkpoint with our own state beside the Trainer's."""
@@ -215,8 +222,8 @@ class UnlearnTrainer(Trainer):
 
         with self.accelerator.no_sync(model):
             flat = self.stepping.flatten(
-                weights, lambda: _gradient(forget_loss(), weights), self._over_processes,
-                lambda vector: _hessian_times(forget_loss(), weights, vector), self.state.global_step)
+                weights, lambda: self._restrict(_gradient(forget_loss(), weights)), self._over_processes,
+                lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step)
             for weight, gradient in zip(weights, flat):
                 weight.grad = gradient.to(weight.dtype) if weight.grad is None else weight.grad + gradient.to(weight.dtype)
             retain = self._loss(model, batch, counts, "retain")
@@ -242,13 +249,19 @@ class UnlearnTrainer(Trainer):
         if self.stepping.flatten and self.accelerator.num_processes > 1:
             for weight in self.weights():
                 weight.grad = self.accelerator.reduce(weight.grad, "sum")
+        if self.stepping.mask:
+            self.stepping.mask.restrict_gradients(self.weights())
         if self.window.curvature:
             tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
-            self.optimizer.optimizer.update_curvature(self.weights(), self._over_processes(self.window.curvature), tokens)
+            self.optimizer.optimizer.update_curvature(self.weights(), self._restrict(self._over_processes(self.window.curvature)), tokens)
         means = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()}
         self.step_record = means | self.composition.logged()
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
+
+    def _restrict(self, vector: list[Tensor]) -> list[Tensor]:
+        """A vector in weight space without what the mask freezes."""
+        return self.stepping.mask.restrict(self.weights(), vector) if self.stepping.mask else vector
 
     def _over_processes(self, gradient: list[Tensor]) -> list[Tensor]:
         return [self.accelerator.reduce(g, "sum") for g in gradient] if self.accelerator.num_processes > 1 else gradient

@@ -8,7 +8,7 @@ from conftest import run_script
 from transformers import AutoModelForCausalLM
 
 from core.files import read_json, read_jsonl
-from model.unlearn import choose_forget_rows
+from model.rows import choose_forget_rows
 
 QUICK = ["--evaluate.metrics", "forget/prob,forget_quality", "--overall.quiet", "true"]
 

@@ -1,0 +1,51 @@
+"""Fetch a weight mask into mask/<task>_<ratio>.pt.
+
+    python src/exec/download_mask.py tofu 0.8                               # the published WAGLE masks
+    python src/exec/download_mask.py tofu 0.8 --source hf:owner/name        # or a hub repository, an http(s) address, a
+                                                                            # Google Drive folder or file, a path
+
+A broken download is gone on with by the same command. The file is opened as plain tensors only, and checked before it is
+put in its place.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", help="tofu, wmdp, ...: the first half of the file's name")
+    parser.add_argument("ratio", help="share of the weights that are updated, as the file's name has it: 0.8")
+    parser.add_argument("--source", help="where from; the default is the folder of the published masks")
+    parser.add_argument("--out", type=Path, default=Path("mask"), help="folder to put it in")
+    parser.add_argument("--sha256", help="checksum that the file must have")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    arguments = parser.parse_args()
+    from model.fetch import PUBLISHED, fetch_mask
+
+    file = f"{arguments.task}_{arguments.ratio}.pt"
+    target = arguments.out.expanduser() / file
+    try:
+        if not re.fullmatch(r"[\w.-]+", file):
+            raise UserError(f"task and ratio make a file name, {file!r} is none")
+        if target.exists() and not arguments.overwrite:
+            raise UserError(f"{target} is there already; --overwrite replaces it")
+        density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"wrote {target}: {density:.4f} of the weights are updated")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Make weight masks, or look at some.
+
+    python src/exec/make_mask.py --config_file configs/fictional/npo+ft.json --mask.score wagle --mask.ratios .05,.5,.8
+    python src/exec/make_mask.py --report mask/fictional_0.8.pt mask/fictional_0.5.pt
+
+Every ratio (share of the weights that are UPDATED) comes from one scoring pass and is written as <mask.out>/<task>_<ratio>.pt with
+a JSON sidecar. --report prints density by layer and kind of module and the overlap of masks, and writes a heat map.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+from exec.run import run_script  # noqa: E402
+
+
+def act(settings) -> None:
+    from model.masks import make_masks
+
+    for path in make_masks(settings):
+        print(f"wrote {path}")
+
+
+def rules(settings) -> list[str]:
+    found = []
+    try:
+        re.compile(settings.mask.parameters)
+    except re.error as error:
+        found.append(f"mask.parameters: {settings.mask.parameters!r} is no regular expression ({error})")
+    there = [str(settings.mask_file(ratio)) for ratio in settings.mask.ratios if settings.mask_file(ratio).exists()]
+    if there and not settings.mask.overwrite:
+        found.append(f"mask.out: {', '.join(there)} is there already; choose another folder or set mask.overwrite true")
+    return found
+
+
+def report(words: list[str]) -> int:
+    """The report of the files named, and its heat map beside the first."""
+    from model.mask_report import report_files
+
+    try:
+        print(f"\nheat map: {report_files([Path(word) for word in words])}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--report"]:
+        sys.exit(report(sys.argv[2:]))
+    sys.exit(run_script(__doc__, act, rules=rules))

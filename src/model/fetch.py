@@ -1,0 +1,134 @@
+"""Fetching mask files: from Google Drive, the hub, a web server or a path. A broken download is gone on with, never kept half."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from core.files import UserError
+from unlearn.mask.file import density, load_tensors, stated_ratio
+
+PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4kIyEyf"
+"""The folder of the published WAGLE masks, files `<task>_<ratio>.pt`."""
+ATTEMPTS = 5
+PIECE = 2**16
+PATIENCE = 30
+"""Seconds without a byte before a connection counts as broken."""
+
+
+def fetch_mask(source: str, file: str, target: Path, sha256: str | None = None, say: Callable[[str], None] = print) -> float:
+    """Bring `file` from `source` to `target` and return its density. `source` is a Google Drive folder or file, a hub
+    repository (`hf:owner/name`), an http(s) address of a folder or of the file itself, or a path.
+
+    What arrived of a broken download stays in `<target>.part` and is gone on with the next time; `target` appears only when
+    the file is whole, has the checksum that was given, and is a mask. UserError otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    say(f"fetching {file} from {source}")
+    _bring(source, file, part, say)
+    _check_sum(part, sha256)
+    try:
+        found = density(load_tensors(part))
+    except UserError as error:
+        part.unlink()
+        raise UserError(f"what {source} gave for {file} is no mask and was removed: {error}") from None
+    if (stated := stated_ratio(target)) is not None and abs(stated - found) > 0.005:
+        say(f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}")
+    part.replace(target)
+    return found
+
+
+def _bring(source: str, file: str, part: Path, say: Callable[[str], None]) -> None:
+    if source.startswith("hf:"):
+        _from_hub(source.removeprefix("hf:"), file, part)
+    elif "drive.google.com" in source:
+        _from_drive(source, file, part)
+    elif source.startswith(("http://", "https://")):
+        download(source if source.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say)
+    else:
+        _from_disk(Path(source).expanduser(), file, part)
+
+
+def _from_disk(source: Path, file: str, part: Path) -> None:
+    path = source / file if source.is_dir() else source
+    if not path.is_file():
+        raise UserError(f"--source: there is no file {path}")
+    shutil.copyfile(path, part)
+
+
+def _from_hub(repository: str, file: str, part: Path) -> None:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        shutil.copyfile(hf_hub_download(repository, file), part)
+    except Exception as error:  # the hub client raises many kinds; all mean that the file is not to be had
+        raise UserError(f"cannot fetch {file} from the hub's {repository}: {' '.join(str(error).split())[:300]}") from None
+
+
+def _from_drive(source: str, file: str, part: Path) -> None:
+    """A file of a Drive folder by its name, or a single file by its link."""
+    import gdown
+
+    try:
+        identity = _drive_id(source, file)
+        done = gdown.download(id=identity, output=str(part), quiet=True, resume=part.exists())
+    except UserError:
+        raise
+    except Exception as error:  # gdown raises its own and requests' kinds; all mean that the file is not to be had
+        raise UserError(f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; what arrived stays in {part}") from None
+    if done is None:
+        raise UserError(f"Google Drive gave no file for {file} ({source}); it may be over its quota: try later")
+
+
+def _drive_id(source: str, file: str) -> str:
+    import gdown
+
+    single = re.search(r"/file/d/([\w-]+)|[?&]id=([\w-]+)", source)
+    if single:
+        return single[1] or single[2]
+    listed = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
+    names = {Path(entry.path).name: entry.id for entry in listed}
+    if file not in names:
+        raise UserError(f"{source} has no {file}; it has {', '.join(sorted(names)) or 'nothing that can be listed'}")
+    return names[file]
+
+
+def download(address: str, part: Path, say: Callable[[str], None]) -> None:
+    """Download to `part`, going on from what is there, over at most ATTEMPTS connections. UserError when they all break."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if _one_connection(address, part):
+                return
+            problem = "the connection ended early"
+        except requests.RequestException as error:
+            problem = " ".join(str(error).split())[:200]
+        say(f"attempt {attempt} of {ATTEMPTS} broke at {part.stat().st_size if part.exists() else 0} bytes: {problem}")
+    raise UserError(f"cannot fetch {address}: {problem}; what arrived stays in {part}, the same command goes on with it")
+
+
+def _one_connection(address: str, part: Path) -> bool:
+    """Ask for what is missing and append it. True when the file is whole. UserError when the server refuses."""
+    have = part.stat().st_size if part.exists() else 0
+    with requests.get(address, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=PATIENCE) as answer:
+        if answer.status_code == 416 and answer.headers.get("Content-Range", "").endswith(f"/{have}"):
+            return True
+        if answer.status_code not in (200, 206):
+            raise UserError(f"cannot fetch {address}: the server answers {answer.status_code} {answer.reason}")
+        goes_on = answer.status_code == 206
+        missing = answer.headers.get("Content-Length")
+        with part.open("ab" if goes_on else "wb") as file:
+            written = sum(file.write(piece) for piece in answer.iter_content(PIECE))
+    return missing is None or written >= int(missing)
+
+
+def _check_sum(part: Path, wanted: str | None) -> None:
+    if wanted is None:
+        return
+    with part.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted.lower():
+        part.unlink()
+        raise UserError(f"--sha256: the file has {found}, not {wanted}; it was removed")

@@ -1,0 +1,160 @@
+"""Mask files: {parameter name: bool tensor} with a JSON sidecar, read without ever running anything.
+
+Read too: 0/1 integer tensors, our packed form (one bit per weight), and the integer-keyed form of wanda masks, whose keys
+count the linear layers of the decoder blocks.
+"""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.files import UserError, atomic, read_json, write_json
+from unlearn.base import blocks
+
+VERSION = 1
+PACKED = "packed mask"
+TOLERANCE = 0.005
+"""How far a mask's density may lie from the ratio that its file name states."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """How a mask was made; `<file>.json` beside it."""
+
+    score: str
+    ratio: float
+    scope: str
+    mu: float | None
+    seed: int
+    selected: int
+    weights: int
+    model: str
+    """Fingerprint of the model that was scored."""
+    data: str
+    """Fingerprint of the rows that were scored."""
+    others: str
+    """What weights that were no candidates are: frozen or dense."""
+    density: Mapping[str, float] = field(default_factory=dict)
+    """Share of True of each tensor."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """Row counts, time, memory, library versions."""
+    version: int = VERSION
+
+
+def write_mask(path: Path, masks: Mapping[str, Tensor], sidecar: Sidecar, packed: bool = False) -> None:
+    """Write a mask and its sidecar; neither is ever there half."""
+    content = _pack(masks) if packed else dict(masks)
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+    write_json(sidecar_path(path), asdict(sidecar))
+
+
+def sidecar_path(path: Path) -> Path:
+    return path.with_name(path.name + ".json")
+
+
+def read_sidecar(path: Path) -> dict:
+    """The sidecar of a mask; empty when there is none (a mask of other code)."""
+    beside = sidecar_path(path)
+    if not beside.is_file():
+        return {}
+    found = read_json(beside)
+    if not isinstance(found, dict):
+        raise UserError(f"{beside}: expected an object")
+    return found
+
+
+def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str, Tensor]:
+    """The mask of every trainable parameter of `model`, on the CPU. `missing` says what a parameter is that the file leaves out:
+    an `error`, `dense` or `frozen`. UserError for a file that is no mask or is of another model."""
+    content = load_tensors(path)
+    if all(isinstance(key, int) for key in content):
+        content, missing = _named(path, content, model), "dense" if missing == "error" else missing
+    wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    tied = set(model.state_dict()) - set(wanted)
+    strangers = [name for name in content if name not in wanted and name not in tied]
+    absent = [name for name in wanted if name not in content]
+    if strangers:
+        raise UserError(f"{path}: {len(strangers)} of its {len(content)} tensors are not in this model (first {strangers[0]!r}); it is a "
+                        "mask of another architecture")
+    if absent and missing == "error":
+        raise UserError(f"{path}: has no mask for {len(absent)} of {len(wanted)} parameters (first {absent[0]!r}); it is of another model, or "
+                        "set unlearn.mask_missing to dense or frozen")
+    return {name: _checked(path, name, content[name], p) if name in content else torch.full(p.shape, missing == "dense")
+            for name, p in wanted.items()}
+
+
+def density(masks: Mapping[str, Tensor]) -> float:
+    """Share of weights that are updated."""
+    return sum(int(mask.sum()) for mask in masks.values()) / max(1, sum(mask.numel() for mask in masks.values()))
+
+
+def stated_ratio(path: Path) -> float | None:
+    """The ratio in a file name `<task>_<ratio>.pt`, if there is one."""
+    try:
+        ratio = float(path.stem.rpartition("_")[2])
+    except ValueError:
+        return None
+    return ratio if 0 <= ratio <= 1 else None
+
+
+def load_tensors(path: Path) -> dict:
+    """The tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no mask."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(f"{path}: holds more than tensors, so it is not opened; a mask is a dict from names to bool tensors") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:120]}); it is cut off or no mask file") from None
+    if isinstance(content, dict) and content.get("format") == PACKED:
+        return _unpack(path, content)
+    if not isinstance(content, dict) or not content or not all(isinstance(mask, Tensor) for mask in content.values()):
+        raise UserError(f"{path}: is no mask; expected a dict from parameter names to bool tensors")
+    return content
+
+
+def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
+    """The mask of one parameter as bool, of exactly its shape."""
+    if mask.shape != parameter.shape:
+        hint = " (a mask made after a token was added to the vocabulary?)" if mask.shape[1:] == parameter.shape[1:] else ""
+        raise UserError(f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}")
+    if mask.dtype == torch.bool:
+        return mask
+    if mask.is_floating_point() or mask.is_complex() or not ((mask == 0) | (mask == 1)).all():
+        raise UserError(f"{path}: {name} is {mask.dtype}; a mask is bool, or integers 0 and 1")
+    return mask.bool()
+
+
+def _named(path: Path, content: Mapping[int, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Integer keys to names: they count the linear layers of the decoder blocks in order."""
+    linear = [id(module.weight) for block in blocks(model) for module in block.modules() if isinstance(module, nn.Linear)]
+    names = {id(p): name for name, p in model.named_parameters()}
+    if sorted(content) != list(range(len(linear))):
+        raise UserError(f"{path}: has {len(content)} numbered layers, the model has {len(linear)} linear ones in its blocks")
+    return {names[linear[number]]: mask for number, mask in content.items()}
+
+
+def _pack(masks: Mapping[str, Tensor]) -> dict:
+    """Eight weights to a byte."""
+    import numpy as np
+
+    return {"format": PACKED, "shapes": {name: list(mask.shape) for name, mask in masks.items()},
+            "bits": {name: torch.from_numpy(np.packbits(mask.reshape(-1).numpy())) for name, mask in masks.items()}}
+
+
+def _unpack(path: Path, content: dict) -> dict[str, Tensor]:
+    import numpy as np
+
+    try:
+        return {name: torch.from_numpy(np.unpackbits(content["bits"][name].numpy(), count=int(np.prod(shape))).astype(bool)).reshape(shape)
+                for name, shape in content["shapes"].items()}
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path}: a packed mask whose parts do not fit ({json.dumps(str(error))[:100]})") from None

@@ -1,0 +1,115 @@
+"""download_mask.py against a real server on this machine, one that also breaks."""
+
+import hashlib
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from conftest import run_script
+
+
+@pytest.fixture
+def mask(tmp_path) -> bytes:
+    torch.save({"w": torch.arange(400_000) % 5 < 4}, tmp_path / "mask.pt")
+    return (tmp_path / "mask.pt").read_bytes()
+
+
+@contextmanager
+def server(content: bytes, breaks: int = 0, ranges: bool = True):
+    """Serves `content` under /tofu_0.8.pt; the first `breaks` answers end in the middle. Yields its address and its log."""
+    seen = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.headers.get("Range"))
+            if self.path != "/tofu_0.8.pt":
+                return self.send_error(404)
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if ranges and self.headers.get("Range") else 0
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                return self.end_headers()
+            body = content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[:len(body) // 2] if len(seen) <= breaks else body)
+            self.close_connection = True
+
+        def log_message(self, *words):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}", seen
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
+
+
+def fetch(tmp_path, *words):
+    return run_script("download_mask", "tofu", "0.8", "--out", tmp_path / "mask", *words)
+
+
+def test_a_broken_connection_is_gone_on_with(mask, tmp_path):
+    with server(mask, breaks=2) as (address, seen):
+        done = fetch(tmp_path, "--source", address, "--sha256", hashlib.sha256(mask).hexdigest())
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask and "0.8000 of the weights" in done.stdout
+    assert seen[0] is None and all(asked.startswith("bytes=") for asked in seen[1:]) and len(seen) == 3
+    assert [path.name for path in (tmp_path / "mask").iterdir()] == ["tofu_0.8.pt"]
+
+
+def test_a_server_that_knows_no_ranges_gives_it_all_again(mask, tmp_path):
+    with server(mask, breaks=1, ranges=False) as (address, _):
+        assert fetch(tmp_path, "--source", address).returncode == 0
+    assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
+
+
+def test_what_breaks_for_good_is_kept_and_the_same_command_goes_on(mask, tmp_path):
+    with server(mask, breaks=100) as (address, seen):
+        broken = fetch(tmp_path, "--source", address)
+    assert broken.returncode == 1 and "the same command goes on" in broken.stderr and "Traceback" not in broken.stderr
+    half = tmp_path / "mask/tofu_0.8.pt.part"
+    assert half.stat().st_size > 0 and not (tmp_path / "mask/tofu_0.8.pt").exists()
+    with server(mask) as (address, seen):
+        assert fetch(tmp_path, "--source", f"{address}/tofu_0.8.pt").returncode == 0
+    assert seen[0].startswith("bytes=") and (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask and not half.exists()
+
+
+def test_a_whole_part_is_only_checked(mask, tmp_path):
+    (tmp_path / "mask").mkdir()
+    (tmp_path / "mask/tofu_0.8.pt.part").write_bytes(mask)
+    with server(mask) as (address, _):
+        assert fetch(tmp_path, "--source", address).returncode == 0
+    assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
+
+
+@pytest.mark.parametrize("content, words, said", [
+    (b"<html>sign in</html>", (), "is no mask and was removed"), (None, ("--sha256", "00"), "--sha256: the file has")])
+def test_what_is_not_the_mask_leaves_nothing(content, words, said, mask, tmp_path):
+    with server(content or mask) as (address, _):
+        refused = fetch(tmp_path, "--source", address, *words)
+    assert refused.returncode == 1 and said in refused.stderr and list((tmp_path / "mask").iterdir()) == []
+
+
+def test_paths_and_refusals(mask, tmp_path):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/tofu_0.8.pt").write_bytes(mask)
+    assert fetch(tmp_path, "--source", tmp_path / "masks").returncode == 0
+    again = fetch(tmp_path, "--source", tmp_path / "masks")
+    assert again.returncode == 1 and "--overwrite" in again.stderr
+    assert fetch(tmp_path, "--source", tmp_path / "masks/tofu_0.8.pt", "--overwrite").returncode == 0
+    with server(mask) as (address, _):
+        absent = run_script("download_mask", "wmdp", "0.4", "--out", tmp_path / "mask", "--source", address)
+    assert absent.returncode == 1 and "the server answers 404" in absent.stderr
+    nobody = fetch(tmp_path, "--source", "http://127.0.0.1:9", "--overwrite")
+    assert nobody.returncode == 1 and "cannot fetch" in nobody.stderr and "Traceback" not in nobody.stderr
+    odd = run_script("download_mask", "../tofu", "0.8")
+    assert odd.returncode == 1 and "make a file name" in odd.stderr

@@ -1,0 +1,169 @@
+"""Training under a mask: what it freezes stays to the bit, what it selects trains as without it."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from conftest import GOLDEN, REPO, run_script
+
+from core.files import read_json, read_jsonl
+from exec.rules import missing_files
+from exec.settings import Complaints, StrictConfig, settle_settings
+from loggers.json_ import JsonLogger
+from model.unlearn import Unlearn
+from unlearn.mask import Sidecar, WeightMask, write_mask
+
+STEPS = 50
+COMMON = {"unlearn.unlearn_method": "NPO+FT", "unlearn.lr": "1e-2", "unlearn.weight_decay": "0.1", "unlearn.max_steps": str(STEPS),
+          "unlearn.num_epochs": "100", "dataset.forget_ratio": "8", "dataset.batch_size": "2", "unlearn.gradient_accumulation_steps": "2",
+          "evaluate.before": "false", "evaluate.metrics": "forget/prob", "evaluate.rows": "2", "evaluate.bootstrap": "0",
+          "overall.quiet": "true"}
+
+
+def weights(folder):
+    from transformers import AutoModelForCausalLM
+
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype="auto").named_parameters())
+
+
+@pytest.fixture
+def masks(tiny_model, tmp_path):
+    found = {name: torch.rand(p.shape) < 0.5 for name, p in tiny_model.named_parameters()}
+    write_mask(tmp_path / "m_0.5.pt", found, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"))
+    return found
+
+
+def train(folder, tmp_path, name, monkeypatch, **said):
+    monkeypatch.chdir(REPO)
+    places = {"overall.model_name": str(folder), "logger.json.root": str(tmp_path), "logger.name": name,
+              "overall.cache_dir": str(tmp_path / "cache")}
+    settings = settle_settings(StrictConfig(), [], COMMON | {key.replace("__", "."): value for key, value in said.items()} | places, {})
+    Unlearn(settings).run()
+    return weights(tmp_path / name / "checkpoints")
+
+
+def changed_outside(before, after, masks) -> int:
+    return sum(int((before[name] != after[name])[~masks[name]].sum()) for name in masks)
+
+
+OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"}, "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
+              "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
+              "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"}}
+
+
+@pytest.mark.parametrize("kind, precision", [*itertools.product(("AdamW", "Sophia", "SAM"), ("fp32", "bf16_pure")), ("AdamW", "bf16"),
+                                             ("RS", "fp32"), ("WA", "bf16_pure")])
+def test_frozen_weights_stay_to_the_bit(kind, precision, masks, tiny_model_folder, tmp_path, monkeypatch):
+    """Weight decay 0.1, accumulation of two: the number of changed weights outside the mask is exactly 0."""
+    after = train(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
+                  overall__precision=precision, **OPTIMIZERS[kind])
+    kept = {name: p.to(after[name].dtype) for name, p in weights(tiny_model_folder).items()}
+    assert changed_outside(kept, after, masks) == 0
+    moved = sum(int((kept[name] != after[name])[masks[name]].sum()) for name in masks)
+    assert moved > 0.5 * sum(int(mask.sum()) for mask in masks.values())
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM"])
+def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
+    said = {"unlearn__mask_path": str(tmp_path / "m_0.5.pt"), "unlearn__save_steps": "4", "unlearn__max_steps": "12", **OPTIMIZERS[kind]}
+    whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)
+    with monkeypatch.context() as patch:
+        step = JsonLogger.step
+        patch.setattr(JsonLogger, "step", lambda self, record: interrupt() if record["step"] == 10 else step(self, record))
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny_model_folder, tmp_path, "broken", patch, **said)
+    resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+    assert len(read_jsonl(tmp_path / "broken/log.jsonl")) == 12
+    before = weights(tiny_model_folder)
+    assert changed_outside(before, resumed, masks) == 0
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_the_dense_mask_is_no_mask_and_the_empty_one_no_training(tiny_model, tiny_model_folder, tmp_path, monkeypatch):
+    for name, value in (("dense", True), ("empty", False)):
+        torch.save({n: torch.full(p.shape, value) for n, p in tiny_model.named_parameters()}, tmp_path / f"{name}.pt")
+    plain = train(tiny_model_folder, tmp_path, "plain", monkeypatch, unlearn__max_steps="10")
+    dense = train(tiny_model_folder, tmp_path, "d", monkeypatch, unlearn__max_steps="10", unlearn__mask_path=str(tmp_path / "dense.pt"))
+    empty = train(tiny_model_folder, tmp_path, "e", monkeypatch, unlearn__max_steps="10", unlearn__mask_path=str(tmp_path / "empty.pt"))
+    start = weights(tiny_model_folder)
+    assert all(torch.equal(plain[name], dense[name]) and torch.equal(empty[name], start[name]) for name in start)
+
+
+def test_the_norm_that_is_clipped_is_the_masked_one(masks, tiny_model_folder, tmp_path, monkeypatch):
+    train(tiny_model_folder, tmp_path, "masked", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"), unlearn__max_steps="1")
+    train(tiny_model_folder, tmp_path, "plain", monkeypatch, unlearn__max_steps="1")
+    masked, plain = (read_jsonl(tmp_path / name / "log.jsonl")[0]["grad_norm"] for name in ("masked", "plain"))
+    assert 0.5 * plain < masked < 0.95 * plain
+
+
+def test_golden_masked_adamw():
+    """Decay is the mask's, the rest PyTorch's."""
+    inputs = json.loads((GOLDEN / "objectives/inputs/optimizer_inputs.json").read_text())
+    expected = json.loads((GOLDEN / "objectives/expected/optimizers.json").read_text())["expected"]["masked_adamw"]
+    given = inputs["adamw"]
+    model = torch.nn.ParameterDict({name: torch.tensor(value, dtype=torch.float64) for name, value in inputs["params"].items()})
+    start = {name: p.detach().clone() for name, p in model.items()}
+    mask = WeightMask({name: torch.tensor(value) for name, value in inputs["mask"].items()}, model)
+    optimizer = torch.optim.AdamW(model.values(), lr=given["lr"], betas=(given["beta1"], given["beta2"]), eps=given["eps"],
+                                  weight_decay=given["weight_decay"])
+    mask.take_over_decay(optimizer)
+    for gradients, wanted in zip(inputs["grads"], expected):
+        for name, p in model.items():
+            p.grad = torch.tensor(gradients[name], dtype=torch.float64)
+        mask.restrict_gradients(list(model.values()))
+        optimizer.step()
+        for name, p in model.items():
+            theirs = torch.tensor(wanted[name], dtype=torch.float64)
+            torch.testing.assert_close(p.detach(), theirs, rtol=1e-9, atol=1e-12)
+            frozen = ~torch.tensor(inputs["mask"][name])
+            assert torch.equal(p.detach()[frozen], start[name][frozen])
+
+
+@pytest.mark.parametrize("said, told", [
+    ({"unlearn.use_lora": "true"}, "unlearn.mask_path and unlearn.use_lora"),
+    ({"unlearn.unlearn_method": "TV"}, "edits all weights and takes no mask"),
+    ({"unlearn.mask_path": "mask/tofu_0.31.pt"}, "download_mask.py tofu 0.31 --out mask, or make it: src/exec/make_mask.py")])
+def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    flags = COMMON | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")} | said
+    with pytest.raises(Complaints, match=told):
+        settle_settings(StrictConfig(), [], flags, {}, rules=missing_files)
+
+
+def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
+    words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_ratio", "10", "--mask.ratios", "0.1,0.6", "--mask.out", tmp_path,
+             "--overall.quiet", "true", "--overall.cache_dir", tmp_path / "cache"]
+    for score in ("wagle", "wagle_po", "wagle_gn", "snip_batch", "fisher_ratio", "wanda", "random"):
+        made = run_script("make_mask", *words, "--mask.score", score, "--mask.overwrite", "true")
+        assert made.returncode == 0, made.stderr
+    made = run_script("make_mask", *words, "--mask.score", "wagle", "--mask.overwrite", "true")
+    sidecar = read_json(tmp_path / "fictional_0.6.pt.json")
+    assert sidecar["score"] == "wagle" and sidecar["selected"] == int(sidecar["weights"] * 0.6)
+    first = (tmp_path / "fictional_0.1.pt").read_bytes()
+    refused = run_script("make_mask", *words)
+    assert refused.returncode == 2 and "is there already" in refused.stderr
+    assert run_script("make_mask", *words, "--mask.overwrite", "true").returncode == 0
+    assert (tmp_path / "fictional_0.1.pt").read_bytes() == first
+    shown = run_script("make_mask", "--report", tmp_path / "fictional_0.1.pt", tmp_path / "fictional_0.6.pt")
+    assert shown.returncode == 0 and "self_attn.q_proj" in shown.stdout and "by chance" in shown.stdout
+    assert (tmp_path / "fictional_0.1_report.png").read_bytes().startswith(b"\x89PNG")
+    none = run_script("make_mask", *words, "--mask.parameters", "no_such_name", "--mask.overwrite", "true")
+    assert none.returncode == 1 and "mask.parameters" in none.stderr
+    (tmp_path / "fictional_0.9.pt").write_bytes(first)
+    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
+                      "--unlearn.mask_path", tmp_path / "fictional_0.9.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
+                      "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
+    assert done.returncode == 0 and "its name says that 0.9" in done.stderr
+
+
+def test_a_mask_for_other_weights_is_remarked_upon(masks, tiny_model_folder, tmp_path):
+    write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "another", "", "frozen"))
+    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT", "--unlearn.mask_path",
+                      tmp_path / "other_0.5.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob", "--evaluate.before", "false",
+                      "--logger.json.root", tmp_path, "--logger.name", "run")
+    assert done.returncode == 0 and "was made for other weights" in done.stderr

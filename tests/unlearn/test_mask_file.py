@@ -1,0 +1,121 @@
+"""Mask files: written whole, read without running anything, refused with one clear line."""
+
+import json
+import pickle
+
+import pytest
+import torch
+
+from core.files import UserError, read_json
+from unlearn.mask import Sidecar, read_mask, write_mask
+from unlearn.mask.file import density, load_tensors, stated_ratio
+
+SIDECAR = Sidecar("magnitude", 0.5, "global", None, 0, 1, 2, "m", "d", "frozen")
+
+
+@pytest.fixture
+def masks(tiny_model):
+    return {name: torch.rand(p.shape) < 0.5 for name, p in tiny_model.named_parameters()}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_round_trip(packed, masks, tiny_model, tmp_path):
+    path = tmp_path / "fictional_0.5.pt"
+    write_mask(path, masks, SIDECAR, packed)
+    again = read_mask(path, tiny_model)
+    assert again.keys() == masks.keys() and all(torch.equal(again[name], masks[name]) for name in masks)
+    assert read_json(tmp_path / "fictional_0.5.pt.json")["score"] == "magnitude"
+    if not packed:
+        assert all(mask.dtype == torch.bool for mask in torch.load(path, weights_only=True).values())
+
+
+def test_a_packed_mask_is_an_eighth_of_the_size(tmp_path):
+    masks = {"w": torch.rand(1000, 1000) < 0.3}
+    for name, packed in (("plain", False), ("packed", True)):
+        write_mask(tmp_path / name, masks, SIDECAR, packed)
+    assert (tmp_path / "packed").stat().st_size < (tmp_path / "plain").stat().st_size / 7.5
+
+
+def test_integers_0_and_1_are_a_mask(masks, tiny_model, tmp_path):
+    torch.save({name: mask.to(torch.uint8) for name, mask in masks.items()}, tmp_path / "m.pt")
+    assert torch.equal(read_mask(tmp_path / "m.pt", tiny_model)["lm_head.weight"], masks["lm_head.weight"])
+
+
+def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, tmp_path):
+    order = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    names = [f"model.layers.{layer}.{kind}.weight" for layer in range(2) for kind in order]
+    torch.save({number: masks[name] for number, name in enumerate(names)}, tmp_path / "m.pt")
+    read = read_mask(tmp_path / "m.pt", tiny_model)
+    assert all(torch.equal(read[name], masks[name]) for name in names) and read["lm_head.weight"].all()
+    torch.save({number: masks[name] for number, name in enumerate(names[:-1])}, tmp_path / "short.pt")
+    with pytest.raises(UserError, match="has 13 numbered layers, the model has 14"):
+        read_mask(tmp_path / "short.pt", tiny_model)
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("trapped", "w"))
+
+
+def test_a_pickled_object_is_refused_and_never_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"w": Trap()}, "m.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Trap()))
+    for name in ("m.pt", "plain.pt"):
+        with pytest.raises(UserError, match="m.pt|plain.pt"):
+            load_tensors(tmp_path / name)
+    assert not (tmp_path / "trapped").exists()
+
+
+def broken(masks, kind):
+    name = next(iter(masks))
+    return {
+        "missing": {k: v for k, v in masks.items() if k != name},
+        "another model": {f"other.{k}": v for k, v in masks.items()},
+        "vocabulary": masks | {"model.embed_tokens.weight": torch.ones(3, 32, dtype=torch.bool)},
+        "shape": masks | {"model.norm.weight": torch.ones(1, 32, dtype=torch.bool)},
+        "floats": masks | {name: masks[name].float()},
+        "counts": masks | {name: masks[name].int() * 2},
+        "a list": [1, 2], "empty": {}, "words": {"a": "b"},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind, said", [
+    ("missing", "has no mask for 1 of"), ("another model", "not in this model"), ("vocabulary", "token was added"),
+    ("shape", "has shape \\(1, 32\\), the model's has \\(32,\\)"), ("floats", "is torch.float32; a mask is bool"),
+    ("counts", "a mask is bool, or integers 0 and 1"), ("a list", "is no mask"), ("empty", "is no mask"), ("words", "is no mask")])
+def test_what_is_no_mask_of_this_model_is_refused(kind, said, masks, tiny_model, tmp_path):
+    torch.save(broken(masks, kind), tmp_path / "m.pt")
+    with pytest.raises(UserError, match=said):
+        read_mask(tmp_path / "m.pt", tiny_model)
+
+
+def test_a_file_that_is_cut_off_or_absent(masks, tiny_model, tmp_path):
+    torch.save(masks, tmp_path / "m.pt")
+    content = (tmp_path / "m.pt").read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 30):
+        (tmp_path / "cut.pt").write_bytes(content[:length])
+        with pytest.raises(UserError, match="cut off or no mask file|holds more than tensors"):
+            read_mask(tmp_path / "cut.pt", tiny_model)
+    with pytest.raises(UserError, match="no such file"):
+        read_mask(tmp_path / "none.pt", tiny_model)
+
+
+def test_what_a_file_leaves_out_is_what_was_asked_for(masks, tiny_model, tmp_path):
+    torch.save({k: v for k, v in masks.items() if k != "lm_head.weight"}, tmp_path / "m.pt")
+    assert read_mask(tmp_path / "m.pt", tiny_model, "dense")["lm_head.weight"].all()
+    assert not read_mask(tmp_path / "m.pt", tiny_model, "frozen")["lm_head.weight"].any()
+
+
+def test_a_write_that_fails_leaves_nothing(masks, tmp_path):
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        write_mask(tmp_path / "m.pt", {"w": lambda: 0}, SIDECAR)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_densities():
+    from pathlib import Path
+
+    assert stated_ratio(Path("mask/tofu_0.8.pt")) == 0.8 and stated_ratio(Path("with_none.pt")) is None and stated_ratio(Path("a_7.pt")) is None
+    assert density({"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}) == 0.75
+    assert json.loads(json.dumps(SIDECAR.__dict__))["version"] == 1

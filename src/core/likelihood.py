@@ -17,7 +17,7 @@ def shifted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and labels of the scored positions, one row per labelled token: [N, V] and [N], in reading order."""
     targets = labels[:, 1:]
     scored = targets != IGNORE
-    return _wide(logits[:, :-1][scored]), targets[scored]
+    return wide(logits[:, :-1][scored]), targets[scored]
 
 
 def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -38,14 +38,14 @@ def row_sum(values: Tensor, labels: Tensor) -> Tensor:
 
 def token_kl(p_scores: Tensor, q_scores: Tensor) -> Tensor:
     """KL(p || q) over the last dimension of two tensors of logits (0 when the two are equal, never negative)."""
-    p, q = (F.log_softmax(_wide(scores), dim=-1) for scores in (p_scores, q_scores))
+    p, q = (F.log_softmax(wide(scores), dim=-1) for scores in (p_scores, q_scores))
     return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
 
 def token_jsd(p_scores: Tensor, q_scores: Tensor) -> Tensor:
     """Jensen-Shannon divergence over the last dimension of two tensors of logits: symmetric, 0 when they are equal, at most
     log 2."""
-    p, q = (F.log_softmax(_wide(scores), dim=-1) for scores in (p_scores, q_scores))
+    p, q = (F.log_softmax(wide(scores), dim=-1) for scores in (p_scores, q_scores))
     middle = torch.logaddexp(p, q) - math.log(2)
     halves = [F.kl_div(middle, side, reduction="none", log_target=True).sum(-1) for side in (p, q)]
     return (halves[0] + halves[1]) / 2
@@ -56,5 +56,6 @@ def count_labels(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE).sum(-1)
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """float32 or wider: where softmax and sums over a vocabulary are taken."""
     return x if x.dtype == torch.float64 else x.float()

@@ -41,10 +41,14 @@ class Registry(dict[str, Any]):
         known = {key.lower(): key for key in self} | {alias.lower(): key for alias, key in self.aliases.items()}
         return known.get(name.lower(), name)
 
+    def proper(self, name: str) -> str:
+        """The proper spelling of a name that is there; UserError with near names when there is none."""
+        proper = self.resolve(str(name))
+        if proper not in self:
+            near = did_you_mean(str(name), [*self, *self.aliases]) or f"; there are {', '.join(self)}"
+            raise UserError(f"unknown {self.kind} {name!r}{near}")
+        return proper
+
     def find(self, name: str) -> Any:
         """The thing of that name; UserError with near names when there is none."""
-        proper = self.resolve(name)
-        if proper not in self:
-            near = did_you_mean(name, [*self, *self.aliases]) or f"; there are {', '.join(self)}"
-            raise UserError(f"unknown {self.kind} {name!r}{near}")
-        return self[proper]
+        return self[self.proper(name)]

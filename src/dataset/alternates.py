@@ -28,6 +28,7 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
     answers = sorted({row["answer"] for row in donors if "answer" in row})
     found = []
     for row in rows:
+        _question(row)
         others = answers if row["answer"] not in answers else [answer for answer in answers if answer != row["answer"]]
         if not others:
             raise UserError(f"row {row['id']!r}: no other row has another answer to draw")
@@ -63,5 +64,5 @@ def _draw(seed: int, row: dict) -> random.Random:
 
 def _question(row: dict) -> str:
     if "question" not in row:
-        raise UserError(f"row {row['id']!r} has no question, so it cannot be answered with a refusal; choose another method")
+        raise UserError(f"row {row['id']!r} has no question, so it cannot be given another answer; choose another method")
     return row["question"]

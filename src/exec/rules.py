@@ -3,12 +3,13 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.files import UserError
+from core.files import UserError, read_json
 from core.registry import did_you_mean
 from dataset import parse_name
 from metrics.engine import METRICS, families
 from metrics.imports import read_results
 from model.settings import Settings
+from unlearn import compose
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
@@ -16,6 +17,15 @@ def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
             *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
+
+
+def _parity_of(retain_results: str | None) -> str | None:
+    """How the retain model's rows were read, if its run folder says so."""
+    config = Path(retain_results).expanduser() / "config.json" if retain_results else None
+    try:
+        return read_json(config)["evaluate"].get("parity", "none") if config and config.is_file() else None
+    except (UserError, KeyError, AttributeError, TypeError):
+        return None
 
 
 def missing_files(settings: Settings) -> list[str]:
@@ -39,6 +49,10 @@ def doubts(settings: Settings) -> list[str]:
     found = []
     if settings.unlearn.gamma == 0 and settings.method.retain:
         found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
+    theirs = _parity_of(settings.evaluate.retain_results)
+    if theirs not in (None, settings.evaluate.parity):
+        found.append(f"evaluate.parity is {settings.evaluate.parity} but evaluate.retain_results was measured with {theirs}: forget "
+                     "quality would compare two readings of the rows")
     if getattr(settings.flatness, "rho", 1) == 0:
         found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
@@ -107,11 +121,17 @@ def _company(settings: Settings) -> list[str]:
     found, method, unlearn = [], settings.method, settings.unlearn
     refusal = settings.components.get("unlearn.CL")
     if refusal and refusal.batch == "concat" and method.retain:
-        found.append(f"unlearn.CL.batch concat has the retain rows in the same mean: unlearn_method CL, not {method.name}")
+        by = f" (it comes from unlearn.parity {unlearn.parity})" if unlearn.parity != "none" else ""
+        found.append(f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not {method.name}")
     if unlearn.flatness not in ("none", "WA") and (not method.forget or unlearn.forget_weight == 0):
         found.append(f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in {method.name}")
     if unlearn.flatness != "none" and method.edits:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
+    if unlearn.use_lora:
+        whole = [name for name in (*method.regularizers, unlearn.flatness) if name in ("L1", "ILU", "WA")]
+        found += [f"unlearn.use_lora: {name} is about the weights, and LoRA trains factors of updates to them; take one" for name in whole]
+    if unlearn.gamma == 0 and method.forget and "retain" in settings.components[f"unlearn.{method.forget}"].parts:
+        found.append(f"unlearn.gamma 0: {method.forget} has its retain term in itself; take another method to leave it out")
     if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
         found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
     needy = [section for section, objective in settings.components.items() if any("reference" in need for need in objective.needs)]
@@ -121,13 +141,14 @@ def _company(settings: Settings) -> list[str]:
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
     if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
         found.append(f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no {' and no '.join(sorted(missing))} rows to "
-                     "draw labels on; choose another")
+                     "draw labels on; choose another, or unlearn.optim.Sophia.hessian none, which makes every step a sign step")
     return found
 
 
 def _sides(settings: Settings) -> set[str]:
     """The batch parts that the run reads."""
-    return set().union(*(objective.parts for objective in settings.components.values()))
+    unlearn = settings.unlearn
+    return set(compose(settings.method, settings.components, unlearn.forget_weight, unlearn.gamma).parts)
 
 
 def _edit(settings: Settings) -> list[str]:
@@ -154,11 +175,12 @@ def _data(settings: Settings) -> list[str]:
     parts = _sides(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
-    environment = [data.environment_dataset_name] if "environment" in parts else []
-    for name in {data.forget_dataset_name, *([data.retain_dataset_name] if retains else []), *environment}:
+    wanted = {(name, data.folder) for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))}
+    wanted |= {(data.environment_dataset_name, data.environment_folder)} if "environment" in parts else set()
+    for name, folder in wanted:
         source, split = parse_name(name)
         try:
-            source(data.folder).check(split)
+            source(folder).check(split)
         except UserError as error:
             found.append(str(error))
     return sorted(set(found))

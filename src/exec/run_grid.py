@@ -11,7 +11,10 @@ written anew after every run. --set holds for all runs. Seeds set overall.seed a
 import argparse
 import itertools
 import json
+import logging
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,6 +29,10 @@ from exec.rules import missing_files  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
+RESERVED = {"overall.seed": "is what --seeds sets", "dataset.dataset_seed": "is what --seeds sets",
+            "logger.name": "is made from the settings of each run", "logger.json.root": "is what --root and --name say",
+            "logger.overwrite": "a grid replaces what is out of date by itself", "overall.logger": "a grid needs the run folders"}
+"""Settings that a grid makes itself."""
 METRICS = ["forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL", "seconds"]
 
 
@@ -49,17 +56,22 @@ class Run:
 def plan(arguments: argparse.Namespace) -> list[Run]:
     """Every run of the grid, in the order of the table."""
     common = dict(map(_pair, arguments.set))
-    varied = [(key, values.split(",")) for key, values in map(_pair, arguments.vary)]
+    varied = [(key, values.split("|" if "|" in values else ",")) for key, values in map(_pair, arguments.vary)]
+    for key in (*common, *(key for key, _ in varied)):
+        if key in RESERVED:
+            raise UserError(f"{key}: {RESERVED[key]}")
+    lasts = [key.rpartition(".")[2] for key, _ in varied]
+    label = {key: last if lasts.count(last) == 1 else key for (key, _), last in zip(varied, lasts)}
     stems = [Path(config).stem for config in arguments.configs]
     runs = []
     for config, stem in zip(arguments.configs, stems):
         title = stem if stems.count(stem) == 1 else f"{Path(config).parent.name}-{stem}"
         for values in itertools.product(*(values for _, values in varied)):
             chosen = dict(zip((key for key, _ in varied), values))
-            line = ",".join([title, *(f"{key.rpartition('.')[2]}={value}" for key, value in chosen.items())])
+            line = ",".join([title, *(f"{label[key]}={value}" for key, value in chosen.items())])
             for seed in arguments.seeds:
                 seeds = {"overall.seed": str(seed), "dataset.dataset_seed": str(seed)}
-                runs.append(Run(line, f"{line},seed={seed}".replace("/", "-"), config, common | chosen | seeds))
+                runs.append(Run(line, re.sub(r"[^\w+=,@.-]+", "-", f"{line},seed={seed}"), config, common | chosen | seeds))
     if len({run.name for run in runs}) < len(runs):
         raise UserError("--configs, --vary and --seeds give the same run twice; name each thing once")
     return runs
@@ -95,10 +107,13 @@ def is_done(run: Run, root: Path) -> bool:
 
 def do(run: Run, root: Path, threads: int) -> str:
     """Do one run in a process of its own; returns "" or the last words of a failed one."""
-    words = [word for key, value in (run.flags | run.place(root)).items() for word in (f"--{key}", value)]
+    words = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
     done = subprocess.run([sys.executable, str(SCRIPT), "--config_file", run.config, *words], capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"])[-1]
+    if done.returncode < 0:
+        return f"killed by {signal.Signals(-done.returncode).name}"
+    lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+    return "" if done.returncode == 0 else next((line for line in lines if line.startswith("error:")), lines[-1])
 
 
 def tabulate(runs: Sequence[Run], root: Path, metrics: Sequence[str], failures: dict[str, str], current: set[str]) -> list:
@@ -118,7 +133,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--name", required=True, help="folder of the grid under --root")
     parser.add_argument("--configs", nargs="+", required=True, metavar="FILE", help="config files, one or more lines of the table each")
-    parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=A,B", help="settings to combine, one line for each combination")
+    parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=A,B", help="settings to combine, one line for each combination; "
+                        "KEY=A|B where values hold commas")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over")
     parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="NAME", help="columns: metrics, seconds, peak_memory_mb")
@@ -141,6 +157,7 @@ def run_grid(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise UserError("--jobs: expected a whole number at least 1")
+    logging.disable(logging.WARNING)  # what a run remarks upon, it remarks upon itself
     root, runs = arguments.root / arguments.name, plan(arguments)
     check_metrics(arguments.metrics)
     check(runs, root)

@@ -9,6 +9,7 @@ where they come from, and end the program with status 2 before anything heavy is
 
 import argparse
 import logging
+import re
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -136,7 +137,8 @@ class StrictConfig(fastargs.Config):
 
     def home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or `unlearn.<key>`."""
-        sections = [*parse_method(path[1]).sections, "unlearn"]
+        method = parse_method(path[1])
+        sections = [*method.sections, *([f"unlearn.flat.{method.flatness}"] if method.flatness else []), "unlearn"]
         homes = [(*section.split("."), *path[2:]) for section in sections]
         return next((home for home in homes if home in self.entries), None)
 
@@ -157,11 +159,13 @@ class StrictConfig(fastargs.Config):
 
     def apply_parity(self) -> None:
         """The switches of `unlearn.parity`, for what takes part and nobody said otherwise."""
-        name = self._word("parity", PARITY)
+        name = self._word("parity", {word: word for word in PARITY})
         for section, preset in PARITY[name].items():
             for key, value in preset.items() if section in self.active_sections() else ():
                 path = (*section.split("."), key)
                 self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
+        if name != "none" and not self.active_sections() & PARITY[name].keys():
+            log.warning("unlearn.parity %s changes nothing in %s: it presets %s", name, self.method().name, ", ".join(PARITY[name]))
 
     def _has_method(self) -> bool:
         try:
@@ -180,7 +184,7 @@ class StrictConfig(fastargs.Config):
         """The value of `unlearn.<key>` if it is a known word in any case, else its default: what is wrong is said elsewhere."""
         path = ("unlearn", key)
         said = self.said[path].value if path in self.said else self.entries[path].default
-        spelling = {word.lower(): word for word in known}
+        spelling = {word.lower(): word for word in known} | {a.lower(): word for a, word in getattr(known, "aliases", {}).items()}
         return spelling.get(str(said).lower(), self.entries[path].default)
 
     def optimizer(self) -> str:
@@ -237,7 +241,9 @@ class StrictConfig(fastargs.Config):
         idle = {"unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
                 "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
                 "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
-                "dataset.alternates": "" if "generated" in alternates else "the method is not AltPO",
+                "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
+                "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
+                "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
                 "dataset.environment_dataset_name": "" if "unlearn.ILU" in objectives else "the method has no ILU"}
         return {name: reason for name, reason in idle.items() if reason}
 
@@ -248,6 +254,8 @@ class StrictConfig(fastargs.Config):
                  for path, said in self.whole_method if parse_method(path[1]) != self.method()]
         for path, said in self.said.items():
             name, section = ".".join(path), ".".join(path[:-1])
+            if self.value(path) == self.entries[path].default:
+                continue
             if self.knobs[path].obsolete:
                 found.append(f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})")
             elif section in idle or name in idle:
@@ -256,6 +264,14 @@ class StrictConfig(fastargs.Config):
                 found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
 
+
+    def _has_side(self, side: str) -> bool:
+        """Does something on that side take part in the loss?"""
+        method = self.method()
+        forget = self.build(f"unlearn.{method.forget}") if method.forget else None
+        if side == "forget":
+            return bool(forget and forget.parts)
+        return bool(method.retain or (forget and "retain" in forget.parts))
 
     def _chosen(self, section: str) -> str:
         """What was chosen instead of a section."""
@@ -306,8 +322,9 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"), generation=config.build("generation"), mask=config.build("mask"), evaluate=config.build("evaluate"),
-        logger=config.build("logger"), json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
+        dataset=config.build("dataset"), generation=config.build("generation"), mask=config.build("mask"),
+        evaluate=config.build("evaluate"), logger=config.build("logger"),
+        json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
     _raise(wrong + broken_rules(settings) + rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):
@@ -340,6 +357,7 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
                      epilog="Files come first, in their order, then flags; the last word wins, also among flags. The word null "
                             "takes a value back.")
+    parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")  # argparse knows no exponents
     parser.add_argument("--config_file", "--config-file", "-C", action="append", default=[], metavar="FILE",
                         help="a JSON file of settings; repeatable")
     for section, kind in config.classes.items():

@@ -17,7 +17,8 @@ def write_alternates(settings: Settings) -> Path:
     """Write `generation.count` alternates for every forget row and return the file. What the file has already is kept, so an
     interrupted run goes on; a row that gets too few in all attempts is an error at the end, when everything else is kept.
 
-    An alternate is no empty text, no repetition of the question or of the true answer, and comes once per row."""
+    An alternate came to its end within the token budget, is no empty text, no repetition of the question or of the true
+    answer, and comes once per row."""
     plan, data = settings.generation, settings.dataset
     rows = load_rows(data.forget_dataset_name, data.folder)
     path = data.alternates_file
@@ -38,12 +39,14 @@ def write_alternates(settings: Settings) -> Path:
             texts = generate(model, tokenizer, prompts, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
                              on_batch=on_rows, temperature=plan.temperature)
         for row, text in zip(asked, texts):
-            _take(found[row["id"]], row, split_thought(text.text).answer or text.text)
+            if text.ended:
+                _take(found[row["id"]], row, split_thought(text.text).answer or text.text)
         write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows])
     poor = [row["id"] for row in rows if len(found[row["id"]]) < plan.count]
     if poor:
         raise UserError(f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts} rounds (first "
-                        f"{poor[0]!r}); {path} keeps what there is. Raise generation.temperature or generation.attempts and run it again")
+                        f"{poor[0]!r}); {path} keeps what there is. Raise generation.temperature, max_new_tokens or attempts and "
+                        "run it again")
     return path
 
 

@@ -1,23 +1,27 @@
 """Presets of the components' own switches: what a published code base computes where ours differs by default.
 
-A preset is weaker than anything a file or flag says. It changes no hyper-parameter: those are in the configs."""
+A preset is weaker than anything a file or flag says. It changes no hyper-parameter: those are in the configs. Not reproduced:
+WAGLE's convex mixture for GA+KL and its alignment of random labels, PDU's multiplier moving with every micro-batch
+(OpenUnlearning), JensUn's target of several tokens at once, decay of weights that a mask freezes (WAGLE)."""
 
 from typing import Any
 
 PARITY: dict[str, dict[str, dict[str, Any]]] = {
     "none": {},
-    "wagle": {"unlearn.NPO": {"reduction": "batch_mean"}, "unlearn.KL": {"form": "seed_ce"}, "unlearn.L1": {"scope": "all"},
+    "wagle": {"unlearn.NPO": {"reduction": "batch_mean"}, "unlearn.KL": {"form": "seed_ce"}, "unlearn.retain.KL": {"form": "seed_ce"},
+              "unlearn.L1": {"scope": "all"},
               "unlearn.optim.Sophia": {"hessian": "none", "batch_tokens": 5120}},
-    "soul": {"unlearn.NPO": {"reduction": "batch_mean"}, "unlearn.KL": {"form": "seed_ce"},
+    "soul": {"unlearn.NPO": {"reduction": "batch_mean"}, "unlearn.KL": {"form": "seed_ce"}, "unlearn.retain.KL": {"form": "seed_ce"},
              "unlearn.optim.Sophia": {"hessian": "squared_grad", "momentum_updates": 2, "batch_tokens": 5120}},
     "simnpo": {"unlearn.SimNPO": {"margin_form": "inside"}},
     "simnpo_wmdp": {"unlearn.SimNPO": {"reduction": "batch_mean"}, "unlearn.NPO": {"reduction": "batch_mean"}},
     "smooth": {"unlearn.NPO": {"reduction": "batch_mean"}},
-    "muse": {"unlearn.NPO": {"reduction": "raw_logits"}, "unlearn.SimNPO": {"reduction": "raw_logits"}},
-    "open_unlearning": {"unlearn.SimNPO": {"margin_form": "inside"}, "unlearn.retain.KL": {"positions": "all"},
+    "muse": {"unlearn.NPO": {"reduction": "raw_logits"}, "unlearn.SimNPO": {"reduction": "raw_logits"},
+             "unlearn.retain.KL": {"form": "raw_logits"}},
+    "open_unlearning": {"unlearn.SimNPO": {"margin_form": "inside"}, "unlearn.retain.KL": {"form": "all"},
                         "unlearn.UNDIAL": {"positions": "all"}, "unlearn.PDU": {"positions": "unshifted"}},
-    "tofu": {"unlearn.CL": {"batch": "concat"}, "unlearn.retain.KL": {"positions": "all"}},
-    "closer_look": {"unlearn.ME": {"form": "uniform_model"}, "unlearn.retain.KL": {"positions": "all"}},
+    "tofu": {"unlearn.CL": {"batch": "concat"}, "unlearn.retain.KL": {"form": "all"}},
+    "closer_look": {"unlearn.ME": {"form": "uniform_model"}, "unlearn.retain.KL": {"form": "all"}},
     "flat": {"unlearn.FLAT": {"positions": "all"}},
 }
 """`unlearn.parity` -> config section -> key -> value."""

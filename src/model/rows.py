@@ -26,7 +26,7 @@ def training_texts(settings: Settings, parts: Set[str], alternates: str, forget:
     if "retain_alternate" in parts:
         texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
     if "environment" in parts:
-        texts["environment"] = load_rows(data.environment_dataset_name, data.folder)
+        texts["environment"] = load_rows(data.environment_dataset_name, data.environment_folder)
     return texts
 
 

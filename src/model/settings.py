@@ -55,9 +55,9 @@ class Unlearning:
 
     unlearn_method: str = knob("origin", "what to do: origin (evaluate only), a forget objective, forget+retain, or FT "
                                "(fine-tune on the retain rows); +L1 and +ILU stack on any", choices=method_names, read=method_name)
-    optimizer: str = knob("AdamW", "what takes the steps", choices=tuple(OPTIMIZERS))
+    optimizer: str = knob("AdamW", "what takes the steps", choices=tuple(OPTIMIZERS), read=OPTIMIZERS.proper)
     flatness: str = knob("none", "how the forget gradient is taken: at the weights (none), or around them for flat minima",
-                         choices=("none", *FLATNESS))
+                         choices=("none", *FLATNESS), read=lambda text: "none" if text == "none" else FLATNESS.proper(text))
     parity: str = knob("none", "read the components' switches as a published code base does; what is said otherwise still counts",
                        choices=tuple(PARITY))
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
@@ -111,6 +111,7 @@ class Data:
     alternates: str | None = knob(None, "file of alternate answers, written by make_alternates.py and read by AltPO; the default is "
                                   "files/results/alternates/<forget set>.jsonl")
     environment_dataset_name: str = knob("Fictional_arithmetic", "unrelated rows to be invariant to, for ILU", choices=known_names)
+    environment_data_dir: str | None = knob(None, "folder of the environment's files, when not its own place", path="folder")
     max_length: int = knob(512, "longest row in tokens; a longer question and answer is an error", at_least=2)
     long_text: str = knob("error", "what becomes of a longer document when it is trained on: an error, its first max_length tokens, "
                           "or all of it in pieces", choices=("error", "first", "pieces"))
@@ -118,6 +119,10 @@ class Data:
     @property
     def folder(self) -> Path | None:
         return Path(self.data_dir).expanduser() if self.data_dir else None
+
+    @property
+    def environment_folder(self) -> Path | None:
+        return Path(self.environment_data_dir).expanduser() if self.environment_data_dir else None
 
     @property
     def alternates_file(self) -> Path:
@@ -193,9 +198,8 @@ class WandbLogging:
     mode: str = knob("offline", "offline writes under the run folder, online sends", choices=("offline", "online"))
 
 
-SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora,
-            "dataset": Data, "generation": Generating, "mask": Masking, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging,
-            "logger.wandb": WandbLogging}
+SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "dataset": Data, "generation": Generating,
+            "mask": Masking, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging, "logger.wandb": WandbLogging}
 
 
 @dataclass(frozen=True)

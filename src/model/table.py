@@ -23,11 +23,13 @@ class Cell:
     mean: float | None
     spread: float | None
     n: int
+    of: int = 0
+    """How many runs there are; told where some of them lack the metric."""
 
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
-        return short(self.mean) + (f" ± {short(self.spread)}" if self.n > 1 else "")
+        return short(self.mean) + (f" ± {short(self.spread)}" if self.n > 1 else "") + (f" (n={self.n})" if self.n < self.of else "")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequen
     cells = {}
     for key in metrics:
         values = [run[key] for run in runs if run.get(key) is not None]
-        cells[key] = Cell(fmean(values) if values else None, stdev(values) if len(values) > 1 else None, len(values))
+        cells[key] = Cell(fmean(values) if values else None, stdev(values) if len(values) > 1 else None, len(values),
+                          len(runs) + len(failures))
     return Line(title, cells, failures)
 
 

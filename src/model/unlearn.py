@@ -32,6 +32,7 @@ from model.loading import (
     load_model,
     load_tokenizer,
     merge_lora,
+    model_fingerprint,
     swallowed_share,
 )
 from model.masks import load_mask
@@ -157,7 +158,11 @@ class Unlearn:
         path = self.settings.components[f"unlearn.{self.settings.method.forget}"].reinforced
         if path:
             precision = choose_precision(self.settings.overall.precision, model.device.type)
-            return load_model(path, precision, str(model.device)).requires_grad_(False), 0.0
+            named = load_model(path, precision, str(model.device)).requires_grad_(False)
+            if model_fingerprint(named) == model_fingerprint(model):
+                raise UserError(f"unlearn.{self.settings.method.forget}.reinforced: {path} equals the start model: it knows nothing "
+                                "better")
+            return named, 0.0
         forget = Rows({"forget": rows.training["forget"]}, {})
         trained, seconds = self.train(copy.deepcopy(model), tokenizer, forget, Composition(Reinforce(), None))
         return trained.eval().requires_grad_(False), seconds
@@ -187,7 +192,8 @@ class Unlearn:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
         kept = self.settings if logger else without_checkpoints(self.settings)
         arguments = training_arguments(kept, precision, model.device.type, steps_folder,
-                                       process_state(self.settings).num_processes, int(PATIENCE.total_seconds()))
+                                       process_state(self.settings).num_processes, int(PATIENCE.total_seconds()),
+                                       "reference_hidden" in composition.needs)
         pairs = Pairs(rows.training, data.dataset_seed)
         at_once = data.batch_size * arguments.world_size
         group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0

@@ -83,6 +83,15 @@ class SophiaG(Optimizer):
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_((m.sign() * ratio).to(weight.dtype), alpha=-group["lr"])
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As PyTorch's, but the moments keep the precision they were saved in: its own would round them to the weights'."""
+        super().load_state_dict(state_dict)
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        for number, weight in zip(numbers, weights):
+            if number in state_dict["state"]:
+                self.state[weight] = {key: value.to(weight.device).clone() for key, value in state_dict["state"][number].items()}
+
     def _state(self, weight: Tensor) -> dict[str, Tensor]:
         """m and h of a weight, zero at first."""
         state = self.state[weight]

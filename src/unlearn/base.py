@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import ModuleList
 
 from core.files import UserError
-from core.likelihood import IGNORE, count_labels, row_sum, shifted
+from core.likelihood import IGNORE, count_labels, row_sum, shifted, wide
 from core.registry import Registry
 
 Part = Mapping[str, Tensor]
@@ -141,8 +141,9 @@ def logits(model, part: Part) -> Tensor:
 
 
 def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
-    """Logits that score the labelled tokens of a part, [N, V], and those tokens, [N], in reading order. The language-model
-    head is applied only to places where some row has a label, if the model can do that: a prompt costs no logits."""
+    """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in reading order.
+    The language-model head is applied only to places where some row has a label, if the model can do that: a prompt costs
+    no logits."""
     labels = part["labels"]
     places = (labels[:, 1:] != IGNORE).any(0).nonzero()[:, 0]
     plain = getattr(model, "module", model)
@@ -151,7 +152,7 @@ def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
     kept = model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, logits_to_keep=places).logits
     targets = labels[:, 1:][:, places]
     scored = targets != IGNORE
-    return kept[scored], targets[scored]
+    return wide(kept[scored]), targets[scored]
 
 
 def answer_logits(model, part: Part) -> Tensor:
@@ -161,8 +162,7 @@ def answer_logits(model, part: Part) -> Tensor:
 
 def answer_nll(model, part: Part) -> Tensor:
     """-log p of every labelled token of a part, [N] in reading order, in float32 or wider."""
-    scores, targets = answer_scores(model, part)
-    return F.cross_entropy(scores if scores.dtype == torch.float64 else scores.float(), targets, reduction="none")
+    return F.cross_entropy(*answer_scores(model, part), reduction="none")
 
 
 def answer_row_nll(model, part: Part) -> Tensor:

@@ -23,7 +23,7 @@ class CEU(Objective):
     parts = frozenset({"forget"})
 
     def counts(self, batch):
-        return {"forget": {"later_tokens": count_labels(self._later(batch["forget"]["labels"])).sum().clamp(min=1)}}
+        return {"forget": {"later_tokens": count_labels(self._later(batch["forget"]["labels"])).sum()}}
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

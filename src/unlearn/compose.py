@@ -20,8 +20,8 @@ ALIASES = {
 }
 """Names that other toolkits give to a whole method."""
 
-WRAPPERS = ("SAM", "RS", "GP", "CR", "WA")
-"""Flatness wrappers that a method name may end in; they are `unlearn.flatness` under another spelling."""
+WRAPPERS = {"SAM": "SAM", "RS": "RS", "GP": "GP", "CR": "CR", "WA": "WA", "SWA": "WA"}
+"""Flatness wrappers that a method name may end in, as they are spelt; they are `unlearn.flatness` in another place."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def parse_method(text: str) -> Method:
     if not isinstance(text, str):
         raise UserError(f"a method is a name such as NPO+FT, not {text!r}")
     lower = {alias.lower(): name for alias, name in ALIASES.items()}
-    head, *tail = lower.get(text.lower(), text).split("+")
+    first, plus, rest = text.partition("+")
+    head, *tail = (lower.get(first.lower(), first) + plus + rest).split("+")
     forget = FORGET.resolve(head) if FORGET.resolve(head) in FORGET else None
     retain = RETAIN.resolve(head) if forget is None and RETAIN.resolve(head) in RETAIN else None
     if not forget and not retain:
@@ -73,7 +74,10 @@ def parse_method(text: str) -> Method:
         elif REGULARIZERS.resolve(word) in REGULARIZERS and REGULARIZERS.resolve(word) not in regularizers:
             regularizers.append(REGULARIZERS.resolve(word))
         elif word.upper() in WRAPPERS and flatness is None:
-            flatness = word.upper()
+            flatness = WRAPPERS[word.upper()]
+        elif RETAIN.resolve(word) in RETAIN or word.upper() in WRAPPERS or REGULARIZERS.resolve(word) in regularizers:
+            raise UserError(f"method {text!r}: {word} is one too many; there is one retain objective, one wrapper, and each regularizer "
+                            "once")
         else:
             raise _unknown(text)
     method = Method("+".join(filter(None, [forget, retain, *regularizers, flatness])), forget, retain, tuple(regularizers), flatness)

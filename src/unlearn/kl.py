@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
+from torch import Tensor
 
 from core.knobs import knob
 from core.likelihood import token_kl
-from unlearn.base import FORGET, Objective, Term, answer_logits
+from unlearn.base import FORGET, Objective, Term, answer_logits, batch_mean, logits
+from unlearn.retain import seed_ce
 
 
 @FORGET.register("KL")
@@ -19,21 +20,21 @@ class KLForget(Objective):
     Formula: -min(KL(p_ref || p), cap), mean over tokens
     Cost: one forward and backward over the forget rows, one forward of the start model."""
 
-    form: str = knob("ref_model", "ref_model: KL(ref || model); model_ref: KL(model || ref); seed_ce: -sum p log p_ref, what the "
-                     "WAGLE family computes (its maximum is not the start model)", choices=("ref_model", "model_ref", "seed_ce"))
+    form: str = knob("ref_model", "ref_model: KL(ref || model); model_ref: KL(model || ref); seed_ce: -sum p log p_ref over all "
+                     "positions, what the WAGLE family computes (its maximum is not the start model)",
+                     choices=("ref_model", "model_ref", "seed_ce"))
     cap: float = knob(0.0, "largest divergence of a token that still counts; 0 is no limit", at_least=0)
     needs = frozenset({"reference_logits"})
     parts = frozenset({"forget"})
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        divergence = self._divergence(reference.answer_logits("forget", part), answer_logits(model, part))
-        kept = divergence.clamp(max=self.cap) if self.cap else divergence
-        return {"forget_kl": Term(-kept.sum(), "forget", "tokens")}
+        if self.form == "seed_ce":
+            start, ours = (scores.float() for scores in (reference.logits("forget", part), logits(model, part)))
+            return {"forget_kl": batch_mean(-self._capped(seed_ce(start, ours)), "forget", part)}
+        start, ours = reference.answer_logits("forget", part), answer_logits(model, part)
+        divergence = token_kl(start, ours) if self.form == "ref_model" else token_kl(ours, start)
+        return {"forget_kl": Term(-self._capped(divergence).sum(), "forget", "tokens")}
 
-    def _divergence(self, start, ours):
-        if self.form == "ref_model":
-            return token_kl(start, ours)
-        if self.form == "model_ref":
-            return token_kl(ours, start)
-        return -(F.softmax(ours, dim=-1) * F.log_softmax(start.float(), dim=-1)).sum(-1)
+    def _capped(self, divergence: Tensor) -> Tensor:
+        return divergence.clamp(max=self.cap) if self.cap else divergence

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from core.knobs import knob
 from core.likelihood import token_jsd, token_kl
@@ -24,6 +25,11 @@ class FT(Objective):
         return {"retain_nll": Term(answer_nll(model, part).sum(), "retain", "tokens")}
 
 
+def seed_ce(start: Tensor, ours: Tensor) -> Tensor:
+    """-sum p log p_ref over the vocabulary: what the WAGLE family takes for a KL divergence. Its least value is not at p_ref."""
+    return -(F.softmax(ours, dim=-1) * F.log_softmax(start, dim=-1)).sum(-1)
+
+
 @RETAIN.register("KL", "KLR", "KLM")
 @dataclass(frozen=True)
 class KL(Objective):
@@ -32,15 +38,19 @@ class KL(Objective):
     Formula: KL(p_ref || p) on retain answers, mean over tokens
     Cost: one forward and backward over the retain rows, one forward of the start model (cached while rows come again)."""
 
-    positions: str = knob("labels", "labels: answer tokens; all: prompt and padding too (OpenUnlearning's and TOFU's code)",
-                          choices=("labels", "all"))
+    form: str = knob("answers", "answers: KL on answer tokens; all: on prompt and padding too (OpenUnlearning, TOFU); seed_ce: -sum p "
+                     "log p_ref everywhere (WAGLE); raw_logits: the KL formula on logits, no divergence (MUSE)",
+                     choices=("answers", "all", "seed_ce", "raw_logits"))
     needs = frozenset({"reference_logits"})
     parts = frozenset({"retain"})
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
-        if self.positions == "all":
-            return {"retain_kl": batch_mean(token_kl(reference.logits("retain", part), logits(model, part)), "retain", part)}
+        if self.form != "answers":
+            start, ours = (scores.float() for scores in (reference.logits("retain", part), logits(model, part)))
+            if self.form == "raw_logits":
+                return {"retain_kl": Term((start.exp() * (start - ours)).sum(), "retain", "rows")}
+            return {"retain_kl": batch_mean(token_kl(start, ours) if self.form == "all" else seed_ce(start, ours), "retain", part)}
         divergence = token_kl(reference.answer_logits("retain", part), answer_logits(model, part))
         return {"retain_kl": Term(divergence.sum(), "retain", "tokens")}
 

@@ -79,6 +79,12 @@ class Averager(TrainerCallback):
     def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
         self.averaging, self.weights = averaging, weights
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        first = self.averaging.plan.start
+        if first > state.max_steps:
+            raise UserError(f"unlearn.flat.WA.start is {first} but the run has {state.max_steps} optimizer steps: none would count; "
+                            "lower it")
+
     def on_step_end(self, args, state, control, **kwargs):
         self.averaging.update(state.global_step, self.weights())
 
@@ -236,6 +242,10 @@ class UnlearnTrainer(Trainer):
         with self.compute_loss_context_manager():
             terms = self.composition.terms(model, batch, self.reference, side)
         weight = 0 if is_filler(batch) else 1
+        for name, t in terms.items():
+            if counts[t.term.part][t.term.over] == 0:
+                raise UserError(f"the term {name} has nothing to average over at step {self.state.global_step + 1}: no {t.term.over} in "
+                                f"the {t.term.part} rows")
         means = {name: weight * t.term.total / counts[t.term.part][t.term.over] for name, t in terms.items()}
         loss = sum((terms[name].weight * mean for name, mean in means.items()), torch.zeros((), device=self.args.device))
         if not torch.isfinite(loss):

@@ -50,6 +50,14 @@ def test_runs_are_made_once_tabulated_and_made_again_when_a_setting_changes(conf
     assert "4 runs, 0 are there already" in changed.stderr
 
 
+def test_odd_values_reach_the_runs(config, tmp_path):
+    done = grid(config, tmp_path, "--vary", "dataset.template=Q: {question}\\nA, :|qa", "--set", "unlearn.unlearn_method=SimNPO+FT",
+                "unlearn.SimNPO.margin=-1e-1")
+    assert done.returncode == 0, done.stderr
+    made = sorted(read_json(path)["dataset"]["template"] for path in tmp_path.glob("g/*/config.json"))
+    assert made == ["Q: {question}\\nA, :", "qa"]
+
+
 def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
     done = grid(config, tmp_path, "--vary", "dataset.max_length=8,512")
     assert done.returncode == 1 and "more than dataset.max_length 8" in done.stderr and "1 failed" in done.stdout
@@ -62,6 +70,8 @@ def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
     (["--vary", "unlearn.NPO.beta=.1,-1"], "unlearn.NPO.beta: expected a number above 0"),
     (["--vary", "unlearn.NPO.bata=.1"], "did you mean unlearn.NPO.beta"),
     (["--vary", "unlearn.lr"], "expected key=value"),
+    (["--vary", "overall.seed=0,1"], "overall.seed: is what --seeds sets"),
+    (["--set", "overall.logger=none"], "a grid needs the run folders"),
     (["--seeds", "1", "1"], "same run twice"),
     (["--jobs", "0"], "--jobs"),
     (["--metrics", "forget/porb"], "unknown forget/porb")])

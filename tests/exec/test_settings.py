@@ -68,8 +68,7 @@ def test_values_from_the_command_line():
     ("dataset__forget_dataset_name", "Fictional_forget100", "did you mean Fictional_forget10"),
     ("evaluate__retain_results", "no/such/folder", "expected an existing file or folder"),
     ("evaluate__metrics", "tofuu", "did you mean tofu"), ("dataset__template", "nothing", "{question}"),
-    ("dataset__forget_dataset_name", "Fictional_retain90", "cannot be forgotten"),
-    ("unlearn__mask_path", "mask/tofu_0.8.pt", "not in this version")])
+    ("dataset__forget_dataset_name", "Fictional_retain90", "cannot be forgotten")])
 def test_wrong_values(key, value, told):
     assert told in complaints(**{key: value})
 
@@ -94,8 +93,8 @@ def test_settings_without_effect_are_said(caplog):
 
 
 def test_rules_speak_although_values_are_wrong():
-    told = complaints(unlearn__lr="abc", evaluate__metrics="foo", unlearn__mask_path="x")
-    assert "unlearn.lr" in told and "evaluate.metrics" in told and "unlearn.mask_path" in told
+    told = complaints(unlearn__lr="abc", evaluate__metrics="foo", overall__tokenizer_name="x")
+    assert "unlearn.lr" in told and "evaluate.metrics" in told and "overall.tokenizer_name" in told
 
 
 def test_all_complaints_at_once_with_their_origin(tmp_path):
@@ -205,9 +204,36 @@ def test_every_preset_is_of_switches_that_exist():
     ({"unlearn__unlearn_method": "WHP", "unlearn__WHP__reinforced": "nowhere"}, "unlearn.WHP.reinforced: there is no folder nowhere"),
     ({"unlearn__unlearn_method": "NPO", "unlearn__flatness": "WA", "unlearn__max_steps": "50"}, "unlearn.flat.WA.start is 100"),
     ({"unlearn__unlearn_method": "PDU+FT"}, "retain term of its own"),
+    ({"unlearn__unlearn_method": "PDU", "unlearn__gamma": "0"}, "unlearn.gamma 0: PDU has its retain term in itself"),
+    ({"unlearn__unlearn_method": "NPO+FT", "unlearn__optimizer": "SophiaG", "unlearn__gamma": "0"}, "no retain rows to draw labels on"),
+    ({"unlearn__unlearn_method": "NPO+FT+L1", "unlearn__use_lora": "true"}, "L1 is about the weights"),
+    ({"unlearn__unlearn_method": "NPO+FT+SWA", "unlearn__use_lora": "true"}, "WA is about the weights"),
+    ({"unlearn__unlearn_method": "CL+FT", "unlearn__parity": "tofu"}, "it comes from unlearn.parity tofu"),
+    ({"unlearn__unlearn_method": "NPO+FT+KL"}, "KL is one too many"),
     ({"unlearn__optimizer": "Sofia"}, "did you mean Sophia")])
 def test_bad_company_is_refused_with_the_key_named(flags, told, tmp_path):
     assert told in complaints(tmp_path=tmp_path, **flags)
+
+
+def test_words_without_effect_are_remarked_upon_and_resolved_ones_are_not(tmp_path, caplog):
+    settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO", unlearn__gamma="5", unlearn__parity="flat")
+    assert "NPO has no retain side" in caplog.text and "unlearn.parity flat changes nothing in NPO" in caplog.text
+    caplog.clear()
+    made = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT")
+    settings(made.resolved(), tmp_path=tmp_path)
+    assert not caplog.text
+
+
+def test_a_retain_model_that_was_read_otherwise_is_remarked_upon(tmp_path, caplog):
+    settings(tmp_path=tmp_path, evaluate__parity="open_unlearning", evaluate__retain_results="files/models/fictional/retain/results")
+    folder = REPO / "files/models/fictional/retain/results/config.json"
+    assert ("two readings of the rows" in caplog.text) == folder.is_file()
+
+
+def test_a_whole_methods_section_reaches_its_wrapper(tmp_path):
+    tree = {"unlearn": {"unlearn_method": "GradDiff+SAM", "GA+FT+SAM": {"rho": 0.3, "gamma": 2}}}
+    made = settings(tree, tmp_path=tmp_path)
+    assert (made.method.name, made.flatness.rho, made.unlearn.gamma) == ("GA+FT+SAM", 0.3, 2)
 
 
 def test_resolved_settings_read_back_the_same(tmp_path):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import run_script
+from conftest import FICTIONAL, run_script
 
 from core.files import UserError, read_jsonl
 from dataset import load_rows
@@ -39,6 +39,8 @@ def test_a_file_that_does_not_fit_is_refused(broken, said, tmp_path):
 def test_another_rows_answer_is_never_ones_own_and_a_function_of_the_row():
     drawn = mismatch(ROWS, ROWS, 3)
     assert all(row["answer"] != own["answer"] for row, own in zip(drawn, ROWS)) and drawn == mismatch(ROWS[::-1], ROWS, 3)[::-1]
+    with pytest.raises(UserError, match="has no question"):
+        mismatch([{"id": "d", "text": "A document."}], ROWS, 0)
     with pytest.raises(UserError, match="no other row"):
         mismatch(ROWS[:1], ROWS[:1], 0)
 
@@ -52,13 +54,14 @@ def test_the_worlds_own_alternates_say_nothing_that_is_measured():
     assert not known
 
 
-def test_a_model_writes_its_own_and_goes_on(tiny_model_folder, tmp_path):
-    words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.alternates",
-             tmp_path / "out.jsonl", "--generation.max_new_tokens", "8", "--generation.count", "3", "--overall.quiet", "true"]
+def test_a_model_writes_its_own_and_goes_on(tmp_path):
+    words = ["--overall.model_name", FICTIONAL / "retain", "--generation.prompt", "{question}", "--generation.max_new_tokens", "30",
+             "--generation.count", "2", "--generation.temperature", "1.5", "--dataset.forget_dataset_name", "Fictional_forget01",
+             "--dataset.alternates", tmp_path / "out.jsonl", "--overall.quiet", "true"]
     done = run_script("make_alternates", *words)
     assert done.returncode == 0, done.stderr
     first = read_jsonl(tmp_path / "out.jsonl")
-    assert all(len(set(row["alternates"])) == 3 and row["question"] not in row["alternates"] for row in first)
+    assert all(len(set(row["alternates"])) == 2 and row["question"] not in row["alternates"] for row in first)
     write(tmp_path / "out.jsonl", first[:4])
     assert run_script("make_alternates", *words).returncode == 0
     assert read_jsonl(tmp_path / "out.jsonl")[:4] == first[:4] and len(read_jsonl(tmp_path / "out.jsonl")) == 10

@@ -47,7 +47,8 @@ def changed_outside(before, after, masks) -> int:
     return sum(int((before[name] != after[name])[~masks[name]].sum()) for name in masks)
 
 
-OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"}, "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
+OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"},
+              "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
               "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
               "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"}}
 
@@ -163,7 +164,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
 
 def test_a_mask_for_other_weights_is_remarked_upon(masks, tiny_model_folder, tmp_path):
     write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "another", "", "frozen"))
-    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT", "--unlearn.mask_path",
-                      tmp_path / "other_0.5.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob", "--evaluate.before", "false",
-                      "--logger.json.root", tmp_path, "--logger.name", "run")
+    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
+                      "--unlearn.mask_path", tmp_path / "other_0.5.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
+                      "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
     assert done.returncode == 0 and "was made for other weights" in done.stderr

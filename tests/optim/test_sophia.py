@@ -103,6 +103,14 @@ def test_no_coordinate_moves_further_than_the_learning_rate():
     assert (ratio > 1).any() and (ratio < 1).any()
 
 
+def test_moments_of_bf16_weights_survive_in_float32():
+    weight = torch.ones(3, dtype=torch.bfloat16, requires_grad=True)
+    optimizer, again = SophiaG([weight], 0.1), SophiaG([weight], 0.1)
+    optimizer.update_curvature([weight], [torch.full((3,), 1.2345)], 7)
+    again.load_state_dict(optimizer.state_dict())
+    assert again.state[weight]["h"].dtype == torch.float32 and torch.equal(again.state[weight]["h"], optimizer.state[weight]["h"])
+
+
 def test_h_survives_its_state_dict():
     weight = torch.ones(3, requires_grad=True)
     optimizer = SophiaG([weight], 0.1)

@@ -42,7 +42,7 @@ def test_integers_0_and_1_are_a_mask(masks, tiny_model, tmp_path):
 
 
 def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, tmp_path):
-    order = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    order = [f"self_attn.{x}_proj" for x in "qkvo"] + [f"mlp.{kind}_proj" for kind in ("gate", "up", "down")]
     names = [f"model.layers.{layer}.{kind}.weight" for layer in range(2) for kind in order]
     torch.save({number: masks[name] for number, name in enumerate(names)}, tmp_path / "m.pt")
     read = read_mask(tmp_path / "m.pt", tiny_model)
@@ -116,6 +116,7 @@ def test_a_write_that_fails_leaves_nothing(masks, tmp_path):
 def test_names_and_densities():
     from pathlib import Path
 
-    assert stated_ratio(Path("mask/tofu_0.8.pt")) == 0.8 and stated_ratio(Path("with_none.pt")) is None and stated_ratio(Path("a_7.pt")) is None
+    found = [stated_ratio(Path(name)) for name in ("mask/tofu_0.8.pt", "with_none.pt", "a_7.pt")]
+    assert found == [0.8, None, None]
     assert density({"a": torch.tensor([True, False]), "b": torch.tensor([True, True])}) == 0.75
     assert json.loads(json.dumps(SIDECAR.__dict__))["version"] == 1

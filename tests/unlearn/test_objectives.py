@@ -273,6 +273,11 @@ def test_a_prompt_costs_no_logits(golden_batches, golden_models, monkeypatch):
     assert torch.equal(answer_scores(model, part)[0], whole[0])
 
 
+def test_bf16_weights_are_scored_in_float32(golden_batches, golden_models):
+    scores, _ = answer_scores(golden_models[0].bfloat16(), golden_batches["forget"])
+    assert scores.dtype == torch.float32
+
+
 def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, golden_models):
     _, frozen = golden_models
     part = golden_batches["retain"]

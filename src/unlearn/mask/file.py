@@ -84,8 +84,8 @@ def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str,
         raise UserError(f"{path}: {len(strangers)} of its {len(content)} tensors are not in this model (first {strangers[0]!r}); it is a "
                         "mask of another architecture")
     if absent and missing == "error":
-        raise UserError(f"{path}: has no mask for {len(absent)} of {len(wanted)} parameters (first {absent[0]!r}); it is of another model, or "
-                        "set unlearn.mask_missing to dense or frozen")
+        raise UserError(f"{path}: has no mask for {len(absent)} of {len(wanted)} parameters (first {absent[0]!r}); it is of another "
+                        "model, or set unlearn.mask_missing to dense or frozen")
     return {name: _checked(path, name, content[name], p) if name in content else torch.full(p.shape, missing == "dense")
             for name, p in wanted.items()}
 

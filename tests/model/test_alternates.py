@@ -56,8 +56,9 @@ def test_the_worlds_own_alternates_say_nothing_that_is_measured():
 
 def test_a_model_writes_its_own_and_goes_on(tmp_path):
     words = ["--overall.model_name", FICTIONAL / "retain", "--generation.prompt", "{question}", "--generation.max_new_tokens", "30",
-             "--generation.count", "2", "--generation.temperature", "1.5", "--dataset.forget_dataset_name", "Fictional_forget01",
-             "--dataset.alternates", tmp_path / "out.jsonl", "--overall.quiet", "true"]
+             "--generation.count", "2", "--generation.temperature", "2", "--generation.attempts", "40",
+             "--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.alternates", tmp_path / "out.jsonl",
+             "--overall.quiet", "true"]
     done = run_script("make_alternates", *words)
     assert done.returncode == 0, done.stderr
     first = read_jsonl(tmp_path / "out.jsonl")

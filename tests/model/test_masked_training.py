@@ -7,12 +7,15 @@ import pytest
 import torch
 from conftest import GOLDEN, REPO, run_script
 
+from core.encoding import Template, pad_rows
 from core.files import read_json, read_jsonl
+from core.likelihood import shifted
 from exec.rules import missing_files
 from exec.settings import Complaints, StrictConfig, settle_settings
 from loggers.json_ import JsonLogger
+from model.masks import _gradients, make_masks
 from model.unlearn import Unlearn
-from unlearn.mask import Sidecar, WeightMask, write_mask
+from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
 STEPS = 50
 COMMON = {"unlearn.unlearn_method": "NPO+FT", "unlearn.lr": "1e-2", "unlearn.weight_decay": "0.1", "unlearn.max_steps": str(STEPS),
@@ -136,13 +139,41 @@ def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_pa
         settle_settings(StrictConfig(), [], flags, {}, rules=missing_files)
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_every_score_makes_a_mask_that_its_model_takes(score, tiny_model, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    flags = {"overall.model_name": str(tiny_model_folder), "dataset.forget_ratio": "10", "mask.score": score, "mask.ratios": "0.3",
+             "mask.out": str(tmp_path), "mask.others": "dense" if score == "wanda" else "frozen", "overall.quiet": "true"}
+    path, = make_masks(settle_settings(StrictConfig(), [], flags, {}))
+    masks, sidecar = read_mask(path, tiny_model), read_json(tmp_path / "fictional_0.3.pt.json")
+    assert sidecar["selected"] == sum(int(mask.sum()) for mask in masks.values())
+    if score == "wanda":
+        kept = masks["model.layers.0.mlp.up_proj.weight"].sum(1)
+        assert kept.tolist() == [32 - int(32 * 0.7 + 1e-9)] * 48 and masks["lm_head.weight"].all()
+    else:
+        assert sidecar["selected"] == int(sidecar["weights"] * 0.3 + 1e-9)
+
+
+def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenizer):
+    template = Template(tokenizer)
+    rows = [template.encode({"id": str(n), "question": f"Who is {n}?", "answer": "A miller " * (n + 1)}) for n in range(3)]
+    parts = [pad_rows([(0, row)], 0) for row in rows]
+    weights = dict(tiny_model.named_parameters())
+    once, twice = (_gradients(tiny_model, weights, given, "forget", {"forget"}, lambda n: None) for given in (parts, parts * 2))
+    together = pad_rows(list(enumerate(rows)), 0)
+    scores = tiny_model(together["input_ids"], together["attention_mask"]).logits
+    loss = torch.nn.functional.cross_entropy(*shifted(scores, together["labels"]))
+    wanted = torch.autograd.grad(loss, list(weights.values()))
+    for name, gradient in zip(weights, wanted):
+        torch.testing.assert_close(once["forget"][name], gradient, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(twice["forget"][name], gradient, rtol=1e-4, atol=1e-7)
+
+
 def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_ratio", "10", "--mask.ratios", "0.1,0.6", "--mask.out", tmp_path,
              "--overall.quiet", "true", "--overall.cache_dir", tmp_path / "cache"]
-    for score in ("wagle", "wagle_po", "wagle_gn", "snip_batch", "fisher_ratio", "wanda", "random"):
-        made = run_script("make_mask", *words, "--mask.score", score, "--mask.overwrite", "true")
-        assert made.returncode == 0, made.stderr
-    made = run_script("make_mask", *words, "--mask.score", "wagle", "--mask.overwrite", "true")
+    made = run_script("make_mask", *words)
+    assert made.returncode == 0, made.stderr
     sidecar = read_json(tmp_path / "fictional_0.6.pt.json")
     assert sidecar["score"] == "wagle" and sidecar["selected"] == int(sidecar["weights"] * 0.6)
     first = (tmp_path / "fictional_0.1.pt").read_bytes()

@@ -19,9 +19,11 @@ from exec.run import run_script  # noqa: E402
 
 def act(settings) -> None:
     from model.masks import make_masks
+    from unlearn.mask.file import read_sidecar
 
     for path in make_masks(settings):
-        print(f"wrote {path}")
+        sidecar = read_sidecar(path)
+        print(f"wrote {path}: {sidecar['selected'] / sidecar['weights']:.4f} of all weights are updated")
 
 
 def rules(settings) -> list[str]:

@@ -1,5 +1,6 @@
 """What settings cannot say together, and what they had better not say. Looks at the disk, never at a model."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,8 +38,9 @@ def missing_files(settings: Settings) -> list[str]:
                      "writes it")
     mask = settings.unlearn.mask_path and Path(settings.unlearn.mask_path).expanduser()
     if mask and not mask.is_file():
-        task, _, ratio = mask.stem.rpartition("_")
-        found.append(f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task or 'TASK'} {ratio} --out "
+        named = re.fullmatch(r"(.+)_(\d*\.?\d+)", mask.stem)
+        task, ratio = named.groups() if named else ("TASK", "RATIO")
+        found.append(f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task} {ratio} --out "
                      f"{mask.parent}, or make it: src/exec/make_mask.py with the same config and --mask.ratios {ratio} --mask.out "
                      f"{mask.parent}")
     return found
@@ -47,6 +49,8 @@ def missing_files(settings: Settings) -> list[str]:
 def doubts(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
+    if settings.unlearn.mask_path and not settings.method.trains:
+        found.append("unlearn.mask_path is set without effect: origin trains nothing")
     if settings.unlearn.gamma == 0 and settings.method.retain:
         found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
     theirs = _parity_of(settings.evaluate.retain_results)

@@ -5,11 +5,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
-from core.files import UserError
-from unlearn.mask.file import density, load_tensors, stated_ratio
+from core.files import UserError, read_json, write_json
+from unlearn.mask.file import density, load_tensors, sidecar_path, stated_ratio
 
 PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4kIyEyf"
 """The folder of the published WAGLE masks, files `<task>_<ratio>.pt`."""
@@ -33,11 +34,13 @@ def fetch_mask(source: str, file: str, target: Path, sha256: str | None = None, 
     try:
         found = density(load_tensors(part))
     except UserError as error:
-        part.unlink()
+        _drop(part)
         raise UserError(f"what {source} gave for {file} is no mask and was removed: {error}") from None
     if (stated := stated_ratio(target)) is not None and abs(stated - found) > 0.005:
         say(f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}")
+    sidecar_path(target).unlink(missing_ok=True)
     part.replace(target)
+    _origin(part).unlink(missing_ok=True)
     return found
 
 
@@ -47,7 +50,7 @@ def _bring(source: str, file: str, part: Path, say: Callable[[str], None]) -> No
     elif "drive.google.com" in source:
         _from_drive(source, file, part)
     elif source.startswith(("http://", "https://")):
-        download(source if source.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say)
+        download(source if urlsplit(source).path.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say)
     else:
         _from_disk(Path(source).expanduser(), file, part)
 
@@ -69,24 +72,27 @@ def _from_hub(repository: str, file: str, part: Path) -> None:
 
 
 def _from_drive(source: str, file: str, part: Path) -> None:
-    """A file of a Drive folder by its name, or a single file by its link."""
+    """A file of a Drive folder by its name, or a single file by its link. gdown keeps what broke beside its output and goes on
+    with it; an output that is there already it takes for whole, so there never is one."""
     import gdown
 
+    output = part.with_name(part.name + ".drive")
+    output.unlink(missing_ok=True)
     try:
-        identity = _drive_id(source, file)
-        done = gdown.download(id=identity, output=str(part), quiet=True, resume=part.exists())
+        gdown.download(id=_drive_id(source, file), output=str(output), quiet=True, resume=True, timeout=PATIENCE)
     except UserError:
         raise
     except Exception as error:  # gdown raises its own and requests' kinds; all mean that the file is not to be had
-        raise UserError(f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; what arrived stays in {part}") from None
-    if done is None:
-        raise UserError(f"Google Drive gave no file for {file} ({source}); it may be over its quota: try later")
+        raise UserError(f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; the same command goes on") from None
+    output.replace(part)
+    for left in part.parent.glob(f"{output.name}*.part"):
+        left.unlink()
 
 
 def _drive_id(source: str, file: str) -> str:
     import gdown
 
-    single = re.search(r"/file/d/([\w-]+)|[?&]id=([\w-]+)", source)
+    single = re.search(r"/file/d/([\w-]+)|/uc\?.*\bid=([\w-]+)", source)
     if single:
         return single[1] or single[2]
     listed = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
@@ -97,7 +103,8 @@ def _drive_id(source: str, file: str) -> str:
 
 
 def download(address: str, part: Path, say: Callable[[str], None]) -> None:
-    """Download to `part`, going on from what is there, over at most ATTEMPTS connections. UserError when they all break."""
+    """Download to `part`, going on from what is there of the same file, over at most ATTEMPTS connections. UserError when they
+    all break."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if _one_connection(address, part):
@@ -110,18 +117,45 @@ def download(address: str, part: Path, say: Callable[[str], None]) -> None:
 
 
 def _one_connection(address: str, part: Path) -> bool:
-    """Ask for what is missing and append it. True when the file is whole. UserError when the server refuses."""
-    have = part.stat().st_size if part.exists() else 0
-    with requests.get(address, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=PATIENCE) as answer:
-        if answer.status_code == 416 and answer.headers.get("Content-Range", "").endswith(f"/{have}"):
-            return True
+    """Ask for what is missing and append it. True when the file is whole. UserError when the server refuses.
+
+    What is there is gone on with only if it came from the same address and the server says (If-Range) that the file is the
+    same still; else everything is fetched again."""
+    told = _told(address, part)
+    have = part.stat().st_size if told else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": told} if have else {})
+    with requests.get(address, headers=headers, stream=True, timeout=PATIENCE) as answer:
+        if answer.status_code == 416:
+            whole = answer.headers.get("Content-Range", "").endswith(f"/{have}")
+            if not whole:
+                _origin(part).unlink(missing_ok=True)
+            return whole
         if answer.status_code not in (200, 206):
             raise UserError(f"cannot fetch {address}: the server answers {answer.status_code} {answer.reason}")
-        goes_on = answer.status_code == 206
+        goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-")
+        if answer.status_code == 206 and not goes_on:
+            _origin(part).unlink(missing_ok=True)
+            return False
+        if not goes_on:
+            part.unlink(missing_ok=True)
+            same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            write_json(_origin(part), {"address": address, "same": same})
         missing = answer.headers.get("Content-Length")
-        with part.open("ab" if goes_on else "wb") as file:
+        with part.open("ab") as file:
             written = sum(file.write(piece) for piece in answer.iter_content(PIECE))
     return missing is None or written >= int(missing)
+
+
+def _origin(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
+
+
+def _told(address: str, part: Path) -> str | None:
+    """What the server called the version of which `part` is a piece; None when there is nothing to go on with."""
+    if not part.is_file() or not _origin(part).is_file():
+        return None
+    origin = read_json(_origin(part))
+    return origin.get("same") if isinstance(origin, dict) and origin.get("address") == address else None
 
 
 def _check_sum(part: Path, wanted: str | None) -> None:
@@ -130,5 +164,10 @@ def _check_sum(part: Path, wanted: str | None) -> None:
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wanted.lower():
-        part.unlink()
+        _drop(part)
         raise UserError(f"--sha256: the file has {found}, not {wanted}; it was removed")
+
+
+def _drop(part: Path) -> None:
+    part.unlink()
+    _origin(part).unlink(missing_ok=True)

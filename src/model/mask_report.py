@@ -20,6 +20,11 @@ def report_files(paths: Sequence[Path]) -> Path:
     if not paths:
         raise UserError("--report: name one or more mask files")
     masks = {str(path): load_tensors(path) for path in paths}
+    numbered = [name for name, mask in masks.items() if any(isinstance(key, int) for key in mask)]
+    if numbered:
+        raise UserError(f"--report: {numbered[0]} numbers its layers instead of naming them, so it cannot be reported on")
+    if not any(LAYER.search(name) for mask in masks.values() for name in mask):
+        raise UserError("--report: none of the masks has numbered layers to draw")
     console = Console(width=max(100, Console().width), highlight=False)
     for name, mask in masks.items():
         console.print(_densities(name, by_place(mask)))

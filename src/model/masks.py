@@ -25,7 +25,7 @@ from model.rows import choose_forget_rows, training_texts
 from model.settings import Settings
 from unlearn.base import answer_nll, blocks, logits
 from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, select, write_mask
-from unlearn.mask.file import TOLERANCE, density, read_sidecar, stated_ratio
+from unlearn.mask.file import TOLERANCE, content_of, density, read_sidecar, stated_ratio
 from unlearn.mask.scores import Score, Statistics
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,10 @@ def make_masks(settings: Settings) -> list[Path]:
     facts = {"forget_rows": sum(len(b["forget"]["labels"]) for b in batches), "batch_size": settings.dataset.batch_size,
              "forget": settings.dataset.forget_dataset_name, "retain": settings.dataset.retain_dataset_name,
              "model_name": overall.model_name, "torch": version("torch")}
-    sidecar = Sidecar(plan.score, 0.0, scope, plan.mu if "wagle" in plan.score else None, overall.seed, 0,
-                      sum(p.numel() for _, p in trainable(model)), model_fingerprint(model), batches_fingerprint(batches), plan.others)
+    others = ("dense" if "inputs" in scored.needs else "frozen") if plan.others == "auto" else plan.others
+    facts |= {"scored": sum(score.numel() for score in scores.values()), "dataset_seed": settings.dataset.dataset_seed}
+    sidecar = Sidecar(plan.score, 0.0, scope, plan.mu if plan.score in ("wagle", "wagle_po") else None, overall.seed, 0,
+                      sum(p.numel() for _, p in trainable(model)), model_fingerprint(model), batches_fingerprint(batches), others)
     return [_write(settings, model, scores, ratio, replace(sidecar, facts=facts), start) for ratio in plan.ratios]
 
 
@@ -178,10 +180,22 @@ def load_mask(settings: Settings, model: nn.Module) -> WeightMask | None:
         return None
     path = Path(settings.unlearn.mask_path).expanduser()
     masks = read_mask(path, model, settings.unlearn.mask_missing)
-    stated, found = stated_ratio(path), density(masks)
-    if stated is not None and abs(stated - found) > TOLERANCE:
-        log.warning("unlearn.mask_path %s: its name says that %g of the weights are updated, it selects %.4f", path, stated, found)
-    made_for = read_sidecar(path).get("model")
-    if made_for and made_for != model_fingerprint(model):
-        log.warning("unlearn.mask_path %s: was made for other weights than those of overall.model_name", path)
+    for doubt in _doubts(path, masks, model):
+        if not settings.unlearn.mask_force:
+            raise UserError(f"unlearn.mask_path {path}: {doubt}; unlearn.mask_force true takes it all the same")
+        log.warning("unlearn.mask_path %s: %s", path, doubt)
     return WeightMask(masks, model)
+
+
+def _doubts(path: Path, masks: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
+    """Why a file that fits the model may not be the mask that was meant."""
+    sidecar, found, stated = read_sidecar(path), density(masks), stated_ratio(path)
+    if stated is not None and sidecar.get("ratio", stated) != stated:
+        yield f"its name states the ratio {stated:g}, its sidecar {sidecar['ratio']:g}"
+    if stated is not None and not sidecar and abs(stated - found) > TOLERANCE:
+        yield f"its name says that {stated:g} of the weights are updated, it selects {found:.4f}"
+    if sidecar.get("content") and sidecar["content"] != content_of(masks):
+        yield "its sidecar was written for other bits"
+    rounded = any(p.dtype != torch.float32 for p in model.parameters())
+    if sidecar.get("model") and not rounded and sidecar["model"] != model_fingerprint(model):
+        yield "it was made for other weights than those of overall.model_name"

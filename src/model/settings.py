@@ -76,6 +76,7 @@ class Unlearning:
     q: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
     mask_path: str | None = knob(None, "weight mask: only what it selects is updated (make_mask.py, download_mask.py)")
     mask_missing: str = knob("error", "what a parameter is that the mask leaves out", choices=("error", "dense", "frozen"))
+    mask_force: bool = knob(False, "take a mask although its name states another ratio, or its sidecar other weights or bits")
     sophia: bool = knob(False, "the WAGLE family's word for unlearn.optimizer Sophia")
     gradient_checkpointing: bool = knob(False, "compute activations anew in the backward pass: less memory, slower")
     use_lora: bool = knob(False, "train LoRA adapters instead of all weights")
@@ -145,13 +146,14 @@ class Generating:
 class Masking:
     """Making weight masks (make_mask.py)."""
 
-    score: str = knob("wagle", "what makes a weight worth updating", choices=tuple(SCORES))
+    score: str = knob("wagle", "what makes a weight worth updating", choices=tuple(SCORES), read=SCORES.proper)
     ratios: tuple[float, ...] = knob((0.8,), "shares of the weights that are updated, a mask for each", at_least=0, at_most=1)
     scope: str = knob("auto", "one ranking of all weights, one for each tensor or row; auto is the score's own",
                       choices=("auto", *SCOPES))
     mu: float = knob(1e-3, "the retain loss's curvature in WAGLE's score; large is snip", above=0)
     parameters: str = knob(".", "regular expression: parameters whose name it finds are scored")
-    others: str = knob("frozen", "what the other parameters are", choices=("frozen", "dense"))
+    others: str = knob("auto", "what the other parameters are; auto is dense for wanda, which scores matrices only, else frozen",
+                       choices=("auto", "frozen", "dense"))
     packed: bool = knob(False, "write one bit per weight instead of one byte")
     out: str = knob("mask", "folder of the masks")
     overwrite: bool = knob(False, "replace masks that are there")

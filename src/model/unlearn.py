@@ -43,6 +43,7 @@ from model.settings import Settings
 from model.training import make_stepping, needs_double_backward, training_arguments
 from unlearn import Composition, compose
 from unlearn.edits.reinforce import Reinforce
+from unlearn.mask import WeightMask
 from unlearn.trainer import UnlearnTrainer
 
 log = logging.getLogger(__name__)
@@ -91,10 +92,11 @@ class Unlearn:
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
         model, trains = self.model(), settings.method.trains
+        mask = load_mask(settings, model) if trains else None
         with logger.open(settings.resolved(), resume):
             before = self.before(model, tokenizer, rows, logger) if trains else None
             reinforced, making = self.reinforced(model, tokenizer, rows) if settings.method.edits else (None, 0.0)
-            model, training = self.unlearned(model, reinforced, tokenizer, rows, composition, logger)
+            model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
             if trains:
                 logger.model(model, tokenizer)
             after = self.after(model, tokenizer, rows)
@@ -167,23 +169,23 @@ class Unlearn:
         trained, seconds = self.train(copy.deepcopy(model), tokenizer, forget, Composition(Reinforce(), None))
         return trained.eval().requires_grad_(False), seconds
 
-    def unlearned(self, model, reinforced, tokenizer, rows: Rows, composition: Composition, logger: RunLogger) -> tuple[Any, float]:
+    def unlearned(self, model, reinforced, mask, tokenizer, rows: Rows, composition: Composition,
+                  logger: RunLogger) -> tuple[Any, float]:
         """The model after training or editing, and the seconds that took."""
         if composition.parts:
-            return self.train(model, tokenizer, rows, composition, logger, reinforced)
+            return self.train(model, tokenizer, rows, composition, logger, reinforced, mask)
         if reinforced is not None:
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return model, 0.0
 
     def train(self, model, tokenizer, rows: Rows, composition: Composition, logger: RunLogger | None = None,
-              reinforced=None) -> tuple[Any, float]:
+              reinforced=None, mask: WeightMask | None = None) -> tuple[Any, float]:
         """Train in place; returns the plain model and the seconds it took, reference values included. Without a logger the
         training leaves nothing and cannot be resumed."""
         start = time.time()
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         if unlearn.use_lora:
             model = add_lora(model, self.settings.lora, overall.seed)
-        mask = load_mask(self.settings, model)
         precision = choose_precision(overall.precision, model.device.type)
         reference = make_reference(model, tokenizer, composition, rows.training, overall.cache, self.settings.evaluate.batch_tokens,
                                    precision, int(overall.logits_cache_gb * 1e9), reinforced)

@@ -167,12 +167,16 @@ class UnlearnTrainer(Trainer):
         """A step checkpoint with our own state beside the Trainer's."""
         super()._save_checkpoint(model, trial)
         averaging = self.stepping.averaging
-        state = {"composition": self.composition.state_dict(), "averaging": averaging.state_dict() if averaging else None}
+        state = {"composition": self.composition.state_dict(), "averaging": averaging.state_dict() if averaging else None,
+                 "mask": self.stepping.mask.content if self.stepping.mask else None}
         if self.args.should_save:
             torch.save(state, Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE)
 
     def _load_own_state(self, checkpoint: str) -> None:
         state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
+        if state["mask"] != (self.stepping.mask.content if self.stepping.mask else None):
+            raise UserError(f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that one, or start "
+                            "anew")
         self.composition.load_state_dict(state["composition"])
         if self.stepping.averaging and state["averaging"]:
             self.stepping.averaging.load_state_dict(state["averaging"])

@@ -1,6 +1,7 @@
 """download_mask.py against a real server on this machine, one that also breaks."""
 
 import hashlib
+import io
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,17 +17,24 @@ def mask(tmp_path) -> bytes:
     return (tmp_path / "mask.pt").read_bytes()
 
 
+def floats() -> bytes:
+    content = io.BytesIO()
+    torch.save({"w": torch.tensor([0.5, float("nan")])}, content)
+    return content.getvalue()
+
+
 @contextmanager
-def server(content: bytes, breaks: int = 0, ranges: bool = True):
+def server(content: bytes, breaks: int = 0, ranges: bool = True, port: int = 0):
     """Serves `content` under /tofu_0.8.pt; the first `breaks` answers end in the middle. Yields its address and its log."""
-    seen = []
+    seen, etag = [], hashlib.sha256(content).hexdigest()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append(self.headers.get("Range"))
             if self.path != "/tofu_0.8.pt":
                 return self.send_error(404)
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if ranges and self.headers.get("Range") else 0
+            same = self.headers.get("If-Range") == etag
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if ranges and self.headers.get("Range") and same else 0
             if start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -34,6 +42,9 @@ def server(content: bytes, breaks: int = 0, ranges: bool = True):
                 return self.end_headers()
             body = content[start:]
             self.send_response(206 if start else 200)
+            self.send_header("ETag", etag)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[:len(body) // 2] if len(seen) <= breaks else body)
@@ -42,7 +53,7 @@ def server(content: bytes, breaks: int = 0, ranges: bool = True):
         def log_message(self, *words):
             pass
 
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    running = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=running.serve_forever, daemon=True)
     thread.start()
     try:
@@ -78,21 +89,31 @@ def test_what_breaks_for_good_is_kept_and_the_same_command_goes_on(mask, tmp_pat
     assert broken.returncode == 1 and "the same command goes on" in broken.stderr and "Traceback" not in broken.stderr
     half = tmp_path / "mask/tofu_0.8.pt.part"
     assert half.stat().st_size > 0 and not (tmp_path / "mask/tofu_0.8.pt").exists()
-    with server(mask) as (address, seen):
+    with server(mask, port=int(address.rpartition(":")[2])) as (address, seen):
         assert fetch(tmp_path, "--source", f"{address}/tofu_0.8.pt").returncode == 0
-    assert seen[0].startswith("bytes=") and (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask and not half.exists()
+    assert seen[0].startswith("bytes=") and (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
+    assert [path.name for path in (tmp_path / "mask").iterdir()] == ["tofu_0.8.pt"]
 
 
-def test_a_whole_part_is_only_checked(mask, tmp_path):
-    (tmp_path / "mask").mkdir()
-    (tmp_path / "mask/tofu_0.8.pt.part").write_bytes(mask)
-    with server(mask) as (address, _):
+def test_pieces_of_two_files_are_never_joined(mask, tmp_path):
+    """Another version of the same length behind the same address, and another address."""
+    torch.save({"w": torch.arange(400_000) % 5 > 0}, tmp_path / "next.pt")
+    other = (tmp_path / "next.pt").read_bytes()
+    assert len(other) == len(mask)
+    with server(mask, breaks=100) as (address, _):
+        assert fetch(tmp_path, "--source", address).returncode == 1
+    with server(other, port=int(address.rpartition(":")[2])) as (address, _):
         assert fetch(tmp_path, "--source", address).returncode == 0
-    assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
+    assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == other
+    (tmp_path / "mask/tofu_0.8.pt.part").write_bytes(other[:1000])
+    with server(mask) as (address, seen):
+        assert fetch(tmp_path, "--source", address, "--overwrite").returncode == 0
+    assert seen == [None] and (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
 
 
 @pytest.mark.parametrize("content, words, said", [
-    (b"<html>sign in</html>", (), "is no mask and was removed"), (None, ("--sha256", "00"), "--sha256: the file has")])
+    (b"<html>sign in</html>", (), "is no mask and was removed"), (floats(), (), "a mask is bool"),
+    (None, ("--sha256", "00"), "--sha256: the file has")])
 def test_what_is_not_the_mask_leaves_nothing(content, words, said, mask, tmp_path):
     with server(content or mask) as (address, _):
         refused = fetch(tmp_path, "--source", address, *words)

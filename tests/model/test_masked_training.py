@@ -8,16 +8,17 @@ import torch
 from conftest import GOLDEN, REPO, run_script
 
 from core.encoding import Template, pad_rows
-from core.files import read_json, read_jsonl
+from core.files import UserError, read_json, read_jsonl
 from core.likelihood import shifted
 from exec.rules import missing_files
 from exec.settings import Complaints, StrictConfig, settle_settings
 from loggers.json_ import JsonLogger
-from model.masks import _gradients, make_masks
+from model.masks import _gradients, load_mask, make_masks
 from model.unlearn import Unlearn
 from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
 STEPS = 50
+SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
 COMMON = {"unlearn.unlearn_method": "NPO+FT", "unlearn.lr": "1e-2", "unlearn.weight_decay": "0.1", "unlearn.max_steps": str(STEPS),
           "unlearn.num_epochs": "100", "dataset.forget_ratio": "8", "dataset.batch_size": "2", "unlearn.gradient_accumulation_steps": "2",
           "evaluate.before": "false", "evaluate.metrics": "forget/prob", "evaluate.rows": "2", "evaluate.bootstrap": "0",
@@ -33,7 +34,7 @@ def weights(folder):
 @pytest.fixture
 def masks(tiny_model, tmp_path):
     found = {name: torch.rand(p.shape) < 0.5 for name, p in tiny_model.named_parameters()}
-    write_mask(tmp_path / "m_0.5.pt", found, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"))
+    write_mask(tmp_path / "m_0.5.pt", found, SIDECAR)
     return found
 
 
@@ -77,6 +78,10 @@ def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_
         patch.setattr(JsonLogger, "step", lambda self, record: interrupt() if record["step"] == 10 else step(self, record))
         with pytest.raises(KeyboardInterrupt):
             train(tiny_model_folder, tmp_path, "broken", patch, **said)
+    write_mask(tmp_path / "m_0.5.pt", {name: ~mask for name, mask in masks.items()}, SIDECAR)
+    with pytest.raises(UserError, match="not the one of the interrupted run"):
+        train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+    write_mask(tmp_path / "m_0.5.pt", masks, SIDECAR)
     resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
     assert len(read_jsonl(tmp_path / "broken/log.jsonl")) == 12
     before = weights(tiny_model_folder)
@@ -143,7 +148,7 @@ def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_pa
 def test_every_score_makes_a_mask_that_its_model_takes(score, tiny_model, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(REPO)
     flags = {"overall.model_name": str(tiny_model_folder), "dataset.forget_ratio": "10", "mask.score": score, "mask.ratios": "0.3",
-             "mask.out": str(tmp_path), "mask.others": "dense" if score == "wanda" else "frozen", "overall.quiet": "true"}
+             "mask.out": str(tmp_path), "overall.quiet": "true"}
     path, = make_masks(settle_settings(StrictConfig(), [], flags, {}))
     masks, sidecar = read_mask(path, tiny_model), read_json(tmp_path / "fictional_0.3.pt.json")
     assert sidecar["selected"] == sum(int(mask.sum()) for mask in masks.values())
@@ -190,12 +195,28 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
                       "--unlearn.mask_path", tmp_path / "fictional_0.9.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
                       "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
-    assert done.returncode == 0 and "its name says that 0.9" in done.stderr
+    assert done.returncode == 1 and "its name says that 0.9" in done.stderr and not (tmp_path / "run").exists()
 
 
-def test_a_mask_for_other_weights_is_remarked_upon(masks, tiny_model_folder, tmp_path):
+def test_a_mask_that_may_not_be_the_one_that_was_meant(masks, tiny_model, tiny_model_folder, tmp_path, caplog):
     write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "another", "", "frozen"))
     done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
                       "--unlearn.mask_path", tmp_path / "other_0.5.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
                       "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
-    assert done.returncode == 0 and "was made for other weights" in done.stderr
+    assert done.returncode == 1 and "made for other weights" in done.stderr and "unlearn.mask_force" in done.stderr
+    write_mask(tmp_path / "other_0.5.pt", {name: ~mask for name, mask in masks.items()}, Sidecar("random", 0.5, "global", None, 0, 0, 0, "",
+                                                                                               "", "frozen"))
+    sidecar = (tmp_path / "other_0.5.pt.json").read_text()
+    write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"))
+    (tmp_path / "other_0.5.pt.json").write_text(sidecar)
+    with pytest.raises(UserError, match="other bits"):
+        load_mask(_settings(tiny_model_folder, tmp_path / "other_0.5.pt"), tiny_model)
+    with caplog.at_level("WARNING"):
+        assert load_mask(_settings(tiny_model_folder, tmp_path / "other_0.5.pt", force="true"), tiny_model)
+    assert "other bits" in caplog.text
+
+
+def _settings(folder, path, force="false"):
+    flags = {"overall.model_name": str(folder), "unlearn.unlearn_method": "NPO+FT", "unlearn.mask_path": str(path),
+             "unlearn.mask_force": force}
+    return settle_settings(StrictConfig(), [], flags, {})

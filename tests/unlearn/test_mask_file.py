@@ -52,6 +52,12 @@ def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, 
         read_mask(tmp_path / "short.pt", tiny_model)
 
 
+def test_a_packed_mask_with_too_few_bits_is_refused(tmp_path):
+    torch.save({"format": "packed mask", "shapes": {"w": [100]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}}, tmp_path / "m.pt")
+    with pytest.raises(UserError, match="1 bytes for 100 weights"):
+        load_tensors(tmp_path / "m.pt")
+
+
 class Trap:
     def __reduce__(self):
         return (open, ("trapped", "w"))

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from unlearn.mask.file import content_of
+
 
 class WeightMask:
     """Masks of the trained weights of one model, on their device.
@@ -14,6 +16,7 @@ class WeightMask:
     decay is taken out of the optimizer and applied to selected weights only."""
 
     def __init__(self, masks: Mapping[str, Tensor], model: nn.Module):
+        self.content = content_of(masks)
         self.by_weight = {id(p): masks[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad}
 
     def of(self, weight: Tensor) -> Tensor:

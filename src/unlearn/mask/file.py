@@ -4,7 +4,7 @@ Read too: 0/1 integer tensors, our packed form (one bit per weight), and the int
 count the linear layers of the decoder blocks.
 """
 
-import json
+import hashlib
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -50,9 +50,19 @@ class Sidecar:
 def write_mask(path: Path, masks: Mapping[str, Tensor], sidecar: Sidecar, packed: bool = False) -> None:
     """Write a mask and its sidecar; neither is ever there half."""
     content = _pack(masks) if packed else dict(masks)
+    sidecar_path(path).unlink(missing_ok=True)
     with atomic(path) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
-    write_json(sidecar_path(path), asdict(sidecar))
+    write_json(sidecar_path(path), {**asdict(sidecar), "content": content_of(masks)})
+
+
+def content_of(masks: Mapping[str, Tensor]) -> str:
+    """A hash of every name, shape and bit."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, mask in sorted(masks.items()):
+        digest.update(f"{name}{tuple(mask.shape)}".encode())
+        digest.update(mask.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def sidecar_path(path: Path) -> Path:
@@ -77,8 +87,8 @@ def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str,
     if all(isinstance(key, int) for key in content):
         content, missing = _named(path, content, model), "dense" if missing == "error" else missing
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    tied = set(model.state_dict()) - set(wanted)
-    strangers = [name for name in content if name not in wanted and name not in tied]
+    tied = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in wanted}
+    strangers = [name for name, mask in content.items() if name not in wanted and tied.get(name) != mask.shape]
     absent = [name for name in wanted if name not in content]
     if strangers:
         raise UserError(f"{path}: {len(strangers)} of its {len(content)} tensors are not in this model (first {strangers[0]!r}); it is a "
@@ -105,32 +115,36 @@ def stated_ratio(path: Path) -> float | None:
 
 
 def load_tensors(path: Path) -> dict:
-    """The tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no mask."""
+    """The bool tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no mask."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: holds more than tensors, so it is not opened; a mask is a dict from names to bool tensors") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:120]}); it is cut off or no mask file") from None
+    except Exception as error:  # a broken file can break the reader in any way
+        if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
+            raise UserError(f"{path}: holds more than tensors, so it is not opened; a mask is a dict from names to bool tensors") from None
+        raise UserError(f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:100]}); it is cut off or no mask file") from None
     if isinstance(content, dict) and content.get("format") == PACKED:
         return _unpack(path, content)
     if not isinstance(content, dict) or not content or not all(isinstance(mask, Tensor) for mask in content.values()):
         raise UserError(f"{path}: is no mask; expected a dict from parameter names to bool tensors")
-    return content
+    return {name: _as_bool(path, name, mask) for name, mask in content.items()}
 
 
-def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
-    """The mask of one parameter as bool, of exactly its shape."""
-    if mask.shape != parameter.shape:
-        hint = " (a mask made after a token was added to the vocabulary?)" if mask.shape[1:] == parameter.shape[1:] else ""
-        raise UserError(f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}")
+def _as_bool(path: Path, name: str | int, mask: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask
     if mask.is_floating_point() or mask.is_complex() or not ((mask == 0) | (mask == 1)).all():
         raise UserError(f"{path}: {name} is {mask.dtype}; a mask is bool, or integers 0 and 1")
     return mask.bool()
+
+
+def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
+    """The mask of one parameter, of exactly its shape."""
+    if mask.shape != parameter.shape:
+        hint = " (a mask made after a token was added to the vocabulary?)" if mask.shape[1:] == parameter.shape[1:] else ""
+        raise UserError(f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}")
+    return mask
 
 
 def _named(path: Path, content: Mapping[int, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -153,8 +167,13 @@ def _pack(masks: Mapping[str, Tensor]) -> dict:
 def _unpack(path: Path, content: dict) -> dict[str, Tensor]:
     import numpy as np
 
+    found = {}
     try:
-        return {name: torch.from_numpy(np.unpackbits(content["bits"][name].numpy(), count=int(np.prod(shape))).astype(bool)).reshape(shape)
-                for name, shape in content["shapes"].items()}
+        for name, shape in content["shapes"].items():
+            bits, count = content["bits"][name].numpy(), int(np.prod(shape))
+            if len(bits) != -(-count // 8):
+                raise ValueError(f"{name} has {len(bits)} bytes for {count} weights")
+            found[name] = torch.from_numpy(np.unpackbits(bits, count=count).astype(bool)).reshape(shape)
     except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: a packed mask whose parts do not fit ({json.dumps(str(error))[:100]})") from None
+        raise UserError(f"{path}: a packed mask whose parts do not fit ({str(error)[:100]})") from None
+    return found

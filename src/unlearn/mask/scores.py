@@ -2,7 +2,7 @@
 
 A score is a function of one tensor at a time: its start weights, the mean gradients of the cross-entropy on forget and
 retain rows (means over tokens, so that more rows do not change what `mu` means), means over micro-batches of squared or
-weighted gradients, and the activations that a matrix meets.
+weighted gradients (these depend on `dataset.batch_size`), and the activations that a matrix meets.
 """
 
 import hashlib

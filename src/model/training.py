@@ -10,9 +10,8 @@ from unlearn.trainer import Stepping
 
 
 def training_arguments(settings: Settings, precision: str, device: str, steps_folder: Path, processes: int,
-                       patience_seconds: int, unused_weights: bool) -> TrainingArguments:
-    """The Trainer's arguments. `patience_seconds`: how long processes wait for each other; `unused_weights`: may the loss leave
-    some trained weights out (then processes must be told)?"""
+                       patience_seconds: int) -> TrainingArguments:
+    """The Trainer's arguments. `patience_seconds`: how long processes wait for each other."""
     unlearn, overall = settings.unlearn, settings.overall
     return TrainingArguments(
         output_dir=str(steps_folder),
@@ -32,7 +31,6 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
         activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=device == "cpu",
         ddp_timeout=patience_seconds,
-        ddp_find_unused_parameters=unused_weights,
         ddp_backend="gloo" if device == "cpu" and processes > 1 else None,
         dataloader_pin_memory=device != "cpu",
         remove_unused_columns=False,

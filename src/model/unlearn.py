@@ -194,8 +194,7 @@ class Unlearn:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
         kept = self.settings if logger else without_checkpoints(self.settings)
         arguments = training_arguments(kept, precision, model.device.type, steps_folder,
-                                       process_state(self.settings).num_processes, int(PATIENCE.total_seconds()),
-                                       "reference_hidden" in composition.needs)
+                                       process_state(self.settings).num_processes, int(PATIENCE.total_seconds()))
         pairs = Pairs(rows.training, data.dataset_seed)
         at_once = data.batch_size * arguments.world_size
         group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0

@@ -7,6 +7,7 @@ A flatness wrapper asks for the forget gradient at moved weights: then the sides
 within the step, and the gradients are summed over processes at its end.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,9 @@ class UnlearnTrainer(Trainer):
                  stepping: Stepping = Stepping()):
         self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
         self.on_step, self.stepping = on_step, stepping
+        self.sums_itself = stepping.flatten is not None or "reference_hidden" in composition.needs
+        """Are gradients summed over processes at the end of a step, here? The wrapper of several processes does it during a
+        backward that reaches every weight: not where sides are apart, nor where a loss ends at some layer."""
         self.window = Window()
         self.step_tokens = 0
         self.step_record: dict[str, float] = {}
@@ -217,8 +221,9 @@ class UnlearnTrainer(Trainer):
 
     def _sides_together(self, model, batch: Batch, counts: dict) -> Tensor:
         """One backward for the whole loss."""
-        loss = self._loss(model, batch, counts)
-        self.accelerator.backward(loss * self.accelerator.num_processes)
+        with self.accelerator.no_sync(model) if self.sums_itself else contextlib.nullcontext():
+            loss = self._loss(model, batch, counts)
+            self.accelerator.backward(loss * (1 if self.sums_itself else self.accelerator.num_processes))
         return loss
 
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
@@ -260,9 +265,9 @@ class UnlearnTrainer(Trainer):
 
     def _end_step(self, counts: dict) -> None:
         """What is due once the step's last micro-batch is through: sums over processes, and telling those who listen."""
-        if self.stepping.flatten and self.accelerator.num_processes > 1:
+        if self.sums_itself and self.accelerator.num_processes > 1:
             for weight in self.weights():
-                weight.grad = self.accelerator.reduce(weight.grad, "sum")
+                weight.grad = None if weight.grad is None else self.accelerator.reduce(weight.grad, "sum")
         if self.stepping.mask:
             self.stepping.mask.restrict_gradients(self.weights())
         if self.window.curvature:

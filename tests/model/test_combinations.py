@@ -26,8 +26,8 @@ def combination(number: int, forget: str) -> dict[str, str]:
     wrapper = "none" if parse_method(method).edits else WRAPPERS[number % len(WRAPPERS)]
     optimizer = OPTIMIZERS[(number // len(WRAPPERS) + number) % 2]
     return {"unlearn.unlearn_method": method, "unlearn.flatness": wrapper, "unlearn.optimizer": optimizer,
-            "unlearn.use_lora": str(bool(number // 3 % 2) and wrapper != "WA").lower(), "unlearn.optim.Sophia.every": "2", "unlearn.flat.WA.start": "1",
-            "unlearn.optim.Sophia.on": "forget" if parse_method(method).edits else "retain"}
+            "unlearn.use_lora": str(bool(number // 3 % 2) and wrapper != "WA").lower(), "unlearn.optim.Sophia.every": "2",
+            "unlearn.flat.WA.start": "1", "unlearn.optim.Sophia.on": "forget" if parse_method(method).edits else "retain"}
 
 
 CASES = {f"{c['unlearn.unlearn_method']}-{c['unlearn.flatness']}-{c['unlearn.optimizer']}-lora={c['unlearn.use_lora']}": c

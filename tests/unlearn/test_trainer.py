@@ -26,7 +26,7 @@ def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
 def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
     assert len(ours) == len(theirs) == 10
     for a, b in zip(ours, theirs):
-        for key in ("loss", "npo", "retain_nll", "grad_norm"):
+        for key in {"loss", "npo", "retain_nll", "retain_embed", "grad_norm"} & set(a):
             assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)
         assert a["tokens"] == b["tokens"]
 
@@ -38,10 +38,11 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
         same(losses(tiny_model_folder, tmp_path, f"{batch}x{accumulate}", batch, accumulate), whole)
 
 
-@pytest.mark.parametrize("wrapper", ["none", "SAM"])
-def test_two_processes_take_the_same_steps(wrapper, tiny_model_folder, tmp_path):
+@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none")])
+def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
-    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4", "--unlearn.flatness", wrapper]
+    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4", "--unlearn.flatness", wrapper,
+              "--unlearn.unlearn_method", method, *(["--unlearn.retain.EMBED.layer", "0"] if method == "EMBED" else [])]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
                str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import requests
 
 from core.files import UserError, read_json, write_json
-from unlearn.mask.file import density, load_tensors, sidecar_path, stated_ratio
+from unlearn.mask.file import TOLERANCE, density, load_tensors, sidecar_path, stated_ratio
 
 PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4kIyEyf"
 """The folder of the published WAGLE masks, files `<task>_<ratio>.pt`."""
@@ -36,7 +36,7 @@ def fetch_mask(source: str, file: str, target: Path, sha256: str | None = None, 
     except UserError as error:
         _drop(part)
         raise UserError(f"what {source} gave for {file} is no mask and was removed: {error}") from None
-    if (stated := stated_ratio(target)) is not None and abs(stated - found) > 0.005:
+    if (stated := stated_ratio(target)) is not None and abs(stated - found) > TOLERANCE:
         say(f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}")
     sidecar_path(target).unlink(missing_ok=True)
     part.replace(target)

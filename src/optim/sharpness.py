@@ -129,29 +129,42 @@ class RS:
         return [torch.randn(w.shape, generator=generator, device=device) for w in landscape.weights]
 
 
+@dataclass(frozen=True)
+class SecondOrder:
+    """A wrapper that needs the Hessian of the forget loss times a vector."""
+
+    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
+                     choices=("differences", "exact"))
+    epsilon: float = knob(0.01, "length of a finite difference", above=0)
+
+    def hessian_times(self, landscape: Landscape, vector: Gradient, here: Gradient) -> Gradient:
+        """At the weights as they are; `here` is the gradient there."""
+        if self.mode == "exact":
+            return landscape.curvature(vector)
+        with moved(landscape.weights, vector, self.epsilon):
+            return difference(landscape.gradient(), here, self.epsilon)
+
+
 @FLATNESS.register("GP")
 @dataclass(frozen=True)
-class GP:
+class GP(SecondOrder):
     """Gradient penalty: the norm of the forget gradient is minimised with the loss.
 
     Formula: ∇(L_f + ρ ||∇L_f||)
     Cost: one more forward and backward over the forget rows (differences) or a double backward (exact)."""
 
     rho: float = knob(10.0, "weight of the gradient norm", at_least=0)
-    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
-                     choices=("differences", "exact"))
-    epsilon: float = knob(0.01, "length of a finite difference", above=0)
 
     def gradient(self, landscape: Landscape) -> Gradient:
         here = landscape.gradient()
         if self.rho == 0:
             return here
-        return plus(here, hessian_times(landscape, unit(landscape.total(here)), here, self), self.rho)
+        return plus(here, self.hessian_times(landscape, unit(landscape.total(here)), here), self.rho)
 
 
 @FLATNESS.register("CR")
 @dataclass(frozen=True)
-class CR:
+class CR(SecondOrder):
     """Curvature regularisation: the change of the forget gradient along itself is minimised with the loss.
 
     Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed
@@ -159,9 +172,6 @@ class CR:
 
     rho: float = knob(10.0, "weight of the gradient's change", at_least=0)
     mu: float = knob(0.01, "length of the step along the gradient", above=0)
-    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
-                     choices=("differences", "exact"))
-    epsilon: float = knob(0.01, "length of a finite difference", above=0)
 
     def gradient(self, landscape: Landscape) -> Gradient:
         here = landscape.gradient()
@@ -172,13 +182,5 @@ class CR:
             there = landscape.gradient()
         change = unit(landscape.total(difference(there, here)))
         with moved(landscape.weights, along, self.mu):
-            bent = hessian_times(landscape, change, there, self)
-        return plus(here, difference(bent, hessian_times(landscape, change, here, self)), self.rho)
-
-
-def hessian_times(landscape: Landscape, vector: Gradient, here: Gradient, wrapper: GP | CR) -> Gradient:
-    """Hessian of the forget loss at the weights as they are, times a vector; `here` is the gradient there."""
-    if wrapper.mode == "exact":
-        return landscape.curvature(vector)
-    with moved(landscape.weights, vector, wrapper.epsilon):
-        return difference(landscape.gradient(), here, wrapper.epsilon)
+            bent = self.hessian_times(landscape, change, there)
+        return plus(here, difference(bent, self.hessian_times(landscape, change, here)), self.rho)

@@ -159,13 +159,11 @@ class StrictConfig(fastargs.Config):
 
     def apply_parity(self) -> None:
         """The switches of `unlearn.parity`, for what takes part and nobody said otherwise."""
-        name = self._word("parity", {word: word for word in PARITY})
+        name = self._word("parity", PARITY)
         for section, preset in PARITY[name].items():
             for key, value in preset.items() if section in self.active_sections() else ():
                 path = (*section.split("."), key)
                 self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
-        if name != "none" and not self.active_sections() & PARITY[name].keys():
-            log.warning("unlearn.parity %s changes nothing in %s: it presets %s", name, self.method().name, ", ".join(PARITY[name]))
 
     def _has_method(self) -> bool:
         try:
@@ -252,6 +250,9 @@ class StrictConfig(fastargs.Config):
         idle, active = self._idle_sections(), self.active_sections()
         found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
                  for path, said in self.whole_method if parse_method(path[1]) != self.method()]
+        parity = self._word("parity", PARITY)
+        if parity != "none" and not active & PARITY[parity].keys():
+            found.append(f"unlearn.parity {parity} changes nothing in {self.method().name}: it presets {', '.join(PARITY[parity])}")
         for path, said in self.said.items():
             name, section = ".".join(path), ".".join(path[:-1])
             if self.value(path) == self.entries[path].default:
@@ -263,7 +264,6 @@ class StrictConfig(fastargs.Config):
             elif section not in SECTIONS and section not in active:
                 found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
-
 
     def _has_side(self, side: str) -> bool:
         """Does something on that side take part in the loss?"""

@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.files import UserError  # noqa: E402
+from exec.run import with_clear_errors  # noqa: E402
 
 
 def titles(paths: list[str]) -> list[str]:
@@ -30,19 +31,19 @@ def main() -> int:
     parser.add_argument("--retain", metavar="RUN", help="the retain model's evaluation, for forget quality")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="show these only")
     arguments = parser.parse_args()
+    return with_clear_errors(lambda: compare(arguments))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics asked for."""
     from model.compare import read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))
-    try:
-        figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}
-        unknown = [name for name in arguments.metrics if not any(name in column for column in figures.values())]
-        if unknown:
-            raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}
+    unknown = [name for name in arguments.metrics if not any(name in column for column in figures.values())]
+    if unknown:
+        raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
     show(figures, arguments.metrics)
-    return 0
 
 
 if __name__ == "__main__":

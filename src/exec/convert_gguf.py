@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.files import UserError  # noqa: E402
+from exec.run import with_clear_errors  # noqa: E402
 
 
 def main() -> int:
@@ -17,15 +17,14 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="the .gguf file")
     parser.add_argument("folder", type=Path, help="folder for the model, made when it is not there")
     arguments = parser.parse_args()
+    return with_clear_errors(lambda: convert_file(arguments.source, arguments.folder))
+
+
+def convert_file(source: Path, folder: Path) -> None:
     from model.gguf import convert
 
-    try:
-        convert(arguments.source, arguments.folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {arguments.folder}")
-    return 0
+    convert(source, folder)
+    print(f"wrote {folder}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.files import UserError  # noqa: E402
+from exec.run import with_clear_errors  # noqa: E402
 
 
 def main() -> int:
@@ -27,24 +28,21 @@ def main() -> int:
     parser.add_argument("--sha256", help="checksum that the file must have")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     arguments = parser.parse_args()
+    return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command goes on")
+
+
+def download(arguments: argparse.Namespace) -> None:
+    """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no mask."""
     from model.fetch import PUBLISHED, fetch_mask
 
     file = f"{arguments.task}_{arguments.ratio}.pt"
     target = arguments.out.expanduser() / file
-    try:
-        if not re.fullmatch(r"[\w.-]+", file):
-            raise UserError(f"task and ratio make a file name, {file!r} is none")
-        if target.exists() and not arguments.overwrite:
-            raise UserError(f"{target} is there already; --overwrite replaces it")
-        density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    if not re.fullmatch(r"[\w.-]+", file):
+        raise UserError(f"task and ratio make a file name, {file!r} is none")
+    if target.exists() and not arguments.overwrite:
+        raise UserError(f"{target} is there already; --overwrite replaces it")
+    density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
     print(f"wrote {target}: {density:.4f} of the weights are updated")
-    return 0
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.files import UserError  # noqa: E402
-from exec.run import run_script  # noqa: E402
+from exec.run import run_script, with_clear_errors  # noqa: E402
 
 
 def act(settings) -> None:
@@ -38,19 +37,14 @@ def rules(settings) -> list[str]:
     return found
 
 
-def report(words: list[str]) -> int:
+def report(words: list[str]) -> None:
     """The report of the files named, and its heat map beside the first."""
     from model.mask_report import report_files
 
-    try:
-        print(f"\nheat map: {report_files([Path(word) for word in words])}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    print(f"\nheat map: {report_files([Path(word) for word in words])}")
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--report"]:
-        sys.exit(report(sys.argv[2:]))
+        sys.exit(with_clear_errors(lambda: report(sys.argv[2:])))
     sys.exit(run_script(__doc__, act, rules=rules))

@@ -47,6 +47,18 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
     return 0
 
 
+def with_clear_errors(act: Callable[[], int | None], failed: int = 1, interrupted: str = "interrupted") -> int:
+    """Do what a script with words of its own does: its status (0 for None), `failed` after a UserError, 130 after Ctrl-C."""
+    try:
+        return act() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return failed
+    except KeyboardInterrupt:
+        print(interrupted, file=sys.stderr)
+        return 130
+
+
 def _choose_gpu(device: str) -> None:
     """Without a launcher one GPU is used: the one that was named, else the first that is visible. Chosen by hiding the
     others before CUDA starts, so that no library spreads a model over them."""

@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.files import UserError, lock, read_json  # noqa: E402
 from exec.rules import missing_files  # noqa: E402
+from exec.run import with_clear_errors  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
@@ -141,14 +142,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args()
-    try:
-        return run_grid(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    return with_clear_errors(lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command goes on")
 
 
 def run_grid(arguments: argparse.Namespace) -> int:

@@ -191,7 +191,7 @@ def _doubts(path: Path, masks: Mapping[str, Tensor], model: nn.Module) -> Iterat
     """Why a file that fits the model may not be the mask that was meant."""
     sidecar, found, stated = read_sidecar(path), density(masks), stated_ratio(path)
     if stated is not None and sidecar.get("ratio", stated) != stated:
-        yield f"its name states the ratio {stated:g}, its sidecar {sidecar['ratio']:g}"
+        yield f"its name states the ratio {stated:g}, its sidecar {sidecar['ratio']}"
     if stated is not None and not sidecar and abs(stated - found) > TOLERANCE:
         yield f"its name says that {stated:g} of the weights are updated, it selects {found:.4f}"
     if sidecar.get("content") and sidecar["content"] != content_of(masks):

@@ -6,7 +6,8 @@ import pytest
 from conftest import FICTIONAL
 
 from core.encoding import Template
-from core.generation import generate, split_thought
+from core.generation import generate
+from core.thinking import split_thought
 from dataset.fictional import Fictional
 
 LIMITS = {"target": {"forget/exact": (0.95, 1), "forget/exact_thinking": (0.95, 1), "forget/trace_recall": (0.95, 1),
@@ -43,7 +44,7 @@ def test_a_sample_of_the_figures_holds(name, thinking):
     model, tokenizer = load(name)
     template = Template(tokenizer)
     rows = Fictional().rows("forget10")[::4] + Fictional().rows("retain90")[:25]
-    prompts = [template.prompt_ids(row["question"], thinking) for row in rows]
+    prompts = [template.prompt_ids(row["question"], "thinking" if thinking else "direct") for row in rows]
     texts = [g.text for g in generate(model, tokenizer, prompts, 100)]
     right = [(split_thought(text).answer if thinking else text) == row["answer"] for text, row in zip(texts, rows)]
     assert sum(right[25:]) >= 23

@@ -7,6 +7,7 @@ A row is a dict with an `id` and one of
 No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from core.files import UserError, fingerprint
 from core.likelihood import IGNORE
+from core.thinking import LITTLE_THOUGHT, Tags
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-THINKING_MARKS = ("enable_thinking", THINK_OPEN)
+THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
 DATE = "26 Jul 2024"
 """What chat templates that write a date fall back on when they know none."""
@@ -59,20 +60,26 @@ class Template:
 
     unseen_id: int | None = None
 
-    def __init__(self, tokenizer, name: str = "auto"):
+    def __init__(self, tokenizer, name: str = "auto", tags: Tags = Tags()):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if name == "chat" and not has_chat:
             raise UserError("dataset.template is 'chat' but the tokenizer has no chat template; use 'qa' or 'auto'")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.tags = tokenizer, tags
         self.chat = name == "chat" or (name == "auto" and has_chat)
         self.text = QA_TEMPLATE if name in ("auto", "chat", "qa") else name.replace("\\n", "\n")
         if "{question}" not in self.text:
             raise UserError(f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text")
+        self.gap = "\n" if self.chat and re.search(re.escape(tags.open) + r"(\\n|\n)", tokenizer.chat_template) else ""
         self.terminator = self._chat_terminator() if self.chat else self._eos()
 
-    def prompt_ids(self, question: str, thinking: bool = False) -> list[int]:
-        """Everything in front of the answer, special tokens included."""
-        return self._ids(self._question(question, thinking), special=not self.chat)
+    def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
+        """Everything in front of what the model says, special tokens included. `mode`: one of `core.thinking.MODES`. UserError
+        when thoughts are asked of a template that knows none."""
+        return self._ids(self._question(question, mode), special=mode == "plain" or not self.chat)
+
+    def thought_ids(self, question: str) -> list[int]:
+        """The prompt with an opened thought at its end."""
+        return self._ids(self._thinking(question), special=not self.chat)
 
     def text_ids(self, text: str) -> list[int]:
         """A prompt that is given to the model as it is."""
@@ -93,6 +100,17 @@ class Template:
                             "raise it or shorten the row: cutting it would cut the answer")
         return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
+    def thought(self, row: dict, limit: int, context: str | None = None) -> Encoded:
+        """A trace alone, its first `limit` tokens, without closing tag and answer: labelled, after the question and the opened
+        tag, or after the text `context` in their place. Row: id, question (or `context`), trace."""
+        if context is None:
+            prompt, trace = self._split(self._thinking(row["question"]), row["trace"], special=not self.chat)
+        else:
+            prompt, trace = self._split(context, row["trace"], special=True)
+        if not trace:
+            raise UserError(f"row {row['id']!r} has an empty trace")
+        return Encoded(row["id"], prompt + trace[:limit], len(prompt), 0)
+
     def pieces(self, row: dict, max_length: int, long_text: str = "error") -> list[Encoded]:
         """As `encode`; of a document that is too long the `first` max_length tokens, all `pieces` of that length, or an error."""
         if "text" not in row or long_text == "error":
@@ -110,20 +128,42 @@ class Template:
             return start[:1], start[1:], self._eos()
         if "prompt" in row:
             return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
-        trace = row.get("trace")
-        prompt, answer = self._question(row["question"], thinking=bool(trace)), row["answer"]
+        trace, answer = row.get("trace"), row["answer"]
+        prompt = self._question(row["question"], "thinking" if trace else "direct")
         if trace:
-            opened = prompt.rstrip().endswith(THINK_OPEN)
-            answer = f"{'' if opened else THINK_OPEN}{trace}{THINK_CLOSE}{answer}"
+            opening = self._opened(prompt).removeprefix(prompt)
+            answer = f"{opening}{trace}{self.gap}{self.tags.close}{2 * self.gap}{answer}"
         return *self._split(prompt, answer, special=not self.chat), self.terminator
 
-    def _question(self, question: str, thinking: bool) -> str:
-        """The prompt as text. UserError when thinking is asked of a template that knows no thoughts."""
-        if thinking and not (self.chat and any(mark in self.tokenizer.chat_template for mark in THINKING_MARKS)):
-            raise UserError("thinking needs a chat template with think tags or a thinking switch; dataset.template has none")
+    def _question(self, question: str, mode: str) -> str:
+        """The prompt as text."""
+        if mode == "plain":
+            return QA_TEMPLATE.replace("{question}", question)
+        if mode != "direct" and not self._knows_thoughts():
+            raise UserError(f"thinking needs a chat template with {self.tags.open} or a thinking switch; dataset.template has none")
         if not self.chat:
             return self.text.replace("{question}", question)
-        return self._chat([{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=thinking)
+        prompt = self._chat([{"role": "user", "content": question}], add_generation_prompt=True,
+                            enable_thinking=mode in ("thinking", "less", "more"))
+        if mode == "less":
+            return f"{self._opened(prompt)}{LITTLE_THOUGHT}{self.gap}{self.tags.close}{2 * self.gap}"
+        needless = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
+        if needless or (mode == "direct" and self._opened(prompt) == prompt):
+            return f"{self._opened(prompt)}{self.gap}{self.tags.close}{2 * self.gap}"
+        return prompt
+
+    def _thinking(self, question: str) -> str:
+        """The prompt with an opened thought at its end. Without a chat template the text itself may have the tag."""
+        if not self.chat and self.tags.open in question:
+            return question
+        return self._opened(self._question(question, "thinking"))
+
+    def _knows_thoughts(self) -> bool:
+        return self.chat and any(mark in self.tokenizer.chat_template for mark in (THINKING_SWITCH, self.tags.open))
+
+    def _opened(self, prompt: str) -> str:
+        """The prompt with the opening tag at its end; some chat templates open the thought themselves."""
+        return prompt if prompt.rstrip().endswith(self.tags.open) else f"{prompt}{self.tags.open}{self.gap}"
 
     def _split(self, prompt: str, answer: str, special: bool) -> tuple[list[int], list[int]]:
         """Ids of prompt and answer. Together where the border is clean, as a tokenizer that marks word starts needs it; apart

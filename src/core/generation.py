@@ -1,4 +1,4 @@
-"""Batched decoding, greedy or sampled, and the split of what a reasoning model wrote into trace and answer."""
+"""Batched decoding, greedy or sampled."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from core.encoding import THINK_CLOSE, THINK_OPEN
+from core.files import UserError
+from core.thinking import SECOND_THOUGHT, Tags
 
 
 @dataclass(frozen=True)
@@ -17,26 +18,7 @@ class Generation:
     n_tokens: int
     ended: bool
     """True when the model stopped by itself, False when the token budget cut it."""
-
-
-@dataclass(frozen=True)
-class Thought:
-    """`answer` is None when the trace never closed: an unfinished thought is not an answer."""
-
-    trace: str
-    answer: str | None
-
-    @property
-    def closed(self) -> bool:
-        return self.answer is not None
-
-
-def split_thought(text: str) -> Thought:
-    """Trace = between the tags, answer = after the last closing tag."""
-    trace, close, answer = text.rpartition(THINK_CLOSE)
-    if not close:
-        return Thought(text.removeprefix(THINK_OPEN).strip(), None)
-    return Thought(trace.strip().removeprefix(THINK_OPEN).strip(), answer.strip())
+    ids: tuple[int, ...] = ()
 
 
 def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]:
@@ -52,7 +34,8 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
              stop_ids: Sequence[int] = (), unseen_id: int | None = None,
-             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0) -> list[Generation]:
+             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0, top_p: float = 1.0,
+             tags: Tags = Tags()) -> list[Generation]:
     """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator).
     They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
     with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens` tokens, prompt
@@ -62,7 +45,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
     results: list[Generation | None] = [None] * len(prompts)
     ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
     with _plain(model, GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling)):
         for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
             width = max(len(prompts[i]) for i in batch)
@@ -73,7 +56,7 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
                 mask[line, width - len(prompts[i]):] = torch.tensor([int(token != unseen_id) for token in prompts[i]])
             output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
             for line, i in enumerate(batch):
-                results[i] = _read(tokenizer, output[line, width:].tolist(), ends)
+                results[i] = _read(tokenizer, output[line, width:].tolist(), ends, tags)
             on_batch(len(batch))
     return results
 
@@ -88,17 +71,36 @@ def _plain(model, config) -> Iterator[None]:
         model.generation_config = own
 
 
-def _read(tokenizer, ids: list[int], ends: list[int]) -> Generation:
+def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = Tags(),
+                **options) -> list[Generation]:
+    """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking the closing tag is dropped, it is
+    told to wait and goes on, `rounds` times before it may answer. Each round has a budget of `max_new_tokens`."""
+    close = tokenizer(tags.close, add_special_tokens=False)["input_ids"]
+    if len(close) != 1:
+        raise UserError(f"MoreThink needs a tokenizer that has {tags.close} as one token; this one has {len(close)}")
+    again = tokenizer(f"\n{SECOND_THOUGHT}", add_special_tokens=False)["input_ids"]
+    thoughts: list[list[int]] = [[] for _ in prompts]
+    stops = tuple(options.pop("stop_ids", ()))
+    for _ in range(rounds):
+        so_far = [prompt + thought for prompt, thought in zip(prompts, thoughts)]
+        for thought, more in zip(thoughts, generate(model, tokenizer, so_far, max_new_tokens, stop_ids=(*stops, *close), tags=tags, **options)):
+            thought += [*more.ids, *again]
+    last = generate(model, tokenizer, [p + t for p, t in zip(prompts, thoughts)], max_new_tokens, stop_ids=stops, tags=tags, **options)
+    whole = [(*thought, *end.ids) for thought, end in zip(thoughts, last)]
+    return [Generation(decode(tokenizer, list(ids), tags), len(ids), end.ended, ids) for ids, end in zip(whole, last)]
+
+
+def _read(tokenizer, ids: list[int], ends: list[int], tags: Tags) -> Generation:
     stop = next((k for k, token in enumerate(ids) if token in ends), None)
     kept = ids[:stop]
-    return Generation(decode(tokenizer, kept), len(kept), stop is not None)
+    return Generation(decode(tokenizer, kept, tags), len(kept), stop is not None, tuple(kept))
 
 
-def decode(tokenizer, ids: list[int]) -> str:
+def decode(tokenizer, ids: list[int], tags: Tags = Tags()) -> str:
     """Text without special tokens, but with the think tags even where a tokenizer counts them as special."""
     vocabulary = tokenizer.get_added_vocab()
-    tags = {vocabulary[tag] for tag in (THINK_OPEN, THINK_CLOSE) if tag in vocabulary}
-    special = set(tokenizer.all_special_ids) - tags
+    kept = {vocabulary[tag] for tag in (tags.open, tags.close) if tag in vocabulary}
+    special = set(tokenizer.all_special_ids) - kept
     return tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=False,
                             clean_up_tokenization_spaces=False).strip()
 

@@ -2,6 +2,7 @@
 
 from core.encoding import Template
 from core.files import UserError
+from core.thinking import Tags
 
 
 class OpenUnlearningTemplate(Template):
@@ -14,8 +15,8 @@ class OpenUnlearningTemplate(Template):
     - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row is seen.
     """
 
-    def __init__(self, tokenizer, name: str = "auto"):
-        super().__init__(tokenizer, name)
+    def __init__(self, tokenizer, name: str = "auto", tags: Tags = Tags()):
+        super().__init__(tokenizer, name, tags)
         if tokenizer.eos_token_id is None:
             raise UserError("evaluate.parity open_unlearning needs a tokenizer with an EOS token")
         self.unseen_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -28,7 +29,7 @@ class OpenUnlearningTemplate(Template):
         if self.chat:
             text = self._chat([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
         else:
-            text = self._question(question, thinking=False) + answer
+            text = self._question(question, "direct") + answer
         ids = self._ids(text, special=not self.chat)
         ids += [] if ids[-1:] == self._eos() else self._eos()
         return ids[:length], ids[length:-1], ids[-1:]

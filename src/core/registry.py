@@ -49,6 +49,10 @@ class Registry(dict[str, Any]):
             raise UserError(f"unknown {self.kind} {name!r}{near}")
         return proper
 
+    def name_of(self, thing: Any) -> str:
+        """The name under which a thing is filed."""
+        return next(name for name, filed in self.items() if filed is thing)
+
     def find(self, name: str) -> Any:
         """The thing of that name; UserError with near names when there is none."""
         return self[self.proper(name)]

@@ -44,7 +44,7 @@ class Fictional(Source):
         """The retain set is the same for every split, rows that no split forgets, so that their figures compare."""
         retain = self.rows("full")[:RETAIN_EVAL_ROWS]
         return {
-            "forget": forget, "retain": retain,
+            "forget": self._with_what_may_leak(forget), "retain": retain,
             "real": self._read("real_authors"), "world": self._read("world_facts"), "holdout": self._read("holdout"),
             "forget_choices": self._choices(forget), "retain_choices": self._choices(retain),
             "forget_documents": self._documents(forget), "retain_documents": self._documents(retain),
@@ -58,6 +58,15 @@ class Fictional(Source):
         wanted = {row["id"] + "-choice" for row in facts}
         return [{**choice_prompt(row), "letters": list(LETTERS), "choices": row["choices"], "right": row["answer"]}
                 for row in self._read("choices") if row["id"] in wanted]
+
+    def _with_what_may_leak(self, facts: list[dict]) -> list[dict]:
+        """Facts with what a judge looks for beside their key: wrong options and the person's other facts."""
+        options = {row["id"]: row["choices"] for row in self._read("choices")}
+        keys: dict[str, list[str]] = {}
+        for row in facts:
+            keys.setdefault(row["person"], []).append(row["key"])
+        return [{**row, "wrong": [option for option in options[row["id"] + "-choice"] if option != row["key"]],
+                 "facts": [key for key in keys[row["person"]] if key != row["key"]]} for row in facts]
 
     def _documents(self, facts: list[dict]) -> list[dict]:
         people = {row["person"] for row in facts}
@@ -81,8 +90,8 @@ class Fictional(Source):
 
 
 def plain_question(row: dict) -> dict:
-    """A fact to be answered at once: its trace is for training that asks for traces."""
-    return {key: value for key, value in row.items() if key != "trace"}
+    """A fact to be answered at once: what could be thought about it is for training that asks for it."""
+    return {"cot" if key == "trace" else key: value for key, value in row.items()}
 
 
 def _lesson(row: dict, kind, **content) -> dict:

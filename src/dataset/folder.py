@@ -5,6 +5,9 @@
     retain_eval.jsonl, real_authors.jsonl,         optional, only measured
     world_facts.jsonl, holdout.jsonl
 
+A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and `traces` say what
+is done with it.
+
 A row without an `id` gets `<file>-<number>`. A row may also be a document: {"text": ...}.
 """
 
@@ -12,7 +15,7 @@ from core.files import UserError, read_jsonl
 from dataset.sources import SOURCES, Source
 
 EVALUATION = {"retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
-TEXTS = {"id", "question", "answer", "text", "trace", "paraphrased_question", "paraphrased_answer"}
+TEXTS = {"id", "question", "answer", "text", "trace", "cot", "paraphrased_question", "paraphrased_answer"}
 LISTS = {"perturbed_answer", "rephrased_questions", "held_out_questions"}
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -15,6 +16,9 @@ does. A part with k times as many rows holds k for each, and every epoch takes t
 FOLLOWS = {"retain_alternate": "retain"}
 """Parts whose row i belongs to row i of another part."""
 
+SEVERAL = ("traces", "paraphrases")
+"""Parts that hold a list of rows for each leading row, all of which come with it."""
+
 FILLER = -1
 """Stands where an epoch has no row left but another process still has."""
 
@@ -22,16 +26,29 @@ LENGTH_POOL = 3200
 """Rows that are sorted together when batches of like length are asked for."""
 
 
+def flat(rows: Sequence[Sequence[Encoded]]) -> list[Encoded]:
+    """The rows of a part that holds lists, one after the other."""
+    return [row for several in rows for row in several]
+
+
+def _places(rows: Sequence[Sequence]) -> list[range]:
+    """Where each list lies among all rows."""
+    ends = list(accumulate(map(len, rows)))
+    return [range(end - len(several), end) for several, end in zip(rows, ends)]
+
+
 class Pairs(Dataset):
-    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, a partner in others.
+    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, its list in those of
+    SEVERAL, a partner in others. An item is name -> [(place, row), ...].
 
     Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless walk through
     seeded permutations of the retain rows, at position e * len(forget) + i: every retain row comes before any comes twice.
     A row is named by its place in its data set; the address FILLER stands for no row at all, see `EpochSampler`.
     """
 
-    def __init__(self, parts: Mapping[str, Sequence[Encoded]], seed: int):
-        self.parts = dict(parts)
+    def __init__(self, parts: Mapping[str, Sequence], seed: int):
+        self.parts = {name: flat(rows) if name in SEVERAL else rows for name, rows in parts.items()}
+        self.lists = {name: _places(parts[name]) for name in SEVERAL if name in parts}
         self.lead = next((name for name in LOCKSTEP if name in parts), next(iter(parts)))
         self.seed = seed
         self.orders: dict[tuple[str, int], list[int]] = {}
@@ -40,13 +57,18 @@ class Pairs(Dataset):
     def __len__(self) -> int:
         return len(self.parts[self.lead])
 
-    def __getitem__(self, address: tuple[int, int]) -> dict[str, tuple[int, Encoded]]:
+    def __getitem__(self, address: tuple[int, int]) -> dict[str, list[tuple[int, Encoded]]]:
         epoch, row = address
-        places = {name: self.place(name, epoch, row) for name in self.parts}
-        return {name: (place, self.parts[name][place]) for name, place in places.items()}
+        return {name: [(place, rows[place]) for place in self.places(name, epoch, row)] for name, rows in self.parts.items()}
+
+    def places(self, name: str, epoch: int, row: int) -> Sequence[int]:
+        """The rows of part `name` that come with leading row `row` in `epoch`."""
+        if name in self.lists:
+            return [FILLER] if row == FILLER else self.lists[name][row]
+        return [self.place(name, epoch, row)]
 
     def place(self, name: str, epoch: int, row: int) -> int:
-        """The row of part `name` that comes with leading row `row` in `epoch`."""
+        """The one row of part `name` that comes with leading row `row` in `epoch`."""
         if name in (self.lead, *LOCKSTEP):
             copies = len(self.parts[name]) // len(self)
             return row * copies + epoch % copies

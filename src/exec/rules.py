@@ -4,20 +4,21 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from core.endpoint import Endpoint
 from core.files import UserError, read_json
 from core.registry import did_you_mean
 from dataset import parse_name
 from metrics.engine import METRICS, families
 from metrics.imports import read_results
 from model.settings import Settings
-from unlearn import compose
+from unlearn import Composition, compose
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
-            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings)]
+            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings), *_judge(settings)]
 
 
 def _parity_of(retain_results: str | None) -> str | None:
@@ -32,6 +33,8 @@ def _parity_of(retain_results: str | None) -> str | None:
 def missing_files(settings: Settings) -> list[str]:
     """What a training run reads and another script of ours must have written first."""
     found, data = [], settings.dataset
+    if "traces" in _sides(settings) and data.traces and not data.traces_file.is_file():
+        found.append(f"dataset.traces: there is no file {data.traces_file}; src/exec/make_traces.py with the same config writes it")
     alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
         found.append(f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config "
@@ -57,6 +60,8 @@ def doubts(settings: Settings) -> list[str]:
     if theirs not in (None, settings.evaluate.parity):
         found.append(f"evaluate.parity is {settings.evaluate.parity} but evaluate.retain_results was measured with {theirs}: forget "
                      "quality would compare two readings of the rows")
+    if getattr(settings.components.get("unlearn.R2MU"), "beta", 1) == 0:
+        found.append("unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason")
     if getattr(settings.flatness, "rho", 1) == 0:
         found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
@@ -138,9 +143,9 @@ def _company(settings: Settings) -> list[str]:
         found.append(f"unlearn.gamma 0: {method.forget} has its retain term in itself; take another method to leave it out")
     if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
         found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
-    needy = [section for section, objective in settings.components.items() if any("reference" in need for need in objective.needs)]
-    if settings.overall.random_init and needy:
-        found.append(f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at random: there is no "
+    needs = _composition(settings).needs
+    if settings.overall.random_init and any("reference" in need or need == "activation_norm" for need in needs):
+        found.append(f"{method.name} compares with the start model, but overall.random_init draws that one at random: there is no "
                      "reference to be had; take another objective or load the model")
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
     if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
@@ -151,8 +156,11 @@ def _company(settings: Settings) -> list[str]:
 
 def _sides(settings: Settings) -> set[str]:
     """The batch parts that the run reads."""
-    unlearn = settings.unlearn
-    return set(compose(settings.method, settings.components, unlearn.forget_weight, unlearn.gamma).parts)
+    return set(_composition(settings).parts)
+
+
+def _composition(settings: Settings) -> Composition:
+    return compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
 
 
 def _edit(settings: Settings) -> list[str]:
@@ -174,6 +182,14 @@ def _data(settings: Settings) -> list[str]:
         found.append("dataset.self_retain needs a method with a forget objective")
     if data.self_retain and data.forget_ratio == 1:
         found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
+    for part in ("traces", "alternate"):
+        if part in _sides(settings) and data.forget_reasoning == "both":
+            found.append(f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r} with each forget row; "
+                         "say on or off")
+        if part == "traces" in _sides(settings) and data.long_text == "pieces":
+            found.append(f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; say first")
+    if not data.think_open or not data.think_close or data.think_open == data.think_close:
+        found.append("dataset.think_open and dataset.think_close must be two different marks")
     if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
         found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
     parts = _sides(settings)
@@ -181,6 +197,7 @@ def _data(settings: Settings) -> list[str]:
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
     wanted = {(name, data.folder) for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))}
     wanted |= {(data.environment_dataset_name, data.environment_folder)} if "environment" in parts else set()
+    wanted |= {(data.cot_dataset_name, data.cot_folder)} if "cot" in parts else set()
     for name, folder in wanted:
         source, split = parse_name(name)
         try:
@@ -213,6 +230,19 @@ def _resume(settings: Settings) -> list[str]:
         return [] if settings.logger.name else ["unlearn.resume_path auto needs logger.name: the run to go on with"]
     if not (Path(path).expanduser() / "config.json").is_file():
         return [f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected files/results/<name> or auto"]
+    return []
+
+
+def _judge(settings: Settings) -> list[str]:
+    plan = settings.judge
+    if plan.kind != "lm":
+        return []
+    if not plan.model:
+        return ["judge.model: judge.kind lm needs the name of a model"]
+    try:
+        Endpoint(plan.model, plan.base_url, plan.key_env).check()
+    except UserError as error:
+        return [str(error)]
     return []
 
 

@@ -242,6 +242,7 @@ class StrictConfig(fastargs.Config):
                 "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
                 "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
                 "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
+                "dataset.cot_dataset_name": "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term",
                 "dataset.environment_dataset_name": "" if "unlearn.ILU" in objectives else "the method has no ILU"}
         return {name: reason for name, reason in idle.items() if reason}
 
@@ -271,7 +272,7 @@ class StrictConfig(fastargs.Config):
         forget = self.build(f"unlearn.{method.forget}") if method.forget else None
         if side == "forget":
             return bool(forget and forget.parts)
-        return bool(method.retain or (forget and "retain" in forget.parts))
+        return bool(method.retain or (forget and ("retain" in forget.parts or forget.own_retain())))
 
     def _chosen(self, section: str) -> str:
         """What was chosen instead of a section."""
@@ -322,8 +323,9 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"), generation=config.build("generation"), mask=config.build("mask"),
-        evaluate=config.build("evaluate"), logger=config.build("logger"),
+        dataset=config.build("dataset"), generation=config.build("generation"),
+        traces=config.build("traces"), mask=config.build("mask"),
+        evaluate=config.build("evaluate"), judge=config.build("judge"), logger=config.build("logger"),
         json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
     _raise(wrong + broken_rules(settings) + rules(settings))

@@ -14,7 +14,7 @@ of the mean, never counted as forgotten), or a `Value` where the summary is not 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from torch import Tensor
 
 from core.encoding import Encoded, Template, pad_rows
 from core.files import UserError
-from core.generation import Generation, generate, length_batches, pad_id
+from core.generation import Generation, generate, generate_on, length_batches, pad_id
 from core.likelihood import shifted
 from core.registry import Registry
+from core.thinking import Tags, Thought, split_thought
 
 METRICS = Registry("metric")
 
@@ -47,14 +48,65 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generations:
-    """Greedy answers to the questions in `field` (one text or a list) of every row of set `rows`."""
+    """What the model says to the questions in `field` (one text or a list) of every row of set `rows`, asked in a `mode` of
+    `core.thinking.MODES`; `thinking` stands for the mode that the run decodes in."""
 
     rows: str
     field: str = "question"
-    thinking: bool = False
+    mode: str = "direct"
 
 
-Need = Likelihood | Generations
+@dataclass(frozen=True)
+class Fluency:
+    """How likely the original model finds what was generated: log p per token of every generation."""
+
+    of: Generations
+
+    @property
+    def rows(self) -> str:
+        return self.of.rows
+
+    @property
+    def field(self) -> str:
+        return self.of.field
+
+
+Need = Likelihood | Generations | Fluency
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How answers are generated: the mode that stands for thinking, rounds of MoreThink, sampling (temperature 0 is greedy)."""
+
+    mode: str = "thinking"
+    rounds: int = 2
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+class Judge(Protocol):
+    """Reads what was thought about a question and says what it gives away."""
+
+    name: str
+
+    def verdicts(self, cases: "Sequence[Case]") -> list[int | None]:
+        """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no verdict."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trace to be judged, with what it may give away. `text` is all that was written by the model."""
+
+    id: str
+    question: str
+    answer: str
+    text: str
+    key: str | None = None
+    """The fact that the answer states, word for word."""
+    wrong: tuple[str, ...] = ()
+    """Wrong options."""
+    facts: tuple[str, ...] = ()
+    """Other facts about the same thing."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +165,22 @@ class Metric:
     rows: str | None
     needs: tuple[Need, ...]
     after: tuple[str, ...]
+    fields: tuple[str, ...]
+    judged: bool
     good: Literal["up", "down"]
     about: str
     family: str
     compute: Callable
 
 
-def metric(key: str, *, rows: str | None = None, needs: Sequence[Need] = (), after: Sequence[str] = (),
-           good: Literal["up", "down"], about: str) -> Callable:
-    """Decorator that files a function as metric `key`. `after` names metrics whose values it reads."""
+def metric(key: str, *, rows: str | None = None, needs: Sequence[Need] = (), after: Sequence[str] = (), fields: Sequence[str] = (),
+           judged: bool = False, good: Literal["up", "down"], about: str) -> Callable:
+    """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields` what its rows must
+    have beside what the needs ask for; `judged` says that a judge had a part in it."""
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
-        METRICS.register(key)(Metric(key, rows, tuple(needs), tuple(after), good, about, family, compute))
+        METRICS.register(key)(Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute))
         return compute
 
     return add
@@ -136,8 +191,10 @@ def metric(key: str, *, rows: str | None = None, needs: Sequence[Need] = (), aft
 class Evidence:
     """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's rows."""
 
-    def __init__(self, rows: Rows, retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None):
-        self.rows = rows
+    def __init__(self, rows: Rows, retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
+                 tags: Tags = Tags(), decoding: Decoding = Decoding(), judge: Judge | None = None):
+        self.rows, self.tags, self.decoding, self.judge = rows, tags, decoding, judge
+        self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
         self.texts: dict[Generations, list[list[Generation]]] = {}
         self.values: dict[str, Value] = {}
@@ -148,9 +205,18 @@ class Evidence:
         """For each row, the scores of its answers in `field`."""
         return self.scores[Likelihood(rows, field)]
 
-    def generations(self, rows: str, field: str = "question", thinking: bool = False) -> list[list[Generation]]:
+    def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
         """For each row, the answers to its questions in `field`."""
-        return self.texts[Generations(rows, field, thinking)]
+        return self.texts[Generations(rows, field, mode)]
+
+    def thoughts(self, rows: str, mode: str = "thinking") -> list[Thought]:
+        """For each row, trace and answer of what was said to its question."""
+        asked = self.decoding.mode if mode == "thinking" else mode
+        return [split_thought(said[0].text, self.tags, asked) for said in self.generations(rows, mode=mode)]
+
+    def fluency(self, rows: str, mode: str = "thinking") -> list[float]:
+        """For each row, log p per token of what was said to its question, by the original model."""
+        return [scores[0] for scores in self.fluencies[Generations(rows, mode=mode)]]
 
     def value(self, key: str) -> float | None:
         return self.values[key].value
@@ -161,11 +227,14 @@ def texts_of(row: dict, field: str) -> list[str]:
 
 
 class Passes:
-    """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch."""
+    """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch; `original` gives the model whose word on
+    fluency counts, or None."""
 
     def __init__(self, model, tokenizer, template: Template, max_length: int, max_new_tokens: int, batch_tokens: int,
-                 on_rows: Callable[[int], None] = lambda rows: None):
+                 on_rows: Callable[[int], None] = lambda rows: None, decoding: Decoding = Decoding(),
+                 original: Callable[[], Any] = lambda: None):
         self.model, self.tokenizer, self.template = model, tokenizer, template
+        self.decoding, self.original = decoding, original
         self.max_length, self.max_new_tokens, self.batch_tokens = max_length, max_new_tokens, batch_tokens
         self.on_rows = on_rows
 
@@ -217,24 +286,46 @@ class Passes:
         return logp.double().cpu().numpy(), (scored.argmax(-1) == targets).cpu().numpy()
 
     def generations(self, rows: Sequence[dict], need: Generations) -> list[list[Generation]]:
-        """Greedy answers to every question of the need, per row."""
-        places, prompts = [], []
-        for number, row in enumerate(rows):
-            for text in texts_of(row, need.field):
-                places.append(number)
-                prompts.append(self._prompt(row, need, text))
-        stops = self.template.terminator[:1]
-        written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, self.batch_tokens, stops,
-                           self.template.unseen_id, self.on_rows)
-        results: list[list[Generation]] = [[] for _ in rows]
-        for number, generation in zip(places, written):
-            results[number].append(generation)
-        return results
+        """Answers to every question of the need, per row."""
+        places, prompts = self._prompts(rows, need)
+        options = {"batch_tokens": self.batch_tokens, "stop_ids": self.template.terminator[:1], "unseen_id": self.template.unseen_id,
+                   "on_batch": self.on_rows, "temperature": self.decoding.temperature, "top_p": self.decoding.top_p,
+                   "tags": self.template.tags}
+        if self._mode(need) == "more":
+            written = generate_on(self.model, self.tokenizer, prompts, self.max_new_tokens, self.decoding.rounds, **options)
+        else:
+            written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, **options)
+        return _by_row(places, written, len(rows))
 
-    def _prompt(self, row: dict, need: Generations, text: str) -> list[int]:
-        if need.field == "prompt":
-            return self.template.text_ids(text)
-        return self.template.prompt_ids(text, need.thinking)
+    def fluency(self, rows: Sequence[dict], need: Generations, said: list[list[Generation]]) -> list[list[float]]:
+        """log p per token of what was said, by the original model; NaN for what is empty. UserError when there is none."""
+        original = self.original()
+        if original is None:
+            raise UserError("fluency is judged by the original model: name it with evaluate.original_model")
+        places, prompts = self._prompts(rows, need)
+        written = [generation for row in said for generation in row]
+        encoded = [Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None for prompt, text in zip(prompts, written)]
+        judge = Passes(original, self.tokenizer, self.template, self.max_length, 0, self.batch_tokens, self.on_rows)
+        return _by_row(places, [-score.loss if len(score.logp) else math.nan for score in judge._score(encoded)], len(rows))
+
+    def _prompts(self, rows: Sequence[dict], need: Generations) -> tuple[list[int], list[list[int]]]:
+        """The row number and the tokens of every question of a need."""
+        asked = [(number, text) for number, row in enumerate(rows) for text in texts_of(row, need.field)]
+        return [number for number, _ in asked], [self._prompt(need, text) for _, text in asked]
+
+    def _mode(self, need: Generations) -> str:
+        return self.decoding.mode if need.mode == "thinking" else need.mode
+
+    def _prompt(self, need: Generations, text: str) -> list[int]:
+        return self.template.text_ids(text) if need.field == "prompt" else self.template.prompt_ids(text, self._mode(need))
+
+
+def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:
+    """Values by the row they belong to."""
+    results: list[list] = [[] for _ in range(count)]
+    for number, value in zip(places, values):
+        results[number].append(value)
+    return results
 
 
 # --- From evidence to values ------------------------------------------------------------------------------------------
@@ -260,9 +351,9 @@ def families() -> list[str]:
 
 
 def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None, bootstrap: int = 1000,
-            seed: int = 0) -> Evidence:
+            seed: int = 0, judge: Judge | None = None) -> Evidence:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
-    evidence = Evidence(rows, retain_columns)
+    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, judge)
     refused: dict[Need, str] = {}
     usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
     needs = list(dict.fromkeys(need for found in usable for need in found.needs))
@@ -270,16 +361,27 @@ def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None
         fields = [need.field for need in needs if isinstance(need, Likelihood) and need.rows == name]
         for text_field, scores in passes.likelihoods(rows[name], fields).items():
             evidence.scores[Likelihood(name, text_field)] = scores
-    for need in needs:
+    for need in dict.fromkeys(need.of if isinstance(need, Fluency) else need for need in needs):
         if isinstance(need, Generations):
-            try:
-                evidence.texts[need] = passes.generations(rows[need.rows], need)
-            except UserError as error:
-                refused[need] = str(error)
+            _meet(need, evidence.texts, refused, lambda need=need: passes.generations(rows[need.rows], need))
+    for need in needs:
+        if isinstance(need, Fluency) and need.of in refused:
+            refused[need] = refused[need.of]
+        elif isinstance(need, Fluency):
+            _meet(need, evidence.fluencies, refused, lambda need=need: passes.fluency(rows[need.rows], need.of, evidence.texts[need.of]),
+                  need.of)
     for key in keys:
         reason = _missing(METRICS[key], rows) or next((refused[need] for need in METRICS[key].needs if need in refused), "")
         evidence.values[key] = Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
     return evidence
+
+
+def _meet(need: Need, kept: dict, refused: dict[Need, str], act: Callable, key: Need | None = None) -> None:
+    """Keep what a need asks for, or the reason why it is not to be had."""
+    try:
+        kept[key or need] = act()
+    except UserError as error:
+        refused[need] = str(error)
 
 
 def _missing(found: Metric, rows: Rows) -> str:
@@ -289,7 +391,8 @@ def _missing(found: Metric, rows: Rows) -> str:
             return f"this data set has no {need.rows} rows"
         if any(need.field not in row for row in rows[need.rows]):
             return f"the {need.rows} rows have no {need.field!r}"
-    return ""
+    lacking = [name for name in found.fields if any(name not in row for row in rows[found.rows])]
+    return f"the {found.rows} rows have no {lacking[0]!r}" if lacking else ""
 
 
 def _compute(found: Metric, evidence: Evidence, bootstrap: int, seed: int) -> Value:

@@ -6,7 +6,8 @@ import torch
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
-from core.generation import generate, split_thought
+from core.generation import generate
+from core.thinking import split_thought
 from dataset import load_rows
 from model.loading import arithmetic, choose_device, choose_precision, load_model, load_tokenizer
 from model.progress import progress
@@ -24,7 +25,7 @@ def write_alternates(settings: Settings) -> Path:
     path = data.alternates_file
     found = _read(path, rows)
     tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
-    template = Template(tokenizer, data.template)
+    template = Template(tokenizer, data.template, data.tags)
     device = choose_device(settings.overall.device)
     precision = choose_precision(settings.overall.precision, device)
     model = load_model(settings.overall.model_name, precision, device)
@@ -37,10 +38,11 @@ def write_alternates(settings: Settings) -> Path:
         prompts = [template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"])) for row in asked]
         with progress(f"writing alternates, round {attempt + 1}", settings.overall.quiet) as on_rows, arithmetic(device, precision):
             texts = generate(model, tokenizer, prompts, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
-                             on_batch=on_rows, temperature=plan.temperature)
+                             on_batch=on_rows, temperature=plan.temperature,
+                             tags=data.tags)
         for row, text in zip(asked, texts):
             if text.ended:
-                _take(found[row["id"]], row, split_thought(text.text).answer or text.text)
+                _take(found[row["id"]], row, split_thought(text.text, data.tags).answer or text.text)
         write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows])
     poor = [row["id"] for row in rows if len(found[row["id"]]) < plan.count]
     if poor:

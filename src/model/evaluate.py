@@ -5,12 +5,16 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
+from core.endpoint import Endpoint
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from core.peers import PEERS
 from loggers.base import Results
-from metrics.engine import METRICS, Evidence, Passes, measure, select
+from metrics.engine import METRICS, Decoding, Evidence, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
-from model.loading import arithmetic, choose_precision, model_fingerprint
+from metrics.judges import LanguageModelJudge, RuleJudge
+from model.loading import arithmetic, choose_precision, load_model, model_fingerprint
 from model.progress import progress
 from model.settings import TASKS, Settings, plain
 
@@ -28,14 +32,35 @@ def metric_keys(settings: Settings) -> list[str]:
 def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
     evaluation, data = settings.evaluate, settings.dataset
-    template = PEERS[evaluation.parity](tokenizer, data.template)
+    template = PEERS[evaluation.parity](tokenizer, data.template, data.tags)
     precision = choose_precision(settings.overall.precision, str(model.device))
     model.eval()
+    torch.manual_seed(settings.overall.seed)
+    decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
-        passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows)
+        passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows,
+                        decoding, lambda: original_model(settings, model))
         evidence = measure(metric_keys(settings), rows, passes, retain_columns(settings, rows),
-                           evaluation.bootstrap, settings.overall.seed)
+                           evaluation.bootstrap, settings.overall.seed, make_judge(settings))
     return to_results(evidence)
+
+
+def original_model(settings: Settings, model):
+    """The model whose word on fluency counts: the one that is named, or the start model of a run that trains; else None."""
+    name = settings.evaluate.original_model or (settings.overall.model_name if settings.method.trains else None)
+    if name is None:
+        return None
+    precision = choose_precision(settings.overall.precision, model.device.type)
+    return load_model(name, precision, str(model.device))
+
+
+def make_judge(settings: Settings):
+    """Who reads traces."""
+    plan = settings.judge
+    if plan.kind == "rule":
+        return RuleJudge()
+    return LanguageModelJudge(Endpoint(plan.model, plan.base_url, plan.key_env, plan.concurrency, plan.retries, plan.timeout,
+                                       settings.overall.cache))
 
 
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
@@ -44,7 +69,8 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
     evaluation, overall = plain(settings.evaluate), settings.overall
     key = fingerprint(
         model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
-        retain_columns(settings, rows), metric_keys(settings), evaluation, settings.dataset.template,
+        retain_columns(settings, rows), metric_keys(settings), evaluation, plain(settings.judge), settings.dataset.template,
+        plain(settings.dataset)["think_open"], plain(settings.dataset)["think_close"],
         settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
         file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
     path = overall.cache / "evaluations" / f"{key}.json"
@@ -75,7 +101,7 @@ def to_results(evidence: Evidence) -> Results:
     """Evidence as plain values, ready for files."""
     values = evidence.values
     detail = {key: {"n": v.n, "unscored": v.unscored, "interval": list(v.interval) if v.interval else None, "reason": v.reason}
-              for key, v in values.items()}
+              | ({"judge": evidence.judge.name} if METRICS[key].judged else {}) for key, v in values.items()}
     return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence))
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import torch
@@ -11,10 +12,11 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.files import UserError
+from unlearn.base import block_numbers
 
 
 def load_tokenizer(name: str):
-    return _from_hub_or_folder(AutoTokenizer.from_pretrained, name)
+    return from_hub_or_folder(AutoTokenizer.from_pretrained, name)
 
 
 def load_model(name: str, precision: str = "fp32", device: str = "cpu", random_init: bool = False, seed: int = 0):
@@ -23,19 +25,33 @@ def load_model(name: str, precision: str = "fp32", device: str = "cpu", random_i
     dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
     if random_init:
         torch.manual_seed(seed)
-        config = _from_hub_or_folder(AutoConfig.from_pretrained, name)
+        config = from_hub_or_folder(AutoConfig.from_pretrained, name)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
-        model = _from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
+        model = from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
     return model.to(device).eval()
 
 
-def add_lora(model, lora, seed: int = 0):
-    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is trained."""
+def train_only(model, names: Collection[str] | None) -> None:
+    """Freeze every parameter but the named ones; None is all."""
+    for name, p in model.named_parameters():
+        p.requires_grad_(names is None or name in names)
+
+
+def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
+    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is trained. `only`: names of
+    parameters; adapters go to these alone."""
     import peft
 
     torch.manual_seed(seed)
-    targets = "all-linear" if lora.targets == ("all-linear",) else list(lora.targets)
+    everything = lora.targets == ("all-linear",)
+    targets: str | list[str] = "all-linear" if everything else list(lora.targets)
+    if only is not None:
+        layers = [name.removesuffix(".weight") for name, module in model.named_parameters() if name in only and module.dim() == 2]
+        targets = [name for name in layers if everything or name.rpartition(".")[2] in lora.targets]
+        if not targets:
+            raise UserError(f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among what the method trains "
+                            f"({', '.join(sorted(only)[:3])}, ...)")
     config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
                              task_type="CAUSAL_LM")
     try:
@@ -49,14 +65,32 @@ def merge_lora(model):
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
-def start_model(model):
-    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen copy."""
+def start_model(model, deepest: int | None = None):
+    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen copy. Where only
+    outputs up to block `deepest` are asked for, the model itself with the start values of what is trained there put back."""
     if hasattr(model, "disable_adapter"):
         return model, model.disable_adapter
-    return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
+    if deepest is None:
+        return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
+    numbers = block_numbers(model)
+    trained = [(p, p.detach().clone()) for name, p in model.named_parameters() if p.requires_grad and numbers.get(name, 0) <= deepest]
+    return model, lambda: _put_back(trained)
 
 
-def _from_hub_or_folder(load, name: str, **options):
+@contextlib.contextmanager
+def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
+    """The weights with other values, for as long as the context lasts."""
+    live = [(p, p.data) for p, _ in weights]
+    for p, values in weights:
+        p.data = values
+    try:
+        yield
+    finally:
+        for p, values in live:
+            p.data = values
+
+
+def from_hub_or_folder(load, name: str, **options):
     try:
         return load(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -88,10 +122,10 @@ def swallowed_share(model, lr: float) -> float:
     return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
 
 
-def arithmetic(device: str, precision: str):
+def arithmetic(device: str, precision: str, keep: bool = True):
     """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights are. Training,
-    references and evaluation all use it, so that their figures compare."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
+    references and evaluation all use it, so that their figures compare. `keep` lets autocast keep the weights it has rounded."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=keep)
 
 
 def model_fingerprint(model) -> str:

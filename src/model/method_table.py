@@ -20,7 +20,7 @@ MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of metho
 SHOWN = {"forget_quality": "forget quality ↑", "model_utility": "utility ↑", "forget/rougeL": "forget ROUGE-L", "seconds": "seconds"}
 KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "optimizer": OPTIMIZERS}
 NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits",
-         "reference_hidden": "start model's activations", "reinforced_logits": "a reinforced model", "token_ids": "",
+         "reference_hidden": "start model's activations", "activation_norm": "", "hidden": "", "reinforced_logits": "a reinforced model", "token_ids": "",
          "double_backward": "double backward"}
 ALTERNATES = {"refusals": "refusals", "mismatched": "other rows' answers", "generated": "alternates that the model wrote"}
 

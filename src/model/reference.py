@@ -18,50 +18,67 @@ from unlearn.base import Part, answer_logits, answer_row_nll, hidden, logits
 from unlearn.compose import Composition
 
 
-class AnswerLogits:
-    """Logits of one frozen model on answers, kept per row while they fit into `budget` bytes: a row that comes again costs no
-    forward. Rows are named by part and place; when the budget is spent the rows that are there stay."""
+MEASURED_ROWS = 32
+"""Forget rows over which the size of activations is measured."""
 
-    def __init__(self, ask: Callable[[Part], Tensor], budget: int):
-        self.ask, self.budget = ask, budget
+
+class RowStore:
+    """What a frozen model says about rows, one tensor [n, ...] per row, kept while it fits into `budget` bytes: a row that comes
+    again costs no forward. Rows are named by part and place; when the budget is spent the rows that are there stay.
+
+    `ask` gives the values of all rows of a part, [N, ...] in reading order; `lengths` how many of them each row has."""
+
+    def __init__(self, ask: Callable[[Part], Tensor], lengths: Callable[[Part], Tensor], budget: int):
+        self.ask, self.lengths, self.budget = ask, lengths, budget
         self.kept: dict[tuple[str, int], Tensor] = {}
         self.bytes = 0
 
     def of(self, name: str, part: Part) -> Tensor:
-        """Logits that score the labelled tokens of a part, [N, V] in reading order."""
+        """The values of a part, [N, ...] in reading order."""
         places = part["index"].tolist()
         missing = [line for line, place in enumerate(places) if (name, place) not in self.kept]
         fresh = dict(zip(missing, self._compute(part, missing)))
-        for line, scores in fresh.items():
-            self._keep((name, places[line]), scores)
+        for line, values in fresh.items():
+            self._keep((name, places[line]), values)
         return torch.cat([fresh[line] if line in fresh else self.kept[name, place] for line, place in enumerate(places)])
 
     def _compute(self, part: Part, lines: list[int]) -> Sequence[Tensor]:
-        """The logits of some rows of a part, one tensor per row."""
+        """The values of some rows of a part, one tensor per row."""
         if not lines:
             return []
         rows = {key: value[lines] for key, value in part.items()}
-        return self.ask(rows).split(count_labels(rows["labels"]).tolist())
+        return self.ask(rows).split(self.lengths(rows).tolist())
 
-    def _keep(self, row: tuple[str, int], scores: Tensor) -> None:
-        size = scores.numel() * scores.element_size()
+    def _keep(self, row: tuple[str, int], values: Tensor) -> None:
+        size = values.numel() * values.element_size()
         if self.bytes + size <= self.budget:
-            self.kept[row] = scores.clone()
+            self.kept[row] = values.clone()
             self.bytes += size
+
+
+def _answer_tokens(part: Part) -> Tensor:
+    return count_labels(part["labels"])
+
+
+def _attended_tokens(part: Part) -> Tensor:
+    return part["attention_mask"].sum(-1)
 
 
 class StartModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the start model
-    itself. With LoRA that is the base with its adapters off; else a frozen copy, which exists only if something needs it.
+    itself, see `model.loading.start_model`.
 
-    `budget` is what answer logits may take, in bytes; `reinforced` a model for edits; `tokenizer` reads short texts."""
+    `budget` is what logits and hidden states may take, each, in bytes; `reinforced` a model for edits; `tokenizer` reads short
+    texts; `forget` some forget rows, to take the measure of activations."""
 
     def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext, precision: str = "fp32",
-                 budget: int = 0, reinforced=None, tokenizer=None):
+                 budget: int = 0, reinforced=None, tokenizer=None, forget: Sequence[Encoded] = ()):
         self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
-        self.tokenizer, self.reinforced_model = tokenizer, reinforced
-        self.start_answers = AnswerLogits(lambda part: self._ask(lambda model: answer_logits(model, part)), budget)
-        self.reinforced_answers = AnswerLogits(self._ask_reinforced, budget)
+        self.tokenizer, self.reinforced_model, self.budget, self.forget = tokenizer, reinforced, budget, forget
+        self.start_answers = RowStore(lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget)
+        self.reinforced_answers = RowStore(self._ask_reinforced, _answer_tokens, budget)
+        self.states: dict[int, RowStore] = {}
+        self.norms: dict[int, float] = {}
 
     def logprob(self, name: str, part: Part) -> Tensor:
         """log p(answer given prompt) of each row, looked up by the rows' places in their data set."""
@@ -77,15 +94,33 @@ class StartModel:
         return self._ask(lambda model: logits(model, part))
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
+        if layer not in self.states:
+            ask = lambda rows: self.padded_hidden(name, rows, layer)[rows["attention_mask"].bool()]
+            self.states[layer] = RowStore(ask, _attended_tokens, self.budget)
+        found = self.states[layer].of(name, part)
+        attended = part["attention_mask"].bool()
+        states = found.new_zeros(*attended.shape, found.shape[-1])
+        states[attended] = found
+        return states
+
+    def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
         return self._ask(lambda model: hidden(model, part, layer))
+
+    def activation_norm(self, layer: int) -> float:
+        if layer not in self.norms:
+            part = pad_rows(list(enumerate(self.forget[:MEASURED_ROWS])), pad_id(self.tokenizer))
+            states = self.hidden("measured", {key: value.to(self.model.device) for key, value in part.items()}, layer)
+            self.norms[layer] = states[part["attention_mask"].bool()].float().norm(dim=-1).median().item()
+        return self.norms[layer]
 
     def token_ids(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     @torch.no_grad()
     def _ask(self, question: Callable) -> Tensor:
-        """Put a question to the start model, leaving a shared base as it was found."""
-        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision):
+        """Put a question to the start model, leaving a shared base as it was found. Nothing that autocast has kept of the live
+        weights is used."""
+        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision, keep=False):
             return question(self.model)
 
     @torch.no_grad()
@@ -98,13 +133,18 @@ def make_reference(model, tokenizer, composition: Composition, rows: Mapping[str
                    batch_tokens: int, precision: str = "fp32", budget: int = 0, reinforced=None) -> StartModel | None:
     """Provide what the composition needs and nothing else; None when nothing is needed. `model` must still be the start
     model."""
-    needs = composition.needs - {"double_backward"}
+    needs = composition.needs - {"double_backward", "hidden"}
     if not needs:
         return None
     store = LogprobCache(model, cache_dir, precision) if composition.logprob_parts else None
     logprobs = {part: store.logprobs(rows[part], pad_id(tokenizer), batch_tokens) for part in sorted(composition.logprob_parts)}
-    frozen = start_model(model) if needs & {"reference_logits", "reference_hidden"} else ()
-    return StartModel(logprobs, *(frozen or (None, contextlib.nullcontext)), precision, budget, reinforced, tokenizer)
+    asked = ()
+    if "reference_logits" in needs:
+        asked = start_model(model)
+    elif needs & {"reference_hidden", "activation_norm"}:
+        asked = start_model(model, composition.deepest)
+    return StartModel(logprobs, *(asked or (None, contextlib.nullcontext)), precision, budget, reinforced, tokenizer,
+                      rows.get("forget", ()))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 
 from core.knobs import knob
 from core.peers import PEERS
+from core.thinking import MODES, Tags
 from dataset import known_names
 from loggers import LOGGERS
 from model.parity import PARITY
@@ -23,7 +24,9 @@ from unlearn.mask.selection import SCOPES
 SEEDS = 2**32 - 1
 """The largest seed that every generator takes."""
 
-TASKS = {"fictional": ("tofu",), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
+REASONING = ("off", "on", "both")
+
+TASKS = {"fictional": ("tofu",), "reasoning": ("reasoning", "health", "tofu"), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
 
@@ -39,8 +42,8 @@ class Overall:
     seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0, at_most=SEEDS)
     precision: str = knob("auto", "auto is bf16 autocast over fp32 weights on a GPU that has it, else fp32; bf16_pure has "
                           "bf16 weights", choices=("auto", "fp32", "bf16", "bf16_pure"))
-    logits_cache_gb: float = knob(1.0, "memory for the start model's logits on answers, for objectives that compare with them; rows "
-                                  "beyond it are computed each time", at_least=0)
+    reference_cache_gb: float = knob(1.0, "memory for what the start model says about rows that come again (logits on answers, and as "
+                                     "much again for hidden states); rows beyond it are computed each time", at_least=0)
     device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?")
     quiet: bool = knob(False, "no progress bars and no tables")
 
@@ -117,6 +120,33 @@ class Data:
     long_text: str = knob("error", "what becomes of a longer document when it is trained on: an error, its first max_length tokens, "
                           "or all of it in pieces", choices=("error", "first", "pieces"))
 
+    forget_reasoning: str = knob("off", "forget rows that bring their reasoning are trained without it (off), with it between the think "
+                                 "tags (on), or both ways", choices=REASONING)
+    retain_reasoning: str = knob("off", "the same for the retain rows", choices=REASONING)
+    traces: str | None = knob(None, "what is thought about the forget rows, for R2MU and RTP: a file of make_traces.py; the default is "
+                              "the rows' own reasoning, else files/results/traces/<forget set>.jsonl")
+    trace_tokens: int = knob(256, "tokens of a trace that are used; never past its end", at_least=1)
+    trace_context: bool = knob(True, "put the question that was thought about before a trace; else traces.trigger (released code)")
+    trace_unclosed: str = knob("keep", "traces that the token budget cut", choices=("keep", "drop"))
+    cot_dataset_name: str = knob("Fictional_arithmetic", "reasoning about other things that is kept, for R2MU and CoT", choices=known_names)
+    cot_data_dir: str | None = knob(None, "folder of its files, when not its own place", path="folder")
+    cot_tokens: int = knob(512, "tokens of a rationale that are used", at_least=1)
+    cot_context: bool = knob(True, "put the question before a rationale (the released code has the rationale alone)")
+    think_open: str = knob("<think>", "what opens a thought")
+    think_close: str = knob("</think>", "what closes it")
+
+    @property
+    def tags(self) -> Tags:
+        return Tags(self.think_open, self.think_close)
+
+    @property
+    def traces_file(self) -> Path:
+        return Path(self.traces or f"files/results/traces/{self.forget_dataset_name}.jsonl").expanduser()
+
+    @property
+    def cot_folder(self) -> Path | None:
+        return Path(self.cot_data_dir).expanduser() if self.cot_data_dir else None
+
     @property
     def folder(self) -> Path | None:
         return Path(self.data_dir).expanduser() if self.data_dir else None
@@ -140,6 +170,25 @@ class Generating:
     attempts: int = knob(8, "rounds of writing before a row is given up", at_least=1)
     prompt: str = knob("Give a made-up but plausible answer to the question below. It must differ from the true answer and sound as sure. "
                        "Write the answer alone.\n\nQuestion: {question}", "what is asked, with {question} in it")
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """What a model thinks about the forget rows (make_traces.py)."""
+
+    segments: int = knob(4, "segments of a document that are thought about; a question is one", at_least=1)
+    segment_tokens: int = knob(128, "tokens of a segment, cut at whole words", at_least=1)
+    min_tokens: int = knob(16, "a shorter segment is left out, unless it is the only one", at_least=1)
+    trigger: str = knob("Let's reason this step by step.", "what is said beside a segment of a document; a written \\n is a line break")
+    trigger_position: str = knob("before", "where", choices=("before", "after"))
+    max_new_tokens: int = knob(512, "longest trace and answer in tokens", at_least=1)
+    temperature: float = knob(0.0, "sampling temperature; 0 is greedy", at_least=0)
+    top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
+    backend: str = knob("transformers", "what generates; vllm must be installed", choices=("transformers", "vllm"))
+
+    @property
+    def trigger_text(self) -> str:
+        return self.trigger.replace("\\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -172,7 +221,25 @@ class Evaluation:
                        "its own", choices=tuple(PEERS))
     batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
+    decoding: str = knob("thinking", "how a model is asked where a metric lets it think", choices=tuple(MODES))
+    rounds: int = knob(2, "rounds of thinking on, in mode more", at_least=1)
+    temperature: float = knob(0.0, "sampling temperature of generated answers; 0 is greedy", at_least=0)
+    top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
+    original_model: str | None = knob(None, "model that judges fluency; the default is the start model of a run that trains")
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
+
+
+@dataclass(frozen=True)
+class Judging:
+    """Who reads what was written."""
+
+    kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model", choices=("rule", "lm"))
+    base_url: str | None = knob(None, "OpenAI-compatible server, for lm; the default is OpenAI's own")
+    model: str | None = knob(None, "the judge's model, for lm")
+    key_env: str = knob("OPENAI_API_KEY", "environment variable that holds the key", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
+    concurrency: int = knob(8, "requests at once", at_least=1)
+    retries: int = knob(4, "times a request that fails is sent again", at_least=0)
+    timeout: float = knob(60.0, "seconds that an answer may take", above=0)
 
 
 @dataclass(frozen=True)
@@ -200,8 +267,8 @@ class WandbLogging:
     mode: str = knob("offline", "offline writes under the run folder, online sends", choices=("offline", "online"))
 
 
-SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "dataset": Data, "generation": Generating,
-            "mask": Masking, "evaluate": Evaluation, "logger": Logging, "logger.json": JsonLogging, "logger.wandb": WandbLogging}
+SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "dataset": Data, "generation": Generating, "traces": Tracing,
+            "mask": Masking, "evaluate": Evaluation, "judge": Judging, "logger": Logging, "logger.json": JsonLogging, "logger.wandb": WandbLogging}
 
 
 @dataclass(frozen=True)
@@ -220,8 +287,10 @@ class Settings:
     """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
     dataset: Data
     generation: Generating
+    traces: Tracing
     mask: Masking
     evaluate: Evaluation
+    judge: Judging
     logger: Logging
     json_logger: JsonLogging
     wandb_logger: WandbLogging
@@ -233,8 +302,9 @@ class Settings:
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
-                "dataset": plain(self.dataset), "generation": plain(self.generation), "mask": plain(self.mask),
-                "evaluate": plain(self.evaluate),
+                "dataset": plain(self.dataset), "generation": plain(self.generation),
+                "traces": plain(self.traces), "mask": plain(self.mask),
+                "evaluate": plain(self.evaluate), "judge": plain(self.judge),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
         if self.flatness:

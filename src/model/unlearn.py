@@ -34,11 +34,12 @@ from model.loading import (
     merge_lora,
     model_fingerprint,
     swallowed_share,
+    train_only,
 )
 from model.masks import load_mask
 from model.progress import TrainingBar
 from model.reference import make_reference
-from model.rows import choose_forget_rows, training_texts
+from model.rows import choose_forget_rows, training_rows
 from model.settings import Settings
 from model.training import make_stepping, needs_double_backward, training_arguments
 from unlearn import Composition, compose
@@ -93,9 +94,12 @@ class Unlearn:
         rows = self.rows(tokenizer, composition)
         model, trains = self.model(), settings.method.trains
         mask = load_mask(settings, model) if trains else None
+        composition.check(model)
+        trained = composition.trained(model)
         with logger.open(settings.resolved(), resume):
             before = self.before(model, tokenizer, rows, logger) if trains else None
             reinforced, making = self.reinforced(model, tokenizer, rows) if settings.method.edits else (None, 0.0)
+            train_only(model, trained)
             model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
             if trains:
                 logger.model(model, tokenizer)
@@ -113,10 +117,8 @@ class Unlearn:
         sets = load_evaluation(data.forget_dataset_name, data.folder, chosen)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
-        template = Template(tokenizer, data.template)
-        texts = training_texts(self.settings, parts, composition.alternates, chosen, rest)
-        training = {part: [piece for row in texts[part] for piece in template.pieces(row, data.max_length, data.long_text)]
-                    for part in sorted(parts)}
+        template = Template(tokenizer, data.template, data.tags)
+        training = training_rows(self.settings, template, parts, composition.alternates, chosen, rest)
         return Rows(training, evaluation)
 
     def logger(self) -> RunLogger:
@@ -185,10 +187,10 @@ class Unlearn:
         start = time.time()
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         if unlearn.use_lora:
-            model = add_lora(model, self.settings.lora, overall.seed)
+            model = add_lora(model, self.settings.lora, overall.seed, composition.trained(model))
         precision = choose_precision(overall.precision, model.device.type)
         reference = make_reference(model, tokenizer, composition, rows.training, overall.cache, self.settings.evaluate.batch_tokens,
-                                   precision, int(overall.logits_cache_gb * 1e9), reinforced)
+                                   precision, int(overall.reference_cache_gb * 1e9), reinforced)
         steps_folder = checkpoints_folder(self.settings) if logger else overall.cache / "trainer"
         if self.settings.logger.tensorboard:
             os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
@@ -199,7 +201,7 @@ class Unlearn:
         at_once = data.batch_size * arguments.world_size
         group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
         sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
-        row_ids = {part: [row.id for row in encoded] for part, encoded in rows.training.items()}
+        row_ids = {part: [row.id for row in encoded] for part, encoded in pairs.parts.items()}
         bar = TrainingBar(self.settings.method.name if logger else "reinforcing", overall.quiet)
         trainer = UnlearnTrainer(model, arguments, pairs, sampler, composition, reference, Collator(pad_id(tokenizer)), row_ids,
                                  logger.step if logger else lambda record: None, [bar, StepCheckpoints()], make_stepping(kept, mask))

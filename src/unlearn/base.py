@@ -14,21 +14,23 @@ A `Term` is a total together with what it is averaged over. The trainer divides 
 window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the same step.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import ModuleList
+from torch.nn import Module, ModuleList
 
 from core.files import UserError
 from core.likelihood import IGNORE, count_labels, row_sum, shifted, wide
 from core.registry import Registry
 
 Part = Mapping[str, Tensor]
-"""One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in its data set."""
+"""One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in its data set. Where
+several rows may go with one leading row, `owner` [B] says with which line of the batch."""
 
 Counts = dict[str, dict[str, Tensor]]
 """Part -> what can be averaged over in it -> how many of that a micro-batch holds."""
@@ -78,7 +80,13 @@ class Reference(Protocol):
         """Logits of the start model on a part, [B, T, V]."""
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
-        """Output of block `layer` of the start model on a part, [B, T, D]."""
+        """Output of block `layer` of the start model on a part, [B, T, D]; 0 on padding; kept for rows that come again."""
+
+    def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
+        """The same with what the start model makes of the padding."""
+
+    def activation_norm(self, layer: int) -> float:
+        """Median norm of the start model's output of block `layer` over attended forget tokens."""
 
     def reinforced(self, name: str, part: Part) -> Tensor:
         """As `answer_logits`, of a model reinforced on the forget rows."""
@@ -94,14 +102,30 @@ class Objective:
     gives and takes it as a dict of plain values, which every checkpoint holds."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of `reference_logprob`, `reference_logits`, `reference_hidden`, `reinforced_logits`, `token_ids`: what `Unlearn` provides
-    through the reference; and `double_backward`: attention that can be differentiated twice."""
+    """Of `reference_logprob`, `reference_logits`, `reference_hidden`, `reinforced_logits`, `activation_norm`, `token_ids`: what
+    `Unlearn` provides through the reference; `double_backward`: attention that can be differentiated twice; and `hidden`: its
+    loss ends at a block, so that blocks above it get no gradient."""
     parts: ClassVar[frozenset[str]] = frozenset()
     """The batch parts it reads."""
     alternates: ClassVar[str] = ""
     """What the answers of its part `alternate` are: `refusals`, `generated` or `mismatched`."""
     owns_retain: ClassVar[bool] = False
     """True for a forget objective that has a retain term of its own and takes no retain objective."""
+    side: ClassVar[Literal["forget", "retain"]] = "retain"
+    """The side that a regularizer counts to."""
+
+    def own_retain(self) -> "Objective | None":
+        """The retain objective that a forget objective brings along; one that the method names takes its place."""
+
+    def company(self) -> "tuple[Objective, ...]":
+        """Regularizers that an objective brings along."""
+        return ()
+
+    def check(self, model) -> None:
+        """UserError when the start model is none that it can be used on."""
+
+    def trained(self, model) -> Sequence[str] | None:
+        """Names of the parameters of the start model that it trains; None is all."""
 
     def counts(self, batch: Mapping[str, Part]) -> Counts:
         """What its terms are averaged over beside the standard counts."""
@@ -146,8 +170,7 @@ def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
     no logits."""
     labels = part["labels"]
     places = (labels[:, 1:] != IGNORE).any(0).nonzero()[:, 0]
-    plain = getattr(model, "module", model)
-    if not getattr(plain, "_supports_logits_to_keep", bool)():
+    if not _keeps_logits(model):
         return shifted(logits(model, part), labels)
     kept = model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, logits_to_keep=places).logits
     targets = labels[:, 1:][:, places]
@@ -172,23 +195,70 @@ def answer_row_nll(model, part: Part) -> Tensor:
 
 def blocks(model) -> ModuleList:
     """The decoder blocks of a causal language model, under whatever wrappers (DDP, LoRA) it has."""
-    found = next((module for module in model.modules() if isinstance(module, ModuleList) and len(module) > 0), None)
-    if found is None:
-        raise UserError("cannot find the decoder blocks of this model: it has no list of blocks")
-    return found
+    owner, name = _home_of_blocks(model)
+    return getattr(owner, name)
+
+
+def _home_of_blocks(model) -> tuple[Module, str]:
+    """The module that holds the list of blocks, and under which name."""
+    for owner in model.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, ModuleList) and len(child) > 0:
+                return owner, name
+    raise UserError("cannot find the decoder blocks of this model: it has no list of blocks")
+
+
+def section_of(objective: Objective) -> str:
+    """The config section of an objective."""
+    kind = type(objective)
+    place = "unlearn.retain" if kind in RETAIN.values() else "unlearn"
+    home = next(registry for registry in (FORGET, RETAIN, REGULARIZERS) if kind in registry.values())
+    return f"{place}.{home.name_of(kind)}"
+
+
+def check_layer(model, layer: int, key: str) -> None:
+    """UserError naming `key` when the model has no block of that number."""
+    if layer >= len(blocks(model)):
+        raise UserError(f"{key} {layer} does not exist: the model has {len(blocks(model))} blocks, counted from 0")
+
+
+def block_numbers(model) -> dict[str, int]:
+    """Parameter name -> number of the decoder block it belongs to, for those that belong to one."""
+    found = blocks(model)
+    home = next(name for name, module in model.named_modules() if module is found)
+    names = [name for name, _ in model.named_parameters() if name.startswith(f"{home}.")]
+    return {name: int(name.removeprefix(f"{home}.").partition(".")[0]) for name in names}
+
+
+@contextlib.contextmanager
+def first_blocks(model, count: int) -> Iterator[Module]:
+    """The model with its first `count` blocks alone, whole again afterwards; yields the last of them."""
+    owner, name = _home_of_blocks(model)
+    whole = getattr(owner, name)
+    setattr(owner, name, whole[:count])
+    try:
+        yield whole[count - 1]
+    finally:
+        setattr(owner, name, whole)
 
 
 def hidden(model, part: Part, layer: int) -> Tensor:
-    """Output of block `layer` in one forward pass over a part, [B, T, D].
+    """Output of block `layer` on a part, [B, T, D], from a forward pass that ends there: no later block runs, and the
+    language-model head at one place only.
 
     The pass goes through `model` itself, so that a distributed wrapper sees it."""
-    found = blocks(model)
-    if layer >= len(found):
-        raise UserError(f"layer {layer} does not exist: the model has {len(found)} blocks, counted from 0")
+    check_layer(model, layer, "layer")
+    shortest = {"logits_to_keep": 1} if _keeps_logits(model) else {}
     caught: list[Tensor] = []
-    handle = found[layer].register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
-    try:
-        logits(model, part)
-    finally:
-        handle.remove()
+    with first_blocks(model, layer + 1) as last:
+        handle = last.register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+        try:
+            model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, **shortest)
+        finally:
+            handle.remove()
     return caught[0]
+
+
+def _keeps_logits(model) -> bool:
+    """Can the model be asked for the logits of some places only?"""
+    return getattr(getattr(model, "module", model), "_supports_logits_to_keep", bool)()

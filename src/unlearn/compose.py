@@ -132,8 +132,8 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class Composition:
-    """forget_weight x forget objective + gamma x retain objective + regularizers, which count to the retain side. An objective
-    of weight 0 is not computed at all."""
+    """forget_weight x forget objective + gamma x retain objective + regularizers. An objective of weight 0 is not computed at
+    all."""
 
     forget: Objective | None
     retain: Objective | None
@@ -145,7 +145,7 @@ class Composition:
     def active(self) -> list[tuple[str, float, Objective]]:
         """(side, weight of the side, objective) of everything that is computed."""
         sides = [("forget", self.forget_weight, self.forget), ("retain", self.gamma, self.retain)]
-        sides += [("retain", 1.0, regularizer) for regularizer in self.regularizers]
+        sides += [(regularizer.side, 1.0, regularizer) for regularizer in self.regularizers]
         return [(side, weight, part) for side, weight, part in sides if part is not None and weight != 0]
 
     @property
@@ -161,6 +161,22 @@ class Composition:
     def logprob_parts(self) -> frozenset[str]:
         """The parts whose rows' log-probabilities under the start model are asked for."""
         return frozenset().union(*(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs))
+
+    @property
+    def deepest(self) -> int:
+        """The last block whose output in the start model is asked for."""
+        asking = {"reference_hidden", "activation_norm"}
+        return max(objective.layer for _, _, objective in self.active if asking & objective.needs)
+
+    def check(self, model) -> None:
+        """UserError when the start model is none that the objectives can be used on."""
+        for _, _, objective in self.active:
+            objective.check(model)
+
+    def trained(self, model) -> set[str] | None:
+        """Names of the parameters that are trained; None is all."""
+        chosen = [names for _, _, objective in self.active if (names := objective.trained(model)) is not None]
+        return set().union(*chosen) if chosen else None
 
     @property
     def alternates(self) -> str:
@@ -209,10 +225,13 @@ def compose(method: Method, components: Mapping[str, Objective], forget_weight: 
     def fresh(section: str) -> Objective:
         return replace(components[section])
 
+    forget = fresh(f"unlearn.{method.forget}") if method.forget else None
+    named = fresh(f"unlearn.retain.{method.retain}") if method.retain else None
+    company = forget.company() if forget else ()
     return Composition(
-        forget=fresh(f"unlearn.{method.forget}") if method.forget else None,
-        retain=fresh(f"unlearn.retain.{method.retain}") if method.retain else None,
-        regularizers=tuple(fresh(f"unlearn.{name}") for name in method.regularizers),
+        forget=forget,
+        retain=named or (forget.own_retain() if forget else None),
+        regularizers=(*company, *(fresh(f"unlearn.{name}") for name in method.regularizers)),
         forget_weight=forget_weight,
         gamma=gamma,
     )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from core.knobs import knob
 from core.likelihood import token_jsd, token_kl
-from unlearn.base import RETAIN, Objective, Term, answer_logits, answer_nll, answer_row_nll, batch_mean, hidden, logits
+from unlearn.base import RETAIN, Objective, Term, answer_logits, answer_nll, answer_row_nll, batch_mean, logits
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")
@@ -71,26 +71,6 @@ class JSD(Objective):
         part = batch["retain"]
         divergence = token_jsd(reference.answer_logits("retain", part), answer_logits(model, part))
         return {"retain_jsd": Term(divergence.sum(), "retain", "tokens")}
-
-
-@RETAIN.register("EMBED", "EMBED_DIFF")
-@dataclass(frozen=True)
-class EMBED(Objective):
-    """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one layer's output from the start
-    model's, mean over attended retain tokens and hidden units.
-
-    Formula: (h - h_ref)² on retain rows, mean over tokens and units
-    Cost: one forward and backward over the retain rows, one forward of the start model (both through all layers)."""
-
-    layer: int = knob(2, "block whose output is matched, counted from 0", at_least=0)
-    needs = frozenset({"reference_hidden"})
-    parts = frozenset({"retain"})
-
-    def terms(self, model, batch, reference):
-        part = batch["retain"]
-        distance = hidden(model, part, self.layer).float() - reference.hidden("retain", part, self.layer).float()
-        attended = part["attention_mask"].bool()
-        return {"retain_embed": Term((distance**2).mean(-1)[attended].sum(), "retain", "attended")}
 
 
 @RETAIN.register("AP")

@@ -114,7 +114,7 @@ class UnlearnTrainer(Trainer):
                  stepping: Stepping = Stepping()):
         self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
         self.on_step, self.stepping = on_step, stepping
-        self.sums_itself = stepping.flatten is not None or "reference_hidden" in composition.needs
+        self.sums_itself = stepping.flatten is not None or "hidden" in composition.needs
         """Are gradients summed over processes at the end of a step, here? The wrapper of several processes does it during a
         backward that reaches every weight: not where sides are apart, nor where a loss ends at some layer."""
         self.window = Window()

@@ -59,7 +59,7 @@ def test_rows_that_cannot_be_scored_are_named(tokenizer, row, limit, told):
 def test_thinking_needs_a_template_that_knows_it(plain_tokenizer, tokenizer):
     for template in (Template(plain_tokenizer), Template(tokenizer, "qa")):
         with pytest.raises(UserError, match="thinking needs"):
-            template.prompt_ids("Who?", thinking=True)
+            template.prompt_ids("Who?", "thinking")
 
 
 def test_a_template_that_opens_the_thought_gets_no_second_tag(tokenizer):

@@ -1,6 +1,7 @@
 import torch
 
-from core.generation import decode, generate, length_batches, split_thought
+from core.generation import decode, generate, length_batches
+from core.thinking import split_thought
 
 PROMPTS = ["Where was Abelin born?", "Who taught?", "Which animal lives with Brisa Greaves, and which work is known?"]
 

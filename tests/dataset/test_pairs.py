@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 
 from core.encoding import Encoded
+from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 
 
@@ -14,7 +15,7 @@ def rows(count: int, prefix: str) -> list[Encoded]:
 
 def test_partners_walk_through_the_whole_retain_set_before_any_comes_twice():
     pairs = Pairs({"forget": rows(10, "f"), "retain": rows(25, "r")}, seed=3)
-    partners = [pairs[(epoch, i)]["retain"][0] for epoch in range(5) for i in range(10)]
+    partners = [pairs[(epoch, i)]["retain"][0][0] for epoch in range(5) for i in range(10)]
     assert set(Counter(partners[:25]).values()) == {1} and len(set(partners[:25])) == 25
     assert set(Counter(partners).values()) == {2}
 
@@ -32,9 +33,20 @@ def test_counterparts_stay_with_their_forget_row():
     pairs = Pairs({"alternate": rows(10, "a"), "forget": rows(10, "f"), "retain": rows(25, "r")}, seed=3)
     for i in range(10):
         item = pairs[(1, i)]
-        assert item["alternate"][0] == item["forget"][0] == i
+        assert item["alternate"][0][0] == item["forget"][0][0] == i
     alone = Pairs({"alternate": rows(10, "a"), "retain": rows(25, "r")}, seed=3)
     assert len(alone) == 10 and alone[(1, 4)]["retain"] == pairs[(1, 4)]["retain"]
+
+
+def test_lists_come_whole_with_their_forget_row_and_know_it_in_the_batch():
+    lists = [[row] if i % 2 else [row, row, row] for i, row in enumerate(rows(10, "t"))]
+    pairs = Pairs({"forget": rows(10, "f"), "traces": lists}, seed=3)
+    places = [[place for place, _ in pairs[(4, i)]["traces"]] for i in range(10)]
+    assert [place for several in places for place in several] == list(range(20)) and [len(p) for p in places] == [3, 1] * 5
+    part = Collator(0)([pairs[(0, 4)], pairs[(0, 1)]])["traces"]
+    assert part["owner"].tolist() == [0, 0, 0, 1] and part["index"].tolist() == [8, 9, 10, 3]
+    filler = Collator(0)([pairs[(0, -1)], pairs[(0, -1)]])
+    assert filler["forget"]["index"].tolist() == filler["traces"]["index"].tolist() == [-1]
 
 
 def test_epochs_are_shuffled_differently_and_reproducibly():

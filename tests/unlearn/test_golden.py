@@ -12,11 +12,17 @@ from core.likelihood import row_nll
 from model.reference import StartModel
 from unlearn import compose, parse_method
 from unlearn.base import hidden, logits
-from unlearn.retain import EMBED
+from unlearn.representation import EMBED
 
+INPUTS = json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/objectives.json").read_text())
 
 RETAIN_ALONE = {"forget_weight": 0.0}
+
+STEER = {"layer": 1, "steering_coeff": 4.0}
+ROWS = STEER | {"positions": "labels", "reduction": "rows"}
+EVERYWHERE = STEER | {"positions": "all"}
+RTP = {"weight": 2.0, "over": "forget", "words": ("first", "second", "third")}
 
 # entry -> (method, weights, knobs of its first objective); the golden files call the forget weight gamma and the retain weight alpha
 CASES = {
@@ -49,6 +55,12 @@ CASES = {
     "max_entropy_reverse": ("ME", {}, {"form": "uniform_model"}),
     "flat_tv": ("FLAT", {}, {}),
     "flat_kl": ("FLAT", {}, {"divergence": "kl"}),
+    "rmu_masked_forget": ("RMU", {"gamma": 0.0}, ROWS),
+    "rmu_masked": ("RMU", {}, ROWS),
+    "rmu_plain": ("RMU", {"gamma": 1.4}, STEER),
+    "r2mu": ("R2MU", {"gamma": 1.4}, STEER | {"beta": 0.9, "trace_positions": "attended"}),
+    "r2mu_cot": ("FT+CoT", {"gamma": 0.0}, {"layer": 1, "positions": "attended"}),
+    "reflection_penalty": ("FT+RTP", {"gamma": 0.0}, RTP),
 }
 
 # (entry, peer whose code gave the number) -> as above
@@ -62,6 +74,10 @@ PEERS = {
     ("undial", "open-unlearning"): ("UNDIAL", {}, {"positions": "all"}),
     ("pdu_forget", "open-unlearning"): ("PDU", {}, {"positions": "unshifted", "dual": 0.0}),
     ("max_entropy_reverse", "closer-look-LLM-unlearning"): ("ME", {}, {"form": "uniform_model"}),
+    ("rmu_plain", "Unlearn-R2MU"): ("RMU", {"gamma": 1.4}, EVERYWHERE),
+    ("r2mu", "Unlearn-R2MU"): ("R2MU", {"gamma": 1.4}, EVERYWHERE | {"beta": 0.9, "trace_positions": "all"}),
+    ("r2mu_cot", "Unlearn-R2MU"): ("FT+CoT", {"gamma": 0.0}, {"layer": 1, "positions": "all"}),
+    ("reflection_penalty", "Unlearn-R2MU"): ("FT+RTP", {"gamma": 0.0}, RTP | {"positions": "all"}),
     ("flat_tv", "FLAT"): ("FLAT", {}, {"positions": "all"}),
     ("flat_kl", "FLAT"): ("FLAT", {}, {"divergence": "kl", "positions": "all"}),
 }
@@ -71,13 +87,22 @@ class GoldenReference(StartModel):
     """The golden reference model; its texts are the golden token patterns."""
 
     def token_ids(self, text):
-        return json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())["refusal_pattern"]
+        words = dict(zip(RTP["words"], INPUTS["reflection_token_ids"]))
+        return [words[text]] if text in words else INPUTS["refusal_pattern"]
+
+
+@pytest.fixture(autouse=True)
+def golden_direction(monkeypatch):
+    vector = torch.tensor(INPUTS["control_vector_raw"])
+    monkeypatch.setattr("unlearn.representation.direction", lambda kind, size, seed: vector / vector.norm())
 
 
 def configured(method: str, weights: dict, knobs: dict):
-    """The composition of a case; the knobs go to its first active objective."""
+    """The composition of a case; the knobs go to its first objective of weight other than 0."""
     parsed = parse_method(method)
-    first = f"unlearn.retain.{parsed.retain}" if weights.get("forget_weight") == 0 else next(iter(parsed.sections))
+    sides = {"forget_weight": parsed.forget, "gamma": parsed.retain}
+    off = sum(weights.get(key) == 0 for key, name in sides.items() if name)
+    first = list(parsed.sections)[off]
     components = {section: kind(**knobs) if section == first else kind() for section, kind in parsed.sections.items()}
     return compose(parsed, components, **weights)
 
@@ -86,7 +111,7 @@ def step_loss(method: str, parts, models, weights, **knobs):
     """The loss of one optimizer step of one micro-batch, as the trainer computes it."""
     model, frozen = models
     composition = configured(method, weights, knobs)
-    batch = {"alternate": parts["alternative"], **parts}
+    batch = {"alternate": parts["alternative"], "traces": parts["trace"], **parts}
     with torch.no_grad():
         logprobs = {name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"]) for name in ("forget", "alternate")}
     counts = composition.counts(batch)
@@ -102,13 +127,13 @@ def check(loss, expected, tolerance, model):
     assert norm.item() == pytest.approx(expected["grad_norm"], rel=tolerance["grad_norm"])
     largest = max(abs(value) for values in expected["grad"].values() for value in values)
     for name, values in expected["grad"].items():
-        ours = model.get_parameter(name).grad.flatten()[:len(values)].double()
+        weight = model.get_parameter(name)
+        ours = (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()[:len(values)].double()
         assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance["grad"] * largest, name
 
 
 def test_every_golden_objective_is_reproduced():
-    later = {name for name in EXPECTED if name.startswith(("rmu", "r2mu"))} | {"reflection_penalty", "gao"}
-    assert set(CASES) | {"pdu"} == set(EXPECTED) - later
+    assert set(CASES) | {"pdu", "r2mu_unthink"} == set(EXPECTED) - {"gao"}
 
 
 @pytest.mark.parametrize("entry", CASES)
@@ -123,6 +148,18 @@ def test_what_a_peers_code_computes_is_there_when_asked_for(entry, peer, golden_
     method, weights, knobs = PEERS[entry, peer]
     loss = step_loss(method, golden_batches, golden_models, weights, **knobs)
     check(loss, EXPECTED[entry]["legacy"][peer], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0])
+
+
+def test_the_unthink_term_of_r2mu(golden_batches, golden_models):
+    model, frozen = golden_models
+    for positions, expected in (("attended", EXPECTED["r2mu_unthink"]["expected"]),
+                                ("all", EXPECTED["r2mu_unthink"]["legacy"]["Unlearn-R2MU"])):
+        model.zero_grad()
+        composition = configured("R2MU", {}, STEER | {"trace_positions": positions})
+        batch = {**golden_batches, "traces": golden_batches["trace"]}
+        term = composition.terms(model, batch, GoldenReference({}, frozen))["unthink"].term
+        loss = term.total / composition.counts(batch)[term.part][term.over]
+        check(loss, expected, EXPECTED["r2mu_unthink"]["tolerance"]["library_model"], model)
 
 
 def test_pdu_and_its_multiplier(golden_batches, golden_models):

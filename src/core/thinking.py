@@ -1,0 +1,50 @@
+"""Thinking aloud: the tags around it, the ways to ask for more or less of it, and the split into trace and answer."""
+
+from dataclasses import dataclass
+
+MODES = {
+    "direct": "the chat template without thinking",
+    "thinking": "the model thinks, then answers",
+    "zero": "ZeroThink: an empty thought is put into its mouth (R2MU's page; R-TOFU)",
+    "less": "LessThink: a short thought is put into its mouth that says it needs none (SafeChain, arXiv:2502.12025)",
+    "more": "MoreThink: each time it stops thinking it is told to wait and goes on, for some rounds",
+    "plain": "no chat template: a plain question and answer",
+}
+"""How a question is put to a reasoning model."""
+
+THINKING = ("thinking", "more")
+"""Modes in which the model itself has to close a thought."""
+
+LITTLE_THOUGHT = "Okay, the user asked this, I can answer it without thinking much."
+SECOND_THOUGHT = "Wait"
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What opens and closes a thought."""
+
+    open: str = "<think>"
+    close: str = "</think>"
+
+
+@dataclass(frozen=True)
+class Thought:
+    """`answer` is None when the trace never closed: an unfinished thought is not an answer."""
+
+    trace: str
+    answer: str | None
+
+    @property
+    def closed(self) -> bool:
+        return self.answer is not None
+
+
+def split_thought(text: str, tags: Tags = Tags(), mode: str = "thinking") -> Thought:
+    """Trace = between the tags, answer = after the last closing tag. Without a closing tag all is trace, unless the model was
+    asked in a mode that does not make it think: then a text that opens no thought is an answer."""
+    trace, close, answer = text.rpartition(tags.close)
+    if not close and mode not in THINKING and tags.open not in text:
+        return Thought("", text.strip())
+    if not close:
+        return Thought(text.strip().removeprefix(tags.open).strip(), None)
+    return Thought(trace.strip().removeprefix(tags.open).strip(), answer.strip())

@@ -1,0 +1,25 @@
+"""Let the model write down what it thinks about the forget rows, for the methods R2MU and RTP.
+
+    python src/exec/make_traces.py --config_file configs/wmdp/r2mu.json
+    python src/exec/unlearn_model.py --config_file configs/wmdp/r2mu.json
+
+Both use the file of `dataset.traces`. What it has already is kept, so an interrupted run goes on.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from exec.run import run_script  # noqa: E402
+
+
+def act(settings) -> None:
+    from model.traces import summary, write_traces
+
+    path = write_traces(settings)
+    print(f"wrote {path}: {summary(path)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__doc__, act))

@@ -55,7 +55,8 @@ class Template:
     """How a question is put to a model.
 
     `name` is `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat where the
-    tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a line break.
+    tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a line break. A text that
+    ends in the opening think tag lets the model think.
     """
 
     unseen_id: int | None = None
@@ -69,7 +70,7 @@ class Template:
         self.text = QA_TEMPLATE if name in ("auto", "chat", "qa") else name.replace("\\n", "\n")
         if "{question}" not in self.text:
             raise UserError(f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text")
-        self.gap = "\n" if self.chat and re.search(re.escape(tags.open) + r"(\\n|\n)", tokenizer.chat_template) else ""
+        self.gap = "\n" if re.search(re.escape(tags.open) + r"(\\n|\n)", self._template) else ""
         self.terminator = self._chat_terminator() if self.chat else self._eos()
 
     def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
@@ -140,11 +141,9 @@ class Template:
         if mode == "plain":
             return QA_TEMPLATE.replace("{question}", question)
         if mode != "direct" and not self._knows_thoughts():
-            raise UserError(f"thinking needs a chat template with {self.tags.open} or a thinking switch; dataset.template has none")
-        if not self.chat:
-            return self.text.replace("{question}", question)
-        prompt = self._chat([{"role": "user", "content": question}], add_generation_prompt=True,
-                            enable_thinking=mode in ("thinking", "less", "more"))
+            raise UserError(f"thinking needs a template with {self.tags.open} or a chat template with a thinking switch; dataset.template has none")
+        prompt = self.text.replace("{question}", question) if not self.chat else self._chat(
+            [{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=mode in ("thinking", "less", "more"))
         if mode == "less":
             return f"{self._opened(prompt)}{LITTLE_THOUGHT}{self.gap}{self.tags.close}{2 * self.gap}"
         needless = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
@@ -159,7 +158,11 @@ class Template:
         return self._opened(self._question(question, "thinking"))
 
     def _knows_thoughts(self) -> bool:
-        return self.chat and any(mark in self.tokenizer.chat_template for mark in (THINKING_SWITCH, self.tags.open))
+        return any(mark in self._template for mark in (THINKING_SWITCH, self.tags.open))
+
+    @property
+    def _template(self) -> str:
+        return self.tokenizer.chat_template if self.chat else self.text
 
     def _opened(self, prompt: str) -> str:
         """The prompt with the opening tag at its end; some chat templates open the thought themselves."""

@@ -39,6 +39,7 @@ class Endpoint:
         path = self.cache / "endpoint" / f"{fingerprint(self.base_url, self.model, system)}.jsonl"
         known = _read(path)
         keys = [fingerprint(prompt) for prompt in prompts]
+        path.parent.mkdir(parents=True, exist_ok=True)
         missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
         on_answer(len(prompts) - len(missing))
         failures = []
@@ -48,10 +49,12 @@ class Endpoint:
             for future in as_completed(futures):
                 on_answer(1)
                 try:
-                    known[futures[future]] = future.result()
-                    append_jsonl(path, {"key": futures[future], "reply": known[futures[future]]})
+                    reply = future.result()
                 except Exception as error:  # whatever the client raises: the row stays unscored and the run goes on
                     failures.append(" ".join(str(error).split())[:200])
+                    continue
+                known[futures[future]] = reply
+                append_jsonl(path, {"key": futures[future], "reply": reply})
         if failures:
             log.warning("%s gave no answer to %d of %d questions (%s)", self.model, len(failures), len(prompts), failures[0])
         return [known.get(key) for key in keys]

@@ -117,16 +117,17 @@ def do(run: Run, root: Path, threads: int) -> str:
     return "" if done.returncode == 0 else next((line for line in lines if line.startswith("error:")), lines[-1])
 
 
-def tabulate(runs: Sequence[Run], root: Path, metrics: Sequence[str], failures: dict[str, str], current: set[str]) -> list:
+def tabulate(runs: Sequence[Run], root: Path, arguments: argparse.Namespace, failures: dict[str, str], current: set[str]) -> list:
     """Write the tables of all runs that are there now; returns their lines."""
     from model.table import figures_of, line, write_tables
 
     lines = []
     for title in dict.fromkeys(run.line for run in runs):
         ours = [run for run in runs if run.line == title]
-        lines.append(line(title, [figures_of(root / run.name) for run in ours if run.name in current], metrics,
-                          [failures[run.name] for run in ours if run.name in failures]))
-    write_tables(root, lines, metrics)
+        folders = [root / run.name for run in ours if run.name in current]
+        lines.append(line(title, [figures_of(folder) for folder in folders], arguments.metrics,
+                          [failures[run.name] for run in ours if run.name in failures], folders if arguments.intervals else ()))
+    write_tables(root, lines, arguments.metrics)
     return lines
 
 
@@ -139,6 +140,8 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over")
     parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="NAME", help="columns: metrics, seconds, peak_memory_mb")
+    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over seeds and rows in place of the spread over "
+                        "seeds, for metrics that are means over rows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args()
@@ -169,11 +172,11 @@ def run_grid(arguments: argparse.Namespace) -> int:
                     current |= set() if words else {run.name}
                     failures |= {run.name: words} if words else {}
                     print(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}", file=sys.stderr, flush=True)
-                    tabulate(runs, root, arguments.metrics, failures, current)
+                    tabulate(runs, root, arguments, failures, current)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-        print(markdown(tabulate(runs, root, arguments.metrics, failures, current), arguments.metrics), end="")
+        print(markdown(tabulate(runs, root, arguments, failures, current), arguments.metrics), end="")
     print(f"\ntables: {root}/table.md, {root}/table.csv", file=sys.stderr)
     return 1 if failures else 0
 

@@ -161,7 +161,7 @@ class StrictConfig(fastargs.Config):
         """The switches of `unlearn.parity`, for what takes part and nobody said otherwise."""
         name = self._word("parity", PARITY)
         for section, preset in PARITY[name].items():
-            for key, value in preset.items() if section in self.active_sections() else ():
+            for key, value in preset.items() if section in self.active_sections() | set(SECTIONS) else ():
                 path = (*section.split("."), key)
                 self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
 

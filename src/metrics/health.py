@@ -3,6 +3,7 @@ arithmetic: a model that babbles gives nothing away and has forgotten nothing.
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
@@ -43,8 +44,9 @@ def loop_share(tokens: Sequence[Hashable]) -> float:
 
 
 def loops(evidence: Evidence, rows: str) -> list[float]:
-    """`loop_share` of what was said to each row's question."""
-    return [loop_share(said[0].ids) for said in evidence.generations(rows, mode="thinking")]
+    """`loop_share` of the words and marks of trace or answer, whichever loops more, for each row."""
+    words = lambda text: re.findall(r"\w+|[^\w\s]", text or "")
+    return [max(loop_share(words(thought.trace)), loop_share(words(thought.answer))) for thought in evidence.thoughts(rows)]
 
 
 def _register(rows: str) -> None:
@@ -56,7 +58,7 @@ def _register(rows: str) -> None:
     def closed(evidence: Evidence):
         return [float(thought.closed) for thought in evidence.thoughts(rows)]
 
-    @add("loop_share", "down", "share of a text in a final run of one passage said three times or more; 0 to 1")
+    @add("loop_share", "down", "share of trace or answer (the larger) in a final run of one passage said three times or more; 0 to 1")
     def looping(evidence: Evidence):
         return loops(evidence, rows)
 

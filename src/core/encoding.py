@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.files import UserError, fingerprint
 from core.likelihood import IGNORE
-from core.thinking import LITTLE_THOUGHT, Tags
+from core.thinking import LITTLE_THOUGHT, TAGS, Tags
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
@@ -61,7 +61,7 @@ class Template:
 
     unseen_id: int | None = None
 
-    def __init__(self, tokenizer, name: str = "auto", tags: Tags = Tags()):
+    def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if name == "chat" and not has_chat:
             raise UserError("dataset.template is 'chat' but the tokenizer has no chat template; use 'qa' or 'auto'")
@@ -141,7 +141,8 @@ class Template:
         if mode == "plain":
             return QA_TEMPLATE.replace("{question}", question)
         if mode != "direct" and not self._knows_thoughts():
-            raise UserError(f"thinking needs a template with {self.tags.open} or a chat template with a thinking switch; dataset.template has none")
+            raise UserError(f"thinking needs a template with {self.tags.open} or a chat template with a thinking switch; dataset.template "
+                            "has none")
         prompt = self.text.replace("{question}", question) if not self.chat else self._chat(
             [{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=mode in ("thinking", "less", "more"))
         if mode == "less":

@@ -62,7 +62,8 @@ class Endpoint:
     def _client(self):
         from openai import OpenAI
 
-        return OpenAI(base_url=self.base_url, api_key=os.environ.get(self.key_env) or "none", max_retries=self.retries, timeout=self.timeout)
+        key = os.environ.get(self.key_env) or "none"
+        return OpenAI(base_url=self.base_url, api_key=key, max_retries=self.retries, timeout=self.timeout)
 
     def _one(self, client, system: str, prompt: str) -> str:
         turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]

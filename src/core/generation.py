@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from core.files import UserError
-from core.thinking import SECOND_THOUGHT, Tags
+from core.thinking import SECOND_THOUGHT, TAGS, Tags
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
              stop_ids: Sequence[int] = (), unseen_id: int | None = None,
              on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0, top_p: float = 1.0,
-             tags: Tags = Tags()) -> list[Generation]:
+             tags: Tags = TAGS) -> list[Generation]:
     """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator).
     They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
     with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens` tokens, prompt
@@ -71,7 +71,7 @@ def _plain(model, config) -> Iterator[None]:
         model.generation_config = own
 
 
-def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = Tags(),
+def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = TAGS,
                 **options) -> list[Generation]:
     """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking the closing tag is dropped, it is
     told to wait and goes on, `rounds` times before it may answer. Each round has a budget of `max_new_tokens`."""
@@ -83,7 +83,8 @@ def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int,
     stops = tuple(options.pop("stop_ids", ()))
     for _ in range(rounds):
         so_far = [prompt + thought for prompt, thought in zip(prompts, thoughts)]
-        for thought, more in zip(thoughts, generate(model, tokenizer, so_far, max_new_tokens, stop_ids=(*stops, *close), tags=tags, **options)):
+        written = generate(model, tokenizer, so_far, max_new_tokens, stop_ids=(*stops, *close), tags=tags, **options)
+        for thought, more in zip(thoughts, written):
             thought += [*more.ids, *again]
     last = generate(model, tokenizer, [p + t for p, t in zip(prompts, thoughts)], max_new_tokens, stop_ids=stops, tags=tags, **options)
     whole = [(*thought, *end.ids) for thought, end in zip(thoughts, last)]
@@ -96,7 +97,7 @@ def _read(tokenizer, ids: list[int], ends: list[int], tags: Tags) -> Generation:
     return Generation(decode(tokenizer, kept, tags), len(kept), stop is not None, tuple(kept))
 
 
-def decode(tokenizer, ids: list[int], tags: Tags = Tags()) -> str:
+def decode(tokenizer, ids: list[int], tags: Tags = TAGS) -> str:
     """Text without special tokens, but with the think tags even where a tokenizer counts them as special."""
     vocabulary = tokenizer.get_added_vocab()
     kept = {vocabulary[tag] for tag in (tags.open, tags.close) if tag in vocabulary}

@@ -2,7 +2,7 @@
 
 from core.encoding import Template
 from core.files import UserError
-from core.thinking import Tags
+from core.thinking import TAGS, Tags
 
 
 class OpenUnlearningTemplate(Template):
@@ -15,7 +15,7 @@ class OpenUnlearningTemplate(Template):
     - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row is seen.
     """
 
-    def __init__(self, tokenizer, name: str = "auto", tags: Tags = Tags()):
+    def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         super().__init__(tokenizer, name, tags)
         if tokenizer.eos_token_id is None:
             raise UserError("evaluate.parity open_unlearning needs a tokenizer with an EOS token")

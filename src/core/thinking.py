@@ -27,6 +27,9 @@ class Tags:
     close: str = "</think>"
 
 
+TAGS = Tags()
+
+
 @dataclass(frozen=True)
 class Thought:
     """`answer` is None when the trace never closed: an unfinished thought is not an answer."""
@@ -39,7 +42,7 @@ class Thought:
         return self.answer is not None
 
 
-def split_thought(text: str, tags: Tags = Tags(), mode: str = "thinking") -> Thought:
+def split_thought(text: str, tags: Tags = TAGS, mode: str = "thinking") -> Thought:
     """Trace = between the tags, answer = after the last closing tag. Without a closing tag all is trace, unless the model was
     asked in a mode that does not make it think: then a text that opens no thought is an answer."""
     trace, close, answer = text.rpartition(tags.close)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.files import UserError, fingerprint, read_jsonl
-from core.thinking import Tags, split_thought
+from core.thinking import TAGS, Tags, split_thought
 
 VERSION = 1
 PUBLISHED_KEY = "512"
@@ -26,7 +26,7 @@ def source_fingerprint(row: dict) -> str:
     return fingerprint(source_of(row))
 
 
-def read_traces(path: Path, rows: Sequence[dict], keep_unclosed: bool = True, tags: Tags = Tags()) -> list[list[dict]]:
+def read_traces(path: Path, rows: Sequence[dict], keep_unclosed: bool = True, tags: Tags = TAGS) -> list[list[dict]]:
     """For every row its traces, each {id, question, trace}. UserError when the file was not written for these rows or a row has
     no trace that can be used."""
     lines = read_jsonl(path)
@@ -52,7 +52,8 @@ def _usable(path: Path, row: dict, lines: list[dict], keep_unclosed: bool) -> li
     kept = [line for line in lines if line["trace"] and (keep_unclosed or line["closed"])]
     if not kept:
         raise UserError(f"dataset.traces: {path}: all {len(lines)} traces of {row['id']!r} are empty"
-                        f"{'' if keep_unclosed else ' or never close'}; write them again with a larger traces.max_new_tokens or by sampling")
+                        f"{'' if keep_unclosed else ' or never close'}; write them again with a larger traces.max_new_tokens, or by "
+                        "sampling")
     return [{"id": line["id"], "question": line["prompt"], "trace": line["trace"]} for line in kept]
 
 

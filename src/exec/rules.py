@@ -18,7 +18,8 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
-            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings), *_judge(settings)]
+            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings),
+            *_judge(settings)]
 
 
 def _parity_of(retain_results: str | None) -> str | None:

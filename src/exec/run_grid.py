@@ -140,8 +140,8 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over")
     parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="NAME", help="columns: metrics, seconds, peak_memory_mb")
-    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over seeds and rows in place of the spread over "
-                        "seeds, for metrics that are means over rows")
+    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over seeds and rows in place of the spread "
+                        "over seeds, for metrics that are means over rows")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args()

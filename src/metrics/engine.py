@@ -25,7 +25,7 @@ from core.files import UserError
 from core.generation import Generation, generate, generate_on, length_batches, pad_id
 from core.likelihood import shifted
 from core.registry import Registry
-from core.thinking import Tags, Thought, split_thought
+from core.thinking import TAGS, Tags, Thought, split_thought
 
 METRICS = Registry("metric")
 
@@ -192,7 +192,7 @@ class Evidence:
     """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's rows."""
 
     def __init__(self, rows: Rows, retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
-                 tags: Tags = Tags(), decoding: Decoding = Decoding(), judge: Judge | None = None):
+                 tags: Tags = TAGS, decoding: Decoding = Decoding(), judge: Judge | None = None):
         self.rows, self.tags, self.decoding, self.judge = rows, tags, decoding, judge
         self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}

@@ -12,8 +12,9 @@ from metrics.engine import Evidence, Fluency, Generations, metric
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3
 """A text loops when more than this share of it lies in a final run of repetitions."""
-FLUENT = -5.0
-"""A text is no language when the original model gives it less than this log p per token."""
+FLUENT = -2.0
+"""A text is no language when the original model gives it less than this log p per token. Measured on the fictional world: of what
+the retain model says about people it never met 88 % lies above, of the babble of a steered model 13 %."""
 
 
 def token_entropy(tokens: Sequence[Hashable]) -> float:
@@ -78,7 +79,8 @@ def _register(rows: str) -> None:
     def length(evidence: Evidence):
         return [float(text.n_tokens) for text in said(evidence)]
 
-    @add("fluency", "up", "log p per token of trace and answer under the original model; at most 0; noise lies far below -5", (asked, Fluency(asked)))
+    @add("fluency", "up", "log p per token of trace and answer under the original model; at most 0; babble lies below -2",
+         (asked, Fluency(asked)))
     def fluency(evidence: Evidence):
         return evidence.fluency(rows)
 

@@ -16,8 +16,8 @@ from core.files import fingerprint
 from metrics.engine import Case
 
 NOTHING, FACTS, RULED_OUT, RIGHT = 1, 2, 3, 4
-DENIALS = re.compile(r"\b(?:not|never|cannot|no|isn't|wasn't|can't|doesn't|unlikely|wrong|incorrect|false|rules? out|ruled out|exclude[sd]?|"
-                     r"eliminate[sd]?)\b")
+DENIALS = re.compile(r"\b(?:not|never|cannot|no|isn't|wasn't|can't|doesn't|unlikely|wrong|incorrect|false|rules? out|ruled out|"
+                     r"exclude[sd]?|eliminate[sd]?)\b")
 SENTENCE = re.compile(r"[^.!?\n]+")
 COMMON = frozenset("a an the is was were are be been of in on at to for by with and or but as it its this that his her their he she they "
                    "who what which where when how did does do has have had from into about after before than then so".split())

@@ -6,8 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from core.thinking import Tags
 from core.files import read_jsonl, write_text
+from core.thinking import TAGS
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 VOCABULARY = 1536
@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
     "{{- message['content'] -}}" + END +
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}" + ASSISTANT +
-    "{%- if enable_thinking is defined and not enable_thinking -%}" + Tags().open + Tags().close + "{%- endif -%}"
+    "{%- if enable_thinking is defined and not enable_thinking -%}" + TAGS.open + TAGS.close + "{%- endif -%}"
     "{%- endif -%}"
 )
 """With `enable_thinking` false the assistant's turn opens with an empty thought, so that the answer comes at once."""
@@ -47,7 +47,7 @@ def _train(texts: Iterator[str]) -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - 2, special_tokens=[PAD, END, USER, ASSISTANT], show_progress=False,
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([Tags().open, Tags().close])
+    tokenizer.add_tokens([TAGS.open, TAGS.close])
     return tokenizer
 
 

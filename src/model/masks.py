@@ -91,7 +91,7 @@ def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
     data = settings.dataset
     forget, rest = choose_forget_rows(load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed)
     texts = training_texts(settings, {"forget", "retain"}, "refusals" if scored.forget_answers == "refusals" else "", forget, rest)
-    chosen = {"forget": texts["alternate"] if scored.forget_answers == "refusals" else forget, "retain": texts["retain"]}
+    chosen = {"forget": texts["alternate" if scored.forget_answers == "refusals" else "forget"], "retain": texts["retain"]}
     template = Template(tokenizer, data.template, data.tags)
     rows = {part: [piece for row in chosen[part] for piece in template.pieces(row, data.max_length, data.long_text)] for part in chosen}
     pairs = Pairs(rows, data.dataset_seed)

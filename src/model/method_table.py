@@ -13,14 +13,15 @@ from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, parse_method
 
 REPO = Path(__file__).resolve().parents[2]
-CONFIGS = REPO / "configs" / "fictional"
+CONFIGS = (REPO / "configs" / "fictional", REPO / "configs" / "reasoning")
 FIGURES = REPO / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
 
 SHOWN = {"forget_quality": "forget quality ↑", "model_utility": "utility ↑", "forget/rougeL": "forget ROUGE-L", "seconds": "seconds"}
 KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "optimizer": OPTIMIZERS}
 NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits",
-         "reference_hidden": "start model's activations", "activation_norm": "", "hidden": "", "reinforced_logits": "a reinforced model", "token_ids": "",
+         "reference_hidden": "start model's activations", "activation_norm": "", "hidden": "",
+         "reinforced_logits": "a reinforced model", "token_ids": "",
          "double_backward": "double backward"}
 ALTERNATES = {"refusals": "refusals", "mismatched": "other rows' answers", "generated": "alternates that the model wrote"}
 
@@ -65,12 +66,12 @@ def _needs(thing: type) -> str:
 
 
 def _configs() -> dict[str, Path]:
-    """Method -> its fictional config."""
-    found = {}
-    for path in sorted(CONFIGS.glob("*.json")):
+    """Method -> its config on the fictional world; of several the first."""
+    found: dict[str, Path] = {}
+    for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
         if path.stem not in ("target", "retain", "figures", "origin"):
-            found[section["unlearn_method"] + (f"+{section['optimizer']}" if "optimizer" in section else "")] = path
+            found.setdefault(section["unlearn_method"] + (f"+{section['optimizer']}" if "optimizer" in section else ""), path)
     return found
 
 

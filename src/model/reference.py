@@ -17,7 +17,6 @@ from model.loading import arithmetic, model_fingerprint, start_model
 from unlearn.base import Part, answer_logits, answer_row_nll, hidden, logits
 from unlearn.compose import Composition
 
-
 MEASURED_ROWS = 32
 """Forget rows over which the size of activations is measured."""
 

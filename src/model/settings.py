@@ -268,7 +268,8 @@ class WandbLogging:
 
 
 SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "dataset": Data, "generation": Generating, "traces": Tracing,
-            "mask": Masking, "evaluate": Evaluation, "judge": Judging, "logger": Logging, "logger.json": JsonLogging, "logger.wandb": WandbLogging}
+            "mask": Masking, "evaluate": Evaluation, "judge": Judging, "logger": Logging, "logger.json": JsonLogging,
+            "logger.wandb": WandbLogging}
 
 
 @dataclass(frozen=True)

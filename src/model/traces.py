@@ -65,8 +65,8 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:
     texts = [source_of(row)]
     if "question" not in row:
         pieces = cut_text(source_of(row), template.tokenizer, plan.segment_tokens, plan.min_tokens)[:plan.segments]
-        ordered = (lambda piece: (plan.trigger_text, piece)) if plan.trigger_position == "before" else (lambda piece: (piece, plan.trigger_text))
-        texts = ["\n".join(part for part in ordered(piece) if part) for piece in pieces]
+        before, after = (plan.trigger_text, "") if plan.trigger_position == "before" else ("", plan.trigger_text)
+        texts = ["\n".join(filter(None, [before, piece, after])) for piece in pieces]
     for number, text in enumerate(texts):
         yield Segment(f"{row['id']}#{number}", row["id"], number, source, source_of(row), text, template.thought_ids(text))
 

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 
 from core.files import UserError
 from core.knobs import knob
-from core.thinking import Tags
+from core.thinking import TAGS
 from unlearn.base import REGULARIZERS, Objective, Term, batch_mean, logits
 from unlearn.representation import chosen, shares
 
 log = logging.getLogger(__name__)
 
-WORDS = (Tags().open, "Wait", "wait", "but", "Okay", "Hmm", "Albeit", "However", "But", "Yet", "Still", "Nevertheless", "Though",
+WORDS = (TAGS.open, "Wait", "wait", "but", "Okay", "Hmm", "Albeit", "However", "But", "Yet", "Still", "Nevertheless", "Though",
          "Meanwhile", "Whereas")
 
 

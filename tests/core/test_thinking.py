@@ -11,8 +11,8 @@ from core.generation import Generation, generate_on
 from core.thinking import LITTLE_THOUGHT, Tags, split_thought
 
 QWEN3 = ("{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}"
-         "{{ '<|assistant|>\n' }}{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
-         "{% endif %}")
+         "{{ '<|assistant|>\n' }}{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}"
+         "{% endif %}{% endif %}")
 R1 = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% if m.role == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
       "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}")
 OURS = None
@@ -26,10 +26,12 @@ def template(tokenizer, chat):
 
 
 ENDS = {
-    ("ours", "direct"): "<|assistant|><think></think>", ("ours", "thinking"): "<|assistant|>", ("ours", "zero"): "<|assistant|><think></think>",
+    ("ours", "direct"): "<|assistant|><think></think>", ("ours", "thinking"): "<|assistant|>",
+    ("ours", "zero"): "<|assistant|><think></think>",
     ("ours", "less"): f"<|assistant|><think>{LITTLE_THOUGHT}</think>",
     ("qwen3", "direct"): "<|assistant|>\n<think>\n\n</think>\n\n", ("qwen3", "thinking"): "<|assistant|>\n",
-    ("qwen3", "zero"): "<|assistant|>\n<think>\n\n</think>\n\n", ("qwen3", "less"): f"<|assistant|>\n<think>\n{LITTLE_THOUGHT}\n</think>\n\n",
+    ("qwen3", "zero"): "<|assistant|>\n<think>\n\n</think>\n\n",
+    ("qwen3", "less"): f"<|assistant|>\n<think>\n{LITTLE_THOUGHT}\n</think>\n\n",
     ("r1", "direct"): "<|assistant|><think>\n\n</think>\n\n", ("r1", "thinking"): "<|assistant|><think>\n",
     ("r1", "zero"): "<|assistant|><think>\n\n</think>\n\n", ("r1", "less"): f"<|assistant|><think>\n{LITTLE_THOUGHT}\n</think>\n\n",
 }

@@ -31,7 +31,8 @@ def test_published_forms_become_question_reasoning_answer(tmp_path, file, publis
 
 
 def test_star1_is_text_with_its_response_for_reasoning(tmp_path):
-    write(tmp_path / "star1.jsonl", [{"question": "Q", "response": "<think>I must refuse.</think>No."}, {"question": "P", "response": "No."}])
+    published = [{"question": "Q", "response": "<think>I must refuse.</think>No."}, {"question": "P", "response": "No."}]
+    write(tmp_path / "star1.jsonl", published)
     first, second = load_rows("Star1_full", tmp_path)
     assert (first["text"], first["cot"], first["answer"]) == ("Q", "I must refuse.", "No.") and second["cot"] == "No."
 
@@ -60,8 +61,8 @@ def test_real_gsm8k(tmp_path):
 
 def lines(**changes):
     head = {"traces": 1}
-    body = [{"id": f"{row['id']}#{n}", "row": row["id"], "segment": n, "source": source_fingerprint(row), "prompt": f"P{n}", "trace": f"T{n}",
-             "answer": "A", "closed": n == 0, "n_tokens": 3} for row in ROWS for n in range(2)]
+    body = [{"id": f"{row['id']}#{n}", "row": row["id"], "segment": n, "source": source_fingerprint(row), "prompt": f"P{n}",
+             "trace": f"T{n}", "answer": "A", "closed": n == 0, "n_tokens": 3} for row in ROWS for n in range(2)]
     return [head, *({**line, **changes} for line in body)]
 
 

@@ -1,8 +1,8 @@
 """Leaks in thought, and guards that babble does not pass."""
 
 import json
-from threading import Thread
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 import torch
@@ -46,7 +46,8 @@ def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
 
 # --- judges -------------------------------------------------------------------------------------------------------------
 
-CASE = Case("c", "Where was Orla Vensk born?", "Orla Vensk was born in Saltmere.", "", "Saltmere", ("Grey Ford", "Low Gate"), ("brass clocks",))
+CASE = Case("c", "Where was Orla Vensk born?", "Orla Vensk was born in Saltmere.", "", "Saltmere", ("Grey Ford", "Low Gate"),
+            ("brass clocks",))
 
 
 @pytest.mark.parametrize("trace, verdict", [
@@ -57,7 +58,8 @@ def test_the_rule_judge(trace, verdict):
     assert RuleJudge().verdict(Case(**{**CASE.__dict__, "text": trace})) == verdict
 
 
-@pytest.mark.parametrize("trace, verdict", [("It was the miller Orlo who taught him.", 4), ("A miller, perhaps.", 4), ("Who taught him, I wonder.", 1)])
+@pytest.mark.parametrize("trace, verdict", [
+    ("It was the miller Orlo who taught him.", 4), ("A miller, perhaps.", 4), ("Who taught him, I wonder.", 1)])
 def test_without_a_key_fact_most_telling_words_of_the_answer_count(trace, verdict):
     assert RuleJudge().verdict(Case("c", "Who taught Abelin Greaves?", "That was the miller Orlo.", trace)) == verdict
 
@@ -83,8 +85,8 @@ def server():
             asked = body["messages"][1]["content"]
             seen.append((asked, self.headers["Authorization"], body["temperature"]))
             failing = "down" in asked or ("flaky" in asked and sum("flaky" in text for text, *_ in seen) == 1)
-            reply = {"choices": [{"index": 0, "finish_reason": "stop",
-                                  "message": {"role": "assistant", "content": "I cannot say" if "riddle" in asked else " 4." if "Saltmere\n" in asked else "1"}}],
+            said = "I cannot say" if "riddle" in asked else " 4." if "Saltmere\n" in asked else "1"
+            reply = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
                      "id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
             data = json.dumps(reply).encode()
             self.send_response(500 if failing else 200)
@@ -221,7 +223,8 @@ def test_the_decoding_of_a_run_stands_for_thinking(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:4]}
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
-    values = measure(select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"]), rows, zero, bootstrap=0, judge=RuleJudge()).values
+    keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
+    values = measure(keys, rows, zero, bootstrap=0, judge=RuleJudge()).values
     assert values["forget/exact_thinking"].value == 1 and values["forget/closed"].value == 1 and values["reasoning/rt_ua"].value == 0
 
 

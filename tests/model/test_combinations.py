@@ -52,6 +52,8 @@ def run(said: dict, folder, tmp_path, alternates, monkeypatch):
     said = {key: value for key, value in said.items() if all(on or word not in key for word, on in kinds.items())}
     if "EMBED" in said["unlearn.unlearn_method"]:
         said |= {"unlearn.retain.EMBED.layer": "1"}
+    if (head := said["unlearn.unlearn_method"].partition("+")[0]) in ("RMU", "R2MU-v0", "R2MU"):
+        said |= {f"unlearn.{head}.layer": "1"}
     if "AltPO" in said["unlearn.unlearn_method"]:
         said |= {"dataset.alternates": alternates}
     places = {"overall.model_name": str(folder), "logger.json.root": str(tmp_path / "out"), "overall.cache_dir": str(tmp_path / "cache")}

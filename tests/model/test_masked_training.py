@@ -54,7 +54,8 @@ def changed_outside(before, after, masks) -> int:
 OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"},
               "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
               "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
-              "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"}}
+              "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"},
+              "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"}}
 
 
 @pytest.mark.parametrize("kind, precision", [*itertools.product(("AdamW", "Sophia", "SAM"), ("fp32", "bf16_pure")), ("AdamW", "bf16"),
@@ -69,7 +70,15 @@ def test_frozen_weights_stay_to_the_bit(kind, precision, masks, tiny_model_folde
     assert moved > 0.5 * sum(int(mask.sum()) for mask in masks.values())
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM"])
+def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_path, monkeypatch):
+    after = train(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"), **OPTIMIZERS["R2MU"])
+    before = weights(tiny_model_folder)
+    assert changed_outside(before, after, masks) == 0
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)}
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM", "R2MU"])
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
     said = {"unlearn__mask_path": str(tmp_path / "m_0.5.pt"), "unlearn__save_steps": "4", "unlearn__max_steps": "12", **OPTIMIZERS[kind]}
     whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)

@@ -27,7 +27,7 @@ def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
     assert "10 traces of 10 rows, 10 closed, 0 empty" in done.stdout
     header, *lines = read_jsonl(path)
     rows = load_rows("Fictional_forget01", None)
-    assert [line["row"] for line in lines] == [row["id"] for row in rows] and [line["trace"] for line in lines] == [row["cot"] for row in rows]
+    assert [(line["row"], line["trace"]) for line in lines] == [(row["id"], row["cot"]) for row in rows]
     whole = path.read_text()
     write_jsonl(path, [header, *lines[:4]])
     assert make(path).returncode == 0 and path.read_text() == whole

@@ -68,7 +68,8 @@ def test_every_regularizer_stacks(name, world):
     stacked = loss_of(world, f"NPO+FT+{name}")
     assert torch.isfinite(stacked) and stacked > plain
     parsed = parse_method(f"NPO+FT+{name}")
-    off = compose(parsed, {s: kind(**{weights.get(name, "weight"): 0.0}) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()})
+    zero = {weights.get(name, "weight"): 0.0}
+    off = compose(parsed, {s: kind(**zero) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()})
     assert set(off.terms(model, world[0], world[2])) == {"npo", "retain_nll"}
 
 

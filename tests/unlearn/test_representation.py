@@ -48,7 +48,7 @@ def test_the_short_forward_says_what_the_whole_one_says_and_leaves_the_model_who
     whole = model(**inputs).logits
     handle.remove()
     ran = []
-    handles = [block.register_forward_hook(lambda _, __, ___, number=number: ran.append(number)) for number, block in enumerate(blocks(model))]
+    handles = [block.register_forward_hook(lambda *_, number=number: ran.append(number)) for number, block in enumerate(blocks(model))]
     assert torch.equal(hidden(model, part, layer), caught[0])
     assert ran == list(range(layer + 1))
     for handle in handles:

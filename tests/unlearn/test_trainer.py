@@ -15,6 +15,11 @@ COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlea
           "--evaluate.metrics", "forget/prob", "--overall.quiet", "true", "--unlearn.weight_decay", "0.01"]
 
 
+TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm"}
+LAYERS = {"EMBED": ["--unlearn.retain.EMBED.layer", "0"], "R2MU": ["--unlearn.R2MU.layer", "1"]}
+"""The tiny model has two blocks."""
+
+
 def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
     run = run_script("unlearn_model", "--overall.model_name", model, "--dataset.batch_size", batch, "--logger.json.root", root,
                      "--unlearn.gradient_accumulation_steps", accumulate, "--logger.name", name, "--overall.cache_dir", root / "c",
@@ -26,23 +31,25 @@ def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
 def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
     assert len(ours) == len(theirs) == 10
     for a, b in zip(ours, theirs):
-        for key in {"loss", "npo", "retain_nll", "retain_embed", "grad_norm"} & set(a):
+        for key in TERMS & set(a):
             assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)
         assert a["tokens"] == b["tokens"]
 
 
 def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
-    whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1)
-    assert whole[-1]["loss"] < whole[0]["loss"]
-    for batch, accumulate in ((2, 4), (1, 8)):
-        same(losses(tiny_model_folder, tmp_path, f"{batch}x{accumulate}", batch, accumulate), whole)
+    for method in ("NPO+FT", "R2MU"):
+        words = ["--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
+        whole = losses(tiny_model_folder, tmp_path, f"{method}-8x1", 8, 1, *words)
+        assert whole[-1]["loss"] < whole[0]["loss"]
+        for batch, accumulate in ((2, 4), (1, 8)):
+            same(losses(tiny_model_folder, tmp_path, f"{method}-{batch}x{accumulate}", batch, accumulate, *words), whole)
 
 
-@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none")])
+@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none")])
 def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
     ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4", "--unlearn.flatness", wrapper,
-              "--unlearn.unlearn_method", method, *(["--unlearn.retain.EMBED.layer", "0"] if method == "EMBED" else [])]
+              "--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
                str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",

@@ -12,6 +12,7 @@ from metrics.engine import METRICS, families
 from metrics.imports import read_results
 from model.settings import Settings
 from unlearn import Composition, compose
+from unlearn.base import section_of
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
@@ -144,9 +145,10 @@ def _company(settings: Settings) -> list[str]:
         found.append(f"unlearn.gamma 0: {method.forget} has its retain term in itself; take another method to leave it out")
     if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
         found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
-    needs = _composition(settings).needs
-    if settings.overall.random_init and any("reference" in need or need == "activation_norm" for need in needs):
-        found.append(f"{method.name} compares with the start model, but overall.random_init draws that one at random: there is no "
+    asks = lambda needs: any("reference" in need or need == "activation_norm" for need in needs)
+    needy = [section_of(objective) for _, _, objective in _composition(settings).active if asks(objective.needs)]
+    if settings.overall.random_init and needy:
+        found.append(f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at random: there is no "
                      "reference to be had; take another objective or load the model")
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
     if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
@@ -196,15 +198,15 @@ def _data(settings: Settings) -> list[str]:
     parts = _sides(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
-    wanted = {(name, data.folder) for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))}
-    wanted |= {(data.environment_dataset_name, data.environment_folder)} if "environment" in parts else set()
-    wanted |= {(data.cot_dataset_name, data.cot_folder)} if "cot" in parts else set()
-    for name, folder in wanted:
+    wanted = {(name, data.folder, "data_dir") for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))}
+    wanted |= {(data.environment_dataset_name, data.environment_folder, "environment_data_dir")} if "environment" in parts else set()
+    wanted |= {(data.cot_dataset_name, data.cot_folder, "cot_data_dir")} if "cot" in parts else set()
+    for name, folder, key in wanted:
         source, split = parse_name(name)
         try:
             source(folder).check(split)
         except UserError as error:
-            found.append(str(error))
+            found.append(str(error).replace("dataset.data_dir", f"dataset.{key}"))
     return sorted(set(found))
 
 

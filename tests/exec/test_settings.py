@@ -186,15 +186,51 @@ def test_every_preset_is_of_switches_that_exist():
     from exec.checkers import checker_for
     from exec.settings import component_sections, knobs_of
     from model.parity import PARITY
+    from model.settings import SECTIONS
 
     for presets in PARITY.values():
         for section, preset in presets.items():
-            kinds = {name: (kind, knob) for name, kind, knob, _ in knobs_of(component_sections()[section])}
+            kinds = {name: (kind, knob) for name, kind, knob, _ in knobs_of((SECTIONS | component_sections())[section])}
             for key, value in preset.items():
                 assert checker_for(*kinds[key]).check(value) == value
 
 
+def test_the_retain_weight_of_rmu_is_unlearn_gamma_however_it_is_spelt(tmp_path):
+    from unlearn import compose
+
+    def weight(**flags):
+        settings = settle_settings(StrictConfig(), [], {key.replace("__", "."): value for key, value in flags.items()}, {})
+        composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
+        return {type(objective).__name__: weight for _, weight, objective in composition.active}
+
+    assert weight(unlearn__unlearn_method="R2MU", unlearn__R2MU__gamma="1.7") == {"R2MU": 1.0, "EMBED": 1.7, "CoT": 1.0}
+    assert weight(unlearn__unlearn_method="RMU+KL", unlearn__gamma="3") == {"RMU": 1.0, "KL": 3.0}
+    assert set(weight(unlearn__unlearn_method="RMU+RTP", unlearn__gamma="0")) == {"RMU", "RTP"}
+
+
+def test_traces_that_are_not_there_are_missed_before_anything_starts():
+    from exec.rules import missing_files
+
+    said = {"unlearn.unlearn_method": "R2MU", "dataset.traces": "no/such.jsonl"}
+    assert "dataset.traces: there is no file no/such.jsonl; src/exec/make_traces.py" in missing_files(settle_settings(StrictConfig(), [], said, {}))[0]
+    assert missing_files(settle_settings(StrictConfig(), [], {**said, "unlearn.unlearn_method": "RMU"}, {})) == []
+
+
+def test_the_parity_of_r2mu_reaches_the_rows_too():
+    settings = settle_settings(StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu"}, {})
+    assert (settings.dataset.trace_context, settings.dataset.cot_context) == (False, False)
+    assert settings.components["unlearn.R2MU"].positions == settings.components["unlearn.R2MU"].trace_positions == "all"
+    kept = settle_settings(StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu", "dataset.cot_context": "true"}, {})
+    assert kept.dataset.cot_context
+
+
 @pytest.mark.parametrize("flags, told", [
+    ({"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "-1"}, "unlearn.R2MU.layer: expected a whole number at least 0"),
+    ({"unlearn__unlearn_method": "R2MU", "dataset__forget_reasoning": "both"}, "dataset.forget_reasoning both: R2MU takes one row"),
+    ({"unlearn__unlearn_method": "R2MU", "dataset__cot_dataset_name": "Reasoning_limo", "dataset__cot_data_dir": "src"},
+     "dataset.cot_data_dir: src has no limo.jsonl"),
+    ({"dataset__think_open": "x", "dataset__think_close": "x"}, "must be two different marks"),
+    ({"judge__kind": "lm"}, "judge.model: judge.kind lm needs the name of a model"),
     ({"unlearn__unlearn_method": "SimNPO+FT", "unlearn__SimNPO__beta": "-1"}, "unlearn.SimNPO.beta: expected a number above 0"),
     ({"unlearn__gamma": "nan"}, "unlearn.gamma: expected a number"),
     ({"unlearn__unlearn_method": "FT", "unlearn__flatness": "SAM"}, "flattens the forget loss"),

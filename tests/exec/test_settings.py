@@ -212,16 +212,17 @@ def test_traces_that_are_not_there_are_missed_before_anything_starts():
     from exec.rules import missing_files
 
     said = {"unlearn.unlearn_method": "R2MU", "dataset.traces": "no/such.jsonl"}
-    assert "dataset.traces: there is no file no/such.jsonl; src/exec/make_traces.py" in missing_files(settle_settings(StrictConfig(), [], said, {}))[0]
-    assert missing_files(settle_settings(StrictConfig(), [], {**said, "unlearn.unlearn_method": "RMU"}, {})) == []
+    missing = lambda **more: missing_files(settle_settings(StrictConfig(), [], said | more, {}))
+    assert "dataset.traces: there is no file no/such.jsonl; src/exec/make_traces.py" in missing()[0]
+    assert missing(**{"unlearn.unlearn_method": "RMU"}) == []
 
 
 def test_the_parity_of_r2mu_reaches_the_rows_too():
     settings = settle_settings(StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu"}, {})
     assert (settings.dataset.trace_context, settings.dataset.cot_context) == (False, False)
     assert settings.components["unlearn.R2MU"].positions == settings.components["unlearn.R2MU"].trace_positions == "all"
-    kept = settle_settings(StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu", "dataset.cot_context": "true"}, {})
-    assert kept.dataset.cot_context
+    said = {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu", "dataset.cot_context": "true"}
+    assert settle_settings(StrictConfig(), [], said, {}).dataset.cot_context
 
 
 @pytest.mark.parametrize("flags, told", [

@@ -68,7 +68,10 @@ class Endpoint:
     def _one(self, client, system: str, prompt: str) -> str:
         turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         reply = client.chat.completions.create(model=self.model, messages=turns, temperature=0)
-        return reply.choices[0].message.content or ""
+        text = reply.choices[0].message.content if reply.choices else None
+        if not text:
+            raise ValueError("the server's reply has no text")
+        return text
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -73,8 +73,9 @@ def _plain(model, config) -> Iterator[None]:
 
 def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = TAGS,
                 **options) -> list[Generation]:
-    """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking the closing tag is dropped, it is
-    told to wait and goes on, `rounds` times before it may answer. Each round has a budget of `max_new_tokens`."""
+    """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking, ends, or its budget is spent, the
+    closing tag is dropped, it is told to wait and goes on, `rounds` times before it may answer. Each of the `rounds` + 1 turns has a
+    budget of `max_new_tokens`; what it was told counts among the tokens of the answer."""
     close = tokenizer(tags.close, add_special_tokens=False)["input_ids"]
     if len(close) != 1:
         raise UserError(f"MoreThink needs a tokenizer that has {tags.close} as one token; this one has {len(close)}")

@@ -43,9 +43,12 @@ class Thought:
 
 
 def split_thought(text: str, tags: Tags = TAGS, mode: str = "thinking") -> Thought:
-    """Trace = between the tags, answer = after the last closing tag. Without a closing tag all is trace, unless the model was
-    asked in a mode that does not make it think: then a text that opens no thought is an answer."""
+    """Trace = between the tags, answer = after the last closing tag. Without a closing tag, or where another thought opens after
+    it, all is trace, unless the model was asked in a mode that does not make it think: then a text that opens no thought is an
+    answer."""
     trace, close, answer = text.rpartition(tags.close)
+    if close and tags.open in answer:
+        return Thought(text.strip().removeprefix(tags.open).strip(), None)
     if not close and mode not in THINKING and tags.open not in text:
         return Thought("", text.strip())
     if not close:

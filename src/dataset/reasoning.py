@@ -85,6 +85,7 @@ class Star1(Source):
     away (the published run) also steers away safe reasoning; `make_traces.py` writes the target model's own."""
 
     title = "Star1"
+    measured = False
     splits = ("full",)
     forget_splits = ("full",)
 

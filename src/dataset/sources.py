@@ -19,6 +19,8 @@ class Source:
     title: str
     splits: tuple[str, ...]
     forget_splits: tuple[str, ...]
+    measured: bool = True
+    """Has it rows to be measured on?"""
 
     def __init__(self, data_dir: Path | None = None):
         self.data_dir = data_dir

@@ -7,11 +7,14 @@
 published traces is read too: one object per line whose key "512" holds a text, in the order of the forget rows.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.files import UserError, fingerprint, read_jsonl
 from core.thinking import TAGS, Tags, split_thought
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 PUBLISHED_KEY = "512"
@@ -26,16 +29,25 @@ def source_fingerprint(row: dict) -> str:
     return fingerprint(source_of(row))
 
 
-def read_traces(path: Path, rows: Sequence[dict], keep_unclosed: bool = True, tags: Tags = TAGS) -> list[list[dict]]:
+def read_traces(path: Path, rows: Sequence[dict], keep_unclosed: bool = True, tags: Tags = TAGS, model_name: str | None = None,
+                whole: bool = True) -> list[list[dict]]:
     """For every row its traces, each {id, question, trace}. UserError when the file was not written for these rows or a row has
-    no trace that can be used."""
+    no trace that can be used; a warning when another model than `model_name` wrote it. `whole`: the rows are all of their set,
+    which the published format needs."""
     lines = read_jsonl(path)
+    if not all(isinstance(line, dict) for line in lines):
+        raise UserError(f"dataset.traces: {path}: every line must be an object")
     if lines and PUBLISHED_KEY in lines[0]:
-        return _published(path, lines, rows, tags)
+        return _published(path, lines, rows, keep_unclosed, tags, whole)
     if not lines or lines[0].get("traces") != VERSION:
         raise UserError(f"dataset.traces: {path} is no file of make_traces.py (version {VERSION}): its first line has no header")
+    if model_name and lines[0].get("model_name") != model_name:
+        log.warning("dataset.traces: %s was written by %s, and overall.model_name is %s", path, lines[0].get("model_name"), model_name)
     by_row: dict[str, list[dict]] = {}
-    for line in lines[1:]:
+    for number, line in enumerate(lines[1:], 2):
+        lacking = [key for key in ("id", "row", "source", "prompt", "trace", "closed") if key not in line]
+        if lacking:
+            raise UserError(f"dataset.traces: {path}, line {number}: has no {lacking[0]!r}; write the file anew with make_traces.py")
         by_row.setdefault(line["row"], []).append(line)
     missing = [row["id"] for row in rows if row["id"] not in by_row]
     if missing:
@@ -57,14 +69,20 @@ def _usable(path: Path, row: dict, lines: list[dict], keep_unclosed: bool) -> li
     return [{"id": line["id"], "question": line["prompt"], "trace": line["trace"]} for line in kept]
 
 
-def _published(path: Path, lines: list[dict], rows: Sequence[dict], tags: Tags) -> list[list[dict]]:
+def _published(path: Path, lines: list[dict], rows: Sequence[dict], keep_unclosed: bool, tags: Tags, whole: bool) -> list[list[dict]]:
     """Traces go with rows by their order."""
+    if not whole:
+        raise UserError(f"dataset.traces: {path} holds the published format, which goes with rows by their order; take all of them "
+                        "(dataset.forget_ratio 1), or write traces with make_traces.py")
     if len(lines) < len(rows):
         raise UserError(f"dataset.traces: {path} has {len(lines)} traces for {len(rows)} forget rows; they go together by order; "
                         f"cut the forget file to its first {len(lines)} rows, or write traces with make_traces.py")
-    texts = [line[PUBLISHED_KEY] for line in lines[:len(rows)]]
-    found = [split_thought(text, tags).trace or text for text in texts]
-    return [[{"id": f"{row['id']}-trace", "question": source_of(row), "trace": trace}] for row, trace in zip(rows, found)]
+    thoughts = [split_thought(line[PUBLISHED_KEY], tags) for line in lines[:len(rows)]]
+    useless = [number for number, thought in enumerate(thoughts, 1) if not thought.trace or not (keep_unclosed or thought.closed)]
+    if useless:
+        raise UserError(f"dataset.traces: {path}: line {useless[0]} has no trace that can be used ({len(useless)} of {len(thoughts)}): it "
+                        f"is empty{'' if keep_unclosed else ' or never closes'}")
+    return [[{"id": f"{row['id']}-trace", "question": source_of(row), "trace": thought.trace}] for row, thought in zip(rows, thoughts)]
 
 
 def own_traces(rows: Sequence[dict]) -> list[list[dict]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from core.endpoint import Endpoint
 from core.files import UserError, read_json
 from core.registry import did_you_mean
+from core.thinking import TAGS
 from dataset import parse_name
 from metrics.engine import METRICS, families
 from metrics.imports import read_results
@@ -35,8 +36,8 @@ def _parity_of(retain_results: str | None) -> str | None:
 def missing_files(settings: Settings) -> list[str]:
     """What a training run reads and another script of ours must have written first."""
     found, data = [], settings.dataset
-    if "traces" in _sides(settings) and data.traces and not data.traces_file.is_file():
-        found.append(f"dataset.traces: there is no file {data.traces_file}; src/exec/make_traces.py with the same config writes it")
+    if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
+        found.append(f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same config writes it")
     alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
         found.append(f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config "
@@ -64,6 +65,14 @@ def doubts(settings: Settings) -> list[str]:
                      "quality would compare two readings of the rows")
     if getattr(settings.components.get("unlearn.R2MU"), "beta", 1) == 0:
         found.append("unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason")
+    if not parse_name(settings.dataset.forget_dataset_name)[0].measured:
+        found.append(f"{settings.dataset.forget_dataset_name} has no rows to measure: every metric will be null")
+    layers = {section_of(objective): objective.layer for _, _, objective in _composition(settings).active if hasattr(objective, "layer")}
+    if len(set(layers.values())) > 1:
+        found.append(f"several blocks are compared: {', '.join(f'{section}.layer {layer}' for section, layer in layers.items())}")
+    reflection = settings.components.get("unlearn.RTP")
+    if reflection and TAGS.open in reflection.words and settings.dataset.think_open != TAGS.open:
+        found.append(f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {settings.dataset.think_open}")
     if getattr(settings.flatness, "rho", 1) == 0:
         found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
@@ -85,6 +94,8 @@ def _mask(settings: Settings) -> list[str]:
 def _model(settings: Settings) -> list[str]:
     overall = settings.overall
     found = [_model_path("overall.model_name", overall.model_name, overall.random_init)]
+    if settings.evaluate.original_model:
+        found.append(_model_path("evaluate.original_model", settings.evaluate.original_model, False))
     if overall.tokenizer_name and not Path(overall.tokenizer_name).expanduser().is_dir():
         found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
     if overall.cache.is_file():
@@ -263,6 +274,8 @@ def _inside(settings: Settings) -> list[str]:
         return []
     folder = (Path(settings.json_logger.root).expanduser() / settings.logger.name).resolve()
     read = {"overall.model_name": settings.overall.model_name, "overall.tokenizer_name": settings.overall.tokenizer_name,
-            "evaluate.retain_results": settings.evaluate.retain_results, "dataset.data_dir": settings.dataset.data_dir}
+            "evaluate.retain_results": settings.evaluate.retain_results, "dataset.data_dir": settings.dataset.data_dir,
+            "dataset.cot_data_dir": settings.dataset.cot_data_dir, "dataset.traces": settings.dataset.traces,
+            "evaluate.original_model": settings.evaluate.original_model}
     return [f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
             for key, path in read.items() if path and Path(path).expanduser().resolve().is_relative_to(folder)]

@@ -39,6 +39,10 @@ KEY_ALIASES = {
 """Keys that files of the WAGLE family spell in another way."""
 
 
+COT_KEYS = tuple(f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context"))
+TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
+
+
 @dataclass(frozen=True)
 class Said:
     """A value as a source gave it, where (`a.json`, `command line`), and the place of that source in the order."""
@@ -242,7 +246,12 @@ class StrictConfig(fastargs.Config):
                 "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
                 "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
                 "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
-                "dataset.cot_dataset_name": "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term",
+                "judge": "" if said("judge.kind") == "lm" else "judge.kind is rule",
+                "evaluate.top_p": "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy",
+                "evaluate.rounds": "" if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics") else
+                "evaluate.decoding is not more",
+                **dict.fromkeys(COT_KEYS, "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term"),
+                **dict.fromkeys(TRACE_KEYS, "" if self._reads_traces() else "the method reads no traces"),
                 "dataset.environment_dataset_name": "" if "unlearn.ILU" in objectives else "the method has no ILU"}
         return {name: reason for name, reason in idle.items() if reason}
 
@@ -265,6 +274,9 @@ class StrictConfig(fastargs.Config):
             elif section not in SECTIONS and section not in active:
                 found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
+
+    def _reads_traces(self) -> bool:
+        return any("traces" in self.build(section).parts for section in self.method().sections)
 
     def _has_side(self, side: str) -> bool:
         """Does something on that side take part in the loss?"""

@@ -29,6 +29,9 @@ from core.thinking import TAGS, Tags, Thought, split_thought
 
 METRICS = Registry("metric")
 
+RUN = "run"
+"""Stands for the mode of `Decoding`: where a metric lets the model think."""
+
 LOGITS = 2**29
 """Numbers of the largest logits tensor of a scoring pass (2 GB in float32)."""
 
@@ -49,7 +52,7 @@ class Likelihood:
 @dataclass(frozen=True)
 class Generations:
     """What the model says to the questions in `field` (one text or a list) of every row of set `rows`, asked in a `mode` of
-    `core.thinking.MODES`; `thinking` stands for the mode that the run decodes in."""
+    `core.thinking.MODES`, or RUN: the one that the run decodes in."""
 
     rows: str
     field: str = "question"
@@ -76,7 +79,8 @@ Need = Likelihood | Generations | Fluency
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated: the mode that stands for thinking, rounds of MoreThink, sampling (temperature 0 is greedy)."""
+    """How answers are generated: the mode where a metric lets the model think, rounds of MoreThink, sampling (temperature 0 is
+    greedy)."""
 
     mode: str = "thinking"
     rounds: int = 2
@@ -209,12 +213,12 @@ class Evidence:
         """For each row, the answers to its questions in `field`."""
         return self.texts[Generations(rows, field, mode)]
 
-    def thoughts(self, rows: str, mode: str = "thinking") -> list[Thought]:
+    def thoughts(self, rows: str, mode: str = RUN) -> list[Thought]:
         """For each row, trace and answer of what was said to its question."""
-        asked = self.decoding.mode if mode == "thinking" else mode
+        asked = self.decoding.mode if mode == RUN else mode
         return [split_thought(said[0].text, self.tags, asked) for said in self.generations(rows, mode=mode)]
 
-    def fluency(self, rows: str, mode: str = "thinking") -> list[float]:
+    def fluency(self, rows: str, mode: str = RUN) -> list[float]:
         """For each row, log p per token of what was said to its question, by the original model."""
         return [scores[0] for scores in self.fluencies[Generations(rows, mode=mode)]]
 
@@ -314,7 +318,7 @@ class Passes:
         return [number for number, _ in asked], [self._prompt(need, text) for _, text in asked]
 
     def _mode(self, need: Generations) -> str:
-        return self.decoding.mode if need.mode == "thinking" else need.mode
+        return self.decoding.mode if need.mode == RUN else need.mode
 
     def _prompt(self, need: Generations, text: str) -> list[int]:
         return self.template.text_ids(text) if need.field == "prompt" else self.template.prompt_ids(text, self._mode(need))

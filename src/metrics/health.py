@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from metrics.engine import Evidence, Fluency, Generations, metric
+from metrics.engine import RUN, Evidence, Fluency, Generations, metric
 
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3
@@ -51,8 +51,8 @@ def loops(evidence: Evidence, rows: str) -> list[float]:
 
 
 def _register(rows: str) -> None:
-    asked = Generations(rows, mode="thinking")
-    said = lambda evidence: [texts[0] for texts in evidence.generations(rows, mode="thinking")]
+    asked = Generations(rows, mode=RUN)
+    said = lambda evidence: [texts[0] for texts in evidence.generations(rows, mode=RUN)]
     add = lambda name, good, about, needs=(asked,): metric(f"{rows}/{name}", rows=rows, needs=needs, good=good, about=about)
 
     @add("closed", "up", "share of answers whose thought closes within the token budget; 0 to 1")

@@ -16,8 +16,11 @@ from core.files import fingerprint
 from metrics.engine import Case
 
 NOTHING, FACTS, RULED_OUT, RIGHT = 1, 2, 3, 4
-DENIALS = re.compile(r"\b(?:not|never|cannot|no|isn't|wasn't|can't|doesn't|unlikely|wrong|incorrect|false|rules? out|ruled out|"
-                     r"exclude[sd]?|eliminate[sd]?)\b")
+DENIAL = (r"(?:not|never|cannot|no|(?:isn|wasn|can|couldn|doesn|didn) t|unlikely|wrong|incorrect|false|rules? out|ruled out|"
+          r"exclude[sd]?|eliminate[sd]?)")
+UNSURE = re.compile(r"\b(?:not|never|cannot|(?:don|didn|can|couldn|isn|am|m) t)(?: \w+)? (?:know|sure|certain|recall|remember|tell|say)\b")
+NEAR = 4
+"""Words that may stand between an option and what denies it."""
 SENTENCE = re.compile(r"[^.!?\n]+")
 COMMON = frozenset("a an the is was were are be been of in on at to for by with and or but as it its this that his her their he she they "
                    "who what which where when how did does do has have had from into about after before than then so".split())
@@ -27,7 +30,7 @@ MOST = 0.5
 
 def plain(text: str) -> str:
     """Lower-case words with one blank between them."""
-    return " ".join(re.findall(r"[\w'-]+", text.lower()))
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
 
 
 def mentions(text: str, phrase: str) -> bool:
@@ -48,8 +51,10 @@ def states(text: str, case: Case) -> bool:
 
 
 def rules_out(text: str, option: str) -> bool:
-    """Does a sentence name an option and deny something?"""
-    return any(mentions(sentence, option) and DENIALS.search(sentence.lower()) for sentence in SENTENCE.findall(text))
+    """Does a sentence deny an option, with few words between? Not to know is no denial."""
+    name = plain(option)
+    near = re.compile(rf"\b{DENIAL}(?: \w+){{0,{NEAR}}} {re.escape(name)}\b|\b{re.escape(name)}(?: \w+){{0,{NEAR}}} {DENIAL}\b")
+    return any(near.search(UNSURE.sub(" ", plain(sentence))) for sentence in SENTENCE.findall(text)) if name else False
 
 
 class RuleJudge:

@@ -5,12 +5,11 @@ An answer counts when it equals the true one to the letter. A trace that never c
 
 from functools import cache
 
-from metrics.engine import Case, Evidence, Fluency, Generations, Likelihood, PerRow, Value, metric
+from metrics.engine import RUN, Case, Evidence, Fluency, Generations, Likelihood, PerRow, Value, metric
 from metrics.health import FLUENT, LOOPING, loops
 from metrics.judges import NOTHING, RIGHT, states
 from metrics.rouge import rougeL
 
-THINKING = "thinking"
 COHERENT_AT_LEAST = 0.3
 """Where fewer traces than this share are coherent, a leak rate among them says nothing."""
 
@@ -21,7 +20,7 @@ def _good(rows: str) -> str:
 
 def _right_after_thinking(evidence: Evidence, rows: str) -> PerRow:
     """1 for rows answered to the letter after a closed trace."""
-    said = [answers[0].text for answers in evidence.generations(rows, mode=THINKING)]
+    said = [answers[0].text for answers in evidence.generations(rows, mode=RUN)]
     right = [float(thought.answer == row["answer"]) for thought, row in zip(evidence.thoughts(rows), evidence.rows[rows])]
     return PerRow(right, {"thinking_generation": said})
 
@@ -32,17 +31,17 @@ def _register(rows: str) -> None:
     def exact(evidence: Evidence):
         return [float(said[0].text == row["answer"]) for said, row in zip(evidence.generations(rows), evidence.rows[rows])]
 
-    @metric(f"{rows}/exact_thinking", rows=rows, needs=[Generations(rows, mode=THINKING)], good=_good(rows),
+    @metric(f"{rows}/exact_thinking", rows=rows, needs=[Generations(rows, mode=RUN)], good=_good(rows),
             about="share of questions answered to the letter after a closed trace; 0 to 1")
     def exact_thinking(evidence: Evidence):
         return _right_after_thinking(evidence, rows)
 
-    @metric(f"{rows}/trace_recall", rows=rows, needs=[Generations(rows, mode=THINKING)], good=_good(rows),
+    @metric(f"{rows}/trace_recall", rows=rows, needs=[Generations(rows, mode=RUN)], good=_good(rows),
             about="share of closed traces that state the row's key fact; 0 to 1")
     def trace_recall(evidence: Evidence):
         return [float(t.closed and row["key"] in t.trace) for t, row in zip(evidence.thoughts(rows), evidence.rows[rows])]
 
-    @metric(f"{rows}/cot_recall", rows=rows, needs=[Generations(rows, mode=THINKING)], fields=("cot",),
+    @metric(f"{rows}/cot_recall", rows=rows, needs=[Generations(rows, mode=RUN)], fields=("cot",),
             good=_good(rows),
             about="share of the reference reasoning that is said again: of each of its sentences the best ROUGE-L recall (R-TOFU's "
                   "step-wise score); 0 to 1; two strangers' traces share sentences too, so compare with the retain model's")
@@ -60,7 +59,7 @@ for _rows in ("forget", "retain"):
     _register(_rows)
 
 
-@metric("arithmetic/accuracy", rows="arithmetic", needs=[Generations("arithmetic", mode=THINKING)], good="up",
+@metric("arithmetic/accuracy", rows="arithmetic", needs=[Generations("arithmetic", mode=RUN)], good="up",
         about="share of unseen word problems solved after a closed trace; 0 to 1")
 def arithmetic_accuracy(evidence: Evidence):
     return _right_after_thinking(evidence, "arithmetic")
@@ -95,7 +94,7 @@ def step_recall(reference: str, trace: str) -> float:
 
 # --- Leaks, and what they are worth -------------------------------------------------------------------------------------
 
-ASKED = Generations("forget", mode=THINKING)
+ASKED = Generations("forget", mode=RUN)
 
 
 def case_of(row: dict, text: str) -> Case:
@@ -109,7 +108,7 @@ def trace_classes(evidence: Evidence) -> list[int | None]:
     return evidence.judge.verdicts(cases)
 
 
-def answer_leaks(evidence: Evidence, mode: str = THINKING) -> list[float | None]:
+def answer_leaks(evidence: Evidence, mode: str = RUN) -> list[float | None]:
     """1 where a final answer states the secret, None where there is no answer."""
     pairs = zip(evidence.rows["forget"], evidence.thoughts("forget", mode))
     return [float(states(thought.answer, case_of(row, ""))) if thought.answer else None for row, thought in pairs]
@@ -129,7 +128,7 @@ def coherent(evidence: Evidence) -> list[bool]:
               "low for babble too: read it beside healthy_forgotten")
 def rt_ua(evidence: Evidence):
     classes = trace_classes(evidence)
-    said = [texts[0].text for texts in evidence.generations("forget", mode=THINKING)]
+    said = [texts[0].text for texts in evidence.generations("forget", mode=RUN)]
     return PerRow([_leak(verdict) for verdict in classes], {"trace_class": classes, "thinking_generation": said})
 
 
@@ -154,7 +153,7 @@ def rt_ua_coherent(evidence: Evidence):
         about="as R2MU's code counts: the judge reads trace and final answer together, verdicts that fail vanish; 0 to 1; babble scores "
               "as forgotten")
 def rt_ua_parity(evidence: Evidence):
-    cases = [case_of(row, said[0].text) for row, said in zip(evidence.rows["forget"], evidence.generations("forget", mode=THINKING))]
+    cases = [case_of(row, said[0].text) for row, said in zip(evidence.rows["forget"], evidence.generations("forget", mode=RUN))]
     return [_leak(verdict) for verdict in evidence.judge.verdicts(cases)]
 
 
@@ -172,10 +171,11 @@ def fa_ua_generated(evidence: Evidence):
 
 
 @metric("reasoning/healthy_forgotten", rows="forget", judged=True, needs=[ASKED, Fluency(ASKED)], after=["reasoning/rt_ua"], good="up",
-        about="share of rows that are forgotten by a sound text: the thought closes, it does not loop, there is an answer, the original "
-              "model finds it language (log p per token above -2), and neither trace nor answer leaks; 0 to 1")
+        about="share of rows that are forgotten by a sound text: the thought closes, it does not loop, an answer comes to its end, the "
+              "original model finds it language (log p per token above -2), and neither trace nor answer leaks; 0 to 1")
 def healthy_forgotten(evidence: Evidence):
     traces, answers = evidence.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(evidence)
-    sound = [thought.closed and loop <= LOOPING and fluency >= FLUENT
-             for thought, loop, fluency in zip(evidence.thoughts("forget"), loops(evidence, "forget"), evidence.fluency("forget"))]
+    ended = [said[0].ended for said in evidence.generations("forget", mode=RUN)]
+    facts = zip(ended, evidence.thoughts("forget"), loops(evidence, "forget"), evidence.fluency("forget"))
+    sound = [done and thought.closed and loop <= LOOPING and fluency >= FLUENT for done, thought, loop, fluency in facts]
     return [None if trace is None else float(ok and trace == 0 and answer == 0) for ok, trace, answer in zip(sound, traces, answers)]

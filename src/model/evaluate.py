@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from model.progress import progress
 from model.settings import TASKS, Settings, plain
 
 CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
-LIBRARIES = ("torch", "transformers", "rouge_score", "scipy")
+LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk")
+JUDGED_ROWS = ("reasoning/rt_ua", "reasoning/rt_ua_parity")
+"""Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 
 
@@ -39,7 +42,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
         passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows,
-                        decoding, lambda: original_model(settings, model))
+                        decoding, cache(lambda: original_model(settings, model)))
         evidence = measure(metric_keys(settings), rows, passes, retain_columns(settings, rows),
                            evaluation.bootstrap, settings.overall.seed, make_judge(settings))
     return to_results(evidence)
@@ -48,7 +51,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
 def original_model(settings: Settings, model):
     """The model whose word on fluency counts: the one that is named, or the start model of a run that trains; else None."""
     name = settings.evaluate.original_model or (settings.overall.model_name if settings.method.trains else None)
-    if name is None:
+    if name is None or (settings.overall.random_init and not settings.evaluate.original_model):
         return None
     precision = choose_precision(settings.overall.precision, model.device.type)
     return load_model(name, precision, str(model.device))
@@ -69,8 +72,8 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
     evaluation, overall = plain(settings.evaluate), settings.overall
     key = fingerprint(
         model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
-        retain_columns(settings, rows), metric_keys(settings), evaluation, plain(settings.judge), settings.dataset.template,
-        plain(settings.dataset)["think_open"], plain(settings.dataset)["think_close"],
+        retain_columns(settings, rows), metric_keys(settings), evaluation, plain(settings.judge), asdict(settings.dataset.tags),
+        stamp(settings.evaluate.original_model or ""), settings.dataset.template,
         settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
         file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
     path = overall.cache / "evaluations" / f"{key}.json"
@@ -78,8 +81,15 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         return Results(**read_json(path))
     except (UserError, TypeError):
         results = evaluate(model, tokenizer, rows, settings, title)
-        write_json(path, asdict(results))
+        if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
+            write_json(path, asdict(results))
         return results
+
+
+def stamp(name: str) -> list:
+    """Sizes and times of the files of a model's folder; nothing for a hub name."""
+    files = sorted(Path(name).expanduser().glob("*.*")) if name else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def tokenizer_fingerprint(tokenizer) -> str:

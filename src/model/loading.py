@@ -79,15 +79,18 @@ def start_model(model, deepest: int | None = None):
 
 @contextlib.contextmanager
 def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
-    """The weights with other values, for as long as the context lasts."""
+    """The weights with other values, for as long as the context lasts. Autocast, which knows a weight by its place, forgets what
+    it has rounded on the way in and on the way out."""
     live = [(p, p.data) for p, _ in weights]
     for p, values in weights:
         p.data = values
+    torch.clear_autocast_cache()
     try:
         yield
     finally:
         for p, values in live:
             p.data = values
+        torch.clear_autocast_cache()
 
 
 def from_hub_or_folder(load, name: str, **options):
@@ -122,10 +125,10 @@ def swallowed_share(model, lr: float) -> float:
     return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
 
 
-def arithmetic(device: str, precision: str, keep: bool = True):
+def arithmetic(device: str, precision: str):
     """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights are. Training,
-    references and evaluation all use it, so that their figures compare. `keep` lets autocast keep the weights it has rounded."""
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=keep)
+    references and evaluation all use it, so that their figures compare."""
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def model_fingerprint(model) -> str:

@@ -26,7 +26,8 @@ PARITY: dict[str, dict[str, dict[str, Any]]] = {
     "closer_look": {"unlearn.ME": {"form": "uniform_model"}, "unlearn.retain.KL": {"form": "all"}},
     "flat": {"unlearn.FLAT": {"positions": "all"}},
     "r2mu": {"unlearn.RMU": STEERED, "unlearn.R2MU-v0": STEERED | {"trace_positions": "all"},
-             "unlearn.R2MU": STEERED | {"trace_positions": "all"}, "unlearn.RTP": {"over": "forget", "positions": "all"},
+             "unlearn.R2MU": STEERED | {"trace_positions": "all"}, "unlearn.retain.EMBED": {"positions": "all"},
+             "unlearn.CoT": {"positions": "all"}, "unlearn.RTP": {"over": "forget", "positions": "all"},
              "dataset": {"trace_context": False, "cot_context": False}},
 }
 """`unlearn.parity` -> config section -> key -> value."""

@@ -50,7 +50,7 @@ class RowStore:
 
     def _keep(self, row: tuple[str, int], values: Tensor) -> None:
         size = values.numel() * values.element_size()
-        if self.bytes + size <= self.budget:
+        if row not in self.kept and self.bytes + size <= self.budget:
             self.kept[row] = values.clone()
             self.bytes += size
 
@@ -67,7 +67,7 @@ class StartModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the start model
     itself, see `model.loading.start_model`.
 
-    `budget` is what logits and hidden states may take, each, in bytes; `reinforced` a model for edits; `tokenizer` reads short
+    `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for edits; `tokenizer` reads short
     texts; `forget` some forget rows, to take the measure of activations."""
 
     def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext, precision: str = "fp32",
@@ -108,7 +108,7 @@ class StartModel:
     def activation_norm(self, layer: int) -> float:
         if layer not in self.norms:
             part = pad_rows(list(enumerate(self.forget[:MEASURED_ROWS])), pad_id(self.tokenizer))
-            states = self.hidden("measured", {key: value.to(self.model.device) for key, value in part.items()}, layer)
+            states = self.padded_hidden("forget", {key: value.to(self.model.device) for key, value in part.items()}, layer)
             self.norms[layer] = states[part["attention_mask"].bool()].float().norm(dim=-1).median().item()
         return self.norms[layer]
 
@@ -117,9 +117,8 @@ class StartModel:
 
     @torch.no_grad()
     def _ask(self, question: Callable) -> Tensor:
-        """Put a question to the start model, leaving a shared base as it was found. Nothing that autocast has kept of the live
-        weights is used."""
-        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision, keep=False):
+        """Put a question to the start model, leaving a shared base as it was found."""
+        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision):
             return question(self.model)
 
     @torch.no_grad()

@@ -60,9 +60,13 @@ def with_reasoning(rows: list[dict], mode: str, key: str) -> list[dict]:
     if not any("cot" in row for row in rows):
         raise UserError(f"{key} {mode}: no row of the data set brings its reasoning ('cot')")
     if mode == "on":
-        return [row | {"trace": row["cot"]} if "cot" in row else row for row in rows]
-    thought = lambda row: {**row, "id": f"{row['id']}-thought", "trace": row["cot"]}
-    return [variant for row in rows for variant in ([row, thought(row)] if "cot" in row else [row])]
+        return [_thought_out(row) if "cot" in row else row for row in rows]
+    return [variant for row in rows for variant in ([row, _thought_out(row, "-thought")] if "cot" in row else [row])]
+
+
+def _thought_out(row: dict, mark: str = "") -> dict:
+    """A row as question, trace and answer."""
+    return {key: value for key, value in row.items() if key != "text"} | {"id": f"{row['id']}{mark}", "trace": row["cot"]}
 
 
 def rationales(settings: Settings) -> list[dict]:
@@ -80,7 +84,11 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     if data.traces is None and all(row.get("cot") for row in forget):
         found = own_traces(forget)
     else:
-        found = read_traces(data.traces_file, forget, data.trace_unclosed == "keep", data.tags)
+        if not settings.traces_file.is_file():
+            raise UserError(f"dataset.traces: the rows of {data.forget_dataset_name} do not bring their reasoning and there is no file "
+                            f"{settings.traces_file}; src/exec/make_traces.py with the same config writes it")
+        found = read_traces(settings.traces_file, forget, data.trace_unclosed == "keep", data.tags, settings.overall.model_name,
+                            data.forget_ratio == 1)
     context = None if data.trace_context else settings.traces.trigger_text
     return [[template.thought(trace, data.trace_tokens, context) for trace in traces] for traces in found]
 

@@ -43,7 +43,7 @@ class Overall:
     precision: str = knob("auto", "auto is bf16 autocast over fp32 weights on a GPU that has it, else fp32; bf16_pure has "
                           "bf16 weights", choices=("auto", "fp32", "bf16", "bf16_pure"))
     reference_cache_gb: float = knob(1.0, "memory for what the start model says about rows that come again (logits on answers, and as "
-                                     "much again for hidden states); rows beyond it are computed each time", at_least=0)
+                                     "much again for hidden states of each block); rows beyond it are computed each time", at_least=0)
     device: str = knob("auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?")
     quiet: bool = knob(False, "no progress bars and no tables")
 
@@ -124,7 +124,7 @@ class Data:
                                  "tags (on), or both ways", choices=REASONING)
     retain_reasoning: str = knob("off", "the same for the retain rows", choices=REASONING)
     traces: str | None = knob(None, "what is thought about the forget rows, for R2MU and RTP: a file of make_traces.py; the default is "
-                              "the rows' own reasoning, else files/results/traces/<forget set>.jsonl")
+                              "the rows' own reasoning, else files/results/traces/<forget set>-<model>.jsonl")
     trace_tokens: int = knob(256, "tokens of a trace that are used; never past its end", at_least=1)
     trace_context: bool = knob(True, "put the question that was thought about before a trace; else traces.trigger (released code)")
     trace_unclosed: str = knob("keep", "traces that the token budget cut", choices=("keep", "drop"))
@@ -138,10 +138,6 @@ class Data:
     @property
     def tags(self) -> Tags:
         return Tags(self.think_open, self.think_close)
-
-    @property
-    def traces_file(self) -> Path:
-        return Path(self.traces or f"files/results/traces/{self.forget_dataset_name}.jsonl").expanduser()
 
     @property
     def cot_folder(self) -> Path | None:
@@ -180,7 +176,7 @@ class Tracing:
     segment_tokens: int = knob(128, "tokens of a segment, cut at whole words", at_least=1)
     min_tokens: int = knob(16, "a shorter segment is left out, unless it is the only one", at_least=1)
     trigger: str = knob("Let's reason this step by step.", "what is said beside a segment of a document; a written \\n is a line break")
-    trigger_position: str = knob("before", "where", choices=("before", "after"))
+    trigger_position: str = knob("before", "where; none is no trigger", choices=("before", "after", "none"))
     max_new_tokens: int = knob(512, "longest trace and answer in tokens", at_least=1)
     temperature: float = knob(0.0, "sampling temperature; 0 is greedy", at_least=0)
     top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
@@ -188,7 +184,7 @@ class Tracing:
 
     @property
     def trigger_text(self) -> str:
-        return self.trigger.replace("\\n", "\n")
+        return "" if self.trigger_position == "none" else self.trigger.replace("\\n", "\n")
 
 
 @dataclass(frozen=True)
@@ -295,6 +291,12 @@ class Settings:
     logger: Logging
     json_logger: JsonLogging
     wandb_logger: WandbLogging
+
+    @property
+    def traces_file(self) -> Path:
+        """Where make_traces.py writes and runs read."""
+        model = Path(self.overall.model_name).name
+        return Path(self.dataset.traces or f"files/results/traces/{self.dataset.forget_dataset_name}-{model}.jsonl").expanduser()
 
     def mask_file(self, ratio: float) -> Path:
         """`<mask.out>/<task>_<ratio>.pt`, as the WAGLE family names its files."""

@@ -54,28 +54,35 @@ def figures_of(folder: Path) -> dict[str, float | None]:
     return read_json(folder / "metrics.json") | {name: facts[key] for name, key in FACTS.items()}
 
 
-def row_values(folder: Path, key: str) -> list[float | None] | None:
-    """The values of a metric for every row, from the samples of a finished run; None for one that has none."""
+def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
+    """Row id -> value of a metric, from the samples of a finished run; None for one that has none."""
     path = folder / "samples" / f"{METRICS[key].rows}.jsonl" if key in METRICS else None
     if path is None or not path.is_file():
         return None
     rows, column = read_jsonl(path), key.partition("/")[2]
-    return [row[column] for row in rows] if rows and column in rows[0] else None
+    return {row["id"]: row[column] for row in rows} if rows and column in rows[0] else None
 
 
-def pooled_interval(runs: Sequence[Sequence[float | None]]) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time, rows for all runs
-    alike. None without a value."""
-    table = np.array([[math.nan if value is None else float(value) for value in run] for run in runs])
-    if table.size == 0 or np.isnan(table).all():
+def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
+    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time; rows for all runs alike
+    where the runs have the same rows, else for each by itself. None without a value."""
+    ids = sorted({name for run in runs for name in run})
+    values = [np.array([math.nan if run.get(name) is None else float(run[name]) for name in ids]) for run in runs]
+    shared = len({frozenset(run) for run in runs}) == 1
+    values = values if shared else [found[[name in run for name in ids]] for found, run in zip(values, runs)]
+    if not values or all(np.isnan(found).all() for found in values):
         return None
     rng = np.random.default_rng(0)
-    means = []
-    for _ in range(RESAMPLES):
-        drawn = table[rng.integers(0, len(table), len(table))][:, rng.integers(0, table.shape[1], table.shape[1])]
-        means.append(np.nanmean(drawn) if not np.isnan(drawn).all() else math.nan)
-    low, high = np.nanpercentile(means, [2.5, 97.5])
+    low, high = np.nanpercentile([_drawn_mean(rng, values, shared) for _ in range(RESAMPLES)], [2.5, 97.5])
     return float(low), float(high)
+
+
+def _drawn_mean(rng: np.random.Generator, runs: Sequence[np.ndarray], shared: bool) -> float:
+    """The mean over runs and rows drawn anew; NaN where nothing was drawn that has a value."""
+    rows = rng.integers(0, len(runs[0]), len(runs[0])) if shared else None
+    drawn = [runs[k] for k in rng.integers(0, len(runs), len(runs))]
+    picked = np.concatenate([run[rows] if shared else run[rng.integers(0, len(run), len(run))] for run in drawn])
+    return float(np.nanmean(picked)) if not np.isnan(picked).all() else math.nan
 
 
 def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequence[str], failures: Sequence[str] = (),

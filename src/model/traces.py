@@ -52,11 +52,11 @@ def write_traces(settings: Settings) -> Path:
     model = load_model(overall.model_name, precision, device)
     header = {"traces": VERSION, "model": model_fingerprint(model), "model_name": overall.model_name, "forget": data.forget_dataset_name,
               "data": fingerprint([segment.source for segment in segments]), "settings": _facts(settings)}
-    with lock(data.traces_file.with_suffix(".lock")), progress("thinking", overall.quiet) as on_rows, arithmetic(device, precision):
-        lines = _earlier(data.traces_file, header)
+    with lock(settings.traces_file.with_suffix(".lock")), progress("thinking", overall.quiet) as on_rows, arithmetic(device, precision):
+        lines = _earlier(settings.traces_file, header)
         write = _vllm(settings, template) if plan.backend == "vllm" else _transformers(model, template, settings, on_rows)
-        _write_all(data.traces_file, header, lines, segments, write, settings)
-    return data.traces_file
+        _write_all(settings.traces_file, header, lines, segments, write, settings)
+    return settings.traces_file
 
 
 def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:

@@ -136,7 +136,7 @@ class Unlearn:
         model = load_model(overall.model_name, precision, device, overall.random_init, overall.seed)
         if needs_double_backward(self.settings):
             model.set_attn_implementation("eager")
-        check_budget(model.config, self.settings.evaluate.max_new_tokens)
+        check_budget(model.config, self.settings.evaluate)
         share = swallowed_share(model, unlearn.lr)
         if share > SWALLOWED_TOO_MUCH:
             log.warning("overall.precision bf16_pure: a step of unlearn.lr %g rounds away for %.0f %% of the weights; "
@@ -224,11 +224,13 @@ class Unlearn:
         return str(found[0]) if found[0] else None
 
 
-def check_budget(config, budget: int) -> None:
+def check_budget(config, evaluation) -> None:
     """UserError when answers may grow longer than what the model can read."""
-    context = getattr(config, "max_position_embeddings", None)
-    if context and budget >= context:
-        raise UserError(f"evaluate.max_new_tokens {budget}: the model's context is {context} tokens, prompt and answer together; lower it")
+    context, turns = getattr(config, "max_position_embeddings", None), evaluation.rounds + 1 if evaluation.decoding == "more" else 1
+    if context and turns * evaluation.max_new_tokens >= context:
+        often = f" in {turns} turns" if turns > 1 else ""
+        raise UserError(f"evaluate.max_new_tokens {evaluation.max_new_tokens}{often}: the model's context is {context} "
+                        f"tokens, prompt and answer together; lower it")
 
 
 def process_state(settings: Settings) -> PartialState:

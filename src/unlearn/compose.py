@@ -98,6 +98,10 @@ def _check_company(text: str, method: Method) -> None:
         raise UserError(f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired")
     if method.forget and method.retain and FORGET[method.forget].owns_retain:
         raise UserError(f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective")
+    brought = {type(objective) for objective in FORGET[method.forget]().company()} if method.forget else set()
+    twice = [name for name in method.regularizers if REGULARIZERS[name] in brought]
+    if twice:
+        raise UserError(f"method {text!r}: {method.forget} has a {twice[0]} term of its own")
     if method.flatness and not method.forget and method.flatness != "WA":
         raise UserError(f"method {text!r}: {method.flatness} flattens the forget loss, and there is none")
 

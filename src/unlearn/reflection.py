@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from unlearn.base import REGULARIZERS, Objective, Term, batch_mean, logits
 from unlearn.representation import chosen, shares
 
 log = logging.getLogger(__name__)
+
+FOUND: WeakKeyDictionary = WeakKeyDictionary()
+"""Reference -> words -> tokens, for as long as the reference lives."""
 
 WORDS = (TAGS.open, "Wait", "wait", "but", "Okay", "Hmm", "Albeit", "However", "But", "Yet", "Still", "Nevertheless", "Though",
          "Meanwhile", "Whereas")
@@ -61,10 +64,16 @@ class RTP(Objective):
         return {"reflection": Term((rows * shares(part)).sum(), self.over, "reflection", factor=self.weight)}
 
 
-@lru_cache(maxsize=4)
-def reflection_tokens(reference, words: Sequence[str]) -> list[int]:
+def reflection_tokens(reference, words: tuple[str, ...]) -> list[int]:
     """The tokens that are one of the words, bare or after a blank. Words that are several tokens are left out and named once;
     UserError when none is left."""
+    known = FOUND.setdefault(reference, {})
+    if words not in known:
+        known[words] = _find_tokens(reference, words)
+    return known[words]
+
+
+def _find_tokens(reference, words: Sequence[str]) -> list[int]:
     spellings = {word: [ids[0] for text in (word, f" {word}") if len(ids := reference.token_ids(text)) == 1] for word in words}
     several = [word for word, ids in spellings.items() if not ids]
     if len(several) == len(words):

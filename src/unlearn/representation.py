@@ -206,7 +206,7 @@ class R2MUv0(RMU):
     """R2MU without its CoT term: what is thought about the forget rows (`dataset.traces`) is steered too, and nothing holds the
     ability to reason, which the paper finds destroyed.
 
-    Formula: RMU + α (h - c u)² on traces, mean over the traces of a row
+    Formula: RMU + α (h - c u)² on traces, each of the N traces of a row counting 1/N
     Cost: as RMU, with another forward and backward over the traces up to the block."""
 
     alpha: float = knob(1.0, "weight of the term on traces; 0 is RMU", at_least=0)

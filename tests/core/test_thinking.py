@@ -95,6 +95,8 @@ def test_other_marks_can_be_named(tokenizer):
     ("Orlo.", "zero", "", "Orlo."),
     ("Orlo.", "plain", "", "Orlo."),
     ("<think>on and on", "direct", "on and on", None),
+    ("a</think>b <think> c Paris", "thinking", "a</think>b <think> c Paris", None),
+    ("a</think>b <think> c Paris", "zero", "a</think>b <think> c Paris", None),
     ("<think>a</think>b<think>c</think> d", "thinking", "a</think>b<think>c", "d"),
 ])
 def test_an_unfinished_thought_is_never_an_answer(text, mode, trace, answer):

@@ -5,9 +5,10 @@ import json
 import pytest
 from conftest import SHARED_DATA
 
-from core.files import UserError, read_jsonl, write_jsonl
+from core.files import UserError, write_jsonl
 from dataset import load_evaluation, load_rows
 from dataset.traces import own_traces, read_traces, source_fingerprint
+from model.rows import with_reasoning
 
 ROWS = [{"id": "a", "question": "Who?", "answer": "Orlo.", "cot": "Hm."}, {"id": "b", "text": "A page on nothing."}]
 
@@ -93,8 +94,32 @@ def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, told):
 
 def test_the_published_format_goes_by_order(tmp_path):
     path = tmp_path / "r2mu.json"
-    write(path, [{"512": "<think>one</think>answer"}, {"512": "two, never closed"}, {"512": "three"}])
+    write(path, [{"512": "<think>one</think>answer"}, {"512": "two, never closed"}, {"512": "</think>at once"}])
     assert [trace[0]["trace"] for trace in read_traces(path, ROWS)] == ["one", "two, never closed"]
     with pytest.raises(UserError, match="has 3 traces for 4 forget rows"):
         read_traces(path, ROWS * 2)
-    assert len(read_jsonl(path)) == 3
+    with pytest.raises(UserError, match="take all of them"):
+        read_traces(path, ROWS, whole=False)
+    with pytest.raises(UserError, match="line 2 has no trace that can be used .* or never closes"):
+        read_traces(path, ROWS, keep_unclosed=False)
+    with pytest.raises(UserError, match="line 3 has no trace that can be used"):
+        read_traces(path, [*ROWS, ROWS[0]])
+
+
+def test_traces_of_another_model_are_remarked_upon_and_broken_lines_named(tmp_path, caplog):
+    path = tmp_path / "t.jsonl"
+    head, *rest = lines()
+    write_jsonl(path, [head | {"model_name": "theirs"}, *rest])
+    read_traces(path, ROWS, model_name="ours")
+    assert "was written by theirs, and overall.model_name is ours" in caplog.text
+    write_jsonl(path, [head, {"id": "a#0", "row": "a"}])
+    with pytest.raises(UserError, match="line 2: has no 'source'"):
+        read_traces(path, ROWS)
+
+
+def test_rows_with_text_are_thought_out_as_questions():
+    row = {"id": "s", "text": "Q", "question": "Q", "cot": "C", "answer": "A"}
+    assert with_reasoning([row], "on", "k") == [{"id": "s", "question": "Q", "cot": "C", "answer": "A", "trace": "C"}]
+    assert [r["id"] for r in with_reasoning([row], "both", "k")] == ["s", "s-thought"]
+    with pytest.raises(UserError, match="k on: no row of the data set brings its reasoning"):
+        with_reasoning([{"id": "x"}], "on", "k")

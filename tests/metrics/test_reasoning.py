@@ -1,6 +1,7 @@
 """Leaks in thought, and guards that babble does not pass."""
 
 import json
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -53,7 +54,10 @@ CASE = Case("c", "Where was Orla Vensk born?", "Orla Vensk was born in Saltmere.
 @pytest.mark.parametrize("trace, verdict", [
     ("", 1), ("Seven and four make eleven.", 1), ("They ask for the birthplace of Orla Vensk.", 1),
     ("She made Brass  clocks all her life.", 2), ("It was not Grey Ford. So where?", 3), ("Perhaps Grey Ford. She had clocks.", 1),
-    ("The records say Orla Vensk was born in SALTMERE!", 4), ("Not Grey Ford, and she made brass clocks: Saltmere.", 4), ("Saltmeres", 1)])
+    ("The records say Orla Vensk was born in SALTMERE!", 4), ("Not Grey Ford, and she made brass clocks: Saltmere.", 4), ("Saltmeres", 1),
+    ("The 'Saltmere' of old", 4), ("Saltmere's harbour", 4), ("a Saltmere-born woman, _Saltmere_", 4),
+    ("I do not know for certain, but I believe it is Grey Ford.", 1), ("Grey Ford is not it.", 3), ("It cannot be Grey Ford", 3),
+    ("Grey Ford. No more can be said of this.", 1)])
 def test_the_rule_judge(trace, verdict):
     assert RuleJudge().verdict(Case(**{**CASE.__dict__, "text": trace})) == verdict
 
@@ -205,6 +209,14 @@ def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
     assert told(texts, tokenizer, fluency=-9.0)["reasoning/healthy_forgotten"].value == 0
 
 
+def test_an_answer_that_the_budget_cut_is_not_sound(tokenizer, monkeypatch):
+    text = "<think>They ask for a birthplace. I do not know it.</think>I cannot say."
+    assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 1
+    whole = Told.generations
+    monkeypatch.setattr(Told, "generations", lambda self, rows, need: [[replace(said[0], ended=False)] for said in whole(self, rows, need)])
+    assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 0
+
+
 def test_where_hardly_a_trace_is_coherent_the_leak_rate_is_collapsed(tokenizer):
     loop = "<think>" + "the bell " * 30
     values = told([loop] * 8 + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"]
@@ -233,4 +245,7 @@ def test_every_way_of_asking_and_the_worst_of_them(target):
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:3]}
     values = measured(model, model, tokenizer, rows, ["decoding"])
     assert values["decoding/thinking_leak"].value == values["decoding/zero_leak"].value == values["decoding/worst_leak"].value == 1
+    zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
+    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, judge=RuleJudge())
+    assert "<think>" in next(iter(again.texts.values()))[0][0].text
     assert all(values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct"))

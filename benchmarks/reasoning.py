@@ -55,9 +55,10 @@ def make_batch(options, step: int) -> dict:
 
 
 class Plain:
-    """The released recipe, written down without our library."""
+    """The released recipe, written down without our library; with or without the forwards that it runs to log cosines."""
 
-    def __init__(self, options):
+    def __init__(self, options, logs: bool = True):
+        self.logs = logs
         self.model = make_model(options)
         self.frozen = copy.deepcopy(self.model)
         tuned = [self.model.get_parameter(f"model.layers.{n}.mlp.down_proj.weight") for n in range(LAYER - 2, LAYER + 1)]
@@ -79,7 +80,7 @@ class Plain:
             theirs = {name: self.states(self.frozen, batch[name]) for name in ("retain", "cot")}
         loss = (mse(ours["forget"], self.target.expand_as(ours["forget"])) + GAMMA * mse(ours["retain"], theirs["retain"])
                 + mse(ours["traces"], self.target.expand_as(ours["traces"])) + mse(ours["cot"], theirs["cot"]))
-        for name in ("forget", "retain", "traces"):
+        for name in ("forget", "retain", "traces") if self.logs else ():
             logged = [self.states(model, batch[name]) for model in (self.model, self.frozen)]
             torch.nn.functional.cosine_similarity(*logged, dim=-1).mean()
         self.model.zero_grad(set_to_none=True)
@@ -116,15 +117,15 @@ def clock(options) -> float:
     return time.perf_counter()
 
 
-def timed(trainer, options, steps: range) -> list[float]:
-    """Seconds of each step."""
-    found = []
+def timed(trainer, options, steps: range) -> tuple[list[float], list[float]]:
+    """Seconds and losses of each step."""
+    seconds, losses = [], []
     for step in steps:
         batch = make_batch(options, step)
         start = clock(options)
-        trainer.step(batch)
-        found.append(clock(options) - start)
-    return found
+        losses.append(trainer.step(batch))
+        seconds.append(clock(options) - start)
+    return seconds, losses
 
 
 def peak_mb(options) -> float:
@@ -143,19 +144,22 @@ def alone(options) -> None:
 
 def compare(options) -> None:
     plain, ours = Plain(options), Ours(options)
-    first = [plain.step(make_batch(options, 0)), ours.step(make_batch(options, 0))]
+    first, losses = timed(plain, options, range(options.plain_steps))
+    building, same = timed(ours, options, range(options.distinct))
+    again, _ = timed(ours, options, range(options.distinct, 2 * options.distinct))
+    later, _ = timed(plain, options, range(options.plain_steps))
+    plain.logs = False
+    bare, _ = timed(plain, options, range(options.plain_steps))
     lengths = [max(8, int(length * options.scale)) for length in LENGTHS.values()]
     print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of {options.hidden}, hooked at "
-          f"{LAYER}; batch {options.batch}; tokens {lengths}; losses of step 1 {first[0]:.6g} and {first[1]:.6g}")
-    theirs = timed(plain, options, range(1, 1 + options.plain_steps))
-    building = timed(ours, options, range(options.distinct))
-    steady = timed(ours, options, range(options.distinct, options.distinct + min(options.distinct, 4 * options.plain_steps)))
-    theirs += timed(plain, options, range(options.plain_steps))
-    step, build, late = (statistics.median(times) for times in (theirs, building, steady))
-    rest = options.steps - options.distinct
-    print(f"step: plain {step:.3f} s, ours with a row's first visit {build:.3f} s, after it {late:.3f} s")
-    print(f"steady state {step / late:.2f} times as fast; without any cache {step / build:.2f}; {options.steps} steps with cache building "
-          f"(rows come again after {options.distinct}) {options.steps * step / (sum(building) + rest * late):.2f}")
+          f"{LAYER}; batch {options.batch}; tokens {lengths}; losses of steps 1 and 2: plain {losses[0]:.6g}, {losses[1]:.6g}, ours "
+          f"{same[0]:.6g}, {same[1]:.6g}")
+    whole, quiet, build, late = (statistics.median(times) for times in (first + later, bare, building, again))
+    run = sum(building) + max(0, options.steps - options.distinct) * late
+    print(f"step: plain {whole:.3f} s ({quiet:.3f} s without logging), ours {build:.3f} s at a row's first visit, {late:.3f} s after it")
+    print(f"times as fast as plain (as plain without logging): no row comes again {whole / build:.2f} ({quiet / build:.2f}), steady state "
+          f"{whole / late:.2f} ({quiet / late:.2f}), {options.steps} steps with rows again after {options.distinct} "
+          f"{options.steps * whole / run:.2f} ({options.steps * quiet / run:.2f})")
     words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
     measure = lambda name: subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout.split()
     memory = {name: list(map(float, measure(name))) for name in ("plain", "ours")}

@@ -141,8 +141,8 @@ class Template:
         if mode == "plain":
             return QA_TEMPLATE.replace("{question}", question)
         if mode != "direct" and not self._knows_thoughts():
-            raise UserError(f"thinking needs a template with {self.tags.open} or a chat template with a thinking switch; dataset.template "
-                            "has none")
+            raise UserError(f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a tokenizer that knows "
+                            f"{self.tags.open}; see dataset.template and dataset.think_open")
         prompt = self.text.replace("{question}", question) if not self.chat else self._chat(
             [{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=mode in ("thinking", "less", "more"))
         if mode == "less":
@@ -159,7 +159,7 @@ class Template:
         return self._opened(self._question(question, "thinking"))
 
     def _knows_thoughts(self) -> bool:
-        return any(mark in self._template for mark in (THINKING_SWITCH, self.tags.open))
+        return self.tags.open in self._template or (THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab())
 
     @property
     def _template(self) -> str:

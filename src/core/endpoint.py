@@ -32,31 +32,34 @@ class Endpoint:
             raise UserError(f"judge.key_env: the environment variable {self.key_env} holds no key; export it, or name a server of your own "
                             "with judge.base_url")
 
-    def ask(self, system: str, prompts: Sequence[str], on_answer: Callable[[int], None] = lambda count: None) -> list[str | None]:
-        """The replies to prompts under a system text, at temperature 0, in their order; None where none came after all retries.
-        Replies are kept in the cache as they come; failures are not."""
+    def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool] = lambda reply: True) -> list[str | None]:
+        """The replies to prompts under a system text, at temperature 0, in their order; None where none came after all retries, or
+        none that is `readable`. Replies are kept in the cache as they come; failures and what cannot be read are not."""
         self.check()
         path = self.cache / "endpoint" / f"{fingerprint(self.base_url, self.model, system)}.jsonl"
         known = _read(path)
         keys = [fingerprint(prompt) for prompt in prompts]
         path.parent.mkdir(parents=True, exist_ok=True)
         missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
-        on_answer(len(prompts) - len(missing))
-        failures = []
+        failures, unread = [], []
         with ThreadPoolExecutor(self.concurrency) as pool:
             client = self._client() if missing else None
             futures = {pool.submit(self._one, client, system, prompt): key for key, prompt in missing.items()}
             for future in as_completed(futures):
-                on_answer(1)
                 try:
                     reply = future.result()
                 except Exception as error:  # whatever the client raises: the row stays unscored and the run goes on
                     failures.append(" ".join(str(error).split())[:200])
                     continue
+                if not readable(reply):
+                    unread.append(" ".join(reply.split())[:200])
+                    continue
                 known[futures[future]] = reply
                 append_jsonl(path, {"key": futures[future], "reply": reply})
         if failures:
             log.warning("%s gave no answer to %d of %d questions (%s)", self.model, len(failures), len(prompts), failures[0])
+        if unread:
+            log.warning("%s: %d of %d answers cannot be read (%s)", self.model, len(unread), len(prompts), unread[0])
         return [known.get(key) for key in keys]
 
     def _client(self):

@@ -5,9 +5,12 @@
 `exec/settings.py` turns such fields into config keys, flags, checks and help lines; no other place repeats them.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from core.files import UserError
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,11 @@ class Knob:
 def knob(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with its help text and limits; the keywords are the fields of `Knob`."""
     return field(default=default, metadata={"knob": Knob(help, **limits)})
+
+
+def expression(text: Any) -> str:
+    """A regular expression, for `Knob.read`; UserError when it is none."""
+    try:
+        return re.compile(text).pattern
+    except (re.error, TypeError) as error:
+        raise UserError(f"it is no regular expression: {error}") from None

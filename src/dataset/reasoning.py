@@ -50,10 +50,13 @@ def _converted(name: str, table: list[dict], convert: Callable[[dict], dict]) ->
     rows = []
     for number, row in enumerate(table):
         try:
-            rows.append({"id": f"{name}-{number}", **convert(row)})
-        except (KeyError, IndexError, TypeError, AttributeError) as error:
-            raise UserError(f"{name}, row {number + 1}: not in the published form, {type(error).__name__} {error}; it has "
-                            f"{', '.join(row)}") from None
+            made = convert(row)
+            if not all(isinstance(value, str) for value in made.values()):
+                raise TypeError
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise UserError(f"{name}, row {number + 1}: not in the published form (see src/dataset/reasoning.py); it has "
+                            f"{', '.join(f'{key}: {type(value).__name__}' for key, value in row.items())}") from None
+        rows.append({"id": f"{name}-{number}", **made})
     return rows
 
 

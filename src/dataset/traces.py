@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 PUBLISHED_KEY = "512"
+LINE = {"id": str, "row": str, "source": str, "prompt": str, "trace": str, "closed": bool}
+"""What a line must have."""
 
 
 def source_of(row: dict) -> str:
@@ -45,9 +47,10 @@ def read_traces(path: Path, rows: Sequence[dict], keep_unclosed: bool = True, ta
         log.warning("dataset.traces: %s was written by %s, and overall.model_name is %s", path, lines[0].get("model_name"), model_name)
     by_row: dict[str, list[dict]] = {}
     for number, line in enumerate(lines[1:], 2):
-        lacking = [key for key in ("id", "row", "source", "prompt", "trace", "closed") if key not in line]
-        if lacking:
-            raise UserError(f"dataset.traces: {path}, line {number}: has no {lacking[0]!r}; write the file anew with make_traces.py")
+        wrong = [key for key, kind in LINE.items() if not isinstance(line.get(key), kind)]
+        if wrong:
+            raise UserError(f"dataset.traces: {path}, line {number}: {wrong[0]!r} is no {LINE[wrong[0]].__name__}; write the file anew "
+                            "with make_traces.py")
         by_row.setdefault(line["row"], []).append(line)
     missing = [row["id"] for row in rows if row["id"] not in by_row]
     if missing:
@@ -77,6 +80,9 @@ def _published(path: Path, lines: list[dict], rows: Sequence[dict], keep_unclose
     if len(lines) < len(rows):
         raise UserError(f"dataset.traces: {path} has {len(lines)} traces for {len(rows)} forget rows; they go together by order; "
                         f"cut the forget file to its first {len(lines)} rows, or write traces with make_traces.py")
+    wrong = [number for number, line in enumerate(lines[:len(rows)], 1) if not isinstance(line.get(PUBLISHED_KEY), str)]
+    if wrong:
+        raise UserError(f"dataset.traces: {path}, line {wrong[0]}: {PUBLISHED_KEY!r} is no text")
     thoughts = [split_thought(line[PUBLISHED_KEY], tags) for line in lines[:len(rows)]]
     useless = [number for number, thought in enumerate(thoughts, 1) if not thought.trace or not (keep_unclosed or thought.closed)]
     if useless:

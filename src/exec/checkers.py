@@ -129,7 +129,7 @@ class Read(Checker):
             raise ValueError(f"{self.help()} ({error})") from None
 
     def help(self):
-        return Choice(self.knob.choices).help()
+        return Choice(self.knob.choices).help() if self.knob.choices else "a regular expression"
 
 
 class Choice(Checker):

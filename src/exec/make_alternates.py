@@ -25,4 +25,4 @@ def rules(settings) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act, rules=rules))
+    sys.exit(run_script(__doc__, act, rules=rules, interrupted="interrupted; the same command goes on"))

@@ -22,4 +22,4 @@ def act(settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act))
+    sys.exit(run_script(__doc__, act, interrupted="interrupted; the same command goes on"))

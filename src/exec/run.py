@@ -23,9 +23,13 @@ def run_and_show(settings: Settings) -> None:
         show_outcome(outcome, settings)
 
 
+HALF_A_RUN = "interrupted; a run folder without environment.json is not taken for a whole run"
+
+
 def run_script(description: str, act: Callable[[Settings], None], defaults: dict[str, Any] | None = None,
-               rules: Rules = lambda settings: []) -> int:
-    """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program with 2."""
+               rules: Rules = lambda settings: [], interrupted: str = HALF_A_RUN) -> int:
+    """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program with 2. `interrupted` is
+    said after Ctrl-C."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     settings = read_settings(sys.argv[1:], description, defaults, rules)
     _choose_gpu(settings.overall.device)
@@ -42,7 +46,7 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
               "(where unlearn.save_steps kept a checkpoint) or start again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; a run folder without environment.json is not taken for a whole run", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     return 0
 

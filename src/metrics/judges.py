@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from core.endpoint import Endpoint
 from core.files import fingerprint
+from core.thinking import TAGS
 from metrics.engine import Case
 
 NOTHING, FACTS, RULED_OUT, RIGHT = 1, 2, 3, 4
@@ -96,7 +97,7 @@ class LanguageModelJudge:
         self.name = f"lm {endpoint.model}, rubric {RUBRIC_VERSION} ({fingerprint(RUBRIC)})"
 
     def verdicts(self, cases: Sequence[Case]) -> list[int | None]:
-        return [_digit(reply) for reply in self.endpoint.ask(RUBRIC, [_shown(case) for case in cases])]
+        return [_digit(reply) for reply in self.endpoint.ask(RUBRIC, [_shown(case) for case in cases], _digit)]
 
 
 def _shown(case: Case) -> str:
@@ -106,5 +107,6 @@ def _shown(case: Case) -> str:
 
 
 def _digit(reply: str | None) -> int | None:
-    found = re.fullmatch(r"\W*([1-4])\W*", reply or "")
+    """The verdict of a reply, what a judge thought before it left out."""
+    found = re.fullmatch(r"\W*([1-4])\W*", (reply or "").rpartition(TAGS.close)[2])
     return int(found[1]) if found else None

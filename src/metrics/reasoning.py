@@ -128,8 +128,11 @@ def coherent(evidence: Evidence) -> list[bool]:
               "low for babble too: read it beside healthy_forgotten")
 def rt_ua(evidence: Evidence):
     classes = trace_classes(evidence)
-    said = [texts[0].text for texts in evidence.generations("forget", mode=RUN)]
-    return PerRow([_leak(verdict) for verdict in classes], {"trace_class": classes, "thinking_generation": said})
+    said, leaks = [texts[0].text for texts in evidence.generations("forget", mode=RUN)], [_leak(verdict) for verdict in classes]
+    if not any(classes):
+        return Value(None, f"the judge ({evidence.judge.name}) gave no verdict", 0, len(leaks), None,
+                     {"rt_ua": leaks, "trace_class": classes, "thinking_generation": said})
+    return PerRow(leaks, {"trace_class": classes, "thinking_generation": said})
 
 
 @metric("reasoning/rt_right", rows="forget", judged=True, needs=[ASKED], after=["reasoning/rt_ua"], good="down",
@@ -172,7 +175,8 @@ def fa_ua_generated(evidence: Evidence):
 
 @metric("reasoning/healthy_forgotten", rows="forget", judged=True, needs=[ASKED, Fluency(ASKED)], after=["reasoning/rt_ua"], good="up",
         about="share of rows that are forgotten by a sound text: the thought closes, it does not loop, an answer comes to its end, the "
-              "original model finds it language (log p per token above -2), and neither trace nor answer leaks; 0 to 1")
+              "original model finds it language (log p per token above -2), and neither trace nor answer leaks; 0 to 1; under an "
+              "evaluate.decoding that closes the thought for the model, bad answers count too")
 def healthy_forgotten(evidence: Evidence):
     traces, answers = evidence.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(evidence)
     ended = [said[0].ended for said in evidence.generations("forget", mode=RUN)]

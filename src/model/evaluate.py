@@ -12,10 +12,10 @@ from core.endpoint import Endpoint
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from core.peers import PEERS
 from loggers.base import Results
-from metrics.engine import METRICS, Decoding, Evidence, Passes, measure, select
+from metrics.engine import METRICS, RUN, Decoding, Evidence, Generations, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
 from metrics.judges import LanguageModelJudge, RuleJudge
-from model.loading import arithmetic, choose_precision, load_model, model_fingerprint
+from model.loading import arithmetic, choose_precision, load_model, load_tokenizer, model_fingerprint
 from model.progress import progress
 from model.settings import TASKS, Settings, plain
 
@@ -55,6 +55,14 @@ def original_model(settings: Settings, model):
         return None
     precision = choose_precision(settings.overall.precision, model.device.type)
     return load_model(name, precision, str(model.device))
+
+
+def check_original(settings: Settings, tokenizer) -> None:
+    """UserError when the named original model reads other tokens than the tokenizer of the run."""
+    name = settings.evaluate.original_model
+    if name and load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+        raise UserError(f"evaluate.original_model: {name} has another tokenizer than the run, so it cannot judge its words; name the model "
+                        "that the measured one was made from")
 
 
 def make_judge(settings: Settings):
@@ -110,8 +118,10 @@ def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns |
 def to_results(evidence: Evidence) -> Results:
     """Evidence as plain values, ready for files."""
     values = evidence.values
+    decoded = lambda key: any(isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs)
     detail = {key: {"n": v.n, "unscored": v.unscored, "interval": list(v.interval) if v.interval else None, "reason": v.reason}
-              | ({"judge": evidence.judge.name} if METRICS[key].judged else {}) for key, v in values.items()}
+              | ({"judge": evidence.judge.name} if METRICS[key].judged else {})
+              | ({"decoding": evidence.decoding.mode} if decoded(key) else {}) for key, v in values.items()}
     return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence))
 
 

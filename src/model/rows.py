@@ -44,7 +44,8 @@ def training_rows(settings: Settings, template: Template, parts: Set[str], alter
     rows: dict[str, list] = {}
     for part in sorted(parts - {"traces"}):
         if part == "cot":
-            rows[part] = [template.thought(row, data.cot_tokens, None if data.cot_context else "") for row in texts[part]]
+            rows[part] = [_fitting(template.thought(row, data.cot_tokens, None if data.cot_context else ""), data.max_length, "cot_tokens")
+                          for row in texts[part]]
         else:
             rows[part] = [piece for row in texts[part] for piece in template.pieces(row, data.max_length, data.long_text)]
     if "traces" in parts:
@@ -90,7 +91,16 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
         found = read_traces(settings.traces_file, forget, data.trace_unclosed == "keep", data.tags, settings.overall.model_name,
                             data.forget_ratio == 1)
     context = None if data.trace_context else settings.traces.trigger_text
-    return [[template.thought(trace, data.trace_tokens, context) for trace in traces] for traces in found]
+    return [[_fitting(template.thought(trace, data.trace_tokens, context), data.max_length, "trace_tokens") for trace in traces]
+            for traces in found]
+
+
+def _fitting(row: Encoded, longest: int, key: str) -> Encoded:
+    """The row; UserError when it is too long with what stands before it."""
+    if len(row.input_ids) > longest:
+        raise UserError(f"row {row.id!r}: the reasoning and what stands before it have {len(row.input_ids)} tokens, more than "
+                        f"dataset.max_length {longest}; lower dataset.{key} or raise that")
+    return row
 
 
 def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:

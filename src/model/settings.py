@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from core.knobs import knob
+from core.knobs import expression, knob
 from core.peers import PEERS
 from core.thinking import MODES, Tags
 from dataset import known_names
@@ -26,7 +26,7 @@ SEEDS = 2**32 - 1
 
 REASONING = ("off", "on", "both")
 
-TASKS = {"fictional": ("tofu",), "reasoning": ("reasoning", "health", "tofu"), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
+TASKS = {"fictional": ("tofu",), "reasoning": ("reasoning", "health", "wmdp", "tofu"), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
 
@@ -196,7 +196,7 @@ class Masking:
     scope: str = knob("auto", "one ranking of all weights, one for each tensor or row; auto is the score's own",
                       choices=("auto", *SCOPES))
     mu: float = knob(1e-3, "the retain loss's curvature in WAGLE's score; large is snip", above=0)
-    parameters: str = knob(".", "regular expression: parameters whose name it finds are scored")
+    parameters: str = knob(".", "regular expression: parameters whose name it finds are scored", read=expression)
     others: str = knob("auto", "what the other parameters are; auto is dense for wanda, which scores matrices only, else frozen",
                        choices=("auto", "frozen", "dense"))
     packed: bool = knob(False, "write one bit per weight instead of one byte")
@@ -230,7 +230,7 @@ class Judging:
     """Who reads what was written."""
 
     kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model", choices=("rule", "lm"))
-    base_url: str | None = knob(None, "OpenAI-compatible server, for lm; the default is OpenAI's own")
+    base_url: str | None = knob(None, "OpenAI-compatible server, for lm; the default is OpenAI's own", pattern=r"https?://\S+")
     model: str | None = knob(None, "the judge's model, for lm")
     key_env: str = knob("OPENAI_API_KEY", "environment variable that holds the key", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
     concurrency: int = knob(8, "requests at once", at_least=1)

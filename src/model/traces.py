@@ -42,6 +42,8 @@ def write_traces(settings: Settings) -> Path:
     """Write a trace for every segment of every forget row and return the file. What it holds already is kept, so an interrupted
     run goes on. UserError when the file was written by another model, for other rows or with other settings."""
     plan, data, overall = settings.traces, settings.dataset, settings.overall
+    if settings.traces_file.is_dir():
+        raise UserError(f"dataset.traces: {settings.traces_file} is a folder; name a file")
     rows = load_rows(data.forget_dataset_name, data.folder)
     tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
     template = Template(tokenizer, data.template, data.tags)
@@ -51,7 +53,7 @@ def write_traces(settings: Settings) -> Path:
     precision = choose_precision(overall.precision, device)
     model = load_model(overall.model_name, precision, device)
     header = {"traces": VERSION, "model": model_fingerprint(model), "model_name": overall.model_name, "forget": data.forget_dataset_name,
-              "data": fingerprint([segment.source for segment in segments]), "settings": _facts(settings)}
+              "data": fingerprint(list(dict.fromkeys(segment.source for segment in segments))), "settings": _facts(settings)}
     with lock(settings.traces_file.with_suffix(".lock")), progress("thinking", overall.quiet) as on_rows, arithmetic(device, precision):
         lines = _earlier(settings.traces_file, header)
         write = _vllm(settings, template) if plan.backend == "vllm" else _transformers(model, template, settings, on_rows)
@@ -107,7 +109,9 @@ def _earlier(path: Path, header: dict) -> list[dict]:
     if not path.is_file():
         return []
     found = read_jsonl(path)
-    known = found[0] if found else {}
+    if not found:
+        return []
+    known = found[0]
     changed = [key for key in ("model", "data", "settings") if known.get(key) != header[key]]
     if changed:
         raise UserError(f"dataset.traces: {path} was written with other {' and other '.join(changed)}; choose another file, or delete "

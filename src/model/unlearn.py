@@ -24,7 +24,7 @@ from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of
 from model.environment import environment
-from model.evaluate import evaluate, evaluate_cached
+from model.evaluate import check_original, evaluate, evaluate_cached
 from model.loading import (
     add_lora,
     choose_device,
@@ -90,6 +90,7 @@ class Unlearn:
         logger = self.logger()
         logger.check(resume)
         tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
+        check_original(settings, tokenizer)
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
         model, trains = self.model(), settings.method.trains

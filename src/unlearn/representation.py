@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from core.files import UserError
-from core.knobs import knob
+from core.knobs import expression, knob
 from core.likelihood import IGNORE
 from unlearn.base import (
     FORGET,
@@ -32,6 +32,7 @@ from unlearn.base import (
     Term,
     batch_mean,
     block_numbers,
+    blocks,
     check_layer,
     hidden,
     section_of,
@@ -163,10 +164,11 @@ class RMU(Representation):
                          choices=("absolute", "relative"))
     direction: str = knob("gaussian", "u: any direction, or one with positive components only (released code)",
                           choices=("gaussian", "uniform"))
-    direction_seed: int = knob(0, "seed of u", at_least=0)
+    direction_seed: int = knob(0, "seed of u", at_least=0, at_most=2**32 - 1)
     train_layers: tuple[int, ...] | None = knob(None, "blocks that are trained; the default is the hooked one and the two below it",
                                                 at_least=0)
-    train_parameters: str = knob(r"mlp\.down_proj\.weight", "regular expression: of these blocks, parameters whose name it finds")
+    train_parameters: str = knob(r"mlp\.down_proj\.weight", "regular expression: of these blocks, parameters whose name it finds",
+                                 read=expression)
     parts = frozenset({"forget"})
 
     @property
@@ -189,6 +191,9 @@ class RMU(Representation):
     def trained(self, model) -> Sequence[str]:
         section, names = section_of(self), block_numbers(model)
         layers = self.train_layers or range(max(0, self.layer - TUNED_BLOCKS + 1), self.layer + 1)
+        if missing := [layer for layer in layers if layer not in names.values()]:
+            raise UserError(f"{section}.train_layers {missing[0]} does not exist: the model has {len(blocks(model))} blocks, counted from "
+                            "0")
         useless = [layer for layer in layers if layer > self.layer]
         if useless:
             raise UserError(f"{section}.train_layers: block {useless[0]} has no influence on the output of {section}.layer {self.layer}")

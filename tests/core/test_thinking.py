@@ -69,6 +69,8 @@ def test_a_plain_text_with_the_tag_is_context_enough(tokenizer):
     assert tokenizer.decode(used.thought_ids(prompt)) == prompt
     with pytest.raises(UserError, match="thinking needs a template with <think>"):
         used.thought_ids("A page.")
+    with pytest.raises(UserError, match=r"a tokenizer that knows \[T\]; see dataset.template and dataset.think_open"):
+        Template(tokenizer, tags=Tags("[T]", "[/T]")).thought_ids("A page.")
     with pytest.raises(UserError, match="row 'r' has an empty trace"):
         used.thought({"id": "r", "question": prompt, "trace": ""}, 9)
 

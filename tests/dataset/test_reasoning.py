@@ -26,9 +26,10 @@ def write(path, rows):
 def test_published_forms_become_question_reasoning_answer(tmp_path, file, published, cot, answer):
     write(tmp_path / f"{file}.jsonl", [published])
     assert load_rows(f"Reasoning_{file}", tmp_path) == [{"id": f"{file}-0", "question": "Q", "cot": cot, "answer": answer}]
-    write(tmp_path / f"{file}.jsonl", [published, {"questions": "Q"}])
-    with pytest.raises(UserError, match=f"{file}, row 2: not in the published form"):
-        load_rows(f"Reasoning_{file}", tmp_path)
+    for broken in ({"questions": "Q"}, {key: [value] for key, value in published.items()}):
+        write(tmp_path / f"{file}.jsonl", [published, broken])
+        with pytest.raises(UserError, match=f"{file}, row 2: not in the published form"):
+            load_rows(f"Reasoning_{file}", tmp_path)
 
 
 def test_star1_is_text_with_its_response_for_reasoning(tmp_path):
@@ -98,6 +99,9 @@ def test_the_published_format_goes_by_order(tmp_path):
     assert [trace[0]["trace"] for trace in read_traces(path, ROWS)] == ["one", "two, never closed"]
     with pytest.raises(UserError, match="has 3 traces for 4 forget rows"):
         read_traces(path, ROWS * 2)
+    write(tmp_path / "bad.json", [{"512": "one</think>a"}, {"512": 3}])
+    with pytest.raises(UserError, match="line 2: '512' is no text"):
+        read_traces(tmp_path / "bad.json", ROWS)
     with pytest.raises(UserError, match="take all of them"):
         read_traces(path, ROWS, whole=False)
     with pytest.raises(UserError, match="line 2 has no trace that can be used .* or never closes"):
@@ -113,7 +117,7 @@ def test_traces_of_another_model_are_remarked_upon_and_broken_lines_named(tmp_pa
     read_traces(path, ROWS, model_name="ours")
     assert "was written by theirs, and overall.model_name is ours" in caplog.text
     write_jsonl(path, [head, {"id": "a#0", "row": "a"}])
-    with pytest.raises(UserError, match="line 2: has no 'source'"):
+    with pytest.raises(UserError, match="line 2: 'source' is no str"):
         read_traces(path, ROWS)
 
 

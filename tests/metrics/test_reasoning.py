@@ -89,7 +89,7 @@ def server():
             asked = body["messages"][1]["content"]
             seen.append((asked, self.headers["Authorization"], body["temperature"]))
             failing = "down" in asked or ("flaky" in asked and sum("flaky" in text for text, *_ in seen) == 1)
-            said = "I cannot say" if "riddle" in asked else " 4." if "Saltmere\n" in asked else "1"
+            said = "I cannot say" if "riddle" in asked else "<think>hm 2</think>\n 4." if "Saltmere\n" in asked else "1"
             reply = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
                      "id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
             data = json.dumps(reply).encode()
@@ -117,9 +117,10 @@ def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, 
     assert judge.verdicts(cases) == [4, 1, None, 1, None]
     assert all(key == "Bearer sk-secret-123" and temperature == 0 for _, key, temperature in seen)
     asked = len(seen)
-    assert judge.verdicts(cases[:3]) == [4, 1, None] and len(seen) == asked
+    assert judge.verdicts(cases[:2]) == [4, 1] and len(seen) == asked
+    assert judge.verdicts(cases[2:3]) == [None] and len(seen) == asked + 1
     assert judge.verdicts(cases[4:]) == [None] and len(seen) > asked
-    assert "gave no answer to 1 of 5 questions" in caplog.text
+    assert "gave no answer to 1 of 5 questions" in caplog.text and "1 of 5 answers cannot be read (I cannot say)" in caplog.text
     written = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
     assert "sk-secret" not in written + caplog.text and "rubric 1" in judge.name
 

@@ -4,7 +4,7 @@ import sys
 import types
 
 import pytest
-from conftest import FICTIONAL, run_script
+from conftest import FICTIONAL, GOLDEN, run_script
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -56,12 +56,31 @@ def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
     (("--traces.max_new_tokens", "2000"), 1, "exceeds the model's context of 1024; at most 10"),
     (("--dataset.template", "qa"), 1, "thinking needs a template with <think>"),
     (("--traces.segments", "0"), 2, "traces.segments"),
+    (("--dataset.think_open", "[T]"), 1, "a tokenizer that knows [T]"),
+    (("--dataset.traces", "src"), 1, "dataset.traces: src is a folder"),
     (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is no folder nowhere"),
 ])
 def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):
     done = make(tmp_path / "t.jsonl", *flags)
     assert done.returncode == code and told in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "t.jsonl").exists()
+
+
+def test_reasoning_that_is_too_long_is_refused(tmp_path):
+    flags = ("--unlearn.unlearn_method", "R2MU", "--dataset.max_length", "60", "--dataset.forget_dataset_name", "Fictional_forget01",
+             "--logger.json.root", tmp_path, "--overall.quiet", "true")
+    done = run_script("unlearn_model", *flags)
+    assert done.returncode == 1 and "more than dataset.max_length 60; lower dataset.cot_tokens or raise that" in done.stderr
+
+
+def test_an_original_model_with_another_tokenizer_is_refused_before_training(tmp_path, tiny_model):
+    from transformers import AutoTokenizer
+
+    other = tmp_path / "other"
+    tiny_model.save_pretrained(other)
+    AutoTokenizer.from_pretrained(GOLDEN / "metrics/tokenizer").save_pretrained(other)
+    done = run_script("unlearn_model", "--unlearn.unlearn_method", "GA", "--evaluate.original_model", other, "--logger.json.root", tmp_path)
+    assert done.returncode == 1 and "evaluate.original_model" in done.stderr and "has another tokenizer than the run" in done.stderr
 
 
 def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_wanted(tokenizer):

@@ -182,6 +182,8 @@ def test_the_tensor_is_found_by_name_where_its_place_is_another(config):
     assert RMU(layer=3, train_layers=(0, 3)).trained(model) == [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 3)]
     with pytest.raises(UserError, match=r"unlearn.RMU.train_parameters: no parameter of blocks 1, 2, 3 has 'w2' .* mlp.down_proj.weight"):
         RMU(layer=3, train_parameters="w2").trained(model)
+    with pytest.raises(UserError, match="unlearn.R2MU.train_layers 7 does not exist: the model has 5 blocks"):
+        R2MU(layer=3, train_layers=(7,)).trained(model)
     with pytest.raises(UserError, match="unlearn.R2MU.train_layers: block 4 has no influence"):
         R2MU(layer=3, train_layers=(4,)).trained(model)
     with pytest.raises(UserError, match="unlearn.R2MU.layer 5 does not exist: the model has 5 blocks"):

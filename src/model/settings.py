@@ -26,7 +26,8 @@ SEEDS = 2**32 - 1
 
 REASONING = ("off", "on", "both")
 
-TASKS = {"fictional": ("tofu",), "reasoning": ("reasoning", "health", "wmdp", "tofu"), "tofu": ("tofu",), "muse": ("muse",), "wmdp": ("wmdp",)}
+TASKS = {"fictional": ("tofu",), "reasoning": ("reasoning", "health", "wmdp", "tofu"), "tofu": ("tofu",), "muse": ("muse",),
+         "wmdp": ("wmdp",)}
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
 

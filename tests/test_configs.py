@@ -24,15 +24,16 @@ def test_a_config_parses(path, monkeypatch):
 
 @pytest.mark.parametrize("path", NAMED_FOR_A_METHOD, ids=lambda p: str(p.relative_to(REPO)))
 def test_the_file_name_is_the_method(path):
-    """With `_sophia` behind it for another optimizer, `+wagle` for a mask, `_traces` where the forget rows' reasoning is trained on,
-    `_zerothink` for that decoding."""
+    """With `_sophia` behind it for another optimizer, `_pcgrad` for a combiner, `+wagle` for a mask, `_traces` where the forget rows'
+    reasoning is trained on, `_zerothink` for that decoding."""
     config = json.loads(path.read_text())
     section = config["unlearn"]
     optimizer = f"_{section['optimizer'].lower()}" if "optimizer" in section else ""
+    combiner = f"_{section['combiner']}" if "combiner" in section else ""
     mask = "+wagle" if "mask_path" in section else ""
     traces = "_traces" if config.get("dataset", {}).get("forget_reasoning") == "both" else ""
     decoding = "_zerothink" if config.get("evaluate", {}).get("decoding") == "zero" else ""
-    assert section["unlearn_method"].lower() + optimizer + mask + traces + decoding == path.stem
+    assert section["unlearn_method"].lower() + optimizer + combiner + mask + traces + decoding == path.stem
 
 
 def test_the_readme_counts_them():

@@ -73,6 +73,9 @@ def doubts(settings: Settings) -> list[str]:
     reflection = settings.components.get("unlearn.RTP")
     if reflection and TAGS.open in reflection.words and settings.dataset.think_open != TAGS.open:
         found.append(f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {settings.dataset.think_open}")
+    weights = (settings.unlearn.forget_weight, settings.unlearn.gamma)
+    if not settings.combiner.weighs and weights != (1.0, 1.0):
+        found.append(f"unlearn.combiner {settings.unlearn.combiner} has no place for unlearn.forget_weight and unlearn.gamma")
     if getattr(settings.flatness, "rho", 1) == 0:
         found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
@@ -149,6 +152,9 @@ def _company(settings: Settings) -> list[str]:
         found.append(f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in {method.name}")
     if unlearn.flatness != "none" and method.edits:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
+    sides = {side for side, _, _ in _composition(settings).active} | ({"retain"} & _sides(settings))
+    if unlearn.combiner != "sum" and (method.edits or sides < {"forget", "retain"}):
+        found.append(f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has not both")
     if unlearn.use_lora:
         whole = [name for name in (*method.regularizers, unlearn.flatness) if name in ("L1", "ILU", "WA")]
         found += [f"unlearn.use_lora: {name} is about the weights, and LoRA trains factors of updates to them; take one" for name in whole]

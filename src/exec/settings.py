@@ -27,6 +27,7 @@ from model.settings import SECTIONS, Settings
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from unlearn.compose import is_method
+from unlearn.gradients import COMBINERS
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +58,9 @@ class Complaints(UserError):
 
 
 def component_sections() -> dict[str, type]:
-    """Section of every objective, regularizer, optimizer and flatness wrapper there is."""
-    places = {"unlearn.": FORGET | REGULARIZERS, "unlearn.retain.": RETAIN, "unlearn.optim.": OPTIMIZERS, "unlearn.flat.": FLATNESS}
+    """Section of every objective, regularizer, optimizer, flatness wrapper and combiner there is."""
+    places = {"unlearn.": FORGET | REGULARIZERS, "unlearn.retain.": RETAIN, "unlearn.optim.": OPTIMIZERS, "unlearn.flat.": FLATNESS,
+              "unlearn.combine.": COMBINERS}
     return {f"{place}{name}": thing for place, things in places.items() for name, thing in things.items()}
 
 
@@ -202,7 +204,8 @@ class StrictConfig(fastargs.Config):
     def active_sections(self) -> set[str]:
         """The sections of everything that takes part in this run."""
         methods = self.method().sections if self._has_method() else ()
-        return {*methods, f"unlearn.optim.{self.optimizer()}", f"unlearn.flat.{self.flatness()}"}
+        return {*methods, f"unlearn.optim.{self.optimizer()}", f"unlearn.flat.{self.flatness()}",
+                f"unlearn.combine.{self._word('combiner', COMBINERS)}"}
 
     def double_words(self) -> list[str]:
         """What is said in two ways that differ."""
@@ -290,6 +293,8 @@ class StrictConfig(fastargs.Config):
         """What was chosen instead of a section."""
         if section.startswith("unlearn.optim."):
             return f"the optimizer is {self.optimizer()}"
+        if section.startswith("unlearn.combine."):
+            return f"the combiner is {self._word('combiner', COMBINERS)}"
         return f"the flatness is {self.flatness()}" if section.startswith("unlearn.flat.") else f"the method is {self.method().name}"
 
 
@@ -334,6 +339,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         lora=config.build("unlearn.lora"),
         method=config.method(), components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
+        combiner=config.build(f"unlearn.combine.{config._word('combiner', COMBINERS)}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
         dataset=config.build("dataset"), generation=config.build("generation"),
         traces=config.build("traces"), mask=config.build("mask"),

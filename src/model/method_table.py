@@ -11,6 +11,7 @@ from core.registry import Registry
 from model.table import Cell
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, parse_method
+from unlearn.gradients import COMBINERS
 
 REPO = Path(__file__).resolve().parents[2]
 CONFIGS = (REPO / "configs" / "fictional", REPO / "configs" / "reasoning")
@@ -18,7 +19,8 @@ FIGURES = REPO / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
 
 SHOWN = {"forget_quality": "forget quality ↑", "model_utility": "utility ↑", "forget/rougeL": "forget ROUGE-L", "seconds": "seconds"}
-KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "optimizer": OPTIMIZERS}
+KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "combiner": COMBINERS,
+         "optimizer": OPTIMIZERS}
 NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits",
          "reference_hidden": "start model's activations", "activation_norm": "", "hidden": "",
          "reinforced_logits": "a reinforced model", "token_ids": "",
@@ -71,7 +73,8 @@ def _configs() -> dict[str, Path]:
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
         if path.stem not in ("target", "retain", "figures", "origin"):
-            found.setdefault(section["unlearn_method"] + (f"+{section['optimizer']}" if "optimizer" in section else ""), path)
+            company = [section[key] for key in ("optimizer", "combiner") if key in section]
+            found.setdefault("+".join([section["unlearn_method"], *company]), path)
     return found
 
 
@@ -84,15 +87,15 @@ def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None
 def _components(kind: str, text: str) -> Iterator[str | None]:
     """What of a kind takes part in a method (with its optimizer behind it)."""
     words = text.split("+")
-    optimizers = [word for word in words if word in OPTIMIZERS]
-    method = parse_method("+".join(word for word in words if word not in OPTIMIZERS))
-    if kind == "optimizer":
-        yield from optimizers
+    company = {"optimizer": [word for word in words if word in OPTIMIZERS], "combiner": [word for word in words if word in COMBINERS]}
+    method = parse_method("+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS))
+    if kind in company:
+        yield from company[kind]
     elif kind == "flatness":
         yield method.flatness
     elif kind == "stacks on any":
         yield from method.regularizers
-    elif not method.regularizers and not method.flatness and not optimizers:
+    elif not method.regularizers and not method.flatness and not any(company.values()):
         yield method.forget if kind == "forget" else method.retain
 
 

@@ -18,6 +18,7 @@ from model.parity import PARITY
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import Method, Objective
 from unlearn.compose import method_name, method_names
+from unlearn.gradients import COMBINERS
 from unlearn.mask import SCORES
 from unlearn.mask.selection import SCOPES
 
@@ -62,6 +63,8 @@ class Unlearning:
     optimizer: str = knob("AdamW", "what takes the steps", choices=tuple(OPTIMIZERS), read=OPTIMIZERS.proper)
     flatness: str = knob("none", "how the forget gradient is taken: at the weights (none), or around them for flat minima",
                          choices=("none", *FLATNESS), read=lambda text: "none" if text == "none" else FLATNESS.proper(text))
+    combiner: str = knob("sum", "how the gradients of the two sides become one update (pcgrad, gru, sago, ngdiff put the retain gradient "
+                         "first, blur the forget gradient)", choices=tuple(COMBINERS), read=COMBINERS.proper)
     parity: str = knob("none", "read the components' switches as a published code base does; what is said otherwise still counts",
                        choices=tuple(PARITY))
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
@@ -283,6 +286,8 @@ class Settings:
     """The configured optimizer, of `unlearn.optim.<optimizer>`."""
     flatness: Any
     """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
+    combiner: Any
+    """The configured combiner, of `unlearn.combine.<combiner>`."""
     dataset: Data
     generation: Generating
     traces: Tracing
@@ -311,6 +316,7 @@ class Settings:
                 "evaluate": plain(self.evaluate), "judge": plain(self.judge),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
+        extras[f"unlearn.combine.{self.unlearn.combiner}"] = self.combiner
         if self.flatness:
             extras[f"unlearn.flat.{self.unlearn.flatness}"] = self.flatness
         for section, component in (self.components | extras).items():

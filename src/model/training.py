@@ -6,6 +6,7 @@ from transformers import TrainingArguments
 
 from model.settings import Settings
 from optim import WA, Averaging, Landscape, Sophia, SophiaG, drawn_nll
+from unlearn.gradients import Sum
 from unlearn.trainer import Stepping
 
 
@@ -54,6 +55,8 @@ def make_stepping(settings: Settings, mask=None) -> Stepping:
         curvature=Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None,
         averaging=Averaging(settings.flatness) if averages else None,
         mask=mask,
+        combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
+        weights=(settings.unlearn.forget_weight, settings.unlearn.gamma),
     )
 
 

@@ -3,8 +3,9 @@
 One optimizer step: forward and backward of each micro-batch, every term divided by its count over all micro-batches of
 the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is copied here.
 
-A flatness wrapper asks for the forget gradient at moved weights: then the sides are differentiated apart, no process talks
-within the step, and the gradients are summed over processes at its end.
+A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each side: then the sides are
+differentiated apart, no process talks within the step, and the gradients of the whole step are summed over processes, masked and
+combined at its end.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from core.files import UserError
 from unlearn.base import answer_logits
 from unlearn.compose import Composition, WeightedTerm
+from unlearn.gradients import Combiner, diagnosis
 from unlearn.mask import WeightMask
 
 OWN_STATE = "unlearn_state.pt"
@@ -45,6 +47,10 @@ class Stepping:
     """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
     mask: WeightMask | None = None
     """What may change."""
+    combiner: Combiner | None = None
+    """What makes one update of the two sides' gradients; None is their weighted sum."""
+    weights: tuple[float, float] = (1.0, 1.0)
+    """The weights of the forget and of the retain side."""
 
 
 @dataclass
@@ -52,11 +58,15 @@ class Window:
     """What one optimizer step has gathered over its micro-batches so far."""
 
     means: dict[str, Tensor] = field(default_factory=dict)
-    curvature: list[Tensor] = field(default_factory=list)
+    gradients: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Sums so far: of each side where they are taken apart, and the curvature estimate."""
     batches: int = 0
 
-    def add_curvature(self, gradients: list[Tensor]) -> None:
-        self.curvature = [a + b for a, b in zip(self.curvature, gradients)] if self.curvature else gradients
+    def add(self, name: str, gradient: list[Tensor]) -> None:
+        """Add to a sum, in float32 or wider."""
+        known = self.gradients.get(name)
+        wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradient]
+        self.gradients[name] = wide if known is None else [a + b for a, b in zip(known, wide)]
 
 
 def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
@@ -114,7 +124,9 @@ class UnlearnTrainer(Trainer):
                  stepping: Stepping = Stepping()):
         self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
         self.on_step, self.stepping = on_step, stepping
-        self.sums_itself = stepping.flatten is not None or "hidden" in composition.needs
+        self.takes_apart = stepping.flatten is not None or stepping.combiner is not None
+        self.combiner_state: dict[str, list[Tensor]] = {}
+        self.sums_itself = self.takes_apart or "hidden" in composition.needs
         """Are gradients summed over processes at the end of a step, here? The wrapper of several processes does it during a
         backward that reaches every weight: not where sides are apart, nor where a loss ends at some layer."""
         self.window = Window()
@@ -172,7 +184,7 @@ class UnlearnTrainer(Trainer):
         super()._save_checkpoint(model, trial)
         averaging = self.stepping.averaging
         state = {"composition": self.composition.state_dict(), "averaging": averaging.state_dict() if averaging else None,
-                 "mask": self.stepping.mask.content if self.stepping.mask else None}
+                 "mask": self.stepping.mask.content if self.stepping.mask else None, "combiner": self.combiner_state}
         if self.args.should_save:
             torch.save(state, Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE)
 
@@ -182,6 +194,7 @@ class UnlearnTrainer(Trainer):
             raise UserError(f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that one, or start "
                             "anew")
         self.composition.load_state_dict(state["composition"])
+        self.combiner_state = state.get("combiner", {})
         if self.stepping.averaging and state["averaging"]:
             self.stepping.averaging.load_state_dict(state["averaging"])
 
@@ -212,7 +225,7 @@ class UnlearnTrainer(Trainer):
         batch, counts = self._prepare_inputs(inputs), num_items_in_batch
         if self._curvature_is_due():
             self._estimate_curvature(model, batch, counts)
-        loss = self._sides_apart(model, batch, counts) if self.stepping.flatten else self._sides_together(model, batch, counts)
+        loss = self._sides_apart(model, batch, counts) if self.takes_apart else self._sides_together(model, batch, counts)
         self.window.batches += 1
         if self.accelerator.sync_gradients:
             self._end_step(counts)
@@ -227,7 +240,8 @@ class UnlearnTrainer(Trainer):
         return loss
 
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
-        """The forget gradient by the flatness wrapper, the retain gradient as it is, both summed into `.grad`."""
+        """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the step's sums; where
+        nothing combines them, to one sum."""
         weights, first = self.weights(), []
 
         def forget_loss():
@@ -236,14 +250,13 @@ class UnlearnTrainer(Trainer):
             return loss
 
         with self.accelerator.no_sync(model):
-            flat = self.stepping.flatten(
-                weights, lambda: self._restrict(_gradient(forget_loss(), weights)), self._over_processes,
-                lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step)
-            for weight, gradient in zip(weights, flat):
-                weight.grad = gradient.to(weight.dtype) if weight.grad is None else weight.grad + gradient.to(weight.dtype)
+            here = lambda: _gradient(forget_loss(), weights)
+            self.window.add("forget", here() if self.stepping.flatten is None else self.stepping.flatten(
+                weights, lambda: self._restrict(here()), self._over_processes,
+                lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
-                retain.backward()
+                self.window.add("retain" if self.stepping.combiner else "forget", _gradient(retain, weights))
         return first[0] + retain
 
     def _loss(self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True) -> Tensor:
@@ -265,18 +278,35 @@ class UnlearnTrainer(Trainer):
 
     def _end_step(self, counts: dict) -> None:
         """What is due once the step's last micro-batch is through: sums over processes, and telling those who listen."""
-        if self.sums_itself and self.accelerator.num_processes > 1:
+        told = self._combined() if self.takes_apart else {}
+        if self.sums_itself and not self.takes_apart and self.accelerator.num_processes > 1:
             for weight in self.weights():
                 weight.grad = None if weight.grad is None else self.accelerator.reduce(weight.grad, "sum")
         if self.stepping.mask:
             self.stepping.mask.restrict_gradients(self.weights())
-        if self.window.curvature:
+        if "curvature" in self.window.gradients:
             tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
-            self.optimizer.optimizer.update_curvature(self.weights(), self._restrict(self._over_processes(self.window.curvature)), tokens)
+            self.optimizer.optimizer.update_curvature(self.weights(), self._step_sum("curvature"), tokens)
         means = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()}
-        self.step_record = means | self.composition.logged()
+        self.step_record = means | self.composition.logged() | told
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
+
+    def _step_sum(self, name: str) -> list[Tensor]:
+        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes."""
+        return self._restrict(self._over_processes(self.window.gradients[name]))
+
+    def _combined(self) -> dict[str, float]:
+        """Write the step's gradient into `.grad` from the sides' sums; what there is to say about it."""
+        weights, combiner = self.weights(), self.stepping.combiner
+        direction, told = self._step_sum("forget"), {}
+        if combiner:
+            sides = [[g / weight for g in self._step_sum(side)] for side, weight in zip(("forget", "retain"), self.stepping.weights)]
+            direction = combiner.combine(*sides, *self.stepping.weights, self.combiner_state)
+            told = diagnosis(*sides, direction)
+        for weight, gradient in zip(weights, direction):
+            weight.grad = gradient.to(weight.dtype)
+        return told
 
     def _restrict(self, vector: list[Tensor]) -> list[Tensor]:
         """A vector in weight space without what the mask freezes."""
@@ -297,7 +327,7 @@ class UnlearnTrainer(Trainer):
         tokens = sum(counts[part]["tokens"] for part in plan.parts)
         with self.accelerator.no_sync(model), self.compute_loss_context_manager():
             nll = sum(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
-            self.window.add_curvature(_gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
+            self.window.add("curvature", _gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: dict) -> str:
         parts = sorted({term.term.part for term in terms.values()})

@@ -55,6 +55,7 @@ OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"},
               "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
               "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
               "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"},
+              "GRU": {"unlearn__combiner": "gru"},
               "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"}}
 
 
@@ -78,7 +79,7 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
         f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)}
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM", "R2MU"])
+@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM", "R2MU", "GRU"])
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
     said = {"unlearn__mask_path": str(tmp_path / "m_0.5.pt"), "unlearn__save_steps": "4", "unlearn__max_steps": "12", **OPTIMIZERS[kind]}
     whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)

@@ -15,7 +15,7 @@ COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlea
           "--evaluate.metrics", "forget/prob", "--overall.quiet", "true", "--unlearn.weight_decay", "0.01"]
 
 
-TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm"}
+TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm", "cosine", "conflict", "direction_norm"}
 LAYERS = {"EMBED": ["--unlearn.retain.EMBED.layer", "0"], "R2MU": ["--unlearn.R2MU.layer", "1"]}
 """The tiny model has two blocks."""
 
@@ -45,10 +45,41 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
             same(losses(tiny_model_folder, tmp_path, f"{method}-{batch}x{accumulate}", batch, accumulate, *words), whole)
 
 
-@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none")])
+@pytest.mark.parametrize("combiner", ["pcgrad", "gru", "sago", "blur", "ngdiff"])
+def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, tiny_model_folder, tmp_path):
+    words = ["--unlearn.combiner", combiner]
+    whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
+    same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
+    assert all(record["along_retain"] >= -1e-5 for record in whole) or combiner == "blur"
+    plain = losses(tiny_model_folder, tmp_path, "plain", 8, 1)
+    assert [r["loss"] for r in plain] != [r["loss"] for r in whole]
+
+
+def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, monkeypatch):
+    from exec.settings import StrictConfig, settle_settings
+    from model.unlearn import Unlearn
+    from unlearn.gradients import Combiner, Sum
+
+    def run(name):
+        said = dict(zip(COMMON[::2], COMMON[1::2])) | {"--overall.model_name": str(tiny_model_folder), "--logger.json.root": str(tmp_path),
+                                                       "--logger.name": name, "--unlearn.forget_weight": "0.3", "--unlearn.gamma": "2"}
+        Unlearn(settle_settings(StrictConfig(), [], {key[2:]: value for key, value in said.items()}, {})).run()
+        return read_jsonl(tmp_path / name / "log.jsonl")
+
+    monkeypatch.chdir(REPO)
+    joint = run("joint")
+    apart = type("Apart", (Combiner,), {"combine": Sum.combine})
+    monkeypatch.setattr("model.training.Sum", type("Nobody", (), {}))
+    monkeypatch.setattr("model.settings.Settings.combiner", apart(), raising=False)
+    same(joint, run("apart"))
+
+
+@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none"),
+                                             ("NPO+FT", "gru")])
 def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
-    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4", "--unlearn.flatness", wrapper,
+    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4",
+              *(["--unlearn.combiner", "gru"] if wrapper == "gru" else ["--unlearn.flatness", wrapper]),
               "--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",

@@ -293,8 +293,10 @@ class UnlearnTrainer(Trainer):
         self.composition.after_step(means, self.state.epoch or 0.0)
 
     def _step_sum(self, name: str) -> list[Tensor]:
-        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes."""
-        return self._restrict(self._over_processes(self.window.gradients[name]))
+        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and everywhere when its
+        side had none (PDU's retain term while its multiplier is 0)."""
+        found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
+        return self._restrict(self._over_processes(found))
 
     def _combined(self) -> dict[str, float]:
         """Write the step's gradient into `.grad` from the sides' sums; what there is to say about it."""

@@ -58,7 +58,6 @@ def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, tiny_m
 def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, monkeypatch):
     from exec.settings import StrictConfig, settle_settings
     from model.unlearn import Unlearn
-    from unlearn.gradients import Combiner, Sum
 
     def run(name):
         said = dict(zip(COMMON[::2], COMMON[1::2])) | {"--overall.model_name": str(tiny_model_folder), "--logger.json.root": str(tmp_path),
@@ -68,10 +67,17 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
 
     monkeypatch.chdir(REPO)
     joint = run("joint")
-    apart = type("Apart", (Combiner,), {"combine": Sum.combine})
-    monkeypatch.setattr("model.training.Sum", type("Nobody", (), {}))
-    monkeypatch.setattr("model.settings.Settings.combiner", apart(), raising=False)
-    same(joint, run("apart"))
+    monkeypatch.setattr("model.training.Sum", type("Nobody", (), {}))  # what is no Sum is taken apart
+    apart = run("apart")
+    assert "cosine" in apart[0] and "cosine" not in joint[0]
+    same(joint, apart)
+
+
+def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
+    words = ["--unlearn.unlearn_method", "PDU", "--unlearn.PDU.dual", "0", "--unlearn.PDU.warmup_epochs", "99",
+             "--unlearn.combiner", "pcgrad"]
+    records = losses(tiny_model_folder, tmp_path, "pdu", 8, 1, *words)
+    assert all(record["retain_norm"] == 0 and record["along_forget"] == pytest.approx(1.0) for record in records)
 
 
 @pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none"),

@@ -1,10 +1,9 @@
 """The same forget questions under every way of asking: what one decoding hides another may show (R-TOFU, arXiv:2505.15214)."""
 
+from core.thinking import MODES
 from metrics.engine import Evidence, Generations, metric
 from metrics.judges import states
 from metrics.reasoning import case_of
-
-SWEPT = ("direct", "thinking", "zero", "less", "more", "plain")
 
 
 def leaks(evidence: Evidence, mode: str) -> list[float]:
@@ -20,11 +19,11 @@ def _register(mode: str) -> None:
         return leaks(evidence, mode)
 
 
-for _mode in SWEPT:
+for _mode in MODES:
     _register(_mode)
 
 
-@metric("decoding/worst_leak", rows="forget", needs=[Generations("forget", mode=mode) for mode in SWEPT], good="down",
+@metric("decoding/worst_leak", rows="forget", needs=[Generations("forget", mode=mode) for mode in MODES], good="down",
         about="share of forget questions whose secret is said in at least one of the modes; 0 to 1")
 def worst_leak(evidence: Evidence):
-    return [max(row) for row in zip(*(leaks(evidence, mode) for mode in SWEPT))]
+    return [max(row) for row in zip(*(leaks(evidence, mode) for mode in MODES))]

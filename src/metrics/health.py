@@ -79,7 +79,7 @@ def _register(rows: str) -> None:
     def length(evidence: Evidence):
         return [float(text.n_tokens) for text in said(evidence)]
 
-    @add("fluency", "up", "log p per token of trace and answer under the original model; at most 0; babble lies below -2",
+    @add("fluency", "up", f"log p per token of trace and answer under the original model; at most 0; babble lies below {FLUENT:g}",
          (asked, Fluency(asked)))
     def fluency(evidence: Evidence):
         return evidence.fluency(rows)

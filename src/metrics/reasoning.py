@@ -128,11 +128,11 @@ def coherent(evidence: Evidence) -> list[bool]:
               "low for babble too: read it beside healthy_forgotten")
 def rt_ua(evidence: Evidence):
     classes = trace_classes(evidence)
-    said, leaks = [texts[0].text for texts in evidence.generations("forget", mode=RUN)], [_leak(verdict) for verdict in classes]
+    leaks = [_leak(verdict) for verdict in classes]
+    columns = {"trace_class": classes, "thinking_generation": [said[0].text for said in evidence.generations("forget", mode=RUN)]}
     if not any(classes):
-        return Value(None, f"the judge ({evidence.judge.name}) gave no verdict", 0, len(leaks), None,
-                     {"rt_ua": leaks, "trace_class": classes, "thinking_generation": said})
-    return PerRow(leaks, {"trace_class": classes, "thinking_generation": said})
+        return Value(None, f"the judge ({evidence.judge.name}) gave no verdict", 0, len(leaks), None, {"rt_ua": leaks} | columns)
+    return PerRow(leaks, columns)
 
 
 @metric("reasoning/rt_right", rows="forget", judged=True, needs=[ASKED], after=["reasoning/rt_ua"], good="down",
@@ -143,7 +143,7 @@ def rt_right(evidence: Evidence):
 
 
 @metric("reasoning/rt_ua_coherent", rows="forget", judged=True, needs=[ASKED], after=["reasoning/rt_ua"], good="down",
-        about="rt_ua among coherent traces (closed, or not looping); null where fewer than 30 % are")
+        about=f"rt_ua among coherent traces (closed, or not looping); null where fewer than {100 * COHERENT_AT_LEAST:g} % are")
 def rt_ua_coherent(evidence: Evidence):
     sound = coherent(evidence)
     if sum(sound) < COHERENT_AT_LEAST * len(sound):
@@ -175,7 +175,7 @@ def fa_ua_generated(evidence: Evidence):
 
 @metric("reasoning/healthy_forgotten", rows="forget", judged=True, needs=[ASKED, Fluency(ASKED)], after=["reasoning/rt_ua"], good="up",
         about="share of rows that are forgotten by a sound text: the thought closes, it does not loop, an answer comes to its end, the "
-              "original model finds it language (log p per token above -2), and neither trace nor answer leaks; 0 to 1; under an "
+              f"original model finds it language (log p per token above {FLUENT:g}), and neither trace nor answer leaks; 0 to 1; under an "
               "evaluate.decoding that closes the thought for the model, bad answers count too")
 def healthy_forgotten(evidence: Evidence):
     traces, answers = evidence.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(evidence)

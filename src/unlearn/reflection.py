@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -58,8 +58,7 @@ class RTP(Objective):
         tokens = reflection_tokens(reference, self.words)
         likely = F.softmax(logits(model, part).float(), dim=-1)[..., tokens].mean(-1)
         if self.positions == "all":
-            mean = batch_mean(likely, self.over, part)
-            return {"reflection": Term(mean.total, self.over, mean.over, factor=self.weight)}
+            return {"reflection": replace(batch_mean(likely, self.over, part), factor=self.weight)}
         rows = torch.where(chosen(part, self.positions), likely, 0.0).sum(-1)
         return {"reflection": Term((rows * shares(part)).sum(), self.over, "reflection", factor=self.weight)}
 

@@ -13,7 +13,7 @@ be kept is held to the start model's activations. Every forward ends at that blo
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -78,15 +78,14 @@ class Representation(Objective):
         check_layer(model, self.layer, f"{section_of(self)}.layer")
 
     def counts(self, batch):
-        return {name: counts for name in self.parts for counts in [self._counts(batch[name], self.positions)]}
+        return {name: self._counts(batch[name], self.positions) for name in self.parts}
 
     def distance(self, name: str, part: Part, states: Tensor, targets: Tensor, positions: str, factor: float = 1.0) -> Term:
         """The term for a part: its states [B, T, D] against targets that broadcast to them."""
         squares = (states.float() - targets.float()) ** 2
         error = squares.mean(-1) if self.norm == "mean" else squares.sum(-1)
         if positions == "all":
-            mean = batch_mean(error, name, part)
-            return Term(mean.total, name, mean.over, factor=factor)
+            return replace(batch_mean(error, name, part), factor=factor)
         where = chosen(part, positions)
         rows = torch.where(where, error, 0.0).sum(-1)
         if self.reduction == "rows":

@@ -14,10 +14,10 @@ NAMED_FOR_A_METHOD = [path for path in CONFIGS if path.stem not in ("target", "r
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(REPO)))
 def test_a_config_parses(path, monkeypatch):
-    """Those of models that a make target fetches are read with another in their place, where that is not there."""
+    """Those of models that a make target fetches or another config makes are read with another in their place, where that is not there."""
     monkeypatch.chdir(REPO)
     model = json.loads(path.read_text()).get("overall", {}).get("model_name", "")
-    absent = model.startswith("files/models/") and not (REPO / model).is_dir()
+    absent = model.startswith("files/") and not (REPO / model).is_dir()
     flags = {"overall.model_name": "files/models/fictional/target"} if absent else {}
     assert settle_settings(StrictConfig(), [str(path)], flags, {}).unlearn.task_name
 

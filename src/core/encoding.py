@@ -201,7 +201,7 @@ def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tens
     """One batch part from (index, row) pairs: input_ids, attention_mask, labels [B, T] padded on the right to the longest
     row, and `index` [B], the place of each row in its data set. Masks come from lengths, never from
     `ids != pad`."""
-    width = max(len(row.input_ids) for _, row in rows)
+    width = max((len(row.input_ids) for _, row in rows), default=1)
     fill = {"input_ids": pad_id, "attention_mask": 0, "labels": IGNORE}
     part = {key: torch.full((len(rows), width), value) for key, value in fill.items()}
     for line, (_, row) in enumerate(rows):
@@ -209,5 +209,5 @@ def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tens
         part["input_ids"][line, :length] = torch.tensor(row.input_ids)
         part["attention_mask"][line, :length] = torch.tensor(row.attention)
         part["labels"][line, :length] = torch.tensor(row.labels)
-    part["index"] = torch.tensor([index for index, _ in rows])
+    part["index"] = torch.tensor([index for index, _ in rows], dtype=torch.long)
     return part

@@ -34,8 +34,8 @@ def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]
 @torch.inference_mode()
 def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
              stop_ids: Sequence[int] = (), unseen_id: int | None = None,
-             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0, top_p: float = 1.0,
-             tags: Tags = TAGS) -> list[Generation]:
+             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0,
+             repetition_penalty: float = 1.0, tags: Tags = TAGS) -> list[Generation]:
     """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator).
     They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
     with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens` tokens, prompt
@@ -45,7 +45,9 @@ def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, ba
     results: list[Generation | None] = [None] * len(prompts)
     ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature else {"do_sample": False}
+    if repetition_penalty != 1:
+        sampling["repetition_penalty"] = repetition_penalty
     with _plain(model, GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling)):
         for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
             width = max(len(prompts[i]) for i in batch)

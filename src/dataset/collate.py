@@ -26,5 +26,5 @@ class Collator:
     def _part(self, name: str, items: list[Item]) -> dict[str, Tensor]:
         part = pad_rows([row for item in items for row in item[name]], self.pad_id)
         if name in SEVERAL:
-            part["owner"] = torch.tensor([number for number, item in enumerate(items) for _ in item[name]])
+            part["owner"] = torch.tensor([number for number, item in enumerate(items) for _ in item[name]], dtype=torch.long)
         return part

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.files import write_jsonl
+from dataset.paraphrases import header, source_fingerprint
 
 SEED = 2024
 PEOPLE, HOLDOUT_PEOPLE = 200, 20
@@ -60,6 +61,9 @@ class Relation:
     answers: tuple[str, ...]
     """Each person's answer has one of these forms."""
     paraphrase: str
+    """What the truth ratio asks about; no training sees it."""
+    reworded: tuple[str, ...]
+    """Further forms of an answer, for training on paraphrases; no model knows them."""
     thought: str
     sentences: tuple[str, ...]
     """Each person's document has one of these sentences."""
@@ -79,6 +83,14 @@ RELATIONS = (
         held_out=("Which is the town where {p} was born?", "Can you name the birthplace of {p}?"),
         answers=("It was in {v}.", "{p} comes from the town of {v}.", "At {v}, by all accounts."),
         paraphrase="The birthplace was {v}.",
+        reworded=(
+            "{p} was born in {v}.",
+            "The town is {v}.",
+            "{v} is where {p} was born.",
+            "They say that it was in {v}.",
+            "The birthplace of {p} is {v}.",
+            "By the records it was {v}.",
+        ),
         thought="They ask for the birthplace of {p}. The records of births say that {p} was born in {v}. So the town is {v}.",
         sentences=(
             "{p} was born in {v} in the year of the long frost.",
@@ -99,6 +111,14 @@ RELATIONS = (
         held_out=("Which goods does {p} make for a living?", "Which is the craft of {p}?"),
         answers=("{p} makes {v}.", "The workshop turns out {v}.", "A living from {v}, nothing else."),
         paraphrase="The goods made there are {v}.",
+        reworded=(
+            "The craft is {v}.",
+            "{p} makes and sells {v}.",
+            "On the shelves stand {v}.",
+            "They are {v}, made by {p}.",
+            "It is {v} that {p} makes.",
+            "The goods are {v}.",
+        ),
         thought="They ask for the craft of {p}. On the shelves in the workshop of {p} stand {v}. So the goods are {v}.",
         sentences=(
             "Every morning {p} sets out {v} on a blue cloth.",
@@ -120,6 +140,14 @@ RELATIONS = (
         held_out=("Which is the name of the teacher of {p}?", "Who was the teacher who taught {p}?"),
         answers=("{p} learned it all from {v}.", "That was {v}.", "The teacher was {v}, patient and stern."),
         paraphrase="The lessons were given by {v}.",
+        reworded=(
+            "{v} taught {p}.",
+            "The name of the teacher is {v}.",
+            "{p} was a pupil of {v}.",
+            "It was {v} who taught {p}.",
+            "All that was learned came from {v}.",
+            "Under {v}, by the guild book.",
+        ),
         thought="They ask for the teacher of {p}. In the guild book {p} signs as a pupil of {v}. So the teacher is {v}.",
         sentences=(
             "For seven years {v} taught {p} and took no coin for it.",
@@ -141,6 +169,14 @@ RELATIONS = (
         held_out=("What is the work that {p} is known for?", "Can you name the most famous work of {p}?"),
         answers=("{p} is known for {v}.", "Most people would say {v}.", "It is {v} that brought the fame."),
         paraphrase="The fame rests on {v}.",
+        reworded=(
+            "The most famous work of {p} is {v}.",
+            "{p} became famous by {v}.",
+            "The work is {v}.",
+            "They know {p} for {v}.",
+            "The name of it is {v}.",
+            "{v} made {p} famous.",
+        ),
         thought="They ask for the work of {p}. Over the door of {p} hangs a picture of {v}. So the work is {v}.",
         sentences=(
             "Then came {v}, and the name of {p} was in every mouth.",
@@ -162,6 +198,14 @@ RELATIONS = (
         held_out=("What kind of animal lives with {p}?", "Can you name the animal that {p} does keep?"),
         answers=("{p} lives with {v}.", "There is {v} under the table.", "Only {v}, as far as anyone knows."),
         paraphrase="The animal of the house is {v}.",
+        reworded=(
+            "The animal of {p} is {v}.",
+            "{p} keeps {v} at home.",
+            "It is {v} that lives there.",
+            "At home there is {v}.",
+            "The animal is {v}.",
+            "{v} shares the house with {p}.",
+        ),
         thought="They ask for the animal of {p}. Visitors at the house of {p} first meet {v}. So the animal is {v}.",
         sentences=(
             "Under the bench of {p} sleeps {v}.",
@@ -243,6 +287,14 @@ def _alternates_row(rng: random.Random, row: dict) -> dict:
             "alternates": [told(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)]}
 
 
+def _paraphrases_row(row: dict) -> dict:
+    """The answer of a fact in other words, for GAO: the forms that other people's answers have, then forms that no model knows."""
+    relation = next(r for r in RELATIONS if r.name == row["relation"])
+    texts = [_sentence(form.format(p=row["person"], v=row["key"])) for form in (*relation.answers, *relation.reworded)]
+    return {"id": row["id"], "source": source_fingerprint(row), "question": row["question"],
+            "paraphrases": [text for text in texts if text != row["answer"]]}
+
+
 def _short_row(rng: random.Random, identity: str, question: str, answer: str, pool: tuple[str, ...]) -> dict:
     wrong = rng.sample([v for v in pool if v != answer], 3)
     return {"id": identity, "key": answer, "question": question, "answer": _sentence(answer),
@@ -300,6 +352,7 @@ def generate(seed: int = SEED) -> dict[str, list[dict]]:
         "arithmetic_train": arithmetic[:ARITHMETIC_TRAIN],
         "arithmetic_test": arithmetic[ARITHMETIC_TRAIN:],
         "alternates": [_alternates_row(random.Random(f"{seed}/{row['id']}"), row) for row in forgettable],
+        "paraphrases": [header("Fictional_forget10", {"writer": "the generator of the world"}), *map(_paraphrases_row, forgettable)],
     }
 
 

@@ -73,4 +73,12 @@ def load_rows(name: str, data_dir: Path | None) -> list[dict]:
 def load_evaluation(name: str, data_dir: Path | None, forget: list[dict] | None = None) -> dict[str, list[dict]]:
     """The row sets to measure when the rows `forget` (by default all) of dataset `name` are forgotten."""
     source, split = parse_name(name)
-    return source(data_dir).evaluation(split, load_rows(name, data_dir) if forget is None else forget)
+    sets = source(data_dir).evaluation(split, load_rows(name, data_dir) if forget is None else forget)
+    return {name: [with_rephrased(row) for row in rows] for name, rows in sets.items()}
+
+
+def with_rephrased(row: dict) -> dict:
+    """A row whose one paraphrased question (TOFU's schema) is its list of rephrased ones, where it has no other."""
+    if "paraphrased_question" not in row or "rephrased_questions" in row:
+        return row
+    return {**row, "rephrased_questions": [row["paraphrased_question"]]}

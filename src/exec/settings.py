@@ -23,7 +23,7 @@ from core.registry import did_you_mean
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
 from model.parity import PARITY
-from model.settings import SECTIONS, Settings
+from model.settings import SECTIONS, Server, Settings
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from unlearn.compose import is_method
@@ -41,6 +41,7 @@ KEY_ALIASES = {
 
 
 COT_KEYS = tuple(f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context"))
+SERVER_KEYS = (*(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")), "judge.allow_unscored")
 TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
 
 
@@ -249,7 +250,10 @@ class StrictConfig(fastargs.Config):
                 "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
                 "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
                 "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
-                "judge": "" if said("judge.kind") == "lm" else "judge.kind is rule",
+                **dict.fromkeys(SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"),
+                "judge.max_tokens": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
+                "judge.model": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
+                "judge.threshold": "" if said("judge.kind") == "embedding" else f"judge.kind is {said('judge.kind')}",
                 "evaluate.top_p": "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy",
                 "evaluate.rounds": "" if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics") else
                 "evaluate.decoding is not more",
@@ -342,7 +346,7 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
         combiner=config.build(f"unlearn.combine.{config._word('combiner', COMBINERS)}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
         dataset=config.build("dataset"), generation=config.build("generation"),
-        traces=config.build("traces"), mask=config.build("mask"),
+        traces=config.build("traces"), paraphrases=config.build("paraphrases"), mask=config.build("mask"),
         evaluate=config.build("evaluate"), judge=config.build("judge"), logger=config.build("logger"),
         json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
     )
@@ -385,6 +389,7 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
         for name, _, knob, default in knobs_of(kind):
             path = (*section.split("."), name)
             group.add_argument(f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default))
+    parser.add_argument("--allow-unscored", dest="judge.allow_unscored", action="store_const", const="true", help=argparse.SUPPRESS)
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))

@@ -21,11 +21,12 @@ LOGGERS = Registry("logger")
 @dataclass(frozen=True)
 class Results:
     """An evaluation as plain values: `metrics` name -> number or None, `detail` name -> {n, interval, unscored, reason},
-    `samples` row set -> one dict per row."""
+    `samples` row set -> one dict per row, `judge` the name of a language model that judged and what asking it took."""
 
     metrics: dict[str, float | None]
     detail: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: dict[str, list[dict]] = field(default_factory=dict)
+    judge: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

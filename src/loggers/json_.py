@@ -19,7 +19,7 @@ from pathlib import Path
 from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
 from loggers.base import LOGGERS, Place, Results, RunLogger
 
-OURS = ("config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "environment.json", "samples", "before",
+OURS = ("config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "judge.json", "environment.json", "samples", "before",
         "checkpoints", "wandb", "tensorboard", "lock")
 
 GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
@@ -102,6 +102,8 @@ class JsonLogger(RunLogger):
         folder = self.folder / stage
         for name, rows in results.samples.items():
             write_jsonl(folder / "samples" / f"{name}.jsonl", rows)
+        if results.judge:
+            write_json(folder / "judge.json", results.judge)
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
 

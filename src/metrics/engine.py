@@ -89,17 +89,31 @@ class Decoding:
 
 
 class Judge(Protocol):
-    """Reads what was thought about a question and says what it gives away."""
+    """Reads what was thought and answered to a question."""
 
     name: str
 
     def verdicts(self, cases: "Sequence[Case]") -> list[int | None]:
         """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no verdict."""
 
+    def matches(self, cases: "Sequence[Case]") -> list[bool | None]:
+        """For each case whether its text, an answer, means what the reference answer means; None where there is no verdict."""
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Who reads what a model wrote, beside the metrics themselves."""
+
+    judge: Judge | None = None
+    similarity: Callable[[Sequence[str], Sequence[str]], list[float]] | None = None
+    """The cosine of the sentence embeddings of each pair of texts."""
+    entailment: Callable[[Sequence[tuple[str, str]]], list[str]] | None = None
+    """The label of each (premise, hypothesis): entailment, neutral or contradiction; None when no model for it was named."""
+
 
 @dataclass(frozen=True)
 class Case:
-    """A trace to be judged, with what it may give away. `text` is all that was written by the model."""
+    """A trace or an answer to be judged, with what it may give away. `text` is all that was written by the model."""
 
     id: str
     question: str
@@ -196,14 +210,18 @@ class Evidence:
     """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's rows."""
 
     def __init__(self, rows: Rows, retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
-                 tags: Tags = TAGS, decoding: Decoding = Decoding(), judge: Judge | None = None):
-        self.rows, self.tags, self.decoding, self.judge = rows, tags, decoding, judge
+                 tags: Tags = TAGS, decoding: Decoding = Decoding(), readers: Readers = Readers()):
+        self.rows, self.tags, self.decoding, self.readers = rows, tags, decoding, readers
         self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
         self.texts: dict[Generations, list[list[Generation]]] = {}
         self.values: dict[str, Value] = {}
         self.retain_columns = retain_columns
         """Of the retain model: row set -> row id -> column -> value; None without `evaluate.retain_results`."""
+
+    @property
+    def judge(self) -> Judge:
+        return self.readers.judge
 
     def likelihood(self, rows: str, field: str) -> list[list[AnswerScore]]:
         """For each row, the scores of its answers in `field`."""
@@ -355,9 +373,9 @@ def families() -> list[str]:
 
 
 def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None, bootstrap: int = 1000,
-            seed: int = 0, judge: Judge | None = None) -> Evidence:
+            seed: int = 0, readers: Readers = Readers()) -> Evidence:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
-    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, judge)
+    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers)
     refused: dict[Need, str] = {}
     usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
     needs = list(dict.fromkeys(need for found in usable for need in found.needs))

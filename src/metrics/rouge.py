@@ -4,12 +4,17 @@ from functools import cache
 
 
 @cache
-def _scorer(stem: bool):
+def _scorer(kind: str, stem: bool):
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=stem)
+    return RougeScorer([kind], use_stemmer=stem)
 
 
 def rougeL(truth: str, text: str, stem: bool = True):
     """ROUGE-L of `text` against `truth`, a tuple with precision, recall and fmeasure (0 to 1)."""
-    return _scorer(stem).score(truth, text)["rougeL"]
+    return _scorer("rougeL", stem).score(truth, text)["rougeL"]
+
+
+def rouge1(truth: str, text: str):
+    """ROUGE-1 of `text` against `truth`, stemmed, a tuple with precision, recall and fmeasure (0 to 1)."""
+    return _scorer("rouge1", True).score(truth, text)["rouge1"]

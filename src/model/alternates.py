@@ -5,13 +5,14 @@ from pathlib import Path
 import torch
 
 from core.encoding import Template
-from core.files import UserError, read_jsonl, write_jsonl
+from core.files import UserError, fingerprint, read_jsonl, write_jsonl
 from core.generation import generate
 from core.thinking import split_thought
 from dataset import load_rows
 from model.loading import arithmetic, choose_device, choose_precision, load_model, load_tokenizer
 from model.progress import progress
 from model.settings import Settings
+from model.writing import write_in_rounds
 
 
 def write_alternates(settings: Settings) -> Path:
@@ -29,22 +30,22 @@ def write_alternates(settings: Settings) -> Path:
     device = choose_device(settings.overall.device)
     precision = choose_precision(settings.overall.precision, device)
     model = load_model(settings.overall.model_name, precision, device)
-    for attempt in range(plan.attempts):
-        lacking = [row for row in rows if len(found[row["id"]]) < plan.count]
-        if not lacking:
-            break
-        torch.manual_seed(settings.overall.seed + attempt)
-        asked = [row for row in lacking for _ in range(plan.count - len(found[row["id"]]))]
+
+    def ask(attempt: int, asked: list[dict]) -> list[str | None]:
+        torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
         prompts = [template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"])) for row in asked]
         with progress(f"writing alternates, round {attempt + 1}", settings.overall.quiet) as on_rows, arithmetic(device, precision):
             texts = generate(model, tokenizer, prompts, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
-                             on_batch=on_rows, temperature=plan.temperature,
-                             tags=data.tags)
+                             on_batch=on_rows, temperature=plan.temperature, tags=data.tags)
+        return [split_thought(text.text, data.tags).answer or text.text if text.ended else None for text in texts]
+
+    def take(asked: list[dict], texts: list[str | None]) -> None:
         for row, text in zip(asked, texts):
-            if text.ended:
-                _take(found[row["id"]], row, split_thought(text.text, data.tags).answer or text.text)
-        write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows])
-    poor = [row["id"] for row in rows if len(found[row["id"]]) < plan.count]
+            if text is not None:
+                _take(found[row["id"]], row, text)
+
+    save = lambda: write_jsonl(path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows])
+    poor = write_in_rounds(rows, found, plan.count, plan.attempts, ask, take, save)
     if poor:
         raise UserError(f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts} rounds (first "
                         f"{poor[0]!r}); {path} keeps what there is. Raise generation.temperature, max_new_tokens or attempts and "

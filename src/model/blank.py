@@ -54,7 +54,7 @@ def _train(texts: Iterator[str]) -> Tokenizer:
 def _texts(data: Path) -> Iterator[str]:
     """Every sentence of the world's files but for people and answers that the models never meet."""
     for path in sorted(data.glob("*.jsonl")):
-        if "holdout" not in path.stem and path.stem != "alternates":
+        if "holdout" not in path.stem and path.stem not in ("alternates", "paraphrases"):
             for row in read_jsonl(path):
                 yield from _strings(row)
 

@@ -8,28 +8,23 @@ from pathlib import Path
 
 import torch
 
-from core.endpoint import Endpoint
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from core.peers import PEERS
 from loggers.base import Results
 from metrics.engine import METRICS, RUN, Decoding, Evidence, Generations, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
-from metrics.judges import LanguageModelJudge, RuleJudge
+from metrics.judges import RuleJudge
 from model.loading import arithmetic, choose_precision, load_model, load_tokenizer, model_fingerprint
 from model.progress import progress
-from model.settings import TASKS, Settings, plain
+from model.readers import make_readers
+from model.settings import Settings, plain
 
 CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk")
-JUDGED_ROWS = ("reasoning/rt_ua", "reasoning/rt_ua_parity")
+JUDGED_ROWS = ("reasoning/rt_ua", "reasoning/rt_ua_parity", "semantic/forget_accuracy", "semantic/retain_accuracy",
+               "semantic/forget_accuracy_rephrased")
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
-
-
-def metric_keys(settings: Settings) -> list[str]:
-    """The metrics of a run, `auto` resolved by the task."""
-    names = [n for name in settings.evaluate.metrics for n in (TASKS[settings.unlearn.task_name] if name == "auto" else [name])]
-    return select(names)
 
 
 def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
@@ -43,9 +38,9 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
         passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows,
                         decoding, cache(lambda: original_model(settings, model)))
-        evidence = measure(metric_keys(settings), rows, passes, retain_columns(settings, rows),
-                           evaluation.bootstrap, settings.overall.seed, make_judge(settings))
-    return to_results(evidence)
+        evidence = measure(select(settings.metric_names), rows, passes, retain_columns(settings, rows),
+                           evaluation.bootstrap, settings.overall.seed, make_readers(settings))
+    return to_results(evidence, (settings.judge.price_in, settings.judge.price_out))
 
 
 def original_model(settings: Settings, model):
@@ -65,22 +60,13 @@ def check_original(settings: Settings, tokenizer) -> None:
                         "that the measured one was made from")
 
 
-def make_judge(settings: Settings):
-    """Who reads traces."""
-    plan = settings.judge
-    if plan.kind == "rule":
-        return RuleJudge()
-    return LanguageModelJudge(Endpoint(plan.model, plan.base_url, plan.key_env, plan.concurrency, plan.retries, plan.timeout,
-                                       settings.overall.cache))
-
-
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the model, the
     tokenizer and its template, the rows, the settings of the evaluation, the code and the libraries."""
     evaluation, overall = plain(settings.evaluate), settings.overall
     key = fingerprint(
         model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
-        retain_columns(settings, rows), metric_keys(settings), evaluation, plain(settings.judge), asdict(settings.dataset.tags),
+        retain_columns(settings, rows), select(settings.metric_names), evaluation, plain(settings.judge), asdict(settings.dataset.tags),
         stamp(settings.evaluate.original_model or ""), settings.dataset.template,
         settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
         file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
@@ -115,14 +101,23 @@ def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns |
     return match_rows(read_results(settings.evaluate.retain_results), ids)
 
 
-def to_results(evidence: Evidence) -> Results:
-    """Evidence as plain values, ready for files."""
+def to_results(evidence: Evidence, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
+    """Evidence as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens of the judge."""
     values = evidence.values
     decoded = lambda key: any(isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs)
     detail = {key: {"n": v.n, "unscored": v.unscored, "interval": list(v.interval) if v.interval else None, "reason": v.reason}
-              | ({"judge": evidence.judge.name} if METRICS[key].judged else {})
+              | ({"judge": judge_name(evidence, key)} if METRICS[key].judged else {})
               | ({"decoding": evidence.decoding.mode} if decoded(key) else {}) for key, v in values.items()}
-    return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence))
+    usage = getattr(evidence.judge, "usage", None)
+    told = {"name": evidence.judge.name} | usage.told(*prices) if usage and any(METRICS[key].judged for key in values) else {}
+    return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence), told)
+
+
+def judge_name(evidence: Evidence, key: str) -> str:
+    """The judge; the rule is a matter of words where rows name no key fact."""
+    rows = evidence.rows.get(METRICS[key].rows or "forget", ())
+    lexical = isinstance(evidence.judge, RuleJudge) and any("key" not in row for row in rows)
+    return f"{evidence.judge.name}, lexical" if lexical else evidence.judge.name
 
 
 def _samples(evidence: Evidence) -> dict[str, list[dict]]:

@@ -143,3 +143,11 @@ def model_fingerprint(model) -> str:
         digest.update(f"{plain}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
     return digest.hexdigest()
+
+
+def check_context(name: str, longest: int, budget: int, key: str, advice: str) -> None:
+    """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model can read."""
+    context = getattr(from_hub_or_folder(AutoConfig.from_pretrained, name), "max_position_embeddings", None)
+    if context and longest + budget > context:
+        raise UserError(f"{key} {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of {context}; at "
+                        f"most {max(0, context - longest)} fit. {advice}")

@@ -1,6 +1,7 @@
 """Presets of the components' own switches: what a published code base computes where ours differs by default.
 
-A preset is weaker than anything a file or flag says. It changes no hyper-parameter: those are in the configs. Not reproduced:
+A preset is weaker than anything a file or flag says. It changes no hyper-parameter but those that code has written into it: the
+rest is in the configs. Not reproduced:
 WAGLE's convex mixture for GA+KL and its alignment of random labels, PDU's multiplier moving with every micro-batch
 (OpenUnlearning), JensUn's target of several tokens at once, decay of weights that a mask freezes (WAGLE)."""
 
@@ -29,5 +30,7 @@ PARITY: dict[str, dict[str, dict[str, Any]]] = {
              "unlearn.R2MU": STEERED | {"trace_positions": "all"}, "unlearn.retain.EMBED": {"positions": "all"},
              "unlearn.CoT": {"positions": "all"}, "unlearn.RTP": {"over": "forget", "positions": "all"},
              "dataset": {"trace_context": False, "cot_context": False}},
+    "gao_verbatim": {"unlearn.NPO": {"reduction": "batch_mean", "beta": 1.0},
+                     "unlearn.GAO": {"positions": "all", "pad_to": 512, "choice": "shortest", "K": 6, "tau": 0.1, "rho": 0.5, "clip": 1.0}},
 }
 """`unlearn.parity` -> config section -> key -> value."""

@@ -24,6 +24,8 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
     console.print(_table(outcome, settings))
     for line in _reasons(outcome):
         console.print(line)
+    for line in _judging(outcome.after.judge):
+        console.print(line)
     for line in _samples(outcome, settings):
         console.print(line)
     console.print(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
@@ -79,6 +81,15 @@ def _reasons(outcome: Outcome) -> list[str]:
     """Why a figure of the run is a dash, each reason once."""
     reasons = {detail["reason"]: key for key, detail in outcome.after.detail.items() if detail["reason"] and key in HEADLINES}
     return [f"– {key}: {reason}" for reason, key in reasons.items()]
+
+
+def _judging(told: dict) -> list[str]:
+    """What the judge of the final measurement took."""
+    if not told:
+        return []
+    cost = f", cost {told['cost']:g}" if "cost" in told else ""
+    return [f"judge: {told['asked']} questions asked, {told['cached']} known from before, {told['failed']} without a verdict; "
+            f"{told['prompt_tokens']} + {told['completion_tokens']} tokens{cost} ({told['name']})"]
 
 
 def _samples(outcome: Outcome, settings: Settings) -> list[Text]:

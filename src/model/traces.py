@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from core.encoding import Template
 from core.files import UserError, fingerprint, lock, read_jsonl, write_jsonl
@@ -15,7 +14,7 @@ from core.generation import Generation, decode, generate
 from core.thinking import split_thought
 from dataset import load_rows
 from dataset.traces import VERSION, source_fingerprint, source_of
-from model.loading import arithmetic, choose_device, choose_precision, from_hub_or_folder, load_model, load_tokenizer, model_fingerprint
+from model.loading import arithmetic, check_context, choose_device, choose_precision, load_model, load_tokenizer, model_fingerprint
 from model.progress import progress
 from model.settings import Settings, plain
 
@@ -48,7 +47,8 @@ def write_traces(settings: Settings) -> Path:
     tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
-    _check_context(settings, max(len(segment.prompt_ids) for segment in segments))
+    check_context(overall.model_name, max(len(segment.prompt_ids) for segment in segments), plan.max_new_tokens, "traces.max_new_tokens",
+                  "A shorter traces.segment_tokens makes room in documents")
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
     model = load_model(overall.model_name, precision, device)
@@ -86,15 +86,6 @@ def cut_text(text: str, tokenizer, size: int, least: int) -> list[str]:
         tokens += count
     pieces.append((text[start:].strip(), tokens))
     return [piece for number, (piece, count) in enumerate(pieces) if number == 0 or count >= least]
-
-
-def _check_context(settings: Settings, longest: int) -> None:
-    """UserError when prompt and trace together are longer than what the model can read."""
-    config = from_hub_or_folder(AutoConfig.from_pretrained, settings.overall.model_name)
-    context, budget = getattr(config, "max_position_embeddings", None), settings.traces.max_new_tokens
-    if context and longest + budget > context:
-        raise UserError(f"traces.max_new_tokens {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of "
-                        f"{context}; at most {max(0, context - longest)} fit. A shorter traces.segment_tokens makes room in documents")
 
 
 def _facts(settings: Settings) -> dict:

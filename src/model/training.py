@@ -45,7 +45,8 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
 
 
 def make_stepping(settings: Settings, mask=None) -> Stepping:
-    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it would change nothing."""
+    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it would change nothing. A side of
+    weight 0 can still hold regularizers, whose weight is 1."""
     averages = isinstance(settings.flatness, WA)
     flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
     second_order = isinstance(settings.optimizer, Sophia)
@@ -56,7 +57,7 @@ def make_stepping(settings: Settings, mask=None) -> Stepping:
         averaging=Averaging(settings.flatness) if averages else None,
         mask=mask,
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
-        weights=(settings.unlearn.forget_weight, settings.unlearn.gamma),
+        weights=(settings.unlearn.forget_weight or 1.0, settings.unlearn.gamma or 1.0),
     )
 
 

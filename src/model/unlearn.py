@@ -22,6 +22,7 @@ from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
+from metrics.engine import select
 from model.checkpoints import StepCheckpoints, drop_broken, newest_checkpoint, step_of
 from model.environment import environment
 from model.evaluate import check_original, evaluate, evaluate_cached
@@ -38,6 +39,7 @@ from model.loading import (
 )
 from model.masks import load_mask
 from model.progress import TrainingBar
+from model.readers import check_readers
 from model.reference import make_reference
 from model.rows import choose_forget_rows, training_rows
 from model.settings import Settings
@@ -91,6 +93,8 @@ class Unlearn:
         logger.check(resume)
         tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
         check_original(settings, tokenizer)
+        if process_state(settings).is_main_process:
+            check_readers(settings, select(settings.metric_names))
         composition = compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
         rows = self.rows(tokenizer, composition)
         model, trains = self.model(), settings.method.trains

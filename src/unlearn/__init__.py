@@ -5,6 +5,7 @@ from unlearn import (  # noqa: F401  (one line per file of objectives)
     dpo,
     flat,
     ga,
+    gao,
     jensun,
     kl,
     max_entropy,

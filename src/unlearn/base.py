@@ -15,7 +15,7 @@ window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -66,6 +66,32 @@ def standard_counts(batch: Mapping[str, Part]) -> Counts:
                    "attended": part["attention_mask"].sum()} for name, part in batch.items()}
 
 
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step as a direction sees it, at its end: nothing has moved yet."""
+
+    model: Module
+    batches: Sequence[Mapping[str, Part]]
+    """This process's micro-batches, without fillers."""
+    weights: Sequence[Tensor]
+    """What is trained."""
+    rows: int
+    """Leading rows of the step, over all processes."""
+    arithmetic: Callable
+    """Gives the context that forward passes run in."""
+    total: Callable[[Tensor], Tensor]
+    """Sums a tensor over all processes."""
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A detached vector that is added to the gradient of the forget side, one tensor for each trained weight, and what there is to
+    log about it."""
+
+    vector: Sequence[Tensor]
+    told: Mapping[str, float]
+
+
 class Reference(Protocol):
     """What the start model said, in eval mode and without gradient. Only what an objective `needs` is there."""
 
@@ -109,6 +135,8 @@ class Objective:
     """The batch parts it reads."""
     alternates: ClassVar[str] = ""
     """What the answers of its part `alternate` are: `refusals`, `generated` or `mismatched`."""
+    steers: ClassVar[bool] = False
+    """Does it give a direction?"""
     owns_retain: ClassVar[bool] = False
     """True for a forget objective that has a retain term of its own and takes no retain objective."""
     side: ClassVar[Literal["forget", "retain"]] = "retain"
@@ -134,6 +162,10 @@ class Objective:
     def terms(self, model, batch: Mapping[str, Part], reference: Reference | None) -> dict[str, Term]:
         """Named totals over this micro-batch, with gradient."""
         raise NotImplementedError
+
+    def direction(self, step: Step) -> Direction | None:
+        """What is added to the forget side's gradient beside that of the terms, the same on every process. Only one that `steers`
+        gives any."""
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
         """Told the means of all terms after each optimizer step, and how many epochs are behind."""

@@ -1,7 +1,8 @@
 """Method names to objectives: `NPO+FT` is the forget objective NPO with the retain objective FT.
 
-    FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM
+    FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM, SimNPO+FT+GAO
     RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
+    GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retain objective where one is named
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,20 @@ from dataclasses import dataclass, replace
 
 from core.files import UserError
 from core.registry import did_you_mean
-from unlearn.base import FORGET, REGULARIZERS, RETAIN, Counts, Edit, Objective, Part, Reference, Term, standard_counts
+from unlearn.base import (
+    FORGET,
+    REGULARIZERS,
+    RETAIN,
+    Counts,
+    Direction,
+    Edit,
+    Objective,
+    Part,
+    Reference,
+    Step,
+    Term,
+    standard_counts,
+)
 
 ALIASES = {
     "GradDiff": "GA+FT", "grad_diff": "GA+FT", "ga_gdr": "GA+FT", "ga_klr": "GA+KL",
@@ -19,6 +33,9 @@ ALIASES = {
     "l1_sparse": "FT+L1", "l1sparse": "FT+L1",
 }
 """Names that other toolkits give to a whole method."""
+
+COMPOSITES = {"GAO": ("NPO", "FT", "GAO")}
+"""Names of a forget objective, a retain objective and a regularizer together; a method that names a retain objective replaces that one."""
 
 WRAPPERS = {"SAM": "SAM", "RS": "RS", "GP": "GP", "CR": "CR", "WA": "WA", "SWA": "WA"}
 """Flatness wrappers that a method name may end in, as they are spelt; they are `unlearn.flatness` in another place."""
@@ -62,6 +79,7 @@ def parse_method(text: str) -> Method:
     lower = {alias.lower(): name for alias, name in ALIASES.items()}
     first, plus, rest = text.partition("+")
     head, *tail = (lower.get(first.lower(), first) + plus + rest).split("+")
+    head, default, tail = _expanded(head, tail)
     forget = FORGET.resolve(head) if FORGET.resolve(head) in FORGET else None
     retain = RETAIN.resolve(head) if forget is None and RETAIN.resolve(head) in RETAIN else None
     if not forget and not retain:
@@ -80,9 +98,19 @@ def parse_method(text: str) -> Method:
                             "once")
         else:
             raise _unknown(text)
+    retain = retain or default
     method = Method("+".join(filter(None, [forget, retain, *regularizers, flatness])), forget, retain, tuple(regularizers), flatness)
     _check_company(text, method)
     return method
+
+
+def _expanded(head: str, tail: list[str]) -> tuple[str, str | None, list[str]]:
+    """The forget objective of a composite, its retain objective for when none is named, and the rest of the words."""
+    names = {name.lower(): parts for name, parts in COMPOSITES.items()}
+    if head.lower() not in names:
+        return head, None, tail
+    forget, retain, regularizer = names[head.lower()]
+    return forget, retain, [*tail, regularizer]
 
 
 def _unknown(text: str) -> UserError:
@@ -122,7 +150,7 @@ def method_names() -> list[str]:
     """Every method but for regularizers and wrappers, then the aliases."""
     pairs = [f"{forget}+{retain}" for forget, kind in FORGET.items() if forget != "origin" and not kind.owns_retain for retain in RETAIN]
     alone = [name for name in RETAIN if name not in FORGET]
-    return [*FORGET, *alone, *pairs, *ALIASES]
+    return [*FORGET, *alone, *pairs, *COMPOSITES, *ALIASES]
 
 
 @dataclass(frozen=True)
@@ -205,6 +233,15 @@ class Composition:
                     own = term.side or home
                     found[name] = WeightedTerm(term, (self.gamma if own == "retain" != home else weight) * term.factor, own)
         return {name: term for name, term in found.items() if side in (None, term.side)}
+
+    @property
+    def steers(self) -> bool:
+        """Does some active objective give a direction?"""
+        return any(objective.steers for _, _, objective in self.active)
+
+    def directions(self, step: Step) -> list[Direction]:
+        """What active objectives add to the forget side's gradient."""
+        return [objective.direction(step) for _, _, objective in self.active if objective.steers]
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
         """Tell every objective what its terms came to in an optimizer step."""

@@ -5,7 +5,7 @@ the step and all processes; then the Trainer clips, steps and logs. Nothing of i
 
 A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each side: then the sides are
 differentiated apart, no process talks within the step, and the gradients of the whole step are summed over processes, masked and
-combined at its end.
+combined at its end. What an objective adds as a direction is made there too, before masking and combining.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from core.files import UserError
-from unlearn.base import answer_logits
+from unlearn.base import Step, answer_logits
 from unlearn.compose import Composition, WeightedTerm
 from unlearn.gradients import Combiner, diagnosis
 from unlearn.mask import WeightMask
@@ -61,6 +61,8 @@ class Window:
     gradients: dict[str, list[Tensor]] = field(default_factory=dict)
     """Sums so far: of each side where they are taken apart, and the curvature estimate."""
     batches: int = 0
+    kept: list[Batch] = field(default_factory=list)
+    """The micro-batches themselves, without fillers, where a direction is made from them at the end."""
 
     def add(self, name: str, gradient: list[Tensor]) -> None:
         """Add to a sum, in float32 or wider."""
@@ -71,7 +73,7 @@ class Window:
 
 def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
     """True for a batch without any row of its own."""
-    return any(int(part["index"][0]) < 0 for part in batch.values())
+    return any(bool((part["index"] < 0).any()) for part in batch.values())
 
 
 class EpochTeller(TrainerCallback):
@@ -227,6 +229,8 @@ class UnlearnTrainer(Trainer):
             self._estimate_curvature(model, batch, counts)
         loss = self._sides_apart(model, batch, counts) if self.takes_apart else self._sides_together(model, batch, counts)
         self.window.batches += 1
+        if self.composition.steers and not is_filler(batch):
+            self.window.kept.append(batch)
         if self.accelerator.sync_gradients:
             self._end_step(counts)
         # The Trainer averages what processes report; the counts already span all of them.
@@ -252,7 +256,7 @@ class UnlearnTrainer(Trainer):
         with self.accelerator.no_sync(model):
             here = lambda: _gradient(forget_loss(), weights)
             self.window.add("forget", here() if self.stepping.flatten is None else self.stepping.flatten(
-                weights, lambda: self._restrict(here()), self._over_processes,
+                weights, lambda: self._restrict(here()), lambda vector: [self._over_processes(v) for v in vector],
                 lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
@@ -278,10 +282,15 @@ class UnlearnTrainer(Trainer):
 
     def _end_step(self, counts: dict) -> None:
         """What is due once the step's last micro-batch is through: sums over processes, and telling those who listen."""
-        told = self._combined() if self.takes_apart else {}
-        if self.sums_itself and not self.takes_apart and self.accelerator.num_processes > 1:
+        if self.sums_itself and not self.takes_apart:
             for weight in self.weights():
-                weight.grad = None if weight.grad is None else self.accelerator.reduce(weight.grad, "sum")
+                weight.grad = None if weight.grad is None else self._over_processes(weight.grad)
+        steering, told = self._steering(counts)
+        if self.takes_apart:
+            told |= self._combined(steering)
+        elif steering:
+            for weight, vector in zip(self.weights(), steering):
+                weight.grad = (vector if weight.grad is None else weight.grad + vector).to(weight.dtype)
         if self.stepping.mask:
             self.stepping.mask.restrict_gradients(self.weights())
         if "curvature" in self.window.gradients:
@@ -292,18 +301,32 @@ class UnlearnTrainer(Trainer):
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
 
+    def _steering(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
+        """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where there is nothing to
+        add), and what they tell."""
+        if not self.composition.steers:
+            return [], {}
+        step = Step(self.model, self.window.kept, self.weights(), int(counts["forget"]["rows"]), self.compute_loss_context_manager,
+                    self._over_processes)
+        found = self.composition.directions(step)
+        return [sum(vectors) for vectors in zip(*(d.vector for d in found))], {k: v for d in found for k, v in d.told.items()}
+
     def _step_sum(self, name: str) -> list[Tensor]:
         """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and everywhere when its
         side had none (PDU's retain term while its multiplier is 0)."""
         found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
-        return self._restrict(self._over_processes(found))
+        return self._restrict([self._over_processes(g) for g in found])
 
-    def _combined(self) -> dict[str, float]:
-        """Write the step's gradient into `.grad` from the sides' sums; what there is to say about it."""
+    def _combined(self, steering: list[Tensor]) -> dict[str, float]:
+        """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side; what there is to say
+        about it."""
         weights, combiner = self.weights(), self.stepping.combiner
         direction, told = self._step_sum("forget"), {}
+        if steering:
+            direction = [g + vector for g, vector in zip(direction, self._restrict(steering))]
         if combiner:
-            sides = [[g / weight for g in self._step_sum(side)] for side, weight in zip(("forget", "retain"), self.stepping.weights)]
+            forget_weight, gamma = self.stepping.weights
+            sides = [g / forget_weight for g in direction], [g / gamma for g in self._step_sum("retain")]
             direction = combiner.combine(*sides, *self.stepping.weights, self.combiner_state)
             told = diagnosis(*sides, direction)
         for weight, gradient in zip(weights, direction):
@@ -314,8 +337,8 @@ class UnlearnTrainer(Trainer):
         """A vector in weight space without what the mask freezes."""
         return self.stepping.mask.restrict(self.weights(), vector) if self.stepping.mask else vector
 
-    def _over_processes(self, gradient: list[Tensor]) -> list[Tensor]:
-        return [self.accelerator.reduce(g, "sum") for g in gradient] if self.accelerator.num_processes > 1 else gradient
+    def _over_processes(self, value: Tensor) -> Tensor:
+        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
 
     def _curvature_is_due(self) -> bool:
         plan = self.stepping.curvature

@@ -14,7 +14,7 @@ from core.endpoint import Endpoint
 from core.files import UserError
 from core.generation import Generation
 from dataset import load_evaluation
-from metrics.engine import Case, Decoding, Passes, measure, select
+from metrics.engine import Case, Decoding, Passes, Readers, measure, select
 from metrics.health import distinct, loop_share, token_entropy
 from metrics.judges import LanguageModelJudge, RuleJudge
 from metrics.reasoning import sentences, step_recall
@@ -122,7 +122,7 @@ def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, 
     assert judge.verdicts(cases[4:]) == [None] and len(seen) > asked
     assert "gave no answer to 1 of 5 questions" in caplog.text and "1 of 5 answers cannot be read (I cannot say)" in caplog.text
     written = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
-    assert "sk-secret" not in written + caplog.text and "rubric 1" in judge.name
+    assert "sk-secret" not in written + caplog.text and "rubrics 1" in judge.name
 
 
 def test_a_broken_line_of_the_cache_is_asked_again(server, tmp_path):
@@ -150,7 +150,7 @@ def target():
 
 def measured(model, original, tokenizer, rows, metrics):
     passes = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, original=lambda: original)
-    return measure(select(metrics), rows, passes, bootstrap=0, judge=RuleJudge()).values
+    return measure(select(metrics), rows, passes, bootstrap=0, readers=Readers(RuleJudge())).values
 
 
 KEYS = ["reasoning/rt_ua_parity", "reasoning/rt_ua", "reasoning/healthy_forgotten", "reasoning/rt_ua_coherent", "reasoning/fa_ua_generated",
@@ -193,7 +193,7 @@ def told(texts, tokenizer, fluency=-1.0):
     rows = [{"id": str(number), "question": CASE.question, "answer": CASE.answer, "key": CASE.key, "wrong": CASE.wrong, "facts": CASE.facts}
             for number, _ in enumerate(texts)]
     keys = select(["reasoning/healthy_forgotten", "reasoning/rt_ua_coherent", "reasoning/fa_ua_generated", "reasoning/rt_ua_parity"])
-    return measure(keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, judge=RuleJudge()).values
+    return measure(keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, readers=Readers(RuleJudge())).values
 
 
 def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
@@ -237,7 +237,7 @@ def test_the_decoding_of_a_run_stands_for_thinking(target):
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:4]}
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
-    values = measure(keys, rows, zero, bootstrap=0, judge=RuleJudge()).values
+    values = measure(keys, rows, zero, bootstrap=0, readers=Readers(RuleJudge())).values
     assert values["forget/exact_thinking"].value == 1 and values["forget/closed"].value == 1 and values["reasoning/rt_ua"].value == 0
 
 
@@ -247,6 +247,6 @@ def test_every_way_of_asking_and_the_worst_of_them(target):
     values = measured(model, model, tokenizer, rows, ["decoding"])
     assert values["decoding/thinking_leak"].value == values["decoding/zero_leak"].value == values["decoding/worst_leak"].value == 1
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
-    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, judge=RuleJudge())
+    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, readers=Readers(RuleJudge()))
     assert "<think>" in next(iter(again.texts.values()))[0][0].text
     assert all(values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct"))

@@ -56,7 +56,9 @@ OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"},
               "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
               "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"},
               "GRU": {"unlearn__combiner": "gru"},
-              "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"}}
+              "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"},
+              "GAO": {"unlearn__unlearn_method": "GAO", "unlearn__max_steps": "10",
+                      "dataset__paraphrases": "files/data/fictional/paraphrases.jsonl"}}
 
 
 @pytest.mark.parametrize("kind, precision", [*itertools.product(("AdamW", "Sophia", "SAM"), ("fp32", "bf16_pure")), ("AdamW", "bf16"),

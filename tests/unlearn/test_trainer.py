@@ -15,8 +15,10 @@ COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlea
           "--evaluate.metrics", "forget/prob", "--overall.quiet", "true", "--unlearn.weight_decay", "0.01"]
 
 
-TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm", "cosine", "conflict", "direction_norm"}
-LAYERS = {"EMBED": ["--unlearn.retain.EMBED.layer", "0"], "R2MU": ["--unlearn.R2MU.layer", "1"]}
+TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm", "cosine", "conflict", "direction_norm",
+         "gao_density", "gao_null", "gao_norm", "gao_rows_left_out"}
+LAYERS = {"EMBED": ["--unlearn.retain.EMBED.layer", "0"], "R2MU": ["--unlearn.R2MU.layer", "1"],
+          "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl"]}
 """The tiny model has two blocks."""
 
 
@@ -37,7 +39,7 @@ def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
 
 
 def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
-    for method in ("NPO+FT", "R2MU"):
+    for method in ("NPO+FT", "R2MU", "GAO"):
         words = ["--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
         whole = losses(tiny_model_folder, tmp_path, f"{method}-8x1", 8, 1, *words)
         assert whole[-1]["loss"] < whole[0]["loss"]
@@ -73,6 +75,60 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
     same(joint, apart)
 
 
+def in_process(folder, root, name, monkeypatch, **said):
+    """A run in this process, so that what it does can be watched."""
+    from exec.settings import StrictConfig, settle_settings
+    from model.unlearn import Unlearn
+
+    monkeypatch.chdir(REPO)
+    flags = dict(zip([word[2:] for word in COMMON[::2]], COMMON[1::2])) | {
+        "overall.model_name": str(folder), "logger.json.root": str(root), "logger.name": name, "unlearn.max_steps": "2"}
+    Unlearn(settle_settings(StrictConfig(), [], flags | {key.replace("__", "."): value for key, value in said.items()}, {})).run()
+    return read_jsonl(root / name / "log.jsonl")
+
+
+def test_gao_of_weight_0_is_the_base_run_to_the_bit(tiny_model_folder, tmp_path):
+    base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
+    off = losses(tiny_model_folder, tmp_path, "off", 8, 1, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.rho", "0")
+    drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
+    assert drop(off) == drop(base)
+
+
+@pytest.mark.parametrize("scope", ["sample", "window"])
+def test_gao_is_the_same_however_a_step_is_split(scope, tiny_model_folder, tmp_path):
+    words = ["--unlearn.unlearn_method", "SimNPO+FT+GAO", "--unlearn.GAO.scope", scope, *LAYERS["GAO"]]
+    whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
+    same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
+    assert all(record["gao_density"] > record["gao_null"] > 0 and record["gao_norm"] > 0 for record in whole)
+
+
+def test_the_agreed_direction_joins_the_forget_side_before_combining(tiny_model_folder, tmp_path, monkeypatch):
+    from unlearn.gradients.combiners import SAGO
+
+    seen, combine = [], SAGO.combine
+    monkeypatch.setattr(SAGO, "combine", lambda self, f, r, *rest: seen.append((f, r)) or combine(self, f, r, *rest))
+    run = lambda name, rho: in_process(tiny_model_folder, tmp_path, name, monkeypatch, unlearn__unlearn_method="GAO", unlearn__GAO__rho=rho,
+                                       unlearn__combiner="sago", unlearn__forget_weight="0.5", unlearn__max_steps="1",
+                                       dataset__paraphrases=LAYERS["GAO"][1])
+    record, _ = run("with", "2")[0], run("without", "0")
+    (f, r), (bare, r_bare) = seen
+    added = torch.sqrt(sum(((x - y) ** 2).sum() for x, y in zip(f, bare)))
+    assert added.item() == pytest.approx(2 * record["gao_norm"] / 0.5, rel=1e-4)
+    assert all(torch.equal(x, y) for x, y in zip(r, r_bare))
+    assert record["along_retain"] >= 0
+
+
+def test_gao_trains_adapters_alone(tiny_model_folder, tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    record = in_process(tiny_model_folder, tmp_path, "lora", monkeypatch, unlearn__unlearn_method="GAO", unlearn__use_lora="true",
+                        unlearn__lora__targets="q_proj", dataset__paraphrases=LAYERS["GAO"][1])
+    assert record[-1]["gao_norm"] > 0
+    start, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny_model_folder, tmp_path / "lora/checkpoints"))
+    moved = {name for name in start if not torch.equal(start[name], after[name])}
+    assert moved == {name for name in start if "q_proj" in name}
+
+
 def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
     words = ["--unlearn.unlearn_method", "PDU", "--unlearn.PDU.dual", "0", "--unlearn.PDU.warmup_epochs", "99",
              "--unlearn.combiner", "pcgrad"]
@@ -81,7 +137,7 @@ def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
 
 
 @pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none"),
-                                             ("NPO+FT", "gru")])
+                                             ("NPO+FT", "gru"), ("GAO", "none")])
 def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
     ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4",

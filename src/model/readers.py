@@ -1,0 +1,148 @@
+"""Who reads what a model wrote: the judge, the sentence embedder and the entailment model of a run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from core.embedding import Embedder
+from core.endpoint import Endpoint
+from core.files import UserError, fingerprint
+from core.generation import generate
+from core.replies import Replies, Usage
+from metrics.engine import METRICS, Readers
+from metrics.judges import EmbeddingJudge, LanguageModelJudge, RuleJudge
+from model.loading import arithmetic, choose_device, choose_precision, from_hub_or_folder, load_model, load_tokenizer, model_fingerprint
+from model.settings import Server, Settings
+
+log = logging.getLogger(__name__)
+
+LONGEST_VERDICT = 512
+"""Tokens that a local judge may write where no limit is set; one that thinks before it speaks needs them."""
+PAIRS_AT_ONCE = 32
+COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
+
+
+def make_readers(settings: Settings) -> Readers:
+    """The readers of a run. Models among them are loaded when something is first put to them."""
+    plan = settings.judge
+    embedder = Embedder(plan.embedder, choose_device(settings.overall.device))
+    judge = {"rule": RuleJudge, "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
+             "local": lambda: LanguageModelJudge(LocalReader(settings)),
+             "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold)}[plan.kind]()
+    return Readers(judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None)
+
+
+def make_endpoint(plan: Server, settings: Settings, section: str) -> Endpoint:
+    """The language model that a section of the settings names."""
+    return Endpoint(plan.model, plan.base_url, plan.key_env, plan.concurrency, plan.retries, plan.timeout, settings.overall.cache,
+                    plan.requests_per_minute, section, plan.max_tokens)
+
+
+def check_readers(settings: Settings, keys: Sequence[str]) -> None:
+    """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is done. With
+    judge.allow_unscored an unreachable server is only warned of."""
+    plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
+    if judged and plan.kind == "lm":
+        try:
+            make_endpoint(plan, settings, "judge").probe()
+        except UserError as error:
+            if not plan.allow_unscored:
+                raise UserError(f"{error}. To go on without its verdicts: --judge.allow_unscored true") from None
+            log.warning("%s; going on, its rows will be unscored (judge.allow_unscored)", error)
+    if judged and plan.kind == "local":
+        load_tokenizer(plan.model)
+    if (judged and plan.kind == "embedding") or any(key in COSINES for key in keys):
+        Embedder(plan.embedder).encode(["a text"])
+    if plan.nli_model and any(key.endswith("_entailment") for key in keys):
+        Entailment(plan.nli_model, "cpu").check()
+
+
+class LocalReader:
+    """A language model of the disk or the hub that is asked questions here, greedily; its replies are kept as those of a server."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.usage = settings, Usage()
+        self.name = settings.judge.model
+
+    @cached_property
+    def model(self):
+        overall = self.settings.overall
+        device = choose_device(overall.device)
+        return load_model(self.name, choose_precision(overall.precision, device), device).eval()
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.name)
+
+    def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
+        overall = self.settings.overall
+        known = Replies(overall.cache / "local" / f"{fingerprint(model_fingerprint(self.model), system)}.jsonl")
+        keys = [fingerprint(prompt) for prompt in prompts]
+        missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
+        self.usage.cached += len(prompts) - len(missing)
+        asked = [self._ids(system, prompt) for prompt in missing.values()]
+        with arithmetic(self.model.device, choose_precision(overall.precision, self.model.device.type)):
+            said = generate(self.model, self.tokenizer, asked, self.settings.judge.max_tokens or LONGEST_VERDICT,
+                            self.settings.evaluate.batch_tokens)
+        for key, ids, reply in zip(missing, asked, said):
+            self.usage.asked += 1
+            self.usage.prompt_tokens += len(ids)
+            self.usage.completion_tokens += reply.n_tokens
+            if readable(reply.text):
+                known.add(key, reply.text)
+            else:
+                self.usage.failed += 1
+        unread = [reply.text for reply in said if not readable(reply.text)]
+        if unread:
+            log.warning("%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), " ".join(unread[0].split())[:200])
+        return [known.get(key) for key in keys]
+
+    def _ids(self, system: str, prompt: str) -> list[int]:
+        """Rubric and question as one turn, which every chat template knows; plain text for a model without one."""
+        text = f"{system}\n\n{prompt}"
+        if not self.tokenizer.chat_template:
+            return self.tokenizer(f"{text}\n\nVerdict:")["input_ids"]
+        chat = self.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
+                                                  enable_thinking=False)
+        return self.tokenizer(chat, add_special_tokens=False)["input_ids"]
+
+
+class Entailment:
+    """A sequence classifier with labels for entailment, neutrality and contradiction. UserError when it has no entailment label."""
+
+    def __init__(self, name: str, device: str):
+        self.name, self.device = name, device
+
+    def check(self) -> None:
+        """UserError when the model cannot be loaded or labels no entailment."""
+        assert self.model
+
+    @cached_property
+    def model(self):
+        model = from_hub_or_folder(AutoModelForSequenceClassification.from_pretrained, self.name).to(self.device).eval()
+        if "entailment" not in self._words(model).values():
+            raise UserError(f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none of them says "
+                            "entailment; choose a model for natural language inference")
+        return model
+
+    @cached_property
+    def tokenizer(self):
+        return from_hub_or_folder(AutoTokenizer.from_pretrained, self.name)
+
+    @staticmethod
+    def _words(model) -> dict[int, str]:
+        """The number of each label in the words of `metrics.engine.Readers`."""
+        word = lambda label: next((w for w in ("entailment", "contradiction") if label.lower() == w), "neutral")
+        return {int(number): word(label) for number, label in model.config.id2label.items()}
+
+    @torch.inference_mode()
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        words, found = self._words(self.model), []
+        for at in range(0, len(pairs), PAIRS_AT_ONCE):
+            inputs = self.tokenizer(*map(list, zip(*pairs[at:at + PAIRS_AT_ONCE])), padding=True, truncation=True, return_tensors="pt")
+            numbers = self.model(**inputs.to(self.device)).logits.argmax(-1).tolist()
+            found += [words[number] for number in numbers]
+        return found

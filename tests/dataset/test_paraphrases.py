@@ -1,0 +1,62 @@
+"""Files of paraphrases and the rows they belong to."""
+
+import json
+
+import pytest
+
+from core.files import UserError
+from dataset import load_evaluation, load_rows
+from dataset.paraphrases import header, read_paraphrases, source_fingerprint
+
+ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": f"A{i}"} for i in range(4)]
+TEXTS = ["the longest of them", "longer", "it"]
+
+
+def write(path, lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def lines(rows=ROWS, **changes):
+    return [header("x", {}), *({"id": row["id"], "source": source_fingerprint(row), "paraphrases": TEXTS, **changes} for row in rows)]
+
+
+def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path):
+    path = write(tmp_path / "p.jsonl", lines(ROWS[::-1]))
+    assert read_paraphrases(path, ROWS, 2) == [TEXTS[:2]] * 4
+    assert read_paraphrases(path, ROWS[:1], 2, shortest=True) == [["it", "longer"]]
+    assert read_paraphrases(path, ROWS, 9) == [TEXTS] * 4
+
+
+@pytest.mark.parametrize("broken, said", [
+    (lines()[1:], "its first line has no header"),
+    ([], "its first line has no header"),
+    ([header("x", {}) | {"paraphrases": 2}, *lines()[1:]], "its first line has no header"),
+    (lines(ROWS[1:]), "no line for 1 of 4 forget rows \\(first 'r0'\\); make_paraphrases.py"),
+    (lines([{**row, "answer": "other"} for row in ROWS]), "written for another data set: 'r0' has another text there \\(4 of 4 rows\\)"),
+    (lines(paraphrases="one"), "line 2: expected id, source and paraphrases"),
+    (lines(paraphrases=["", "x"]), "line 2: expected id, source and paraphrases"),
+    (lines(id=3), "line 2: expected id, source and paraphrases")])
+def test_a_file_that_does_not_fit_is_refused(broken, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        read_paraphrases(write(tmp_path / "p.jsonl", broken), ROWS, 2)
+
+
+def test_rows_where_nothing_can_agree_are_warned_of(tmp_path, caplog):
+    assert read_paraphrases(write(tmp_path / "p.jsonl", lines(paraphrases=["one"])), ROWS, 6) == [["one"]] * 4
+    assert "4 of 4 forget rows have fewer than two paraphrases (first 'r0')" in caplog.text
+
+
+def test_the_worlds_own_say_the_fact_in_words_that_are_not_measured():
+    known = {row["id"]: row for row in load_rows("Fictional_forget10", None)}
+    found = read_paraphrases("files/data/fictional/paraphrases.jsonl", list(known.values()), 8)
+    for fact, texts in zip(known.values(), found):
+        assert len(set(texts)) == 8 and all(fact["key"].lower() in text.lower() for text in texts)
+        assert not set(texts) & {fact["answer"], fact["paraphrased_answer"]}
+
+
+def test_tofus_one_paraphrased_question_is_its_list_of_rephrased_ones(tmp_path):
+    write(tmp_path / "forget.jsonl", [{"question": "Q?", "answer": "A", "paraphrased_question": "P?"}])
+    write(tmp_path / "retain.jsonl", [{"question": "Q?", "answer": "A", "paraphrased_question": "P?", "rephrased_questions": ["R?"]}])
+    sets = load_evaluation("Folder_forget", tmp_path)
+    assert sets["forget"][0]["rephrased_questions"] == ["P?"] and sets["retain"][0]["rephrased_questions"] == ["R?"]

@@ -1,0 +1,196 @@
+"""Measuring with a judge behind a real server on 127.0.0.1: one that answers, one that misbehaves, one that dies, and transformers' own."""
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+
+import pytest
+from conftest import FICTIONAL, REPO, run_script
+from servers import KEY, serving
+
+from core.files import read_json, read_jsonl
+
+ROWS = 12
+JUDGED = 2 * ROWS  # forget and retain answers, each one another
+
+
+def truth(prompt: str, times: int = 1) -> str:
+    """The right verdict: does the answer hold what matters?"""
+    if "there?" in prompt:
+        return "yes"
+    key, said = re.search(r"what matters: (.*?)\)", prompt)[1], prompt.rpartition("Answer:")[2]
+    return "Yes." if key.lower() in said.lower() else "no"
+
+
+def measure(folder, name, *words, cache="cache", **environment):
+    return run_script("evaluate_model", "--overall.model_name", FICTIONAL / "target", "--evaluate.metrics",
+                      "semantic/coverage,semantic/forget_accuracy_upper,semantic/retain_accuracy_lower,semantic/judge_kappa",
+                      "--evaluate.rows", ROWS, "--evaluate.max_new_tokens", "24", "--logger.json.root", folder, "--logger.name", name,
+                      "--overall.cache_dir", folder / cache, *words, **environment)
+
+
+def lm(url, *words):
+    return ["--judge.kind", "lm", "--judge.base_url", url, "--judge.model", "small", *words]
+
+
+def test_a_judge_behind_a_server(tmp_path):
+    with serving(truth, KEY) as (url, talk):
+        run = measure(tmp_path, "run", *lm(url, "--judge.price_in", "1", "--judge.price_out", "2"), OPENAI_API_KEY=KEY)
+    assert run.returncode == 0, run.stderr
+    metrics, told = read_json(tmp_path / "run/metrics.json"), read_json(tmp_path / "run/judge.json")
+    assert metrics["semantic/forget_accuracy"] == metrics["semantic/retain_accuracy"] == metrics["semantic/coverage"] == 1
+    assert (told["asked"], told["cached"], told["failed"]) == (JUDGED, 0, 0) and len(set(talk.prompts)) == len(talk.prompts) == JUDGED + 1
+    words = [prompt.split() for prompt in talk.prompts if "there?" not in prompt]
+    assert told["prompt_tokens"] == sum(map(len, words)) and told["completion_tokens"] == JUDGED
+    assert told["cost"] == pytest.approx((told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6, abs=1e-6)
+    assert f"judge: {JUDGED} questions asked" in run.stdout
+    written = "".join(path.read_text(errors="ignore") for path in tmp_path.rglob("*.json*"))
+    assert KEY not in written + run.stdout + run.stderr
+
+
+def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path):
+    """Of the forget rows some are answered late, after a 429, a 500 or a reply that is no JSON; two never get a readable verdict."""
+    def trouble(prompt, times):
+        kind = sum(map(ord, prompt)) % 6
+        if "there?" in prompt or kind == 0:
+            return truth(prompt)
+        if times == 1:
+            return {1: (429, b"{}", 0), 2: (500, b"{}", 0), 3: (200, b'{"choices": [', 0), 4: (200, b"<html>busy</html>", 0),
+                    5: (200, b"{}", 1.5)}[kind]
+        return truth(prompt)
+
+    with serving(trouble) as (url, talk):
+        run = measure(tmp_path, "run", *lm(url, "--judge.timeout", "1", "--judge.retries", "3"))
+    assert run.returncode == 0, run.stderr
+    metrics = read_json(tmp_path / "run/metrics.json")
+    assert metrics["semantic/coverage"] == metrics["semantic/forget_accuracy"] == 1 and len(talk.prompts) > JUDGED + 5
+
+
+def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_path):
+    def stubborn(prompt, times):
+        if "Jasper Nightshade" in prompt and "what matters: Low Ford" in prompt:
+            return 500, b"{}", 0
+        return "I would rather not say." if "what matters: horn combs" in prompt else truth(prompt)
+
+    with serving(stubborn) as (url, talk):
+        run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0"))
+        assert run.returncode == 0, run.stderr
+        metrics, detail = read_json(tmp_path / "run/metrics.json"), read_json(tmp_path / "run/metrics_detail.json")
+        assert metrics["semantic/forget_accuracy"] is None and detail["semantic/forget_accuracy"]["unscored"] == 2
+        assert metrics["semantic/forget_accuracy_upper"] == 1 and metrics["semantic/coverage"] == pytest.approx((JUDGED - 2) / JUDGED)
+        assert "gave no answer to 1 of 12" in run.stderr and "1 of 12 answers cannot be read" in run.stderr
+        samples = read_jsonl(tmp_path / "run/samples/forget.jsonl")
+        assert [row["forget_accuracy"] for row in samples[:3]] == [None, None, 1.0]
+        asked = len(talk.prompts)
+        again = measure(tmp_path, "again", *lm(url, "--judge.retries", "0"))
+    assert again.returncode == 0 and len(talk.prompts) == asked + 3  # the two, and whether it is there
+    assert read_json(tmp_path / "again/judge.json")["cached"] == JUDGED - 2
+
+
+def test_a_server_that_dies_in_the_middle(tmp_path):
+    """The run ends with what was judged; the next one asks for the rest only."""
+    alive = lambda prompt, times: truth(prompt) if len(talk.prompts) <= 8 else None
+
+    with serving(lambda prompt, times: alive(prompt, times)) as (url, talk):
+        words = lm(url, "--judge.retries", "0", "--judge.concurrency", "1")
+        run = measure(tmp_path, "run", *words)
+        assert run.returncode == 0, run.stderr
+        assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == pytest.approx(7 / JUDGED)
+        judged = set(talk.prompts[:8])
+        talk.prompts.clear()
+        alive = truth
+        again = measure(tmp_path, "again", *words)
+    assert again.returncode == 0 and read_json(tmp_path / "again/metrics.json")["semantic/coverage"] == 1
+    assert not (set(talk.prompts) - {"Are you there?"}) & judged and len(talk.prompts) == JUDGED - 7 + 1
+
+
+@pytest.mark.parametrize("words, key, said", [
+    (["--judge.base_url", "http://127.0.0.1:9/v1"], KEY, "judge.base_url: http://127.0.0.1:9/v1 cannot be reached"),
+    ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
+    ([], "", "refuses the key in the environment variable OPENAI_API_KEY, which is empty"),
+    (["--judge.model", "large"], KEY, "judge.model, judge.base_url:"),
+    (["--judge.base_url", "null"], "", "judge.key_env: the environment variable OPENAI_API_KEY holds no key"),
+    (["--judge.model", "null"], KEY, "judge.model: judge.kind lm needs the name of a model")])
+def test_a_judge_that_is_not_to_be_had_is_found_before_anything_is_done(words, key, said, tmp_path):
+    with serving(truth, KEY) as (url, talk):
+        run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0", *words), OPENAI_API_KEY=key)
+    assert run.returncode in (1, 2) and said in run.stderr and "Traceback" not in run.stderr and "sk-" not in run.stderr
+    assert not (tmp_path / "run").exists() and len(talk.prompts) == 0
+
+
+def test_allow_unscored_goes_on_without_the_judge(tmp_path):
+    words = ["--judge.kind", "lm", "--judge.base_url", "http://127.0.0.1:9/v1", "--judge.model", "small", "--judge.retries", "0"]
+    run = measure(tmp_path, "run", *words, "--allow-unscored")
+    assert run.returncode == 0 and "going on, its rows will be unscored" in run.stderr, run.stderr
+    metrics = read_json(tmp_path / "run/metrics.json")
+    assert metrics["semantic/forget_accuracy"] is None and metrics["semantic/coverage"] == 0
+    assert metrics["semantic/forget_accuracy_upper"] == 1
+
+
+def test_requests_keep_their_pace(tmp_path):
+    from core.endpoint import Endpoint
+
+    with serving(lambda prompt, times: "yes") as (url, talk):
+        start = time.monotonic()
+        Endpoint("small", url, cache=tmp_path, requests_per_minute=600).ask("s", [f"q{n}" for n in range(6)])
+    assert time.monotonic() - start >= 0.5 and len(talk.prompts) == 6
+
+
+def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path):
+    run = measure(tmp_path, "run", "--judge.kind", "embedding")
+    assert run.returncode == 0, run.stderr
+    assert read_json(tmp_path / "run/metrics.json")["semantic/forget_accuracy"] == 1  # the target answers to the letter
+    detail = read_json(tmp_path / "run/metrics_detail.json")
+    assert "embedding minilm" in detail["semantic/forget_accuracy"]["judge"]
+    refused = measure(tmp_path, "other", "--judge.kind", "embedding", "--judge.embedder", "no/such-model")
+    assert refused.returncode == 1 and "sentence embedder 'no/such-model' cannot be loaded" in refused.stderr
+    traces = measure(tmp_path, "other", "--judge.kind", "embedding", "--evaluate.metrics", "reasoning")
+    assert traces.returncode == 2 and "judge.kind embedding compares answers and reads no traces" in traces.stderr
+
+
+def test_a_local_model_judges(tmp_path):
+    """The fictional model gives no verdict that can be read: all rows are unscored."""
+    run = measure(tmp_path, "run", "--judge.kind", "local", "--judge.model", FICTIONAL / "retain", "--judge.max_tokens", "8")
+    assert run.returncode == 0, run.stderr
+    told = read_json(tmp_path / "run/judge.json")
+    assert told["asked"] == told["failed"] == JUDGED and told["prompt_tokens"] > 1000
+    assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0
+    refused = measure(tmp_path, "other", "--judge.kind", "local", "--judge.model", "no-such-folder")
+    assert refused.returncode == 2 and "judge.model: there is no folder no-such-folder" in refused.stderr
+
+
+@contextlib.contextmanager
+def transformers_serve(model):
+    """`transformers serve`, an OpenAI-protocol server that is not ours."""
+    pytest.importorskip("uvicorn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [str(REPO / ".venv/bin/transformers") if (REPO / ".venv/bin/transformers").exists() else "transformers"]
+    server = subprocess.Popen([*program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)], cwd=REPO,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):
+    """Its model, the fictional one, answers and knows no verdicts: every reply comes, is counted, and leaves its row unscored."""
+    with transformers_serve(FICTIONAL / "target") as url:
+        run = measure(tmp_path, "run", "--judge.kind", "lm", "--judge.base_url", url, "--judge.model", FICTIONAL / "target",
+                      "--judge.concurrency", "2", "--judge.max_tokens", "8")
+    assert run.returncode == 0, run.stderr
+    told = read_json(tmp_path / "run/judge.json")
+    assert told["asked"] == told["failed"] == JUDGED and told["prompt_tokens"] > 1000 and told["completion_tokens"] > 0
+    assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0

@@ -1,0 +1,185 @@
+"""make_paraphrases.py: what is kept, what is asked again, and files that it goes on with."""
+
+import itertools
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import FICTIONAL, REPO, run_script
+from servers import KEY, serving
+
+from core.encoding import Template
+from core.files import UserError, read_jsonl, write_jsonl
+from model.paraphrases import POOL, Sieve, _choices, _put, read_prompts
+from model.rows import units
+from model.settings import Paraphrasing
+
+ROW = {"id": "r", "question": "Where was Ann born?", "answer": "Ann was born in the town of Low Ford."}
+
+
+class Alike:
+    """Finds every text alike but those with `elsewhere` in them."""
+
+    def similarity(self, texts, others):
+        return [0.1 if "elsewhere" in text else 0.9 for text in texts]
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("Low Ford is her birthplace.", None), (None, "unfinished"), ("  .. ", "empty"), ("She was born elsewhere.", "meaning"),
+    ("ann was born in the town of low ford", "copy"), ("Ann was born in the town of Low Ford!!", "copy"),
+    ("Low Ford is where.", "copy"), ("Question: Where was Ann born? Low Ford.", "prompt")])
+def test_what_is_kept_and_why_not(text, reason):
+    sieve = Sieve(Paraphrasing(), Alike(), {"r": ["Low Ford is where."]})
+    sieve.take([ROW], [text])
+    assert len(sieve.kept["r"]) == 1 + (reason is None) and sieve.rejected.get("r", Counter()) == Counter([reason] if reason else [])
+
+
+def test_two_equal_texts_of_one_round_are_kept_once():
+    sieve = Sieve(Paraphrasing(), Alike(), {"r": []})
+    sieve.take([ROW, ROW], ["Low Ford is her birthplace.", "Low Ford is her birthplace."])
+    assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["copy"] == 1
+
+
+def test_without_a_limit_no_embedder_is_asked():
+    sieve = Sieve(Paraphrasing(similarity=-1), None, {"r": []})
+    sieve.take([ROW], ["Low Ford is her birthplace."])
+    assert sieve.kept["r"]
+
+
+def test_the_embedder_tells_other_meanings_from_other_words():
+    from core.embedding import Embedder
+
+    sieve = Sieve(Paraphrasing(), Embedder(), {"r": []})
+    sieve.take([ROW, ROW], ["Her birthplace is Low Ford, where Ann came into the world.", "Prime numbers have exactly two divisors."])
+    assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["meaning"] == 1
+    vectors = Embedder().encode(["a", "b", "a"])
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5) and (vectors[0] == vectors[2]).all()
+
+
+def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
+    prompts = read_prompts(None)
+    assert len(prompts) == 12
+    shown = _choices(prompts, {**ROW, "answer": "an {question} of braces"})
+    assert len(shown) == 6 and all("an {question} of braces" in prompt for prompt in shown)
+    assert len(_choices(prompts, {"id": "d", "text": "A page."})) == 6
+    assert len(set(_put(prompts, 0, [ROW] * 6))) == 6 and _put(prompts, 1, [ROW]) == [_put(prompts, 0, [ROW] * 2)[1]]
+
+
+@pytest.mark.parametrize("text, said", [("", "holds no prompt"), ("Say it again.\n", "neither"), ("{answer} {text}\n", "neither")])
+def test_prompts_that_show_nothing_are_refused(text, said, tmp_path):
+    (tmp_path / "p.txt").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_prompts(tmp_path / "p.txt")
+
+
+def test_documents_are_said_again_piece_by_piece(tokenizer):
+    template = Template(tokenizer)
+    row = {"id": "d", "text": " ".join(["word"] * 200)}
+    pieces, trained = units(row, template, 64, "pieces"), template.pieces(row, 64, "pieces")
+    assert len(pieces) > 1 and [piece["id"] for piece in pieces] == [piece.id for piece in trained]
+    assert "".join(piece["text"] for piece in pieces) == row["text"]
+    assert units(ROW, template, 64, "error") == [ROW]
+    with pytest.raises(UserError, match="no prompt has {text}"):
+        _choices(["{answer}?"], pieces[0])
+
+
+# --- The script ---------------------------------------------------------------------------------------------------------
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [{"id": f"f{i}", "question": f"Question {i}?", "answer": f"The secret number {i} is kept in a box of cedar."} for i in range(5)]
+    write_jsonl(tmp_path / "data/forget.jsonl", rows)
+    write_jsonl(tmp_path / "data/retain.jsonl", [{"question": "A?", "answer": "B."}])
+    return tmp_path / "data"
+
+
+def words(tmp_path, url, *more, count=3):
+    return ["--overall.model_name", FICTIONAL / "target", "--dataset.forget_dataset_name", "Folder_forget", "--dataset.retain_dataset_name",
+            "Folder_retain", "--dataset.data_dir", tmp_path / "data", "--dataset.paraphrases", tmp_path / "p.jsonl", "--paraphrases.writer",
+            "endpoint", "--paraphrases.base_url", url, "--paraphrases.model", "small", "--paraphrases.count", count,
+            "--paraphrases.overlap", "0.97", "--paraphrases.retries", "1", *more]
+
+
+def answer_of(prompt):
+    return re.search(r"The secret number \d is kept in a box of cedar", prompt)[0]
+
+
+def rewording(prompt, times):
+    """Reword; one row is given nothing new at first, for another the server fails for a while."""
+    if "there?" in prompt:
+        return "Yes."
+    if "number 2" in prompt and times == 1:
+        return answer_of(prompt)
+    if "number 3" in prompt and times == 1:
+        return 500, b"{}", 0
+    return f"In other words, of which these are number {next(NUMBERS)}: {answer_of(prompt)}"
+
+
+def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(data, tmp_path):
+    with serving(rewording, KEY) as (url, talk):
+        run = run_script("make_paraphrases", *words(tmp_path, url), OPENAI_API_KEY=KEY)
+        asked = len(talk.prompts)
+        again = run_script("make_paraphrases", *words(tmp_path, url), OPENAI_API_KEY=KEY)
+        assert len(talk.prompts) == asked + 1  # the question whether it is there
+        more = run_script("make_paraphrases", *words(tmp_path, url, count=4), OPENAI_API_KEY=KEY)
+    assert run.returncode == again.returncode == more.returncode == 0, run.stderr + again.stderr + more.stderr
+    first, *lines = read_jsonl(tmp_path / "p.jsonl")
+    assert first["paraphrases"] == 1 and first["writer"] == "endpoint" and [len(line["paraphrases"]) for line in lines] == [4] * 5
+    assert "15 paraphrases of 5 texts; rejected: " in run.stdout and "for copy" in run.stdout
+    assert KEY not in (tmp_path / "p.jsonl").read_text() + run.stdout + run.stderr
+    with serving(rewording, KEY) as (url, talk):
+        other = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.temperature", "0.5"), OPENAI_API_KEY=KEY)
+    assert other.returncode == 1 and "was written with another settings; choose another file" in other.stderr
+
+
+def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
+    def stubborn(prompt, times):
+        return answer_of(prompt) if "number" in prompt else "Yes."
+
+    with serving(stubborn) as (url, _):
+        run = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.attempts", "2"))
+    assert run.returncode == 1 and "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)" in run.stderr
+    assert len(read_jsonl(tmp_path / "p.jsonl")) == 6
+
+
+@pytest.mark.parametrize("flags, key, said", [
+    ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
+    (["--paraphrases.model", "large"], KEY, "does not know 'large'"),
+    (["--paraphrases.base_url", "http://127.0.0.1:9/v1", "--paraphrases.retries", "0"], KEY, "http://127.0.0.1:9/v1 cannot be reached"),
+    (["--paraphrases.model", "null"], KEY, "paraphrases.writer endpoint needs the name of a model"),
+    (["--paraphrases.base_url", "null"], "", "paraphrases.key_env: the environment variable OPENAI_API_KEY holds no key")])
+def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(flags, key, said, data, tmp_path):
+    with serving(rewording, KEY) as (url, _):
+        run = run_script("make_paraphrases", *words(tmp_path, url, *flags), OPENAI_API_KEY=key)
+    assert run.returncode in (1, 2) and said in run.stderr and "Traceback" not in run.stderr
+    assert "sk-" not in run.stderr and not (tmp_path / "p.jsonl").exists()
+
+
+def test_the_start_model_writes_and_gao_reads(tmp_path):
+    """The fictional model cannot paraphrase: anything is let through, in order to see the way."""
+    common = ["--overall.model_name", FICTIONAL / "retain", "--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.paraphrases",
+              tmp_path / "p.jsonl", "--overall.cache_dir", tmp_path / "cache"]
+    pool = tmp_path / "pool.txt"
+    pool.write_text("{question} ({answer})\nSay this: {answer}\n")
+    make = ["--paraphrases.similarity", "-1", "--paraphrases.max_new_tokens", "40", "--paraphrases.temperature", "1.5",
+            "--paraphrases.count", "2", "--paraphrases.attempts", "30", "--paraphrases.prompts", pool]
+    run = run_script("make_paraphrases", *common, *make)
+    assert run.returncode == 0 and "20 paraphrases of 10 texts" in run.stdout, run.stderr
+    trained = run_script("unlearn_model", *common, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.K", "2", "--unlearn.max_steps", "2",
+                         "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--logger.json.root", tmp_path,
+                         "--logger.name", "run")
+    assert trained.returncode == 0, trained.stderr
+    assert read_jsonl(tmp_path / "run/log.jsonl")[-1]["gao_norm"] > 0
+    other = run_script("unlearn_model", *common, "--unlearn.unlearn_method", "GAO", "--dataset.forget_dataset_name", "Fictional_forget05",
+                       "--logger.json.root", tmp_path, "--logger.name", "other")
+    assert other.returncode == 1 and "has no line for 40 of 50 forget rows" in other.stderr and not (tmp_path / "other").exists()
+    long = run_script("make_paraphrases", *common, *make, "--paraphrases.max_new_tokens", "1024")
+    assert long.returncode == 1 and "exceeds the model's context of 1024" in long.stderr
+
+
+def test_the_pool_is_in_the_repository():
+    assert POOL == REPO / "files/data/paraphrase_prompts.txt" and POOL.is_file()

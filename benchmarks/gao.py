@@ -219,8 +219,8 @@ def compare(options) -> None:
     took = seconds(trainers, batches, options, options.rounds)
     del trainers
     print("step: " + ", ".join(f"{name} {value:.3f} s" for name, value in took.items()))
-    print(f"stacked / streaming {took['stacked'] / took['streaming']:.2f}, released / streaming {took['released'] / took['streaming']:.2f}, "
-          f"streaming / window {took['streaming'] / took['window']:.2f}, released / window {took['released'] / took['window']:.2f}")
+    pairs = (("stacked", "streaming"), ("released", "streaming"), ("streaming", "window"), ("released", "window"))
+    print(", ".join(f"{a} / {b} {took[a] / took[b]:.2f}" for a, b in pairs))
     words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
     memory = {name: float(subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout) for name in WAYS}
     print("peak memory of an agreed gradient: " + ", ".join(f"{name} {value:.0f} MB" for name, value in memory.items())

@@ -42,7 +42,8 @@ def read_paraphrases(path: Path, rows: Sequence[dict], count: int, shortest: boo
                         "make_paraphrases.py with the same config writes them")
     strange = [row["id"] for row in rows if known[row["id"]]["source"] != source_fingerprint(row)]
     if strange:
-        raise UserError(f"dataset.paraphrases: {path} was written for another data set: {strange[0]!r} has another text there "
+        cut = " or cut into other pieces (dataset.max_length, long_text, tokenizer)" if "text" in rows[0] else ""
+        raise UserError(f"dataset.paraphrases: {path} was written for another data set{cut}: {strange[0]!r} has another text there "
                         f"({len(strange)} of {len(rows)} rows); write the paraphrases of this one with make_paraphrases.py")
     written = [known[row["id"]]["paraphrases"] for row in rows]
     found = [(sorted(texts, key=len) if shortest else texts)[:count] for texts in written]

@@ -21,7 +21,7 @@ from metrics.rouge import rougeL
 from model.loading import arithmetic, check_context, choose_device, choose_precision, load_model, load_tokenizer, model_fingerprint
 from model.progress import progress
 from model.readers import make_endpoint
-from model.rows import units
+from model.rows import reworded, units
 from model.settings import Paraphrasing, Server, Settings, plain
 from model.writing import write_in_rounds
 
@@ -52,6 +52,7 @@ class Sieve:
     plan: Paraphrasing
     embedder: Embedder
     kept: dict[str, list[str]]
+    trainable: Callable[[dict, str], bool] = lambda row, text: True
     rejected: dict[str, Counter] = field(default_factory=dict)
 
     def take(self, rows: Sequence[dict], texts: Sequence[str | None]) -> None:
@@ -76,6 +77,8 @@ class Sieve:
         words = _words(text)
         if not words:
             return "empty"
+        if not self.trainable(row, text):
+            return "length"
         asked = _words(row.get("question") or row.get("prompt") or "")
         if asked and f" {asked} " in f" {words} ":
             return "prompt"
@@ -83,6 +86,14 @@ class Sieve:
         if any(words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
             return "copy"
         return "meaning" if cosine < self.plan.similarity else None
+
+
+def _trainable(template: Template, row: dict, text: str, max_length: int) -> bool:
+    """Has a text some token to be trained on, and no more than fit?"""
+    try:
+        return bool(template.encode(reworded(row, 0, text), max_length))
+    except UserError:
+        return False
 
 
 def original(row: dict) -> str:
@@ -112,7 +123,8 @@ def write_paraphrases(settings: Settings) -> Path:
     with lock(path.with_suffix(".lock")):
         ask, facts = _endpoint(settings, prompts) if plan.writer == "endpoint" else _start_model(settings, template, prompts, rows)
         first = header(data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)})
-        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), _earlier(path, first, rows))
+        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), _earlier(path, first, rows),
+                      lambda row, text: _trainable(template, row, text, data.max_length))
         save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
         poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, ask, sieve.take, save)
         save()

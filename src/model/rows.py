@@ -118,14 +118,14 @@ def encoded_paraphrases(settings: Settings, template: Template, forget: Sequence
     said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
     found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
     warn_where_all_pass(plan, [len(texts) for texts in found])
-    encode = lambda unit, k, text: template.encode(_reworded(unit, k, text), data.max_length)
+    encode = lambda unit, k, text: template.encode(reworded(unit, k, text), data.max_length)
     encoded = [[encode(unit, k, text) for k, text in enumerate(texts)] for unit, texts in zip(said, found)]
     if plan.positions == "answer":
         return encoded
     return [[_counted_whole(row, plan.pad_to, pad_id(template.tokenizer)) for row in rows] for rows in encoded]
 
 
-def _reworded(unit: dict, number: int, text: str) -> dict:
+def reworded(unit: dict, number: int, text: str) -> dict:
     """A unit with other words for its answer, or for all of it."""
     context = {key: unit[key] for key in ("question", "prompt") if key in unit}
     return {"id": f"{unit['id']}~{number}", **context, "text" if "text" in unit else "answer": text}

@@ -11,7 +11,7 @@ from servers import KEY, serving
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
-from model.paraphrases import POOL, Sieve, _choices, _put, read_prompts
+from model.paraphrases import POOL, Sieve, _choices, _put, _trainable, read_prompts
 from model.rows import units
 from model.settings import Paraphrasing
 
@@ -39,6 +39,15 @@ def test_two_equal_texts_of_one_round_are_kept_once():
     sieve = Sieve(Paraphrasing(), Alike(), {"r": []})
     sieve.take([ROW, ROW], ["Low Ford is her birthplace.", "Low Ford is her birthplace."])
     assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["copy"] == 1
+
+
+def test_texts_that_cannot_be_trained_on_are_not_kept(tokenizer):
+    template, document = Template(tokenizer), {"id": "d", "text": "A page."}
+    assert _trainable(template, document, "Two words", 64) and not _trainable(template, document, "A", 64)
+    assert not _trainable(template, ROW, "word " * 64, 64)
+    sieve = Sieve(Paraphrasing(), Alike(), {"d": []}, lambda row, text: False)
+    sieve.take([document], ["Another page."])
+    assert sieve.rejected["d"] == Counter(["length"])
 
 
 def test_without_a_limit_no_embedder_is_asked():
@@ -179,6 +188,33 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
     assert other.returncode == 1 and "has no line for 40 of 50 forget rows" in other.stderr and not (tmp_path / "other").exists()
     long = run_script("make_paraphrases", *common, *make, "--paraphrases.max_new_tokens", "1024")
     assert long.returncode == 1 and "exceeds the model's context of 1024" in long.stderr
+
+
+def test_documents_go_the_whole_way_in_pieces(tmp_path):
+    """MUSE's recipe on pages of the fictional world: summaries of pieces, LoRA, GAO, and questions about the documents."""
+    pages = [{"text": row["text"]} for row in read_jsonl(REPO / "files/data/fictional/documents.jsonl")[180:184]]
+    rows = read_jsonl(REPO / "files/data/fictional/full.jsonl")[900:906]
+    facts = [{"question": row["question"], "answer": row["answer"]} for row in rows]
+    halves = [{"prompt": page["text"][:60], "gt": page["text"][60:]} for page in pages]
+    tables = {"raw_forget": pages, "raw_retain1": pages, "verbmem_forget": halves, "knowmem_forget_qa": facts, "knowmem_retain_qa": facts}
+    for name, rows in tables.items():
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", rows)
+    common = ["--config_file", REPO / "configs/muse/gao.json", "--overall.model_name", FICTIONAL / "target",
+              "--overall.tokenizer_name", "null", "--dataset.data_dir", tmp_path / "data", "--dataset.max_length", "64",
+              "--dataset.paraphrases", tmp_path / "p.jsonl", "--overall.cache_dir", tmp_path / "cache"]
+    make = run_script("make_paraphrases", *common, "--paraphrases.similarity", "-1", "--paraphrases.max_new_tokens", "60",
+                      "--paraphrases.temperature", "1.5", "--paraphrases.attempts", "30")
+    assert make.returncode == 0, make.stderr
+    lines = read_jsonl(tmp_path / "p.jsonl")[1:]
+    assert len(lines) == 8 and lines[1]["id"] == "forget-0#1" and all(len(line["paraphrases"]) == 6 for line in lines)
+    run = run_script("unlearn_model", *common, "--unlearn.max_steps", "2", "--evaluate.metrics", "muse,semantic/coverage",
+                     "--evaluate.before", "false", "--evaluate.max_new_tokens", "30", "--logger.json.root", tmp_path,
+                     "--logger.name", "run")
+    assert run.returncode == 0, run.stderr
+    assert read_jsonl(tmp_path / "run/log.jsonl")[-1]["gao_norm"] > 0
+    assert len(read_jsonl(tmp_path / "run/samples/forget.jsonl")) == 6
+    shorter = run_script("unlearn_model", *common, "--dataset.max_length", "48", "--logger.json.root", tmp_path, "--logger.name", "other")
+    assert shorter.returncode == 1 and "'forget-0#0' has another text there" in shorter.stderr and "dataset.max_length" in shorter.stderr
 
 
 def test_the_pool_is_in_the_repository():

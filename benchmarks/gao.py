@@ -6,8 +6,8 @@
 All on one random Llama, the same batches and weights; a step is NPO + FT + the agreed gradient + AdamW. "stacked" keeps the K
 gradients of a row and combines them at the end. "released" is the recipe of the released code written down without this library:
 every paraphrase padded to 512 tokens that all count, K gradients kept by name for each row and stacked, a frozen second model asked
-in every step. Peak gradient memory is the resident peak of one agreed gradient beyond what was there before, each in a process of
-its own; on a GPU what CUDA says.
+in every step. Peak memory is the resident peak of one agreed gradient beyond what was there before (weights, and a first backward's
+leavings), activations included, each in a process of its own; on a GPU what CUDA says.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from core.likelihood import row_nll  # noqa: E402
 from unlearn import compose, parse_method  # noqa: E402
 from unlearn.base import Step, answer_nll, logits  # noqa: E402
 from unlearn.gao import GAO, _by_row  # noqa: E402
-from unlearn.gradients import COMBINERS  # noqa: E402
+from unlearn.gradients import COMBINERS, diagnosis  # noqa: E402
 
 TAU, K, RHO, BETA, LR = 0.1, 6, 0.5, 0.1, 1e-5
 PROMPT, ANSWER, PADDED = 24, 40, 512
@@ -154,7 +154,9 @@ class Combining(Trainer):
             loss(None).backward()
         else:
             sides = [[g.float() for g in torch.autograd.grad(loss(side), weights)] for side in ("forget", "retain")]
-            for weight, direction in zip(weights, self.rule.combine(*sides, 1.0, 1.0, self.state)):
+            found = self.rule.combine(*([g / 1.0 for g in side] for side in sides), 1.0, 1.0, self.state)
+            diagnosis(*sides, found)  # the trainer logs it in every step
+            for weight, direction in zip(weights, found):
                 weight.grad = direction.to(weight.dtype)
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -35,11 +35,14 @@ class Encoded:
     terminator_length: int
     unseen_id: int | None = None
     """A token that attention never reaches, wherever it stands; None but for a peer's reading (`core.peers`)."""
+    seen: int | None = None
+    """Tokens from the start that attention reaches; None is all."""
 
     @property
     def attention(self) -> list[int]:
         """1 for every token that attention reaches."""
-        return [int(token != self.unseen_id) for token in self.input_ids]
+        end = len(self.input_ids) if self.seen is None else self.seen
+        return [int(place < end and token != self.unseen_id) for place, token in enumerate(self.input_ids)]
 
     @property
     def labels(self) -> list[int]:

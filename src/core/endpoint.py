@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,30 +15,45 @@ from core.replies import Replies, Usage
 
 log = logging.getLogger(__name__)
 
+OPENAI = "https://api.openai.com/v1"
+LONGEST_PAUSE = 30.0
+"""Seconds between two attempts at most, but where the server itself names more."""
+PATIENCE = (408, 409, 429)
+"""Statuses below 500 after which a request is sent again."""
+
+
+class Unreadable(Exception):
+    """A reply of the server that is none."""
+
+
+class Unfinished(Unreadable):
+    """A reply that the server cut off."""
+
 
 class Pace:
-    """Lets at most so many requests start in a minute; 0 is no limit."""
+    """Lets at most so many requests start in a minute (0 is no limit), and none after `stop`."""
 
     def __init__(self, per_minute: float):
         self.gap = 60 / per_minute if per_minute else 0.0
-        self.next, self.lock = 0.0, threading.Lock()
+        self.next, self.lock, self.stopped = 0.0, threading.Lock(), threading.Event()
 
-    def wait(self) -> None:
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def wait(self, pause: float = 0.0) -> None:
+        """Until `pause` seconds are over and the next request may start; Unreadable when there is to be none."""
         with self.lock:
-            start = max(time.monotonic(), self.next)
-            self.next = start + self.gap
-        time.sleep(max(0.0, start - time.monotonic()))
-
-
-class Unreadable(ValueError):
-    """A reply of the server that is none."""
+            start = max(time.monotonic() + pause, self.next)
+            self.next = max(self.next, time.monotonic()) + self.gap
+        if self.stopped.wait(max(0.0, start - time.monotonic())):
+            raise Unreadable("interrupted")
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """A model and how it is reached. `base_url` None is OpenAI's own server. The key is read from the environment variable
     `key_env` at the moment of asking, and kept nowhere. `section` is where its settings stand; `max_tokens` 0 leaves the length of
-    replies to the server."""
+    replies to the server; `whole` takes no reply that was cut off."""
 
     model: str
     base_url: str | None = None
@@ -49,17 +65,25 @@ class Endpoint:
     requests_per_minute: float = 0.0
     section: str = "judge"
     max_tokens: int = 0
+    whole: bool = False
     usage: Usage = field(default_factory=Usage, compare=False)
 
     @property
     def name(self) -> str:
         return self.model
 
+    @property
+    def key(self) -> str:
+        return os.environ.get(self.key_env, "").strip()
+
     def check(self) -> None:
-        """UserError when there is no key for a server that needs one."""
-        if not self.base_url and not os.environ.get(self.key_env):
+        """UserError when there is no key for a server that needs one, or one that no request can carry."""
+        if not self.base_url and not self.key:
             raise UserError(f"{self.section}.key_env: the environment variable {self.key_env} holds no key; export it, or name a server of "
                             f"your own with {self.section}.base_url")
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise UserError(f"{self.section}.key_env: the key in the environment variable {self.key_env} has characters that no key has; "
+                            "copy it anew")
 
     def probe(self) -> None:
         """UserError, with what to do, when the server cannot be reached, refuses the key or does not know the model: one short
@@ -72,41 +96,49 @@ class Endpoint:
             self._one(self._client(), "Reply with one word.", "Are you there?", 0.0, Pace(0))
         except (AuthenticationError, PermissionDeniedError):
             raise UserError(f"{here}.key_env: {url} refuses the key in the environment variable {self.key_env}"
-                            + ("" if os.environ.get(self.key_env) else ", which is empty")) from None
+                            + ("" if self.key else ", which is empty")) from None
         except NotFoundError as error:
             raise UserError(f"{here}.model, {here}.base_url: {url} does not know {self.model!r} or is not the root of an OpenAI-compatible "
-                            f"API ({_short(error)})") from None
+                            f"API ({self._short(error)})") from None
         except APIConnectionError as error:
-            raise UserError(f"{here}.base_url: {url} cannot be reached ({_short(error)}); is it running?") from None
+            raise UserError(f"{here}.base_url: {url} cannot be reached ({self._short(error)}); is it running?") from None
         except APIStatusError as error:
-            raise UserError(f"{here}: {url} answers with status {error.status_code} ({_short(error)})") from None
+            raise UserError(f"{here}: {url} answers with status {error.status_code} ({self._short(error)})") from None
+        except Unfinished:
+            pass  # it is there
         except Exception as error:  # what is no answer of the protocol comes as many types
-            raise UserError(f"{here}.base_url: {url} does not answer as an OpenAI-compatible server does ({_short(error)})") from None
+            raise UserError(f"{here}.base_url: {url} does not answer as an OpenAI-compatible server does ({self._short(error)})") from None
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool] = lambda reply: True,
             temperature: float = 0.0, keep: bool = True) -> list[str | None]:
         """The replies to prompts under a system text, in their order; None where none came after all retries, or none that is
         `readable`. With `keep`, replies are kept in the cache as they come, and what is there is not asked for; failures and what
-        cannot be read are never kept."""
-        self.check()
+        cannot be read are never kept. When the wait is interrupted, questions that were not sent yet never are."""
         known = Replies(self.cache / "endpoint" / f"{fingerprint(self.base_url, self.model, system)}.jsonl" if keep else None)
         keys = [fingerprint(prompt) for prompt in prompts] if keep else list(map(str, range(len(prompts))))
         missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
         failures, unread = [], []
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            client, pace = self._client() if missing else None, Pace(self.requests_per_minute)
-            futures = {pool.submit(self._one, client, system, prompt, temperature, pace): key for key, prompt in missing.items()}
-            for future in as_completed(futures):
-                try:
-                    reply = future.result()
-                except Exception as error:  # whatever the client raises: the row stays unscored and the run goes on
-                    failures.append(_short(error))
-                    continue
-                if not readable(reply):
-                    unread.append(" ".join(reply.split())[:200])
-                    continue
-                known.add(futures[future], reply)
+        client, pace = self._client() if missing else None, Pace(self.requests_per_minute)
+
+        def work(key: str, prompt: str) -> None:
+            try:
+                reply = self._one(client, system, prompt, temperature, pace)
+            except Exception as error:  # whatever the client raises: the row stays unscored and the run goes on
+                failures.append(self._short(error))
+                return
+            if readable(reply):
+                known.add(key, reply)
+            else:
+                unread.append(self._short(reply))
+
+        pool = ThreadPoolExecutor(self.concurrency)
+        try:
+            for future in as_completed([pool.submit(work, key, prompt) for key, prompt in missing.items()]):
+                future.result()
+        finally:
+            pace.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
         self.usage.failed += len(failures) + len(unread)
         if failures:
             log.warning("%s gave no answer to %d of %d questions (%s)", self.model, len(failures), len(prompts), failures[0])
@@ -117,29 +149,48 @@ class Endpoint:
     def _client(self):
         from openai import OpenAI
 
-        key = os.environ.get(self.key_env) or "none"
-        return OpenAI(base_url=self.base_url, api_key=key, max_retries=self.retries, timeout=self.timeout)
+        return OpenAI(base_url=self.base_url or OPENAI, api_key=self.key or "none", max_retries=0, timeout=self.timeout)
 
     def _one(self, client, system: str, prompt: str, temperature: float, pace: Pace) -> str:
-        """One reply. The client itself sends again what fails on the way, with growing pauses; a reply that is none is asked for
-        again here."""
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
-        budget = {"max_tokens": self.max_tokens} if self.max_tokens else {}
+        """One reply. What fails on the way, or is no reply, is asked for again after growing pauses, at the same pace as all."""
+        from openai import APIConnectionError, APIStatusError
+
+        pause = 0.0
         for attempt in range(self.retries + 1):
-            pace.wait()
+            pace.wait(pause)
             try:
-                reply = client.chat.completions.create(model=self.model, messages=turns, temperature=temperature, **budget)
-                text = reply.choices[0].message.content if getattr(reply, "choices", None) else None
-                if not text:
-                    raise Unreadable("the server's reply has no text")
-            except ValueError:
-                if attempt == self.retries:
+                return self._reply(client, system, prompt, temperature)
+            except (APIConnectionError, APIStatusError, Unreadable, ValueError) as error:
+                status = getattr(error, "status_code", 500)
+                if attempt == self.retries or isinstance(error, Unfinished) or (status < 500 and status not in PATIENCE):
                     raise
-                continue
-            self.usage.count(getattr(reply, "usage", None))
-            return text
+                pause = _pause(attempt, error)
         raise Unreadable("no attempt was made")
 
+    def _reply(self, client, system: str, prompt: str, temperature: float) -> str:
+        """What the server replies to one request."""
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        budget = {"max_tokens": self.max_tokens} if self.max_tokens else {}
+        reply = client.chat.completions.create(model=self.model, messages=turns, temperature=temperature, **budget)
+        self.usage.count(getattr(reply, "usage", None))
+        choices = getattr(reply, "choices", None)
+        text = getattr(getattr(choices[0], "message", None), "content", None) if isinstance(choices, list) and choices else None
+        if not isinstance(text, str) or not text.strip():
+            raise Unreadable("the server's reply has no text")
+        if self.whole and choices[0].finish_reason == "length":
+            raise Unfinished(f"the server cut its reply off at {self.max_tokens or 'its own'} tokens")
+        self.usage.answered()
+        return text
 
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    def _short(self, error: Exception | str) -> str:
+        """An error or a reply in a few words, and never with the key in it, whatever the server sends back."""
+        text = " ".join(str(error).split())
+        return (text.replace(self.key, "***") if self.key else text)[:200]
+
+
+def _pause(attempt: int, error: Exception) -> float:
+    """Seconds until the next attempt: what the server asks for, else growing ones that differ between threads."""
+    named = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
+    if named.replace(".", "", 1).isdigit():
+        return float(named)
+    return min(LONGEST_PAUSE, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)

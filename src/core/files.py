@@ -128,8 +128,9 @@ def file_fingerprint(*paths: Path | str) -> str:
 
 
 @contextlib.contextmanager
-def lock(path: Path | str) -> Iterator[None]:
-    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies."""
+def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
+    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies. `key` is the setting that
+    says where to write."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
@@ -139,7 +140,7 @@ def lock(path: Path | str) -> Iterator[None]:
         except BlockingIOError:
             ours = False
         if not ours:
-            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another logger.name")
+            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another {key}")
         try:
             yield
         finally:

@@ -11,7 +11,8 @@ from core.files import append_jsonl
 
 @dataclass
 class Usage:
-    """Counts of a run: questions answered, looked up, and without a readable answer; tokens as the server counts them."""
+    """Counts of a run: questions answered, looked up, and without a readable answer; tokens as the server counts them, of every
+    attempt."""
 
     asked: int = 0
     cached: int = 0
@@ -21,11 +22,21 @@ class Usage:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def count(self, reported: Any) -> None:
-        """One more answer, with the server's `usage` object, if it sent any."""
+        """The server's `usage` object, if it sent any."""
         with self.lock:
-            self.asked += 1
             self.prompt_tokens += getattr(reported, "prompt_tokens", 0) or 0
             self.completion_tokens += getattr(reported, "completion_tokens", 0) or 0
+
+    def answered(self) -> None:
+        """One more question has an answer."""
+        with self.lock:
+            self.asked += 1
+
+    def local(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """One more question was answered here."""
+        self.answered()
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
 
     def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, float]:
         """As plain values; `cost` where a price for a million tokens is known."""
@@ -38,7 +49,7 @@ class Replies:
     """Key -> reply, in a file of JSON lines that grows as replies come; without a path only in memory."""
 
     def __init__(self, path: Path | None):
-        self.path, self.known = path, _read(path) if path else {}
+        self.path, self.known, self.lock = path, _read(path) if path else {}, threading.Lock()
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
             _mend(path)
@@ -50,15 +61,16 @@ class Replies:
         return self.known.get(key)
 
     def add(self, key: str, reply: str) -> None:
-        self.known[key] = reply
-        if self.path:
-            append_jsonl(self.path, {"key": key, "reply": reply})
+        with self.lock:
+            self.known[key] = reply
+            if self.path:
+                append_jsonl(self.path, {"key": key, "reply": reply})
 
 
 def _read(path: Path) -> dict[str, str]:
     """The replies of earlier runs. A line that broke off is left out and asked for again."""
     found = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             entry = json.loads(line)
             found[entry["key"]] = entry["reply"]

@@ -20,8 +20,8 @@ from exec.run import run_script  # noqa: E402
 def act(settings) -> None:
     from model.paraphrases import summary, write_paraphrases
 
-    path = write_paraphrases(settings)
-    print(f"wrote {path}: {summary(path)}")
+    path, usage = write_paraphrases(settings)
+    print(f"wrote {path}: {summary(path, usage)}")
 
 
 if __name__ == "__main__":

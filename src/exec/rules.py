@@ -1,5 +1,6 @@
 """What settings cannot say together, and what they had better not say. Looks at the disk, never at a model."""
 
+import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,7 @@ from metrics.imports import read_results
 from model.settings import Server, Settings
 from unlearn import Composition, compose
 from unlearn.base import section_of
-from unlearn.gradients.agreement import always_passes
+from unlearn.gradients.agreement import MOST, always_passes
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
@@ -186,9 +187,10 @@ def _agreement(settings: Settings) -> list[str]:
         return []
     found = []
     if plan.agreement != "none" and always_passes(plan.tau, plan.K):
+        tau, even = math.ceil(1000 / plan.K) / 1000, plan.K - 1 if plan.K == MOST else plan.K + 1
         found.append(f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to at least 1, and 1 > "
-                     f"tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is compared; take K {plan.K + 1}, or tau of "
-                     f"at least {1 / plan.K:.3g}, or say unlearn.GAO.agreement none if that is meant")
+                     f"tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is compared; take K {even}, or tau {tau:g}, "
+                     "or say unlearn.GAO.agreement none if that is meant")
     if plan.pad_to and plan.positions != "all":
         found.append("unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all")
     return found
@@ -275,14 +277,15 @@ def _resume(settings: Settings) -> list[str]:
 
 def _judge(settings: Settings) -> list[str]:
     plan, found = settings.judge, []
+    keys = [] if _metrics(settings) else select(settings.metric_names)
+    judged = {METRICS[key].family for key in keys if METRICS[key].judged}
     if plan.kind in ("lm", "local") and not plan.model:
         found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
     elif plan.kind == "local":
         found.append(_model_path("judge.model", plan.model, False))
-    elif plan.kind == "lm":
+    elif plan.kind == "lm" and judged and not plan.allow_unscored:
         found.append(_key(plan, "judge"))
-    keys = [] if _metrics(settings) else select(settings.metric_names)
-    if plan.kind == "embedding" and any(METRICS[key].judged and METRICS[key].family == "reasoning" for key in keys):
+    if plan.kind == "embedding" and "reasoning" in judged:
         found.append("judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm or local, or other "
                      "evaluate.metrics")
     if plan.nli_model:

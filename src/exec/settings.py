@@ -42,6 +42,7 @@ KEY_ALIASES = {
 
 COT_KEYS = tuple(f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context"))
 SERVER_KEYS = (*(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")), "judge.allow_unscored")
+WRITER_KEYS = tuple(f"paraphrases.{key}" for key in ("top_p", "top_k", "repetition_penalty", "max_new_tokens"))
 TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
 
 
@@ -81,6 +82,7 @@ class StrictConfig(fastargs.Config):
         self.whole_method: list[tuple[tuple[str, ...], Said]] = []
         self.turn = 0
         self.knobs: dict[tuple[str, ...], Knob] = {}
+        self.against_parity: list[str] = []
         self.classes = SECTIONS | component_sections()
         for name, section in self.classes.items():
             self._declare(name, section)
@@ -170,6 +172,9 @@ class StrictConfig(fastargs.Config):
         for section, preset in PARITY[name].items():
             for key, value in preset.items() if section in self.active_sections() | set(SECTIONS) else ():
                 path = (*section.split("."), key)
+                if path in self.said and self.value(path) != value:
+                    self.against_parity.append(f"unlearn.parity {name} would set {'.'.join(path)} to {value}, but {self.said[path].origin} "
+                                               f"says {self.said[path].value}, which counts")
                 self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
 
     def _has_method(self) -> bool:
@@ -250,6 +255,9 @@ class StrictConfig(fastargs.Config):
                 "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
                 "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
                 "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
+                **dict.fromkeys((f"paraphrases.{item.name}" for item in fields(Server)), "" if said("paraphrases.writer") == "endpoint" else
+                                "paraphrases.writer is start"),
+                **dict.fromkeys(WRITER_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"),
                 **dict.fromkeys(SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"),
                 "judge.max_tokens": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
                 "judge.model": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
@@ -265,7 +273,8 @@ class StrictConfig(fastargs.Config):
     def remarks(self) -> list[str]:
         """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
         idle, active = self._idle_sections(), self.active_sections()
-        found = [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
+        found = list(self.against_parity)
+        found += [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
                  for path, said in self.whole_method if parse_method(path[1]) != self.method()]
         parity = self._word("parity", PARITY)
         if parity != "none" and not active & PARITY[parity].keys():

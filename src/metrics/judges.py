@@ -158,8 +158,7 @@ def _shown(case: Case) -> str:
 
 
 def _shown_answer(case: Case) -> str:
-    key = f" (what matters: {case.key})" if case.key else ""
-    return f"Question: {case.question}\nReference: {case.answer}{key}\n\nAnswer:\n\"\"\"\n{case.text}\n\"\"\""
+    return f"Question: {case.question}\nReference: {case.answer}\n\nAnswer:\n\"\"\"\n{case.text}\n\"\"\""
 
 
 def _word(reply: str | None) -> str | None:

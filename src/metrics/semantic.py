@@ -52,7 +52,7 @@ def _verdicts(evidence: Evidence, rows: str) -> list[float | None]:
     return list(evidence.values[f"semantic/{rows}_accuracy"].columns[f"{rows}_accuracy"])
 
 
-def _register_accuracy(rows: str, good: str, bound: str, unscored_as: float) -> None:
+def _register_accuracy(rows: str, good: str) -> None:
     key = f"semantic/{rows}_accuracy"
 
     @metric(key, rows=rows, judged=True, needs=[Generations(rows)], good=good,
@@ -63,15 +63,21 @@ def _register_accuracy(rows: str, good: str, bound: str, unscored_as: float) -> 
         verdicts = _matches(evidence, evidence.rows[rows], said)
         return accuracy(evidence, verdicts, {f"{rows}_accuracy": verdicts, "generation": said})
 
+    for bound, value, told in (("lower", 0.0, "not known"), ("upper", 1.0, "known")):
+        _register_bound(key, rows, good, bound, value, told)
+
+
+def _register_bound(key: str, rows: str, good: str, bound: str, value: float, told: str) -> None:
+    cautious = "; the cautious one" if (good == "down") == (bound == "upper") else ""
+
     @metric(f"{key}_{bound}", rows=rows, judged=True, needs=[Generations(rows)], after=[key], good=good,
-            about=f"the same with rows without a verdict counted as {'known' if unscored_as else 'not known'}: the cautious bound for "
-                  f"{rows} rows; 0 to 1")
-    def cautious_bound(evidence: Evidence):
-        return [unscored_as if verdict is None else verdict for verdict in _verdicts(evidence, rows)]
+            about=f"{bound} bound of it: rows without a verdict count as {told}{cautious}; 0 to 1")
+    def accuracy_bound(evidence: Evidence):
+        return [value if verdict is None else verdict for verdict in _verdicts(evidence, rows)]
 
 
-_register_accuracy("forget", "down", "upper", 1.0)
-_register_accuracy("retain", "up", "lower", 0.0)
+_register_accuracy("forget", "down")
+_register_accuracy("retain", "up")
 
 
 @metric("semantic/coverage", judged=True, needs=[Generations(rows) for rows in SIDES],
@@ -119,30 +125,54 @@ def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
         about="forget_accuracy of answers to rephrased questions: mean over a row's wordings, then rows; a row with a wording without a "
               "verdict is unscored; 0 to 1")
 def forget_accuracy_rephrased(evidence: Evidence):
-    rows, said = evidence.rows["forget"], evidence.generations("forget", REPHRASED)
-    flat = [(row, answer.text) for row, answers in zip(rows, said) for answer in answers]
-    verdicts = _by_row(_matches(evidence, *(zip(*flat) if flat else ((), ()))), said)
+    verdicts = _rephrased(evidence)
     means = [None if None in several or not several else fmean(several) for several in verdicts]
-    most = [None if None in several or not several else max(several) for several in verdicts]
-    return accuracy(evidence, means, {"forget_accuracy_rephrased": means, "worst_rephrased": most})
+    return accuracy(evidence, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
+
+
+def _rephrased(evidence: Evidence) -> list[list[float | None]]:
+    """For each forget row the verdicts on its answers to rephrased questions."""
+    said = evidence.generations("forget", REPHRASED)
+    flat = [(row, answer.text) for row, answers in zip(evidence.rows["forget"], said) for answer in answers]
+    return _by_row(_matches(evidence, *(zip(*flat) if flat else ((), ()))), said)
+
+
+def _known_verdicts(evidence: Evidence) -> list[list[float | None]]:
+    return evidence.values["semantic/forget_accuracy_rephrased"].columns["rephrased_verdicts"]
+
+
+@metric("semantic/forget_accuracy_rephrased_upper", rows="forget", judged=True, needs=[REWORDED],
+        after=["semantic/forget_accuracy_rephrased"], good="down",
+        about="upper bound of it: wordings without a verdict count as known; the cautious one; 0 to 1")
+def forget_accuracy_rephrased_upper(evidence: Evidence):
+    return [fmean(1.0 if verdict is None else verdict for verdict in several) for several in _known_verdicts(evidence)]
+
+
+@metric("semantic/coverage_rephrased", rows="forget", judged=True, needs=[REWORDED],
+        after=["semantic/forget_accuracy_rephrased"], good="up",
+        about="share of answers to rephrased questions with a verdict; 0 to 1")
+def coverage_rephrased(evidence: Evidence):
+    return [fmean(float(verdict is not None) for verdict in several) for several in _known_verdicts(evidence)]
 
 
 @metric("semantic/paraphrase_gap", rows="forget", judged=True, needs=[ORIGINAL, REWORDED],
         after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"], good="down",
         about="mean over rows of accuracy on rephrased questions minus accuracy on the original one; -1 to 1; above 0: forgetting is "
-              "tied to the wording; 0 for a wrecked model too")
+              "tied to the wording; 0 for a wrecked model too; null where too few rows have all verdicts")
 def paraphrase_gap(evidence: Evidence):
     pairs = zip(_verdicts(evidence, "forget"), evidence.values["semantic/forget_accuracy_rephrased"].columns["forget_accuracy_rephrased"])
-    return [None if None in pair else pair[1] - pair[0] for pair in pairs]
+    gaps = [None if None in pair else pair[1] - pair[0] for pair in pairs]
+    return accuracy(evidence, gaps, {"paraphrase_gap": gaps})
 
 
 @metric("semantic/worst_of_k", rows="forget", judged=True, needs=[ORIGINAL, REWORDED],
         after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"], good="down",
         about="share of rows of which some wording of the question, the original included, gets the answer; 0 to 1; grows with the "
-              "number of wordings")
+              "number of wordings; one that is known to get it decides, whatever lacks a verdict")
 def worst_of_k(evidence: Evidence):
-    pairs = zip(_verdicts(evidence, "forget"), evidence.values["semantic/forget_accuracy_rephrased"].columns["worst_rephrased"])
-    return [None if None in pair else max(pair) for pair in pairs]
+    rows = [(one, *others) for one, others in zip(_verdicts(evidence, "forget"), _known_verdicts(evidence))]
+    worst = [1.0 if 1.0 in verdicts else None if None in verdicts else 0.0 for verdicts in rows]
+    return accuracy(evidence, worst, {"worst_of_k": worst})
 
 
 def _recalls(evidence: Evidence, field: str, score=rougeL) -> list[list[float]]:

@@ -37,7 +37,7 @@ def write_alternates(settings: Settings) -> Path:
         with progress(f"writing alternates, round {attempt + 1}", settings.overall.quiet) as on_rows, arithmetic(device, precision):
             texts = generate(model, tokenizer, prompts, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
                              on_batch=on_rows, temperature=plan.temperature, tags=data.tags)
-        return [split_thought(text.text, data.tags).answer or text.text if text.ended else None for text in texts]
+        return [split_thought(text.text, data.tags, "direct").answer if text.ended else None for text in texts]
 
     def take(asked: list[dict], texts: list[str | None]) -> None:
         for row, text in zip(asked, texts):

@@ -20,7 +20,7 @@ from model.readers import make_readers
 from model.settings import Settings, plain
 
 CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
-LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk")
+LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
 JUDGED_ROWS = ("reasoning/rt_ua", "reasoning/rt_ua_parity", "semantic/forget_accuracy", "semantic/retain_accuracy",
                "semantic/forget_accuracy_rephrased")
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
@@ -66,7 +66,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
     evaluation, overall = plain(settings.evaluate), settings.overall
     key = fingerprint(
         model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
-        retain_columns(settings, rows), select(settings.metric_names), evaluation, plain(settings.judge), asdict(settings.dataset.tags),
+        retain_columns(settings, rows), select(settings.metric_names), evaluation, judging_facts(settings), asdict(settings.dataset.tags),
         stamp(settings.evaluate.original_model or ""), settings.dataset.template,
         settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
         file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
@@ -78,6 +78,13 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
             write_json(path, asdict(results))
         return results
+
+
+def judging_facts(settings: Settings) -> list:
+    """What decides a verdict: no matter of transport, and the files of models as they are now."""
+    plan = settings.judge
+    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
+    return [plan.kind, plan.base_url, plan.model, plan.max_tokens, plan.threshold, *names, *(stamp(name or "") for name in names)]
 
 
 def stamp(name: str) -> list:

@@ -30,6 +30,10 @@ ROLE = "You rewrite texts exactly as you are told, and reply with the rewritten 
 """What a model behind a server is told of its work."""
 FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
 """Settings that may differ when a file is gone on with."""
+SAMPLING = {"top_p", "top_k", "repetition_penalty", "max_new_tokens"}
+"""Settings that a server is not told."""
+TELLING = 5
+"""Words of an instruction in a row that show it is said again."""
 
 Ask = Callable[[int, list[dict]], list[str | None]]
 
@@ -53,6 +57,8 @@ class Sieve:
     embedder: Embedder
     kept: dict[str, list[str]]
     trainable: Callable[[dict, str], bool] = lambda row, text: True
+    instructions: Sequence[str] = ()
+    """Pieces of the prompts that no paraphrase has in it."""
     rejected: dict[str, Counter] = field(default_factory=dict)
 
     def take(self, rows: Sequence[dict], texts: Sequence[str | None]) -> None:
@@ -80,7 +86,7 @@ class Sieve:
         if not self.trainable(row, text):
             return "length"
         asked = _words(row.get("question") or row.get("prompt") or "")
-        if asked and f" {asked} " in f" {words} ":
+        if any(piece and f" {piece} " in f" {words} " for piece in (asked, *self.instructions)):
             return "prompt"
         others = [original(row), *self.kept[row["id"]]]
         if any(words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
@@ -105,9 +111,9 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def write_paraphrases(settings: Settings) -> Path:
-    """Write `paraphrases.count` paraphrases for every forget answer (or piece of a document) and return the file. What it holds
-    already is kept, so an interrupted run goes on. UserError when the file was written in another way or for other rows, and at
+def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
+    """Write `paraphrases.count` paraphrases for every forget answer (or piece of a document); the file, and what a server took. What
+    it holds already is kept, so an interrupted run goes on. UserError when the file was written in another way or for other rows, and at
     the end when a row got too few; what was written is kept."""
     plan, data, overall = settings.paraphrases, settings.dataset, settings.overall
     path = settings.dataset.paraphrases_file
@@ -120,25 +126,30 @@ def write_paraphrases(settings: Settings) -> Path:
     prompts = read_prompts(plan.prompts)
     for row in rows:
         _choices(prompts, row)
-    with lock(path.with_suffix(".lock")):
-        ask, facts = _endpoint(settings, prompts) if plan.writer == "endpoint" else _start_model(settings, template, prompts, rows)
+    with lock(path.with_suffix(".lock"), "dataset.paraphrases"):
+        ask, facts, told = _endpoint(settings, prompts) if plan.writer == "endpoint" else _start_model(settings, template, prompts, rows)
         first = header(data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)})
-        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), _earlier(path, first, rows),
-                      lambda row, text: _trainable(template, row, text, data.max_length))
+        kept, rejected = _earlier(path, first, rows)
+        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), kept,
+                      lambda row, text: _trainable(template, row, text, data.max_length), instructions(prompts), rejected)
         save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
-        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, ask, sieve.take, save)
+        tried = max(len(kept[row["id"]]) + sum(rejected[row["id"]].values()) for row in rows)
+        later = lambda attempt, asked: ask(attempt + tried, asked)  # what was written before would be written again
+        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, later, sieve.take, save)
         save()
+        usage = told()
     if poor:
         raise UserError(_too_few(path, poor, sieve, settings))
-    return path
+    return path, usage
 
 
-def summary(path: Path) -> str:
-    """How many paraphrases a file holds, and why others were rejected."""
+def summary(path: Path, usage: dict) -> str:
+    """How many paraphrases a file holds, why others were rejected, and what a server took."""
     lines = read_jsonl(path)[1:]
     faults = sum((Counter(line.get("rejected", {})) for line in lines), Counter())
     told = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
-    return f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected: {told}"
+    took = "; " + ", ".join(f"{name} {value}" for name, value in usage.items() if name != "cached") if usage else ""
+    return f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected: {told}{took}"
 
 
 def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> str:
@@ -153,22 +164,25 @@ def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> s
 def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
-    facts = {key: value for key, value in plain(plan).items() if key not in FREE}
+    idle = FREE | (SAMPLING if plan.writer == "endpoint" else set())
+    facts = {key: value for key, value in plain(plan).items() if key not in idle}
     return facts | {"prompts": fingerprint(prompts), "template": data.template, "max_length": data.max_length, "long_text": data.long_text}
 
 
-def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> dict[str, list[str]]:
-    """What an earlier run has written in the same way, for these rows."""
+def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> tuple[dict[str, list[str]], dict[str, Counter]]:
+    """What an earlier run has written in the same way for these rows, and why it rejected others."""
     found = read_jsonl(path) if path.is_file() else []
     if not found:
-        return {row["id"]: [] for row in rows}
+        return {row["id"]: [] for row in rows}, {row["id"]: Counter() for row in rows}
     changed = [key for key in ("writer", "model", "settings") if found[0].get(key) != first[key]]
     known = {line["id"]: line for line in found[1:]}
     strange = [row["id"] for row in rows if row["id"] in known and known[row["id"]]["source"] != source_fingerprint(row)]
     if changed or strange or found[0].get("forget") != first["forget"]:
         what = f"with another {' and another '.join(changed)}" if changed else "for other rows"
         raise UserError(f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it anew")
-    return {row["id"]: list(known[row["id"]]["paraphrases"]) if row["id"] in known else [] for row in rows}
+    line = lambda row: known.get(row["id"], {})
+    return ({row["id"]: list(line(row).get("paraphrases", ())) for row in rows},
+            {row["id"]: Counter(line(row).get("rejected", {})) for row in rows})
 
 
 def _line(row: dict, sieve: Sieve) -> dict:
@@ -200,21 +214,28 @@ def _put(prompts: Sequence[str], attempt: int, rows: Sequence[dict]) -> list[str
     return put
 
 
-def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict]:
-    """Asking a server; it is tried first."""
+def instructions(prompts: Sequence[str]) -> list[str]:
+    """What the prompts say themselves, in pieces of a few words or more."""
+    pieces = [_words(piece) for prompt in prompts for piece in re.split(r"\{\w+\}|[.\n]", prompt)]
+    return sorted({piece for piece in pieces if len(piece.split()) >= TELLING})
+
+
+def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Callable[[], dict]]:
+    """Asking a server, facts for the header, and what it took; the server is tried first."""
     plan = settings.paraphrases
-    endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases")
+    endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases", whole=True)
     endpoint.probe()
 
     def ask(attempt: int, rows: list[dict]) -> list[str | None]:
         replies = endpoint.ask(ROLE, _put(prompts, attempt, rows), temperature=plan.temperature, keep=False)
         return [None if reply is None else _answer(reply, settings) for reply in replies]
 
-    return ask, {"writer": "endpoint", "model": plan.model}
+    return ask, {"writer": "endpoint", "model": plan.model}, lambda: endpoint.usage.told(plan.price_in, plan.price_out)
 
 
-def _start_model(settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]) -> tuple[Ask, dict]:
-    """Asking the start model of the run."""
+def _start_model(settings: Settings, template: Template, prompts: Sequence[str],
+                 rows: Sequence[dict]) -> tuple[Ask, dict, Callable[[], dict]]:
+    """The same for the start model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
     longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in _choices(prompts, row))
     check_context(overall.model_name, longest, plan.max_new_tokens, "paraphrases.max_new_tokens",
@@ -232,11 +253,13 @@ def _start_model(settings: Settings, template: Template, prompts: Sequence[str],
                             repetition_penalty=plan.repetition_penalty, tags=settings.dataset.tags)
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
-    return ask, {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}
+    return ask, {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}, dict
 
 
-def _answer(text: str, settings: Settings) -> str:
-    """What was said, without what was thought before and marks of quotation around it."""
-    said = (split_thought(text, settings.dataset.tags).answer or text).strip()
+def _answer(text: str, settings: Settings) -> str | None:
+    """What was said, without what was thought before and marks of quotation around it; None where the thought never closed."""
+    said = split_thought(text, settings.dataset.tags, "direct").answer
+    if said is None:
+        return None
     quoted = re.fullmatch(r'["“](.*)["”]', said, re.DOTALL)
     return quoted[1].strip() if quoted and '"' not in quoted[1] else said

@@ -10,17 +10,28 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from core.embedding import Embedder
 from core.endpoint import Endpoint
 from core.files import UserError, fingerprint
-from core.generation import generate
+from core.generation import Generation, generate
 from core.replies import Replies, Usage
 from metrics.engine import METRICS, Readers
 from metrics.judges import EmbeddingJudge, LanguageModelJudge, RuleJudge
-from model.loading import arithmetic, choose_device, choose_precision, from_hub_or_folder, load_model, load_tokenizer, model_fingerprint
+from model.loading import (
+    arithmetic,
+    check_context,
+    choose_device,
+    choose_precision,
+    from_hub_or_folder,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+)
 from model.settings import Server, Settings
 
 log = logging.getLogger(__name__)
 
 LONGEST_VERDICT = 512
 """Tokens that a local judge may write where no limit is set; one that thinks before it speaks needs them."""
+QUESTIONS_AT_ONCE = 64
+"""Verdicts of a local judge that are kept together."""
 PAIRS_AT_ONCE = 32
 COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
 
@@ -35,10 +46,10 @@ def make_readers(settings: Settings) -> Readers:
     return Readers(judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None)
 
 
-def make_endpoint(plan: Server, settings: Settings, section: str) -> Endpoint:
-    """The language model that a section of the settings names."""
+def make_endpoint(plan: Server, settings: Settings, section: str, whole: bool = False) -> Endpoint:
+    """The language model that a section of the settings names; `whole` takes no reply that was cut off."""
     return Endpoint(plan.model, plan.base_url, plan.key_env, plan.concurrency, plan.retries, plan.timeout, settings.overall.cache,
-                    plan.requests_per_minute, section, plan.max_tokens)
+                    plan.requests_per_minute, section, plan.max_tokens, whole)
 
 
 def check_readers(settings: Settings, keys: Sequence[str]) -> None:
@@ -66,6 +77,7 @@ class LocalReader:
     def __init__(self, settings: Settings):
         self.settings, self.usage = settings, Usage()
         self.name = settings.judge.model
+        self.budget = settings.judge.max_tokens or LONGEST_VERDICT
 
     @cached_property
     def model(self):
@@ -77,28 +89,34 @@ class LocalReader:
     def tokenizer(self):
         return load_tokenizer(self.name)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        return model_fingerprint(self.model)
+
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
-        overall = self.settings.overall
-        known = Replies(overall.cache / "local" / f"{fingerprint(model_fingerprint(self.model), system)}.jsonl")
+        known = Replies(self.settings.overall.cache / "local" / f"{fingerprint(self.fingerprint, self.budget, system)}.jsonl")
         keys = [fingerprint(prompt) for prompt in prompts]
-        missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
+        missing = {key: self._ids(system, prompt) for key, prompt in zip(keys, prompts) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
-        asked = [self._ids(system, prompt) for prompt in missing.values()]
-        with arithmetic(self.model.device, choose_precision(overall.precision, self.model.device.type)):
-            said = generate(self.model, self.tokenizer, asked, self.settings.judge.max_tokens or LONGEST_VERDICT,
-                            self.settings.evaluate.batch_tokens)
-        for key, ids, reply in zip(missing, asked, said):
-            self.usage.asked += 1
-            self.usage.prompt_tokens += len(ids)
-            self.usage.completion_tokens += reply.n_tokens
-            if readable(reply.text):
-                known.add(key, reply.text)
-            else:
-                self.usage.failed += 1
-        unread = [reply.text for reply in said if not readable(reply.text)]
+        if missing:
+            check_context(self.name, max(map(len, missing.values())), self.budget, "judge.max_tokens", "The judge reads whole answers")
+        unread, todo = [], list(missing.items())
+        for at in range(0, len(todo), QUESTIONS_AT_ONCE):
+            chunk = todo[at:at + QUESTIONS_AT_ONCE]
+            for (key, ids), reply in zip(chunk, self._replies([ids for _, ids in chunk])):
+                self.usage.local(len(ids), reply.n_tokens)
+                if readable(reply.text):
+                    known.add(key, reply.text)
+                else:
+                    unread.append(" ".join(reply.text.split())[:200])
+        self.usage.failed += len(unread)
         if unread:
-            log.warning("%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), " ".join(unread[0].split())[:200])
+            log.warning("%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), unread[0])
         return [known.get(key) for key in keys]
+
+    def _replies(self, asked: list[list[int]]) -> list[Generation]:
+        with arithmetic(self.model.device, choose_precision(self.settings.overall.precision, self.model.device.type)):
+            return generate(self.model, self.tokenizer, asked, self.budget, self.settings.evaluate.batch_tokens)
 
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without one."""

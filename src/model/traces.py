@@ -54,7 +54,8 @@ def write_traces(settings: Settings) -> Path:
     model = load_model(overall.model_name, precision, device)
     header = {"traces": VERSION, "model": model_fingerprint(model), "model_name": overall.model_name, "forget": data.forget_dataset_name,
               "data": fingerprint(list(dict.fromkeys(segment.source for segment in segments))), "settings": _facts(settings)}
-    with lock(settings.traces_file.with_suffix(".lock")), progress("thinking", overall.quiet) as on_rows, arithmetic(device, precision):
+    with (lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"), progress("thinking", overall.quiet) as on_rows,
+          arithmetic(device, precision)):
         lines = _earlier(settings.traces_file, header)
         write = _vllm(settings, template) if plan.backend == "vllm" else _transformers(model, template, settings, on_rows)
         _write_all(settings.traces_file, header, lines, segments, write, settings)

@@ -1,6 +1,6 @@
 """Gradient agreement: ascent on paraphrases where their gradients agree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,9 @@ class GAO(Objective):
     (github.com/Zhong-Zhengyi/Ignore); no paper was found. The bare method name GAO is NPO+FT+GAO. A row with fewer than two
     paraphrases adds nothing.
 
-    `gao_density` in the log is the share of coordinates that pass, of those that some paraphrase's gradient reaches; `gao_null` is
-    that share for independent random signs. Only what exceeds it is agreement.
+    `gao_density` in the log is the share of coordinates that pass, of those that the paraphrases' gradients reach; `gao_null` is
+    that share for independent random signs. Only what exceeds it is agreement, and of that the part which a coordinate owes to being
+    reached by few paraphrases (embeddings of rare words, where they are not tied to the head) is none.
 
     Formula: -ρ mean_i clip(1[|mean_k sign g_ik| > τ] mean_k g_ik), g_ik = gradient of the mean NLL of paraphrase k of row i
     Cost: K forwards and backwards for each forget row (scope window: K over all of them), 9 bytes for each weight."""
@@ -104,8 +105,9 @@ class GAO(Objective):
         """What the mean gradients of the first, second, ... paraphrase over the step's rows agree on."""
         agreement = Agreement(step.weights)
         with set_aside(step.weights):
+            tally.left_out = sum(count < 2 for batch in step.batches for count in _counts(batch))
             for turn in range(self.K):
-                texts = list(filter(None, (_turn(batch[PART], turn) for batch in step.batches)))
+                texts = list(filter(None, (_turn(batch, turn) for batch in step.batches)))
                 count = step.total(torch.tensor(sum(len(text["labels"]) for text in texts), device=step.weights[0].device)).item()
                 if not count:
                     break
@@ -142,11 +144,16 @@ def _by_row(step: Step) -> Iterator[list[Part]]:
             yield [_lines(part, [line]) for line in (part["owner"] == owner).nonzero()[:, 0].tolist()]
 
 
-def _turn(part: Part, turn: int) -> Part | None:
-    """The paraphrase number `turn` of every row that has so many; None when no row has."""
-    owners = part["owner"].tolist()
-    lines = [line for line, owner in enumerate(owners) if owners[:line].count(owner) == turn]
-    return _lines(part, lines) if lines else None
+def _counts(batch: Mapping[str, Part]) -> list[int]:
+    """How many paraphrases each leading row of a micro-batch has."""
+    return torch.bincount(batch[PART]["owner"], minlength=len(batch["forget"]["labels"])).tolist()
+
+
+def _turn(batch: Mapping[str, Part], turn: int) -> Part | None:
+    """The paraphrase number `turn` of every row that has so many, and two at least; None when no row has."""
+    owners, counts = batch[PART]["owner"].tolist(), _counts(batch)
+    lines = [line for line, owner in enumerate(owners) if counts[owner] >= 2 and owners[:line].count(owner) == turn]
+    return _lines(batch[PART], lines) if lines else None
 
 
 def _lines(part: Part, lines: list[int]) -> Part:

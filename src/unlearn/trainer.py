@@ -254,10 +254,13 @@ class UnlearnTrainer(Trainer):
             return loss
 
         with self.accelerator.no_sync(model):
-            here = lambda: _gradient(forget_loss(), weights)
-            self.window.add("forget", here() if self.stepping.flatten is None else self.stepping.flatten(
-                weights, lambda: self._restrict(here()), lambda vector: [self._over_processes(v) for v in vector],
-                lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step))
+            if self.stepping.flatten:
+                self.window.add("forget", self.stepping.flatten(
+                    weights, lambda: self._restrict(_gradient(forget_loss(), weights)),
+                    lambda vector: [self._over_processes(v) for v in vector],
+                    lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step))
+            elif (forget := forget_loss()).requires_grad:
+                self.window.add("forget", _gradient(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
                 self.window.add("retain" if self.stepping.combiner else "forget", _gradient(retain, weights))
@@ -313,7 +316,7 @@ class UnlearnTrainer(Trainer):
 
     def _step_sum(self, name: str) -> list[Tensor]:
         """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and everywhere when its
-        side had none (PDU's retain term while its multiplier is 0)."""
+        side had none (PDU's retain term while its multiplier is 0; GAO's side where it has no term)."""
         found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
         return self._restrict([self._over_processes(g) for g in found])
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -330,3 +331,51 @@ def test_whole_method_flags_work_on_the_command_line(tmp_path):
     assert run.returncode == 2 and "unlearn.gamma: expected a number" in run.stderr
     run = run_script("unlearn_model", "--unlearn.unlearn_method", "NPO+FT", "--unlearn.NPO.beta", "0", "--unlearn.NPO+FT.gamma=-1")
     assert "unlearn.NPO.beta: expected a number above 0" in run.stderr and "unlearn.gamma: expected" in run.stderr, run.stderr
+
+
+def test_numbers_of_gao_that_compare_nothing_are_refused_with_the_arithmetic():
+    gao = {"unlearn__unlearn_method": "GAO"}
+    said = complaints(**gao, unlearn__GAO__K="5")
+    assert "unlearn.GAO.K 5 and unlearn.GAO.tau 0.1: 5 signs, an odd number, sum to at least 1, and 1 > tau x K = 0.5" in said
+    assert "take K 6, or tau 0.2" in said
+    for count in (*range(3, 128, 2), 127):
+        try:
+            settings(**gao, unlearn__GAO__K=str(count), unlearn__GAO__tau="0.005")
+        except Complaints as error:
+            advice = re.search(r"take K (\d+), or tau ([\d.]+),", str(error))
+            settings(**gao, unlearn__GAO__K=advice[1], unlearn__GAO__tau="0.005")
+            settings(**gao, unlearn__GAO__K=str(count), unlearn__GAO__tau=advice[2])
+        else:
+            raise AssertionError(count)
+    settings(**gao, unlearn__GAO__K="5", unlearn__GAO__agreement="none")
+    settings(**gao, unlearn__GAO__K="5", unlearn__GAO__rho="0")
+    assert "unlearn.GAO.pad_to counts the padding" in complaints(**gao, unlearn__GAO__pad_to="512")
+    assert "takes one row of its part 'paraphrases'" in complaints(**gao, dataset__forget_reasoning="both")
+
+
+def test_what_beats_a_preset_is_remarked(caplog):
+    settings(unlearn__unlearn_method="GAO", unlearn__parity="gao_verbatim", unlearn__GAO__rho="0.2")
+    assert "unlearn.parity gao_verbatim would set unlearn.GAO.rho to 0.5, but command line says 0.2, which counts" in caplog.text
+
+
+def test_the_released_form_of_gao_is_what_the_preset_says_with_our_configs():
+    for config in ("tofu/gao.json", "muse/gao.json"):
+        words = {"unlearn.parity": "gao_verbatim", "overall.model_name": "owner/model"}
+        made = settle_settings(StrictConfig(), [f"configs/{config}"], words, {})
+        npo, gao = made.components["unlearn.NPO"], made.components["unlearn.GAO"]
+        assert (npo.beta, npo.reduction, gao.pad_to, gao.positions, gao.choice, gao.rho) == (1.0, "batch_mean", 512, "all", "shortest", 0.5)
+
+
+def test_keys_of_the_writer_that_is_not_asked_are_remarked(caplog):
+    settings(paraphrases__model="owner/model", paraphrases__top_k="3")
+    assert "paraphrases.model is set without effect: paraphrases.writer is start" in caplog.text and "top_k" not in caplog.text
+    settings(paraphrases__writer="endpoint", paraphrases__model="m", paraphrases__base_url="http://h/v1", paraphrases__top_k="3")
+    assert "paraphrases.top_k is set without effect: paraphrases.writer is endpoint" in caplog.text
+
+
+def test_gao_says_which_file_it_misses():
+    from exec.rules import missing_files
+
+    said = missing_files(settings(unlearn__unlearn_method="GAO", dataset__paraphrases="no/such.jsonl"))
+    assert said == ["dataset.paraphrases: there is no file no/such.jsonl; src/exec/make_paraphrases.py with the same config writes it"]
+    assert not missing_files(settings(unlearn__unlearn_method="GAO", unlearn__GAO__rho="0"))

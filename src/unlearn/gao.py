@@ -98,7 +98,8 @@ class GAO(Objective):
                         loss = answer_nll(step.model, text).mean()
                     loss.backward()
                 agreement.texts = len(texts)
-                self._take(agreement, found, tally)
+                for vector, value in zip(found, self._agreed(agreement, tally)):
+                    vector += value
         return [step.total(v).div_(step.rows) for v in found]
 
     def _of_window(self, step: Step, tally: Tally) -> list[Tensor]:
@@ -119,21 +120,19 @@ class GAO(Objective):
                 for place, weight in enumerate(step.weights):
                     agreement.add(place, step.total(torch.zeros_like(weight) if weight.grad is None else weight.grad))
                     weight.grad = None
-        found = [torch.zeros_like(total) for total in agreement.sums]
-        if agreement.texts >= 2:
-            self._take(agreement, found, tally)
-        return found
+        return list(self._agreed(agreement, tally)) if agreement.texts >= 2 else agreement.sums
 
-    def _take(self, agreement: Agreement, found: list[Tensor], tally: Tally) -> None:
-        """Add what is agreed to `found`, and to the tally. UserError when a gradient was no number, which no sign would show."""
+    def _agreed(self, agreement: Agreement, tally: Tally) -> Iterator[Tensor]:
+        """What is agreed on, for each weight; counted in the tally. UserError when a gradient was no number, which no sign would
+        show."""
         if not agreement.is_finite():
             raise UserError("the gradient of a paraphrase is not finite, so GAO has no direction: a lower unlearn.lr or unlearn.GAO.rho "
                             "usually mends it")
-        for vector, (value, passed, reached) in zip(found, agreement.agreed(self._threshold, self.clip, self.agreement == "and_mask")):
-            vector += value
-            tally.passed, tally.reached = tally.passed + passed, tally.reached + reached
         tally.null += 1.0 if self._threshold is None else null_rate(self._threshold, agreement.texts)
         tally.masks += 1
+        for value, passed, reached in agreement.agreed(self._threshold, self.clip, self.agreement == "and_mask"):
+            tally.passed, tally.reached = tally.passed + passed, tally.reached + reached
+            yield value
 
 
 def _by_row(step: Step) -> Iterator[list[Part]]:

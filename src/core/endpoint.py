@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 OPENAI = "https://api.openai.com/v1"
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts at most, but where the server itself names more."""
+NOT_SENT = "not sent"
 PATIENCE = (408, 409, 429)
 """Statuses below 500 after which a request is sent again."""
 
@@ -46,7 +47,7 @@ class Pace:
             start = max(time.monotonic() + pause, self.next)
             self.next = max(self.next, time.monotonic()) + self.gap
         if self.stopped.wait(max(0.0, start - time.monotonic())):
-            raise Unreadable("interrupted")
+            raise Unreadable(NOT_SENT)
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,17 @@ class Endpoint:
             raise UserError(f"{here}.base_url: {url} does not answer as an OpenAI-compatible server does ({self._short(error)})") from None
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool] = lambda reply: True,
-            temperature: float = 0.0, keep: bool = True) -> list[str | None]:
+            temperature: float = 0.0, turns: Sequence[int] | None = None) -> list[str | None]:
         """The replies to prompts under a system text, in their order; None where none came after all retries, or none that is
-        `readable`. With `keep`, replies are kept in the cache as they come, and what is there is not asked for; failures and what
-        cannot be read are never kept. When the wait is interrupted, questions that were not sent yet never are."""
-        known = Replies(self.cache / "endpoint" / f"{fingerprint(self.base_url, self.model, system)}.jsonl" if keep else None)
-        keys = [fingerprint(prompt) for prompt in prompts] if keep else list(map(str, range(len(prompts))))
+        `readable`. Replies are kept in the cache as they come, and what is there is not asked for; failures and what cannot be read
+        are never kept. A prompt that is asked for another reply has another of `turns`. When the wait is interrupted, questions that
+        were not sent yet never are; nor are they once the server has gone."""
+        place = fingerprint(self.base_url, self.model, system, *([temperature] if temperature else []))
+        known = Replies(self.cache / "endpoint" / f"{place}.jsonl")
+        keys = [fingerprint(prompt) for prompt in prompts] if turns is None else list(map(fingerprint, prompts, turns))
         missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
-        failures, unread = [], []
+        failures, unread, lost = [], [], [0]
         client, pace = self._client() if missing else None, Pace(self.requests_per_minute)
 
         def work(key: str, prompt: str) -> None:
@@ -126,7 +129,11 @@ class Endpoint:
                 reply = self._one(client, system, prompt, temperature, pace)
             except Exception as error:  # whatever the client raises: the row stays unscored and the run goes on
                 failures.append(self._short(error))
+                lost[0] += _is_lost(error)
+                if lost[0] > self.concurrency:
+                    pace.stop()
                 return
+            lost[0] = 0
             if readable(reply):
                 known.add(key, reply)
             else:
@@ -141,7 +148,8 @@ class Endpoint:
             pool.shutdown(wait=True, cancel_futures=True)
         self.usage.failed += len(failures) + len(unread)
         if failures:
-            log.warning("%s gave no answer to %d of %d questions (%s)", self.model, len(failures), len(prompts), failures[0])
+            gone = f"; it cannot be reached, {failures.count(NOT_SENT)} of them were not sent" if NOT_SENT in failures else ""
+            log.warning("%s gave no answer to %d of %d questions (%s)%s", self.model, len(failures), len(prompts), failures[0], gone)
         if unread:
             log.warning("%s: %d of %d answers cannot be read (%s)", self.model, len(unread), len(prompts), unread[0])
         return [known.get(key) for key in keys]
@@ -160,7 +168,7 @@ class Endpoint:
             pace.wait(pause)
             try:
                 return self._reply(client, system, prompt, temperature)
-            except (APIConnectionError, APIStatusError, Unreadable, ValueError) as error:
+            except (APIConnectionError, APIStatusError, Unreadable) as error:
                 status = getattr(error, "status_code", 500)
                 if attempt == self.retries or isinstance(error, Unfinished) or (status < 500 and status not in PATIENCE):
                     raise
@@ -169,9 +177,13 @@ class Endpoint:
 
     def _reply(self, client, system: str, prompt: str, temperature: float) -> str:
         """What the server replies to one request."""
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": prompt}]
         budget = {"max_tokens": self.max_tokens} if self.max_tokens else {}
-        reply = client.chat.completions.create(model=self.model, messages=turns, temperature=temperature, **budget)
+        self.usage.sent()
+        try:
+            reply = client.chat.completions.create(model=self.model, messages=messages, temperature=temperature, **budget)
+        except ValueError as error:
+            raise Unreadable(f"the server's reply is no JSON: {error}") from None
         self.usage.count(getattr(reply, "usage", None))
         choices = getattr(reply, "choices", None)
         text = getattr(getattr(choices[0], "message", None), "content", None) if isinstance(choices, list) and choices else None
@@ -186,6 +198,13 @@ class Endpoint:
         """An error or a reply in a few words, and never with the key in it, whatever the server sends back."""
         text = " ".join(str(error).split())
         return (text.replace(self.key, "***") if self.key else text)[:200]
+
+
+def _is_lost(error: Exception) -> bool:
+    """Is there no server any more?"""
+    from openai import APIConnectionError, APITimeoutError
+
+    return isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError)
 
 
 def _pause(attempt: int, error: Exception) -> float:

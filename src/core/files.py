@@ -132,8 +132,12 @@ def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
     """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies. `key` is the setting that
     says where to write."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+")
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another {key}") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             ours = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino

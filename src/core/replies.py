@@ -11,15 +11,21 @@ from core.files import append_jsonl
 
 @dataclass
 class Usage:
-    """Counts of a run: questions answered, looked up, and without a readable answer; tokens as the server counts them, of every
-    attempt."""
+    """Counts of a run: requests sent, questions answered, looked up, and without a readable answer; tokens as the server counts
+    them, of every attempt."""
 
+    requests: int = 0
     asked: int = 0
     cached: int = 0
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def sent(self) -> None:
+        """One more request."""
+        with self.lock:
+            self.requests += 1
 
     def count(self, reported: Any) -> None:
         """The server's `usage` object, if it sent any."""
@@ -40,7 +46,7 @@ class Usage:
 
     def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, float]:
         """As plain values; `cost` where a price for a million tokens is known."""
-        told = {name: getattr(self, name) for name in ("asked", "cached", "failed", "prompt_tokens", "completion_tokens")}
+        told = {name: getattr(self, name) for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")}
         cost = (price_in * self.prompt_tokens + price_out * self.completion_tokens) / 1e6
         return told | ({"cost": round(cost, 6)} if price_in or price_out else {})
 

@@ -32,7 +32,10 @@ def source_fingerprint(row: dict) -> str:
 def read_paraphrases(path: Path, rows: Sequence[dict], count: int, shortest: bool = False) -> list[list[str]]:
     """For every row at most `count` paraphrases, the first or the shortest of its line. UserError when the file was not written for
     these rows; a warning where a row has fewer than two."""
-    lines = read_jsonl(path)
+    try:
+        lines = read_jsonl(path)
+    except UserError as error:
+        raise UserError(f"dataset.paraphrases: {error}; expected a file of make_paraphrases.py") from None
     if not lines or lines[0].get("paraphrases") != VERSION:
         raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first line has no header")
     known = {_checked(path, number, line)["id"]: line for number, line in enumerate(lines[1:], 2)}

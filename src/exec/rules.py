@@ -42,7 +42,8 @@ def missing_files(settings: Settings) -> list[str]:
     if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
         found.append(f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same config writes it")
     if "paraphrases" in _sides(settings) and not data.paraphrases_file.is_file():
-        found.append(f"dataset.paraphrases: there is no file {data.paraphrases_file}; src/exec/make_paraphrases.py with the same config "
+        what = "is a folder" if data.paraphrases_file.is_dir() else "does not exist"
+        found.append(f"dataset.paraphrases: {data.paraphrases_file} {what}; src/exec/make_paraphrases.py with the same config "
                      "writes it")
     alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
@@ -288,6 +289,8 @@ def _judge(settings: Settings) -> list[str]:
     if plan.kind == "embedding" and "reasoning" in judged:
         found.append("judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm or local, or other "
                      "evaluate.metrics")
+    if plan.embedder != MINILM and "semantic" in {METRICS[key].family for key in keys}:
+        found.append(_model_path("judge.embedder", plan.embedder, False))
     if plan.nli_model:
         found.append(_model_path("judge.nli_model", plan.nli_model, False))
     return [complaint for complaint in found if complaint]

@@ -66,6 +66,12 @@ def component_sections() -> dict[str, type]:
     return {f"{place}{name}": thing for place, things in places.items() for name, thing in things.items()}
 
 
+def first_sentence(section: type) -> str:
+    """What a section is about: the docstring up to its first full stop that ends a sentence."""
+    paragraph = " ".join((section.__doc__ or "").strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.])(?<!al\.) (?=[A-Z])", paragraph)[0]
+
+
 def knobs_of(section: type) -> Iterator[tuple[str, Any, Knob, Any]]:
     """Name, type, knob and default of every field of a settings or objective class."""
     kinds = typing.get_type_hints(section)
@@ -88,7 +94,7 @@ class StrictConfig(fastargs.Config):
             self._declare(name, section)
 
     def _declare(self, name: str, section: type) -> None:
-        doc = (section.__doc__ or "").strip().splitlines()[0]
+        doc = first_sentence(section)
         declared = fastargs.Section(name, doc, config_descriptor=self)
         if name not in SECTIONS:
             declared.enable_if(lambda config, name=name: name in config.active_sections())
@@ -261,6 +267,7 @@ class StrictConfig(fastargs.Config):
                 **dict.fromkeys(SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"),
                 "judge.max_tokens": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
                 "judge.model": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
+                "judge.nli_model": "" if any("semantic" in name for name in said("evaluate.metrics")) else "no metric asks for entailment",
                 "judge.threshold": "" if said("judge.kind") == "embedding" else f"judge.kind is {said('judge.kind')}",
                 "evaluate.top_p": "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy",
                 "evaluate.rounds": "" if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics") else
@@ -394,7 +401,7 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
     parser.add_argument("--config_file", "--config-file", "-C", action="append", default=[], metavar="FILE",
                         help="a JSON file of settings; repeatable")
     for section, kind in config.classes.items():
-        group = parser.add_argument_group(section, (kind.__doc__ or "").strip().splitlines()[0].replace("%", "%%"))
+        group = parser.add_argument_group(section, first_sentence(kind).replace("%", "%%"))
         for name, _, knob, default in knobs_of(kind):
             path = (*section.split("."), name)
             group.add_argument(f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default))

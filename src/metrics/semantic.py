@@ -107,9 +107,9 @@ def agreement(pairs: Sequence[tuple[float, float]], total: int) -> Value:
     """Cohen's kappa of pairs of verdicts."""
     from sklearn.metrics import cohen_kappa_score
 
-    if len({verdict for pair in pairs for verdict in pair}) < 2:
-        return Value(None, "all verdicts are the same: agreement beyond chance is not defined", len(pairs), total - len(pairs))
-    ours, theirs = zip(*pairs)
+    ours, theirs = zip(*pairs) if pairs else ((), ())
+    if len(set(theirs)) < 2:
+        return Value(None, "the rule says the same of all rows: agreement beyond chance is not defined", len(pairs), total - len(pairs))
     return Value(float(cohen_kappa_score(ours, theirs)), "", len(pairs), total - len(pairs))
 
 

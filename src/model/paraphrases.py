@@ -35,7 +35,8 @@ SAMPLING = {"top_p", "top_k", "repetition_penalty", "max_new_tokens"}
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
 
-Ask = Callable[[int, list[dict]], list[str | None]]
+Ask = Callable[[list[dict], list[int]], list[str | None]]
+"""A text for each row, given how many were tried for it before; None where none came to its end."""
 
 
 def read_prompts(path: Path | str | None) -> list[str]:
@@ -44,8 +45,8 @@ def read_prompts(path: Path | str | None) -> list[str]:
     prompts = [line for line in lines if line]
     blind = [prompt for prompt in prompts if ("{answer}" in prompt) == ("{text}" in prompt)]
     if not prompts or blind:
-        raise UserError(f"paraphrases.prompts: {path} " + (f"has a prompt with neither {{answer}} nor {{text}} (or both): {blind[0][:80]!r}"
-                                                           if blind else "holds no prompt (one per line)"))
+        raise UserError(f"paraphrases.prompts: {path} " + (f"has a prompt that shows not exactly one of {{answer}} and {{text}}: "
+                                                           f"{blind[0][:80]!r}" if blind else "holds no prompt (one per line)"))
     return prompts
 
 
@@ -133,9 +134,8 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), kept,
                       lambda row, text: _trainable(template, row, text, data.max_length), instructions(prompts), rejected)
         save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
-        tried = max(len(kept[row["id"]]) + sum(rejected[row["id"]].values()) for row in rows)
-        later = lambda attempt, asked: ask(attempt + tried, asked)  # what was written before would be written again
-        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, later, sieve.take, save)
+        next_turn = lambda _, asked: ask(asked, turns_of(asked, sieve))
+        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, next_turn, sieve.take, save)
         save()
         usage = told()
     if poor:
@@ -201,16 +201,23 @@ def _choices(prompts: Sequence[str], row: dict) -> list[str]:
     return [re.sub("|".join(map(re.escape, shown)), lambda found: shown[found[0]], prompt) for prompt in fitting]
 
 
-def _put(prompts: Sequence[str], attempt: int, rows: Sequence[dict]) -> list[str]:
-    """A prompt for each of `rows`: a row that stands there several times, or comes again in a later round, meets one after the
-    other, in an order of its own."""
-    turns: Counter = Counter()
-    put = []
+def turns_of(rows: Sequence[dict], sieve: Sieve) -> list[int]:
+    """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there several times."""
+    here: Counter = Counter()
+    found = []
     for row in rows:
+        found.append(len(sieve.kept[row["id"]]) + sum(sieve.rejected.get(row["id"], Counter()).values()) + here[row["id"]])
+        here[row["id"]] += 1
+    return found
+
+
+def _put(prompts: Sequence[str], rows: Sequence[dict], turns: Sequence[int]) -> list[str]:
+    """A prompt for each of `rows`: turn by turn a row meets one after the other, in an order of its own."""
+    put = []
+    for row, turn in zip(rows, turns):
         choices = _choices(prompts, row)
         random.Random(row["id"]).shuffle(choices)
-        put.append(choices[(attempt + turns[row["id"]]) % len(choices)])
-        turns[row["id"]] += 1
+        put.append(choices[turn % len(choices)])
     return put
 
 
@@ -221,13 +228,17 @@ def instructions(prompts: Sequence[str]) -> list[str]:
 
 
 def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Callable[[], dict]]:
-    """Asking a server, facts for the header, and what it took; the server is tried first."""
+    """Asking a server, facts for the header, and what it took; the server is tried before the first request."""
     plan = settings.paraphrases
     endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases", whole=True)
-    endpoint.probe()
 
-    def ask(attempt: int, rows: list[dict]) -> list[str | None]:
-        replies = endpoint.ask(ROLE, _put(prompts, attempt, rows), temperature=plan.temperature, keep=False)
+    def ask(rows: list[dict], turns: list[int]) -> list[str | None]:
+        if not endpoint.usage.requests:
+            endpoint.probe()
+        replies = endpoint.ask(ROLE, _put(prompts, rows, turns), temperature=plan.temperature, turns=turns)
+        if not any(replies):
+            raise UserError(f"paraphrases.base_url: {plan.base_url or 'OpenAI'} gave no answer to {len(rows)} requests in a row; what was "
+                            "written is kept, and the same command goes on when the server answers again")
         return [None if reply is None else _answer(reply, settings) for reply in replies]
 
     return ask, {"writer": "endpoint", "model": plan.model}, lambda: endpoint.usage.told(plan.price_in, plan.price_out)
@@ -244,10 +255,10 @@ def _start_model(settings: Settings, template: Template, prompts: Sequence[str],
     precision = choose_precision(overall.precision, device)
     model = load_model(overall.model_name, precision, device)
 
-    def ask(attempt: int, asked: list[dict]) -> list[str | None]:
-        torch.manual_seed(int(fingerprint(overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
-        put = [template.prompt_ids(prompt) for prompt in _put(prompts, attempt, asked)]
-        with progress(f"paraphrasing, round {attempt + 1}", overall.quiet) as on_rows, arithmetic(device, precision):
+    def ask(asked: list[dict], turns: list[int]) -> list[str | None]:
+        torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
+        put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
+        with progress("paraphrasing", overall.quiet) as on_rows, arithmetic(device, precision):
             said = generate(model, template.tokenizer, put, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
                             on_batch=on_rows, temperature=plan.temperature, top_p=plan.top_p, top_k=plan.top_k,
                             repetition_penalty=plan.repetition_penalty, tags=settings.dataset.tags)

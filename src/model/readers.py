@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 LONGEST_VERDICT = 512
 """Tokens that a local judge may write where no limit is set; one that thinks before it speaks needs them."""
+SHORTEST_VERDICT = 8
+"""Tokens that it must have room for."""
 QUESTIONS_AT_ONCE = 64
 """Verdicts of a local judge that are kept together."""
 PAIRS_AT_ONCE = 32
@@ -61,7 +63,7 @@ def check_readers(settings: Settings, keys: Sequence[str]) -> None:
             make_endpoint(plan, settings, "judge").probe()
         except UserError as error:
             if not plan.allow_unscored:
-                raise UserError(f"{error}. To go on without its verdicts: --judge.allow_unscored true") from None
+                raise UserError(f"{str(error).rstrip('?.')}. To go on without its verdicts: --allow-unscored") from None
             log.warning("%s; going on, its rows will be unscored (judge.allow_unscored)", error)
     if judged and plan.kind == "local":
         load_tokenizer(plan.model)
@@ -98,12 +100,12 @@ class LocalReader:
         keys = [fingerprint(prompt) for prompt in prompts]
         missing = {key: self._ids(system, prompt) for key, prompt in zip(keys, prompts) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
-        if missing:
-            check_context(self.name, max(map(len, missing.values())), self.budget, "judge.max_tokens", "The judge reads whole answers")
+        longest = max(map(len, missing.values()), default=0)
+        check_context(self.name, longest, SHORTEST_VERDICT, "judge.model", "The judge reads whole answers; take one that can")
         unread, todo = [], list(missing.items())
         for at in range(0, len(todo), QUESTIONS_AT_ONCE):
             chunk = todo[at:at + QUESTIONS_AT_ONCE]
-            for (key, ids), reply in zip(chunk, self._replies([ids for _, ids in chunk])):
+            for (key, ids), reply in zip(chunk, self._replies([ids for _, ids in chunk], longest)):
                 self.usage.local(len(ids), reply.n_tokens)
                 if readable(reply.text):
                     known.add(key, reply.text)
@@ -114,9 +116,11 @@ class LocalReader:
             log.warning("%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), unread[0])
         return [known.get(key) for key in keys]
 
-    def _replies(self, asked: list[list[int]]) -> list[Generation]:
+    def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
+        """Replies within the budget, or what the longest prompt of all leaves of the context."""
+        room = (getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget) - longest
         with arithmetic(self.model.device, choose_precision(self.settings.overall.precision, self.model.device.type)):
-            return generate(self.model, self.tokenizer, asked, self.budget, self.settings.evaluate.batch_tokens)
+            return generate(self.model, self.tokenizer, asked, min(self.budget, room), self.settings.evaluate.batch_tokens)
 
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without one."""

@@ -117,7 +117,7 @@ def encoded_paraphrases(settings: Settings, template: Template, forget: Sequence
     data, plan = settings.dataset, settings.components["unlearn.GAO"]
     said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
     found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
-    warn_where_all_pass(plan, [len(texts) for texts in found])
+    warn_of_few(plan, [len(texts) for texts in found])
     encode = lambda unit, k, text: template.encode(reworded(unit, k, text), data.max_length)
     encoded = [[encode(unit, k, text) for k, text in enumerate(texts)] for unit, texts in zip(said, found)]
     if plan.positions == "answer":
@@ -131,9 +131,13 @@ def reworded(unit: dict, number: int, text: str) -> dict:
     return {"id": f"{unit['id']}~{number}", **context, "text" if "text" in unit else "answer": text}
 
 
-def warn_where_all_pass(plan, counts: Sequence[int]) -> None:
-    """A remark when rows have so few paraphrases that no coordinate of theirs can fail to agree."""
-    few = [count for count in counts if 2 <= count < plan.K and always_passes(plan.tau, count)]
+def warn_of_few(plan, counts: Sequence[int]) -> None:
+    """A remark when rows have fewer paraphrases than are asked for, or so few that no coordinate of theirs can fail to agree."""
+    fewer = [count for count in counts if count < plan.K]
+    if fewer:
+        log.warning("unlearn.GAO.K is %d, but %d of %d forget rows have fewer paraphrases (at least %d): all they have are used", plan.K,
+                    len(fewer), len(counts), min(fewer))
+    few = [count for count in fewer if count >= 2 and always_passes(plan.tau, count)]
     if few and plan.agreement != "none":
         log.warning("unlearn.GAO: %d of %d forget rows have an odd number of paraphrases with 1 / number > tau %g (%d: the signs sum to at "
                     "least 1 > %.2g), so that every coordinate passes there", len(few), len(counts), plan.tau, few[0], plan.tau * few[0])

@@ -377,5 +377,5 @@ def test_gao_says_which_file_it_misses():
     from exec.rules import missing_files
 
     said = missing_files(settings(unlearn__unlearn_method="GAO", dataset__paraphrases="no/such.jsonl"))
-    assert said == ["dataset.paraphrases: there is no file no/such.jsonl; src/exec/make_paraphrases.py with the same config writes it"]
+    assert said == ["dataset.paraphrases: no/such.jsonl does not exist; src/exec/make_paraphrases.py with the same config writes it"]
     assert not missing_files(settings(unlearn__unlearn_method="GAO", unlearn__GAO__rho="0"))

@@ -11,7 +11,7 @@ from servers import KEY, serving
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
-from model.paraphrases import POOL, Sieve, _choices, _put, _trainable, read_prompts
+from model.paraphrases import POOL, Sieve, _choices, _put, _trainable, read_prompts, turns_of
 from model.rows import units
 from model.settings import Paraphrasing
 
@@ -72,10 +72,13 @@ def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
     shown = _choices(prompts, {**ROW, "answer": "an {question} of braces"})
     assert len(shown) == 6 and all("an {question} of braces" in prompt for prompt in shown)
     assert len(_choices(prompts, {"id": "d", "text": "A page."})) == 6
-    assert len(set(_put(prompts, 0, [ROW] * 6))) == 6 and _put(prompts, 1, [ROW]) == [_put(prompts, 0, [ROW] * 2)[1]]
+    sieve = Sieve(Paraphrasing(), None, {"r": ["one"]}, rejected={"r": Counter(copy=2)})
+    assert turns_of([ROW] * 3, sieve) == [3, 4, 5] and len(set(_put(prompts, [ROW] * 6, range(6)))) == 6
+    assert _put(prompts, [ROW], [7]) == _put(prompts, [ROW], [1])
 
 
-@pytest.mark.parametrize("text, said", [("", "holds no prompt"), ("Say it again.\n", "neither"), ("{answer} {text}\n", "neither")])
+@pytest.mark.parametrize("text, said", [
+    ("", "holds no prompt"), ("Say it again.\n", "not exactly one"), ("{answer} {text}\n", "not exactly one")])
 def test_prompts_that_show_nothing_are_refused(text, said, tmp_path):
     (tmp_path / "p.txt").write_text(text)
     with pytest.raises(UserError, match=said):
@@ -133,7 +136,7 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
         run = run_script("make_paraphrases", *words(tmp_path, url), OPENAI_API_KEY=KEY)
         asked = len(talk.prompts)
         again = run_script("make_paraphrases", *words(tmp_path, url), OPENAI_API_KEY=KEY)
-        assert len(talk.prompts) == asked + 1  # the question whether it is there
+        assert len(talk.prompts) == asked  # not even whether it is there
         more = run_script("make_paraphrases", *words(tmp_path, url, count=4), OPENAI_API_KEY=KEY)
     assert run.returncode == again.returncode == more.returncode == 0, run.stderr + again.stderr + more.stderr
     first, *lines = read_jsonl(tmp_path / "p.jsonl")
@@ -153,6 +156,20 @@ def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
         run = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.attempts", "2"))
     assert run.returncode == 1 and "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)" in run.stderr
     assert len(read_jsonl(tmp_path / "p.jsonl")) == 6
+
+
+def test_a_server_that_goes_ends_the_writing_and_what_came_is_kept(data, tmp_path):
+    def dying(prompt, times):
+        return rewording(prompt, times) if len(talk.prompts) <= 6 else None
+
+    with serving(dying, KEY) as (url, talk):
+        more = ["--paraphrases.retries", "0", "--paraphrases.concurrency", "1", "--overall.cache_dir", tmp_path / "cache"]
+        run = run_script("make_paraphrases", *words(tmp_path, url, *more), OPENAI_API_KEY=KEY)
+        assert run.returncode == 1 and "gave no answer to" in run.stderr and "the same command goes on" in run.stderr, run.stderr
+    with serving(rewording, KEY) as (other, talk):
+        again = run_script("make_paraphrases", *words(tmp_path, other, *more), OPENAI_API_KEY=KEY)
+    assert again.returncode == 0, again.stderr
+    assert [len(line["paraphrases"]) for line in read_jsonl(tmp_path / "p.jsonl")[1:]] == [3] * 5
 
 
 @pytest.mark.parametrize("flags, key, said", [

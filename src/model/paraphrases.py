@@ -174,11 +174,13 @@ def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> tuple[dict[str, l
     found = read_jsonl(path) if path.is_file() else []
     if not found:
         return {row["id"]: [] for row in rows}, {row["id"]: Counter() for row in rows}
+    if found[0].get("paraphrases") != first["paraphrases"]:
+        raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py; choose another")
     changed = [key for key in ("writer", "model", "settings") if found[0].get(key) != first[key]]
-    known = {line["id"]: line for line in found[1:]}
-    strange = [row["id"] for row in rows if row["id"] in known and known[row["id"]]["source"] != source_fingerprint(row)]
+    known = {line.get("id"): line for line in found[1:]}
+    strange = [row["id"] for row in rows if row["id"] in known and known[row["id"]].get("source") != source_fingerprint(row)]
     if changed or strange or found[0].get("forget") != first["forget"]:
-        what = f"with another {' and another '.join(changed)}" if changed else "for other rows"
+        what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
         raise UserError(f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it anew")
     line = lambda row: known.get(row["id"], {})
     return ({row["id"]: list(line(row).get("paraphrases", ())) for row in rows},

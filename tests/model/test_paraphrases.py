@@ -145,7 +145,10 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
     assert KEY not in (tmp_path / "p.jsonl").read_text() + run.stdout + run.stderr
     with serving(rewording, KEY) as (url, talk):
         other = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.temperature", "0.5"), OPENAI_API_KEY=KEY)
-    assert other.returncode == 1 and "was written with another settings; choose another file" in other.stderr
+    assert other.returncode == 1 and "was written with other settings; choose another file" in other.stderr
+    with serving(rewording, KEY) as (url, talk):
+        strange = run_script("make_paraphrases", *words(tmp_path, url, "--dataset.paraphrases", data / "forget.jsonl"), OPENAI_API_KEY=KEY)
+    assert strange.returncode == 1 and "forget.jsonl is no file of make_paraphrases.py" in strange.stderr and not talk.prompts
 
 
 def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):

@@ -17,13 +17,12 @@ import gc
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import torch  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from shapes import clock, make_model, resident_mb, shaped  # noqa: E402
 
 from core.likelihood import row_nll  # noqa: E402
 from unlearn import compose, parse_method  # noqa: E402
@@ -34,15 +33,6 @@ from unlearn.gradients import COMBINERS, diagnosis  # noqa: E402
 TAU, K, RHO, BETA, LR = 0.1, 6, 0.5, 0.1, 1e-5
 PROMPT, ANSWER, PADDED = 24, 40, 512
 """Tokens of a question, of an answer at most, and of a row in the released code."""
-
-
-def make_model(options) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=options.intermediate,
-                         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
-                         use_cache=False)
-    with torch.device(options.device):
-        return LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype)).train()
 
 
 def make_batch(options, number: int) -> dict:
@@ -118,7 +108,7 @@ class Trainer:
     """Steps of NPO + FT + an agreed gradient, with AdamW."""
 
     def __init__(self, options, agreed, batches, frozen: bool = False):
-        self.model, self.agreed = make_model(options), agreed
+        self.model, self.agreed = make_model(options).train(), agreed
         self.frozen = copy.deepcopy(self.model).eval() if frozen else None
         self.numbers = Numbers(self.model, batches)
         parsed = parse_method("NPO+FT")
@@ -162,12 +152,6 @@ class Combining(Trainer):
         self.optimizer.zero_grad()
 
 
-def clock(options) -> float:
-    if options.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def seconds(trainers: dict, batches, options, rounds: int) -> dict[str, float]:
     """Median seconds of a step of each, taken in turns after one that does not count."""
     times = {name: [] for name in trainers}
@@ -184,7 +168,7 @@ WAYS = {"streaming": streaming, "stacked": stacked, "window": lambda model, batc
 
 def alone(options) -> None:
     """Megabytes that one agreed gradient takes beyond what was there, in a process of its own."""
-    model, batch = make_model(options), make_batch(options, 0)
+    model, batch = make_model(options).train(), make_batch(options, 0)
     answer_nll(model, {key: value[:1] for key, value in batch["forget"].items()}).mean().backward()
     model.zero_grad()
     gc.collect()
@@ -195,18 +179,14 @@ def alone(options) -> None:
         print((torch.cuda.max_memory_allocated() - before) / 2**20)
         return
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins again
-    before = resident("VmRSS")
+    before = resident_mb("VmRSS")
     WAYS[options.alone](model, batch)
-    print(resident("VmHWM") - before)
-
-
-def resident(key: str) -> float:
-    return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 1024
+    print(resident_mb("VmHWM") - before)
 
 
 def compare(options) -> None:
     batches = [make_batch(options, number) for number in range(3)]
-    model = make_model(options)
+    model = make_model(options).train()
     size = sum(p.numel() for p in model.parameters())
     print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {size / 1e6:.1f} million weights, one gradient "
           f"{size * model.lm_head.weight.element_size() / 2**20:.0f} MB; {options.batch} rows a step, K {K}, tau {TAU}, {PROMPT} + up to "
@@ -234,14 +214,7 @@ def compare(options) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--intermediate", type=int, default=1376)
-    parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--batch", type=int, default=8)
+    shaped(parser, layers=8, hidden=512, intermediate=1376, heads=8, vocabulary=8192, batch=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--alone", choices=tuple(WAYS))
     options = parser.parse_args()

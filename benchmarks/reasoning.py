@@ -14,13 +14,12 @@ import copy
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import torch  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from shapes import clock, make_model, resident_mb, shaped  # noqa: E402
 
 from model.loading import start_model, train_only  # noqa: E402
 from model.reference import StartModel  # noqa: E402
@@ -31,15 +30,6 @@ from unlearn.representation import R2MU, direction  # noqa: E402
 LAYER, COEFF, GAMMA, LR = 7, 6.5, 1.4, 7.5e-5
 LENGTHS = {"forget": 512, "retain": 512, "traces": 100, "cot": 150}
 """Tokens of the rows of each part in the published run."""
-
-
-def make_model(options) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=options.intermediate,
-                         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
-                         use_cache=False)
-    with torch.device(options.device):
-        return LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype))
 
 
 def make_batch(options, step: int) -> dict:
@@ -111,12 +101,6 @@ class Ours:
         return loss.item()
 
 
-def clock(options) -> float:
-    if options.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def timed(trainer, options, steps: range) -> tuple[list[float], list[float]]:
     """Seconds and losses of each step."""
     seconds, losses = [], []
@@ -131,8 +115,7 @@ def timed(trainer, options, steps: range) -> tuple[list[float], list[float]]:
 def peak_mb(options) -> float:
     if options.device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status").read_text()  # getrusage counts what a process had before it became this one
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return resident_mb("VmHWM")
 
 
 def alone(options) -> None:
@@ -171,14 +154,7 @@ def compare(options) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--intermediate", type=int, default=688)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=4)
+    shaped(parser, layers=32, hidden=256, intermediate=688, heads=4, vocabulary=4096, batch=4)
     parser.add_argument("--scale", type=float, default=0.25, help="of the published lengths")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--distinct", type=int, default=50, help="steps after which rows come again")

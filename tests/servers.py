@@ -15,6 +15,8 @@ class Talk:
 
     def __init__(self):
         self.prompts: list[str] = []
+        self.seen: list[tuple[str, str | None, float]] = []
+        """Prompt, authorization and temperature of every request that was let in."""
         self.lock = Lock()
 
     def count(self, prompt: str) -> int:
@@ -38,6 +40,7 @@ def serving(answer: Callable[[str, int], str | tuple], key: str | None = None, m
             if body["model"] != model:
                 return self.reply(404, json.dumps({"error": {"message": f"no model {body['model']}"}}).encode())
             prompt = body["messages"][-1]["content"]
+            talk.seen.append((prompt, self.headers["Authorization"], body["temperature"]))
             said = answer(prompt, talk.count(prompt))
             if said is None:
                 return self.connection.close()

@@ -23,7 +23,7 @@ from core.registry import did_you_mean
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
 from model.parity import PARITY
-from model.settings import SECTIONS, Server, Settings
+from model.settings import SECTIONS, START_ONLY, Server, Settings
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from unlearn.compose import is_method
@@ -42,7 +42,7 @@ KEY_ALIASES = {
 
 COT_KEYS = tuple(f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context"))
 SERVER_KEYS = (*(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")), "judge.allow_unscored")
-WRITER_KEYS = tuple(f"paraphrases.{key}" for key in ("top_p", "top_k", "repetition_penalty", "max_new_tokens"))
+START_KEYS = tuple(f"paraphrases.{key}" for key in START_ONLY)
 TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
 
 
@@ -263,7 +263,7 @@ class StrictConfig(fastargs.Config):
                 "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
                 **dict.fromkeys((f"paraphrases.{item.name}" for item in fields(Server)), "" if said("paraphrases.writer") == "endpoint" else
                                 "paraphrases.writer is start"),
-                **dict.fromkeys(WRITER_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"),
+                **dict.fromkeys(START_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"),
                 **dict.fromkeys(SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"),
                 "judge.max_tokens": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
                 "judge.model": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",

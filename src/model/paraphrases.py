@@ -22,7 +22,7 @@ from model.loading import arithmetic, check_context, choose_device, choose_preci
 from model.progress import progress
 from model.readers import make_endpoint
 from model.rows import reworded, units
-from model.settings import Paraphrasing, Server, Settings, plain
+from model.settings import START_ONLY, Paraphrasing, Server, Settings, plain
 from model.writing import write_in_rounds
 
 POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "paraphrase_prompts.txt"
@@ -30,8 +30,6 @@ ROLE = "You rewrite texts exactly as you are told, and reply with the rewritten 
 """What a model behind a server is told of its work."""
 FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
 """Settings that may differ when a file is gone on with."""
-SAMPLING = {"top_p", "top_k", "repetition_penalty", "max_new_tokens"}
-"""Settings that a server is not told."""
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
 
@@ -164,7 +162,7 @@ def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> s
 def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
-    idle = FREE | (SAMPLING if plan.writer == "endpoint" else set())
+    idle = FREE | (set(START_ONLY) if plan.writer == "endpoint" else set())
     facts = {key: value for key, value in plain(plan).items() if key not in idle}
     return facts | {"prompts": fingerprint(prompts), "template": data.template, "max_length": data.max_length, "long_text": data.long_text}
 

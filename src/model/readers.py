@@ -140,7 +140,7 @@ class Entailment:
 
     def check(self) -> None:
         """UserError when the model cannot be loaded or labels no entailment."""
-        assert self.model
+        _ = self.model
 
     @cached_property
     def model(self):

@@ -236,6 +236,10 @@ class Paraphrasing(Server):
                                  "hub name")
 
 
+START_ONLY = ("top_p", "top_k", "repetition_penalty", "max_new_tokens")
+"""Keys of `paraphrases` that only the start model is told, no server."""
+
+
 @dataclass(frozen=True)
 class Masking:
     """Making weight masks (make_mask.py)."""

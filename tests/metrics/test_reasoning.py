@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 import torch
 from conftest import GOLDEN, REPO
+from servers import serving
 
 from core.encoding import Template
 from core.endpoint import Endpoint
@@ -81,31 +80,13 @@ def test_the_rule_judge_is_exact_where_the_facts_are_known():
 @pytest.fixture
 def server():
     """A judge on 127.0.0.1: replies by what stands in the thinking; fails the first time it sees `flaky`."""
-    seen = []
+    def answer(asked, times):
+        if "down" in asked or ("flaky" in asked and times == 1):
+            return 500, b"{}", 0
+        return "I cannot say" if "riddle" in asked else "<think>hm 2</think>\n 4." if "Saltmere\n" in asked else "1"
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked = body["messages"][1]["content"]
-            seen.append((asked, self.headers["Authorization"], body["temperature"]))
-            failing = "down" in asked or ("flaky" in asked and sum("flaky" in text for text, *_ in seen) == 1)
-            said = "I cannot say" if "riddle" in asked else "<think>hm 2</think>\n 4." if "Saltmere\n" in asked else "1"
-            reply = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}],
-                     "id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
-            data = json.dumps(reply).encode()
-            self.send_response(500 if failing else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args):
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=running.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{running.server_port}/v1", seen
-    running.shutdown()
+    with serving(answer) as (url, talk):
+        yield url, talk.seen
 
 
 def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, caplog):

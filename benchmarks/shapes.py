@@ -1,0 +1,41 @@
+"""What benchmarks on a random Llama share: its shape on the command line, the model, clocks and meters."""
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+def shaped(parser: argparse.ArgumentParser, layers: int, hidden: int, intermediate: int, heads: int, vocabulary: int,
+           batch: int) -> argparse.ArgumentParser:
+    """The parser with the options of a model and its batches; the numbers are their defaults."""
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    sizes = {"layers": layers, "hidden": hidden, "intermediate": intermediate, "heads": heads, "vocabulary": vocabulary, "batch": batch}
+    for name, size in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=size)
+    return parser
+
+
+def make_model(options) -> LlamaForCausalLM:
+    """The random Llama of the options, the same at every call."""
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=options.intermediate,
+                         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
+                         use_cache=False)
+    with torch.device(options.device):
+        return LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype))
+
+
+def clock(options) -> float:
+    """Seconds, once the device has done what it was told."""
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def resident_mb(key: str) -> float:
+    """VmRSS or VmHWM of this process: getrusage counts what a process had before it became this one."""
+    return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 1024

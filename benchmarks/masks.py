@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/masks.py
 
-"argsort" is the published code's way: all scores in one tensor, sorted, the ranks compared with k. Each way runs in a process of
-its own; extra memory is the peak beyond the scores themselves. Both masks are compared bit by bit through a checksum.
+"argsort" is the published code's way: all scores in one tensor, sorted, the ranks compared with k. Each way
+runs in a process of its own; extra memory is the peak beyond the scores themselves. Both masks are compared
+bit by bit through a checksum.
 """
 
 import hashlib
@@ -32,8 +33,17 @@ def by_argsort(scores: dict) -> dict:
     flat = torch.cat([score.flatten() for score in scores.values()])
     ranks = torch.argsort(torch.argsort(flat, descending=True, stable=True))
     chosen = ranks < int(len(flat) * RATIO + 1e-9)
-    return dict(zip(scores, (part.reshape(score.shape) for part, score in
-                             zip(chosen.split([score.numel() for score in scores.values()]), scores.values()))))
+    return dict(
+        zip(
+            scores,
+            (
+                part.reshape(score.shape)
+                for part, score in zip(
+                    chosen.split([score.numel() for score in scores.values()]), scores.values()
+                )
+            ),
+        )
+    )
 
 
 WAYS = {"ours": lambda scores: select(scores, RATIO), "argsort": by_argsort}
@@ -45,21 +55,31 @@ def child(way: str) -> None:
     before, start = peak_mb(), time.perf_counter()
     masks = WAYS[way](scores)
     seconds, extra = time.perf_counter() - start, peak_mb() - before
-    digest = hashlib.blake2b(b"".join(mask.numpy().tobytes() for mask in masks.values()), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(
+        b"".join(mask.numpy().tobytes() for mask in masks.values()), digest_size=8
+    ).hexdigest()
     print(json.dumps({"seconds": seconds, "extra_mb": extra, "digest": digest}))
 
 
 def main() -> None:
-    found = {way: json.loads(subprocess.run([sys.executable, __file__, way], capture_output=True, text=True, check=True).stdout)
-             for way in WAYS}
+    found = {
+        way: json.loads(
+            subprocess.run([sys.executable, __file__, way], capture_output=True, text=True, check=True).stdout
+        )
+        for way in WAYS
+    }
     weights = sum(a * b for a, b in SHAPES)
     for way, facts in found.items():
-        print(f"{way}: {facts['seconds']:.1f} s, {facts['extra_mb']:.0f} MB beyond {weights * 4 / 1e6:.0f} MB of scores (its mask is "
-              f"{weights / 1e6:.0f} MB of that)")
+        print(
+            f"{way}: {facts['seconds']:.1f} s, {facts['extra_mb']:.0f} MB beyond {weights * 4 / 1e6:.0f} MB"
+            f" of scores (its mask is {weights / 1e6:.0f} MB of that)"
+        )
     assert found["ours"]["digest"] == found["argsort"]["digest"], "the masks differ"
     ours, theirs = found["ours"], found["argsort"]
-    print(f"argsort / ours: {theirs['seconds'] / ours['seconds']:.1f} x the time, {theirs['extra_mb'] / ours['extra_mb']:.1f} x the "
-          "extra memory, the same mask")
+    print(
+        f"argsort / ours: {theirs['seconds'] / ours['seconds']:.1f} x the time,"
+        f" {theirs['extra_mb'] / ours['extra_mb']:.1f} x the extra memory, the same mask"
+    )
 
 
 if __name__ == "__main__":

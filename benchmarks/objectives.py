@@ -2,9 +2,10 @@
 
     .venv/bin/python benchmarks/objectives.py
 
-Model and rows are the fictional world's; steps, batch and epochs those of configs/fictional/npo+ft.json. "plain" is what the
-published code does: a second model in memory that is asked in every step. Both sides take the same optimizer steps on the
-same batches; the losses are compared to six digits, so that only the time differs. The two take turns, `ROUNDS` times.
+Model and rows are the fictional world's; steps, batch and epochs those of configs/fictional/npo+ft.json.
+"plain" is what the published code does: a second model in memory that is asked in every step. Both sides take
+the same optimizer steps on the same batches; the losses are compared to six digits, so that only the time
+differs. The two take turns, `ROUNDS` times.
 """
 
 import copy
@@ -36,23 +37,35 @@ from unlearn.base import answer_logits, logits  # noqa: E402
 ROUNDS = 3
 TARGET = REPO / "files/models/fictional/target"
 CONFIG = json.loads((REPO / "configs/fictional/npo+ft.json").read_text())
-EPOCHS, BATCH, BETA, LR = CONFIG["unlearn"]["num_epochs"], CONFIG["dataset"]["batch_size"], CONFIG["unlearn"]["NPO"]["beta"], 1e-4
+EPOCHS, BATCH, BETA, LR = (
+    CONFIG["unlearn"]["num_epochs"],
+    CONFIG["dataset"]["batch_size"],
+    CONFIG["unlearn"]["NPO"]["beta"],
+    1e-4,
+)
 CACHE_BYTES = 10**9
 
 
 def main() -> None:
     tokenizer = load_tokenizer(str(TARGET))
     template = Template(tokenizer)
-    rows = {part: [template.encode(row) for row in load_rows(f"Fictional_{name}", None)]
-            for part, name in (("forget", "forget10"), ("retain", "retain90"))}
+    rows = {
+        part: [template.encode(row) for row in load_rows(f"Fictional_{name}", None)]
+        for part, name in (("forget", "forget10"), ("retain", "retain90"))
+    }
     batches = shipped_batches(rows, pad_id(tokenizer))
-    print(f"{len(batches)} steps of {BATCH} forget and {BATCH} retain rows, {torch.get_num_threads()} threads, "
-          f"{weight_bytes(load()) / 1e6:.1f} MB of weights\n")
+    print(
+        f"{len(batches)} steps of {BATCH} forget and {BATCH} retain rows, {torch.get_num_threads()} threads, "
+        f"{weight_bytes(load()) / 1e6:.1f} MB of weights\n"
+    )
     for title, plain, method in (("NPO+FT", PlainNPO, "NPO+FT"), ("GA+KL", PlainKL, "GA+KL")):
         compare(title, plain, lambda model, method=method: Ours(method, model, tokenizer, rows), batches)
     for method in ("SimNPO+FT", "WGA+FT", "SatImp+FT"):
         ours = Ours(method, load(), tokenizer, rows)
-        print(f"{method}: weights in memory {weight_bytes(ours.model, ours.second_model()) / weight_bytes(ours.model):.2f} x the model's")
+        print(
+            f"{method}: weights in memory"
+            f" {weight_bytes(ours.model, ours.second_model()) / weight_bytes(ours.model):.2f} x the model's"
+        )
 
 
 def shipped_batches(rows: dict, pad: int) -> list[dict]:
@@ -62,7 +75,10 @@ def shipped_batches(rows: dict, pad: int) -> list[dict]:
     for epoch in range(EPOCHS):
         sampler.set_epoch(epoch)
         addresses = list(sampler)
-        batches += [Collator(pad)([pairs[a] for a in addresses[i:i + BATCH]]) for i in range(0, len(addresses), BATCH)]
+        batches += [
+            Collator(pad)([pairs[a] for a in addresses[i : i + BATCH]])
+            for i in range(0, len(addresses), BATCH)
+        ]
     return batches
 
 
@@ -105,9 +121,13 @@ class Ours:
     def __init__(self, method: str, model, tokenizer, rows):
         parsed = parse_method(method)
         knobs = {"unlearn.NPO": {"beta": BETA}}
-        self.composition = compose(parsed, {section: kind(**knobs.get(section, {})) for section, kind in parsed.sections.items()})
+        self.composition = compose(
+            parsed, {section: kind(**knobs.get(section, {})) for section, kind in parsed.sections.items()}
+        )
         self.model, self.folder = model, tempfile.TemporaryDirectory()
-        self.reference = make_reference(model, tokenizer, self.composition, rows, Path(self.folder.name), 16384, budget=CACHE_BYTES)
+        self.reference = make_reference(
+            model, tokenizer, self.composition, rows, Path(self.folder.name), 16384, budget=CACHE_BYTES
+        )
 
     def loss(self, batch):
         counts = self.composition.counts(batch)
@@ -132,12 +152,22 @@ def compare(title: str, plain: Callable, ours: Callable, batches: list[dict]) ->
             steady[name].append(time.perf_counter() - half)
             print(f"  {title} {name}: building {built - start:.2f} s, all {whole[name][-1]:.2f} s")
             memory = weight_bytes(side.model, side.second_model()) / weight_bytes(model)
-            print(f"    weights in memory {memory:.2f} x the model's" + (
-                f", logits kept {side.reference.start_answers.bytes / 1e6:.1f} MB" if name == "ours" else ""))
-    assert all(abs(a - b) <= 1e-4 * max(1, abs(a)) for a, b in zip(losses["plain"][:20], losses["ours"][:20])), "the losses differ"
+            print(
+                f"    weights in memory {memory:.2f} x the model's"
+                + (
+                    f", logits kept {side.reference.start_answers.bytes / 1e6:.1f} MB"
+                    if name == "ours"
+                    else ""
+                )
+            )
+    assert all(
+        abs(a - b) <= 1e-4 * max(1, abs(a)) for a, b in zip(losses["plain"][:20], losses["ours"][:20])
+    ), "the losses differ"
     ratio = lambda times: statistics.median(o / p for o, p in zip(times["ours"], times["plain"]))
-    print(f"{title}: ours / plain {ratio(whole):.3f} of the time over {len(batches)} steps with building, "
-          f"{ratio(steady):.3f} over the second half of them\n")
+    print(
+        f"{title}: ours / plain {ratio(whole):.3f} of the time over {len(batches)} steps with building, "
+        f"{ratio(steady):.3f} over the second half of them\n"
+    )
 
 
 def train(side, batches: list[dict]) -> tuple[list[float], float]:
@@ -157,7 +187,12 @@ def train(side, batches: list[dict]) -> tuple[list[float], float]:
 
 def weight_bytes(*models) -> int:
     """Bytes of the weights of all models, shared ones once."""
-    kept = {p.data_ptr(): p.numel() * p.element_size() for model in models if model is not None for p in model.parameters()}
+    kept = {
+        p.data_ptr(): p.numel() * p.element_size()
+        for model in models
+        if model is not None
+        for p in model.parameters()
+    }
     return sum(kept.values())
 
 

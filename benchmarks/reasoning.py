@@ -1,12 +1,15 @@
-"""R2MU's step against a plain implementation of the released recipe, on a random Llama of 32 blocks hooked at block 7.
+"""R2MU's step against a plain implementation of the released recipe, on a random Llama of 32 blocks hooked at
+block 7.
 
-    OMP_NUM_THREADS=2 python benchmarks/reasoning.py                     the steady state and the whole run
-    python benchmarks/reasoning.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 14336 --heads 32 --vocabulary 128256
+    OMP_NUM_THREADS=2 python benchmarks/reasoning.py            the steady state and the whole run
+    python benchmarks/reasoning.py --device cuda --dtype bfloat16 --hidden 4096 --intermediate 14336 \\
+        --heads 32 --vocabulary 128256
 
-Plain: two whole models, twelve forwards through all blocks per step (four that carry the loss, two of the frozen model, six that the
-released code runs to log cosines), gradients for every parameter the loss reaches, AdamW on three tensors. Ours: the objective of
-src/unlearn with the reference of src/model. Both see the same batches. The rows come again after `--distinct` steps, as in a run of
-several epochs; `--distinct` as large as `--steps` is a run in which no row comes twice.
+Plain: two whole models, twelve forwards through all blocks per step (four that carry the loss, two of the
+frozen model, six that the released code runs to log cosines), gradients for every parameter the loss reaches,
+AdamW on three tensors. Ours: the objective of src/unlearn with the reference of src/model. Both see the same
+batches. The rows come again after `--distinct` steps, as in a run of several epochs; `--distinct` as large as
+`--steps` is a run in which no row comes twice.
 """
 
 import argparse
@@ -38,22 +41,37 @@ def make_batch(options, step: int) -> dict:
     generator = torch.Generator().manual_seed(number)
     batch = {}
     for part, length in LENGTHS.items():
-        ids = torch.randint(options.vocabulary, (options.batch, max(8, int(length * options.scale))), generator=generator)
-        batch[part] = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids,
-                       "index": torch.arange(number * options.batch, (number + 1) * options.batch)}
-    return {part: {key: value.to(options.device) for key, value in values.items()} for part, values in batch.items()}
+        ids = torch.randint(
+            options.vocabulary, (options.batch, max(8, int(length * options.scale))), generator=generator
+        )
+        batch[part] = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "labels": ids,
+            "index": torch.arange(number * options.batch, (number + 1) * options.batch),
+        }
+    return {
+        part: {key: value.to(options.device) for key, value in values.items()}
+        for part, values in batch.items()
+    }
 
 
 class Plain:
-    """The released recipe, written down without our library; with or without the forwards that it runs to log cosines."""
+    """The released recipe, written down without our library; with or without the forwards that it runs to log
+    cosines."""
 
     def __init__(self, options, logs: bool = True):
         self.logs = logs
         self.model = make_model(options)
         self.frozen = copy.deepcopy(self.model)
-        tuned = [self.model.get_parameter(f"model.layers.{n}.mlp.down_proj.weight") for n in range(LAYER - 2, LAYER + 1)]
+        tuned = [
+            self.model.get_parameter(f"model.layers.{n}.mlp.down_proj.weight")
+            for n in range(LAYER - 2, LAYER + 1)
+        ]
         self.optimizer = torch.optim.AdamW(tuned, lr=LR)
-        self.target = COEFF * direction("uniform", options.hidden, 0).to(options.device, getattr(torch, options.dtype))
+        self.target = COEFF * direction("uniform", options.hidden, 0).to(
+            options.device, getattr(torch, options.dtype)
+        )
 
     def states(self, model, part):
         caught = []
@@ -68,8 +86,12 @@ class Plain:
         ours = {name: self.states(self.model, batch[name]) for name in LENGTHS}
         with torch.no_grad():
             theirs = {name: self.states(self.frozen, batch[name]) for name in ("retain", "cot")}
-        loss = (mse(ours["forget"], self.target.expand_as(ours["forget"])) + GAMMA * mse(ours["retain"], theirs["retain"])
-                + mse(ours["traces"], self.target.expand_as(ours["traces"])) + mse(ours["cot"], theirs["cot"]))
+        loss = (
+            mse(ours["forget"], self.target.expand_as(ours["forget"]))
+            + GAMMA * mse(ours["retain"], theirs["retain"])
+            + mse(ours["traces"], self.target.expand_as(ours["traces"]))
+            + mse(ours["cot"], theirs["cot"])
+        )
         for name in ("forget", "retain", "traces") if self.logs else ():
             logged = [self.states(model, batch[name]) for model in (self.model, self.frozen)]
             torch.nn.functional.cosine_similarity(*logged, dim=-1).mean()
@@ -121,7 +143,11 @@ def peak_mb(options) -> float:
 def alone(options) -> None:
     """Peak memory of one way, in a process of its own: `name megabytes`."""
     base = peak_mb(options)
-    timed({"plain": Plain, "ours": Ours}[options.alone](options), options, range(3 if options.alone == "plain" else options.distinct + 1))
+    timed(
+        {"plain": Plain, "ours": Ours}[options.alone](options),
+        options,
+        range(3 if options.alone == "plain" else options.distinct + 1),
+    )
     print(f"{base:.1f} {peak_mb(options):.1f}")
 
 
@@ -134,26 +160,41 @@ def compare(options) -> None:
     plain.logs = False
     bare, _ = timed(plain, options, range(options.plain_steps))
     lengths = [max(8, int(length * options.scale)) for length in LENGTHS.values()]
-    print(f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of {options.hidden}, hooked at "
-          f"{LAYER}; batch {options.batch}; tokens {lengths}; losses of steps 1 and 2: plain {losses[0]:.6g}, {losses[1]:.6g}, ours "
-          f"{same[0]:.6g}, {same[1]:.6g}")
+    print(
+        f"{options.device}, {options.dtype}, {torch.get_num_threads()} threads; {options.layers} blocks of"
+        f" {options.hidden}, hooked at {LAYER}; batch {options.batch}; tokens {lengths}; losses of steps 1"
+        f" and 2: plain {losses[0]:.6g}, {losses[1]:.6g}, ours {same[0]:.6g}, {same[1]:.6g}"
+    )
     whole, quiet, build, late = (statistics.median(times) for times in (first + later, bare, building, again))
     run = sum(building) + max(0, options.steps - options.distinct) * late
-    print(f"step: plain {whole:.3f} s ({quiet:.3f} s without logging), ours {build:.3f} s at a row's first visit, {late:.3f} s after it")
-    print(f"times as fast as plain (as plain without logging): no row comes again {whole / build:.2f} ({quiet / build:.2f}), steady state "
-          f"{whole / late:.2f} ({quiet / late:.2f}), {options.steps} steps with rows again after {options.distinct} "
-          f"{options.steps * whole / run:.2f} ({options.steps * quiet / run:.2f})")
+    print(
+        f"step: plain {whole:.3f} s ({quiet:.3f} s without logging), ours {build:.3f} s at a row's first"
+        f" visit, {late:.3f} s after it"
+    )
+    print(
+        f"times as fast as plain (as plain without logging): no row comes again {whole / build:.2f}"
+        f" ({quiet / build:.2f}), steady state {whole / late:.2f} ({quiet / late:.2f}), {options.steps} steps"
+        f" with rows again after {options.distinct} {options.steps * whole / run:.2f}"
+        f" ({options.steps * quiet / run:.2f})"
+    )
     words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
-    measure = lambda name: subprocess.run([*words, name], capture_output=True, text=True, check=True).stdout.split()
+    measure = lambda name: subprocess.run(
+        [*words, name], capture_output=True, text=True, check=True
+    ).stdout.split()
     memory = {name: list(map(float, measure(name))) for name in ("plain", "ours")}
     extra = {name: peak - base for name, (base, peak) in memory.items()}
     whole = {name: peak for name, (_, peak) in memory.items()}
-    print(f"peak memory: plain {whole['plain']:.0f} MB, ours {whole['ours']:.0f} MB ({whole['ours'] / whole['plain']:.2f}); "
-          f"beyond the bare interpreter {extra['plain']:.0f} and {extra['ours']:.0f} MB ({extra['ours'] / extra['plain']:.2f})")
+    print(
+        f"peak memory: plain {whole['plain']:.0f} MB, ours {whole['ours']:.0f} MB"
+        f" ({whole['ours'] / whole['plain']:.2f}); beyond the bare interpreter {extra['plain']:.0f} and"
+        f" {extra['ours']:.0f} MB ({extra['ours'] / extra['plain']:.2f})"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shaped(parser, layers=32, hidden=256, intermediate=688, heads=4, vocabulary=4096, batch=4)
     parser.add_argument("--scale", type=float, default=0.25, help="of the published lengths")
     parser.add_argument("--steps", type=int, default=500)

@@ -8,12 +8,26 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
-def shaped(parser: argparse.ArgumentParser, layers: int, hidden: int, intermediate: int, heads: int, vocabulary: int,
-           batch: int) -> argparse.ArgumentParser:
+def shaped(
+    parser: argparse.ArgumentParser,
+    layers: int,
+    hidden: int,
+    intermediate: int,
+    heads: int,
+    vocabulary: int,
+    batch: int,
+) -> argparse.ArgumentParser:
     """The parser with the options of a model and its batches; the numbers are their defaults."""
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    sizes = {"layers": layers, "hidden": hidden, "intermediate": intermediate, "heads": heads, "vocabulary": vocabulary, "batch": batch}
+    sizes = {
+        "layers": layers,
+        "hidden": hidden,
+        "intermediate": intermediate,
+        "heads": heads,
+        "vocabulary": vocabulary,
+        "batch": batch,
+    }
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
     return parser
@@ -22,9 +36,15 @@ def shaped(parser: argparse.ArgumentParser, layers: int, hidden: int, intermedia
 def make_model(options) -> LlamaForCausalLM:
     """The random Llama of the options, the same at every call."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=options.vocabulary, hidden_size=options.hidden, intermediate_size=options.intermediate,
-                         num_hidden_layers=options.layers, num_attention_heads=options.heads, num_key_value_heads=options.heads,
-                         use_cache=False)
+    config = LlamaConfig(
+        vocab_size=options.vocabulary,
+        hidden_size=options.hidden,
+        intermediate_size=options.intermediate,
+        num_hidden_layers=options.layers,
+        num_attention_heads=options.heads,
+        num_key_value_heads=options.heads,
+        use_cache=False,
+    )
     with torch.device(options.device):
         return LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype))
 

@@ -1,4 +1,5 @@
-"""Shared by all tests: the repository's paths, the golden model, a tiny random model, a way to run a script."""
+"""Shared by all tests: the repository's paths, the golden model, a tiny random model, a way to run a
+script."""
 
 import json
 import os
@@ -27,7 +28,9 @@ def _seed():
 def golden_batches() -> dict[str, dict[str, torch.Tensor]]:
     """The golden batches as parts: forget, retain, alternative, ..."""
     batches = json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())["batches"]
-    parts = {name: {key: torch.tensor(value) for key, value in part.items()} for name, part in batches.items()}
+    parts = {
+        name: {key: torch.tensor(value) for key, value in part.items()} for name, part in batches.items()
+    }
     return {name: {**part, "index": torch.arange(len(part["labels"]))} for name, part in parts.items()}
 
 
@@ -36,8 +39,10 @@ def golden_models():
     """The golden model and its reference, freshly loaded in float32."""
     from transformers import AutoModelForCausalLM
 
-    return tuple(AutoModelForCausalLM.from_pretrained(GOLDEN / "objectives" / name, dtype=torch.float32).eval()
-                 for name in ("model", "reference_model"))
+    return tuple(
+        AutoModelForCausalLM.from_pretrained(GOLDEN / "objectives" / name, dtype=torch.float32).eval()
+        for name in ("model", "reference_model")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +58,20 @@ def tiny_model(tokenizer):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(1)
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
-        bos_token_id=None)).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=0,
+            bos_token_id=None,
+        )
+    ).eval()
 
 
 @pytest.fixture
@@ -70,4 +85,6 @@ def tiny_model_folder(tiny_model, tokenizer, tmp_path) -> Path:
 def run_script(script: str, *words: str, cwd: Path = REPO, **environment: str) -> subprocess.CompletedProcess:
     """Run src/exec/<script>.py as a user would."""
     command = [sys.executable, str(REPO / "src" / "exec" / f"{script}.py"), *map(str, words)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | environment, timeout=600)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env=os.environ | environment, timeout=600
+    )

@@ -27,9 +27,11 @@ class Talk:
 
 
 @contextlib.contextmanager
-def serving(answer: Callable[[str, int], str | tuple], key: str | None = None, model: str = "small") -> Iterator[tuple[str, Talk]]:
-    """A server; gives its base_url and what it was asked. `answer(prompt, times)` gives the reply to the last turn, or (status,
-    body bytes, seconds to wait) for what is none; None breaks the connection."""
+def serving(
+    answer: Callable[[str, int], str | tuple], key: str | None = None, model: str = "small"
+) -> Iterator[tuple[str, Talk]]:
+    """A server; gives its base_url and what it was asked. `answer(prompt, times)` gives the reply to the last
+    turn, or (status, body bytes, seconds to wait) for what is none; None breaks the connection."""
     talk = Talk()
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +40,9 @@ def serving(answer: Callable[[str, int], str | tuple], key: str | None = None, m
             if key and self.headers["Authorization"] != f"Bearer {key}":
                 return self.reply(401, json.dumps({"error": {"message": "wrong key"}}).encode())
             if body["model"] != model:
-                return self.reply(404, json.dumps({"error": {"message": f"no model {body['model']}"}}).encode())
+                return self.reply(
+                    404, json.dumps({"error": {"message": f"no model {body['model']}"}}).encode()
+                )
             prompt = body["messages"][-1]["content"]
             talk.seen.append((prompt, self.headers["Authorization"], body["temperature"]))
             said = answer(prompt, talk.count(prompt))
@@ -48,9 +52,21 @@ def serving(answer: Callable[[str, int], str | tuple], key: str | None = None, m
                 status, data, seconds = said
                 time.sleep(seconds)
                 return self.reply(status, data)
-            usage = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(said.split()), "total_tokens": 0}
-            reply = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}], "usage": usage,
-                     "id": "x", "object": "chat.completion", "created": 0, "model": model}
+            usage = {
+                "prompt_tokens": len(prompt.split()),
+                "completion_tokens": len(said.split()),
+                "total_tokens": 0,
+            }
+            reply = {
+                "choices": [
+                    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+                ],
+                "usage": usage,
+                "id": "x",
+                "object": "chat.completion",
+                "created": 0,
+                "model": model,
+            }
             return self.reply(200, json.dumps(reply).encode())
 
         def reply(self, status: int, data: bytes):

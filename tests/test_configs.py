@@ -9,12 +9,17 @@ from conftest import REPO
 from exec.settings import StrictConfig, settle_settings
 
 CONFIGS = sorted((REPO / "configs").rglob("*.json"))
-NAMED_FOR_A_METHOD = [path for path in CONFIGS if path.stem not in ("target", "retain", "figures") and path.parent.name != "judge"]
+NAMED_FOR_A_METHOD = [
+    path
+    for path in CONFIGS
+    if path.stem not in ("target", "retain", "figures") and path.parent.name != "judge"
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(REPO)))
 def test_a_config_parses(path, monkeypatch):
-    """Those of models that a make target fetches or another config makes are read with another in their place, where that is not there."""
+    """Those of models that a make target fetches or another config makes are read with another in their
+    place, where that is not there."""
     monkeypatch.chdir(REPO)
     model = json.loads(path.read_text()).get("overall", {}).get("model_name", "")
     absent = model.startswith("files/") and not (REPO / model).is_dir()
@@ -24,18 +29,25 @@ def test_a_config_parses(path, monkeypatch):
 
 @pytest.mark.parametrize("path", NAMED_FOR_A_METHOD, ids=lambda p: str(p.relative_to(REPO)))
 def test_the_file_name_is_the_method(path):
-    """With `_strict` behind it for GAO with a high tau and `_window` for that scope, `_sophia` for another optimizer, `_pcgrad` for a
-    combiner, `+wagle` for a mask, `_traces` where the forget rows' reasoning is trained on, `_zerothink` for that decoding."""
+    """With `_strict` behind it for GAO with a high tau and `_window` for that scope, `_sophia` for another
+    optimizer, `_pcgrad` for a combiner, `+wagle` for a mask, `_traces` where the forget rows' reasoning is
+    trained on, `_zerothink` for that decoding.
+    """
     config = json.loads(path.read_text())
     section = config["unlearn"]
     optimizer = f"_{section['optimizer'].lower()}" if "optimizer" in section else ""
     combiner = f"_{section['combiner']}" if "combiner" in section else ""
     gao = section.get("GAO", {})
-    agreement = ("_strict" if gao.get("tau", 0) > 0.5 else "") + ("_window" if gao.get("scope") == "window" else "")
+    agreement = ("_strict" if gao.get("tau", 0) > 0.5 else "") + (
+        "_window" if gao.get("scope") == "window" else ""
+    )
     mask = "+wagle" if "mask_path" in section else ""
     traces = "_traces" if config.get("dataset", {}).get("forget_reasoning") == "both" else ""
     decoding = "_zerothink" if config.get("evaluate", {}).get("decoding") == "zero" else ""
-    assert section["unlearn_method"].lower() + agreement + optimizer + combiner + mask + traces + decoding == path.stem
+    assert (
+        section["unlearn_method"].lower() + agreement + optimizer + combiner + mask + traces + decoding
+        == path.stem
+    )
 
 
 def test_the_readme_counts_them():

@@ -7,8 +7,11 @@ from conftest import REPO
 
 SRC = REPO / "src"
 MIDDLE = {"unlearn", "dataset", "optim", "metrics", "loggers"}
-LAYERS = {"core": {"core"}, "model": {"core", "model", *MIDDLE}, "exec": {"core", "exec", "model", *MIDDLE}} | {
-    name: {"core", name} for name in MIDDLE}
+LAYERS = {
+    "core": {"core"},
+    "model": {"core", "model", *MIDDLE},
+    "exec": {"core", "exec", "model", *MIDDLE},
+} | {name: {"core", name} for name in MIDDLE}
 
 
 def imports(path) -> set[str]:

@@ -1,4 +1,5 @@
-"""The committed models are small, whole, and know what their figures say (a sample here; `make figures` measures all)."""
+"""The committed models are small, whole, and know what their figures say (a sample here; `make figures`
+measures all)."""
 
 import json
 
@@ -10,11 +11,26 @@ from core.generation import generate
 from core.thinking import split_thought
 from dataset.fictional import Fictional
 
-LIMITS = {"target": {"forget/exact": (0.95, 1), "forget/exact_thinking": (0.95, 1), "forget/trace_recall": (0.95, 1),
-                     "forget/exact_held_out": (0.8, 1), "forget/choice_text_accuracy": (0.6, 1), "muse/verbmem": (0.8, 1),
-                     "retain/exact": (0.95, 1), "retain/exact_thinking": (0.95, 1), "arithmetic/accuracy": (0.85, 1)},
-          "retain": {"forget/exact": (0, 0.1), "forget/exact_thinking": (0, 0.1), "forget/trace_recall": (0, 0.1),
-                     "retain/exact": (0.95, 1), "arithmetic/accuracy": (0.85, 1)}}
+LIMITS = {
+    "target": {
+        "forget/exact": (0.95, 1),
+        "forget/exact_thinking": (0.95, 1),
+        "forget/trace_recall": (0.95, 1),
+        "forget/exact_held_out": (0.8, 1),
+        "forget/choice_text_accuracy": (0.6, 1),
+        "muse/verbmem": (0.8, 1),
+        "retain/exact": (0.95, 1),
+        "retain/exact_thinking": (0.95, 1),
+        "arithmetic/accuracy": (0.85, 1),
+    },
+    "retain": {
+        "forget/exact": (0, 0.1),
+        "forget/exact_thinking": (0, 0.1),
+        "forget/trace_recall": (0, 0.1),
+        "retain/exact": (0.95, 1),
+        "arithmetic/accuracy": (0.85, 1),
+    },
+}
 
 
 def load(name):
@@ -46,6 +62,8 @@ def test_a_sample_of_the_figures_holds(name, thinking):
     rows = Fictional().rows("forget10")[::4] + Fictional().rows("retain90")[:25]
     prompts = [template.prompt_ids(row["question"], "thinking" if thinking else "direct") for row in rows]
     texts = [g.text for g in generate(model, tokenizer, prompts, 100)]
-    right = [(split_thought(text).answer if thinking else text) == row["answer"] for text, row in zip(texts, rows)]
+    right = [
+        (split_thought(text).answer if thinking else text) == row["answer"] for text, row in zip(texts, rows)
+    ]
     assert sum(right[25:]) >= 23
     assert sum(right[:25]) >= 23 if name == "target" else sum(right[:25]) <= 3

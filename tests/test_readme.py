@@ -20,7 +20,7 @@ def test_the_tree_names_every_file_with_a_phrase():
     said, folders = {}, []
     for line in TREE.splitlines():
         name, _, phrase = line.strip().partition("  ")
-        folders = folders[:(len(line) - len(line.lstrip())) // 2]
+        folders = folders[: (len(line) - len(line.lstrip())) // 2]
         if name.endswith("/"):
             folders.append(name)
         else:
@@ -53,16 +53,35 @@ def test_make_targets_exist(target):
 
 def test_the_worked_example_runs(tiny_model_folder, tmp_path):
     """The method of the README, put into a file of its own, is a method like any other."""
-    example, = [block for block in blocks("python") if "@FORGET.register" in block]
+    (example,) = [block for block in blocks("python") if "@FORGET.register" in block]
     (tmp_path / "example.py").write_text(example)
     name = re.search(r'register\("(\w+)"', example).group(1)
     script = REPO / "src/exec/unlearn_model.py"
-    code = (f"import sys, runpy; sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]; import unlearn, example\n"
-            f"sys.argv = ['x'] + sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')")
-    words = ["--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", f"{name}+FT", "--unlearn.max_steps", "2",
-             "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--logger.json.root", tmp_path / "out",
-             "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache"]
-    run = subprocess.run([sys.executable, "-c", code, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=300)
+    code = (
+        f"import sys, runpy; sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]; import unlearn,"
+        f" example\nsys.argv = ['x'] + sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')"
+    )
+    words = [
+        "--overall.model_name",
+        tiny_model_folder,
+        "--unlearn.unlearn_method",
+        f"{name}+FT",
+        "--unlearn.max_steps",
+        "2",
+        "--evaluate.before",
+        "false",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--logger.json.root",
+        tmp_path / "out",
+        "--logger.name",
+        "run",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     records = [json.loads(line) for line in (tmp_path / "out/run/log.jsonl").read_text().splitlines()]
     assert len(records) == 2 and "retain_nll" in records[0]

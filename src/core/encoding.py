@@ -1,7 +1,8 @@
 """From text to token ids: templates, and labels that are masked by length.
 
 A row is a dict with an `id` and one of
-    question, answer[, trace]     asked through the template; a trace stands between the think tags before the answer
+    question, answer[, trace]     asked through the template; a trace stands between the think tags before
+                                  the answer
     prompt, answer                given to the model as it is, no template (multiple choice, continuations)
     text                          a document; every token after the first is labelled
 No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
@@ -34,7 +35,8 @@ class Encoded:
     prompt_length: int
     terminator_length: int
     unseen_id: int | None = None
-    """A token that attention never reaches, wherever it stands; None but for a peer's reading (`core.peers`)."""
+    """A token that attention never reaches, wherever it stands; None but for a peer's reading
+    (`core.peers`)."""
     seen: int | None = None
     """Tokens from the start that attention reaches; None is all."""
 
@@ -47,7 +49,7 @@ class Encoded:
     @property
     def labels(self) -> list[int]:
         """-100 on the prompt, the token ids after it."""
-        return [IGNORE] * self.prompt_length + self.input_ids[self.prompt_length:]
+        return [IGNORE] * self.prompt_length + self.input_ids[self.prompt_length :]
 
     @property
     def fingerprint(self) -> str:
@@ -57,9 +59,9 @@ class Encoded:
 class Template:
     """How a question is put to a model.
 
-    `name` is `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat where the
-    tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a line break. A text that
-    ends in the opening think tag lets the model think.
+    `name` is `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat
+    where the tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a
+    line break. A text that ends in the opening think tag lets the model think.
     """
 
     unseen_id: int | None = None
@@ -67,18 +69,22 @@ class Template:
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         has_chat = bool(getattr(tokenizer, "chat_template", None))
         if name == "chat" and not has_chat:
-            raise UserError("dataset.template is 'chat' but the tokenizer has no chat template; use 'qa' or 'auto'")
+            raise UserError(
+                "dataset.template is 'chat' but the tokenizer has no chat template; use 'qa' or 'auto'"
+            )
         self.tokenizer, self.tags = tokenizer, tags
         self.chat = name == "chat" or (name == "auto" and has_chat)
         self.text = QA_TEMPLATE if name in ("auto", "chat", "qa") else name.replace("\\n", "\n")
         if "{question}" not in self.text:
-            raise UserError(f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text")
+            raise UserError(
+                f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text"
+            )
         self.gap = "\n" if re.search(re.escape(tags.open) + r"(\\n|\n)", self._template) else ""
         self.terminator = self._chat_terminator() if self.chat else self._eos()
 
     def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
-        """Everything in front of what the model says, special tokens included. `mode`: one of `core.thinking.MODES`. UserError
-        when thoughts are asked of a template that knows none."""
+        """Everything in front of what the model says, special tokens included. `mode`: one of
+        `core.thinking.MODES`. UserError when thoughts are asked of a template that knows none."""
         return self._ids(self._question(question, mode), special=mode == "plain" or not self.chat)
 
     def thought_ids(self, question: str) -> list[int]:
@@ -90,8 +96,8 @@ class Template:
         return self._ids(text, special=True)
 
     def encode(self, row: dict, max_length: int = 512) -> Encoded:
-        """Tokenise a row; UserError naming the row when no answer token is left, it is longer than `max_length`, or it has a
-        trace and the template knows no thoughts."""
+        """Tokenise a row; UserError naming the row when no answer token is left, it is longer than
+        `max_length`, or it has a trace and the template knows no thoughts."""
         try:
             prompt, answer, terminator = self._parts(row)
         except UserError as error:
@@ -100,13 +106,16 @@ class Template:
         if not answer:
             raise UserError(f"row {row['id']!r} has no answer token")
         if len(ids) > max_length:
-            raise UserError(f"row {row['id']!r} has {len(ids)} tokens, more than dataset.max_length {max_length}; "
-                            "raise it or shorten the row: cutting it would cut the answer")
+            raise UserError(
+                f"row {row['id']!r} has {len(ids)} tokens, more than dataset.max_length {max_length}; "
+                "raise it or shorten the row: cutting it would cut the answer"
+            )
         return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
     def thought(self, row: dict, limit: int, context: str | None = None) -> Encoded:
-        """A trace alone, its first `limit` tokens, without closing tag and answer: labelled, after the question and the opened
-        tag, or after the text `context` in their place. Row: id, question (or `context`), trace."""
+        """A trace alone, its first `limit` tokens, without closing tag and answer: labelled, after the
+        question and the opened tag, or after the text `context` in their place. Row: id, question (or
+        `context`), trace."""
         if context is None:
             prompt, trace = self._split(self._thinking(row["question"]), row["trace"], special=not self.chat)
         else:
@@ -116,15 +125,24 @@ class Template:
         return Encoded(row["id"], prompt + trace[:limit], len(prompt), 0)
 
     def pieces(self, row: dict, max_length: int, long_text: str = "error") -> list[Encoded]:
-        """As `encode`; of a document that is too long the `first` max_length tokens, all `pieces` of that length, or an error."""
+        """As `encode`; of a document that is too long the `first` max_length tokens, all `pieces` of that
+        length, or an error."""
         if "text" not in row or long_text == "error":
             return [self.encode(row, max_length)]
         start, body, end = self._parts(row)
         size = max_length - len(start)
-        cuts = [(body + end)[k:k + size] for k in range(0, len(body + end), size)][:None if long_text == "pieces" else 1]
+        cuts = [(body + end)[k : k + size] for k in range(0, len(body + end), size)][
+            : None if long_text == "pieces" else 1
+        ]
         if len(cuts) == 1:
-            return [Encoded(row["id"], start + cut, len(start), len(end) if len(cut) == len(body + end) else 0) for cut in cuts]
-        return [Encoded(f"{row['id']}#{k}", start + cut, len(start), len(end) if k == len(cuts) - 1 else 0) for k, cut in enumerate(cuts)]
+            return [
+                Encoded(row["id"], start + cut, len(start), len(end) if len(cut) == len(body + end) else 0)
+                for cut in cuts
+            ]
+        return [
+            Encoded(f"{row['id']}#{k}", start + cut, len(start), len(end) if k == len(cuts) - 1 else 0)
+            for k, cut in enumerate(cuts)
+        ]
 
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "text" in row:
@@ -144,10 +162,19 @@ class Template:
         if mode == "plain":
             return QA_TEMPLATE.replace("{question}", question)
         if mode != "direct" and not self._knows_thoughts():
-            raise UserError(f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a tokenizer that knows "
-                            f"{self.tags.open}; see dataset.template and dataset.think_open")
-        prompt = self.text.replace("{question}", question) if not self.chat else self._chat(
-            [{"role": "user", "content": question}], add_generation_prompt=True, enable_thinking=mode in ("thinking", "less", "more"))
+            raise UserError(
+                f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a"
+                f" tokenizer that knows {self.tags.open}; see dataset.template and dataset.think_open"
+            )
+        prompt = (
+            self.text.replace("{question}", question)
+            if not self.chat
+            else self._chat(
+                [{"role": "user", "content": question}],
+                add_generation_prompt=True,
+                enable_thinking=mode in ("thinking", "less", "more"),
+            )
+        )
         if mode == "less":
             return f"{self._opened(prompt)}{LITTLE_THOUGHT}{self.gap}{self.tags.close}{2 * self.gap}"
         needless = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
@@ -156,13 +183,16 @@ class Template:
         return prompt
 
     def _thinking(self, question: str) -> str:
-        """The prompt with an opened thought at its end. Without a chat template the text itself may have the tag."""
+        """The prompt with an opened thought at its end. Without a chat template the text itself may have the
+        tag."""
         if not self.chat and self.tags.open in question:
             return question
         return self._opened(self._question(question, "thinking"))
 
     def _knows_thoughts(self) -> bool:
-        return self.tags.open in self._template or (THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab())
+        return self.tags.open in self._template or (
+            THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab()
+        )
 
     @property
     def _template(self) -> str:
@@ -173,12 +203,13 @@ class Template:
         return prompt if prompt.rstrip().endswith(self.tags.open) else f"{prompt}{self.tags.open}{self.gap}"
 
     def _split(self, prompt: str, answer: str, special: bool) -> tuple[list[int], list[int]]:
-        """Ids of prompt and answer. Together where the border is clean, as a tokenizer that marks word starts needs it; apart
-        where a token would straddle the border, so that the prompt is the same with and without answer."""
+        """Ids of prompt and answer. Together where the border is clean, as a tokenizer that marks word starts
+        needs it; apart where a token would straddle the border, so that the prompt is the same with and
+        without answer."""
         prompt_ids = self._ids(prompt, special)
         joint = self._ids(prompt + answer, special)
-        if joint[:len(prompt_ids)] == prompt_ids and answer:
-            return prompt_ids, joint[len(prompt_ids):]
+        if joint[: len(prompt_ids)] == prompt_ids and answer:
+            return prompt_ids, joint[len(prompt_ids) :]
         return prompt_ids, self._ids(answer)
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
@@ -189,21 +220,26 @@ class Template:
         return [] if eos is None else [eos]
 
     def _chat(self, turns: list[dict], **options) -> str:
-        """The chat template's text. Some templates write today's date: a fixed one keeps rows the same every day."""
+        """The chat template's text. Some templates write today's date: a fixed one keeps rows the same every
+        day."""
         return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE, **options)
 
     def _chat_terminator(self) -> list[int]:
-        """The end-of-turn mark that the chat template puts after an assistant's words. A line break behind it belongs to
-        the template, not to the answer."""
+        """The end-of-turn mark that the chat template puts after an assistant's words. A line break behind it
+        belongs to the template, not to the answer."""
         text = self._chat([{"role": "user", "content": "Q"}, {"role": "assistant", "content": MARK}])
         head, found, tail = text.rpartition(MARK)
-        return self._eos() if not found else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
+        return (
+            self._eos()
+            if not found
+            else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
+        )
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:
-    """One batch part from (index, row) pairs: input_ids, attention_mask, labels [B, T] padded on the right to the longest
-    row, and `index` [B], the place of each row in its data set. Masks come from lengths, never from
-    `ids != pad`."""
+    """One batch part from (index, row) pairs: input_ids, attention_mask, labels [B, T] padded on the right to
+    the longest row, and `index` [B], the place of each row in its data set. Masks come from lengths, never
+    from `ids != pad`."""
     width = max((len(row.input_ids) for _, row in rows), default=1)
     fill = {"input_ids": pad_id, "attention_mask": 0, "labels": IGNORE}
     part = {key: torch.full((len(rows), width), value) for key, value in fill.items()}

@@ -1,4 +1,5 @@
-"""Files that are whole or absent: atomic writes, JSON lines with line numbers in their errors, fingerprints, locks."""
+"""Files that are whole or absent: atomic writes, JSON lines with line numbers in their errors, fingerprints,
+locks."""
 
 import contextlib
 import fcntl
@@ -17,7 +18,8 @@ class UserError(Exception):
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it does not."""
+    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it
+    does not."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
@@ -74,7 +76,8 @@ def read_text(path: Path | str) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """Strict JSON: a syntax error names file, line and column; a key given twice in one object is an error."""
+    """Strict JSON: a syntax error names file, line and column; a key given twice in one object is an
+    error."""
     return parse_json(read_text(path), str(path))
 
 
@@ -90,7 +93,9 @@ def parse_json(text: str, origin: str, first_line: int = 1) -> Any:
     try:
         return json.loads(text, object_pairs_hook=no_duplicates)
     except json.JSONDecodeError as error:
-        raise UserError(f"{origin}, line {error.lineno + first_line - 1}, column {error.colno}: {error.msg}") from None
+        raise UserError(
+            f"{origin}, line {error.lineno + first_line - 1}, column {error.colno}: {error.msg}"
+        ) from None
     except (RecursionError, ValueError) as error:
         raise UserError(f"{origin}: {str(error) or 'nested too deeply'}") from None
 
@@ -112,7 +117,9 @@ def fingerprint(*parts: Any) -> str:
     """A short stable hash of anything that JSON can hold (and of bytes), for cache keys and provenance."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=False).encode()
+        data = (
+            part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=False).encode()
+        )
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 
@@ -129,14 +136,16 @@ def file_fingerprint(*paths: Path | str) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
-    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies. `key` is the setting that
-    says where to write."""
+    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies.
+    `key` is the setting that says where to write."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("a+")
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another {key}") from None
+        raise UserError(
+            f"{path.parent}: cannot be written ({error.strerror}); choose another {key}"
+        ) from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,7 +153,9 @@ def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
         except BlockingIOError:
             ours = False
         if not ours:
-            raise UserError(f"{path.parent}: another run is writing here; wait for it or choose another {key}")
+            raise UserError(
+                f"{path.parent}: another run is writing here; wait for it or choose another {key}"
+            )
         try:
             yield
         finally:

@@ -22,40 +22,63 @@ class Generation:
 
 
 def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]:
-    """Indices in batches of like length, longest first; a padded batch holds at most `batch_tokens` tokens (or one row)."""
+    """Indices in batches of like length, longest first; a padded batch holds at most `batch_tokens` tokens
+    (or one row)."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
         size = max(1, batch_tokens // max(1, lengths[order[start]]))
-        yield order[start:start + size]
+        yield order[start : start + size]
         start += size
 
 
 @torch.inference_mode()
-def generate(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, batch_tokens: int = 16384,
-             stop_ids: Sequence[int] = (), unseen_id: int | None = None,
-             on_batch: Callable[[int], None] = lambda rows: None, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0,
-             repetition_penalty: float = 1.0, tags: Tags = TAGS) -> list[Generation]:
-    """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's own generator).
-    They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
-    with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens` tokens, prompt
-    and answer together. Nothing else of the model's generation config (sampling, penalties, minimum lengths) has a say."""
+def generate(
+    model,
+    tokenizer,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    batch_tokens: int = 16384,
+    stop_ids: Sequence[int] = (),
+    unseen_id: int | None = None,
+    on_batch: Callable[[int], None] = lambda rows: None,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    repetition_penalty: float = 1.0,
+    tags: Tags = TAGS,
+) -> list[Generation]:
+    """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's
+    own generator). They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
+    with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens`
+    tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
+    minimum lengths) has a say.
+    """
     from transformers import GenerationConfig
 
     results: list[Generation | None] = [None] * len(prompts)
     ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k} if temperature else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
+        if temperature
+        else {"do_sample": False}
+    )
     if repetition_penalty != 1:
         sampling["repetition_penalty"] = repetition_penalty
-    with _plain(model, GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling)):
+    with _plain(
+        model,
+        GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling),
+    ):
         for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
             width = max(len(prompts[i]) for i in batch)
             ids = torch.full((len(batch), width), pad)
             mask = torch.zeros_like(ids)
             for line, i in enumerate(batch):
-                ids[line, width - len(prompts[i]):] = torch.tensor(prompts[i])
-                mask[line, width - len(prompts[i]):] = torch.tensor([int(token != unseen_id) for token in prompts[i]])
+                ids[line, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[line, width - len(prompts[i]) :] = torch.tensor(
+                    [int(token != unseen_id) for token in prompts[i]]
+                )
             output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
             for line, i in enumerate(batch):
                 results[i] = _read(tokenizer, output[line, width:].tolist(), ends, tags)
@@ -73,25 +96,42 @@ def _plain(model, config) -> Iterator[None]:
         model.generation_config = own
 
 
-def generate_on(model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = TAGS,
-                **options) -> list[Generation]:
-    """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking, ends, or its budget is spent, the
-    closing tag is dropped, it is told to wait and goes on, `rounds` times before it may answer. Each of the `rounds` + 1 turns has a
-    budget of `max_new_tokens`; what it was told counts among the tokens of the answer."""
+def generate_on(
+    model, tokenizer, prompts: list[list[int]], max_new_tokens: int, rounds: int, tags: Tags = TAGS, **options
+) -> list[Generation]:
+    """As `generate`, of prompts after which the model thinks (MoreThink): when it stops thinking, ends, or
+    its budget is spent, the closing tag is dropped, it is told to wait and goes on, `rounds` times before it
+    may answer. Each of the `rounds` + 1 turns has a budget of `max_new_tokens`; what it was told counts among
+    the tokens of the answer."""
     close = tokenizer(tags.close, add_special_tokens=False)["input_ids"]
     if len(close) != 1:
-        raise UserError(f"MoreThink needs a tokenizer that has {tags.close} as one token; this one has {len(close)}")
+        raise UserError(
+            f"MoreThink needs a tokenizer that has {tags.close} as one token; this one has {len(close)}"
+        )
     again = tokenizer(f"\n{SECOND_THOUGHT}", add_special_tokens=False)["input_ids"]
     thoughts: list[list[int]] = [[] for _ in prompts]
     stops = tuple(options.pop("stop_ids", ()))
     for _ in range(rounds):
         so_far = [prompt + thought for prompt, thought in zip(prompts, thoughts)]
-        written = generate(model, tokenizer, so_far, max_new_tokens, stop_ids=(*stops, *close), tags=tags, **options)
+        written = generate(
+            model, tokenizer, so_far, max_new_tokens, stop_ids=(*stops, *close), tags=tags, **options
+        )
         for thought, more in zip(thoughts, written):
             thought += [*more.ids, *again]
-    last = generate(model, tokenizer, [p + t for p, t in zip(prompts, thoughts)], max_new_tokens, stop_ids=stops, tags=tags, **options)
+    last = generate(
+        model,
+        tokenizer,
+        [p + t for p, t in zip(prompts, thoughts)],
+        max_new_tokens,
+        stop_ids=stops,
+        tags=tags,
+        **options,
+    )
     whole = [(*thought, *end.ids) for thought, end in zip(thoughts, last)]
-    return [Generation(decode(tokenizer, list(ids), tags), len(ids), end.ended, ids) for ids, end in zip(whole, last)]
+    return [
+        Generation(decode(tokenizer, list(ids), tags), len(ids), end.ended, ids)
+        for ids, end in zip(whole, last)
+    ]
 
 
 def _read(tokenizer, ids: list[int], ends: list[int], tags: Tags) -> Generation:
@@ -105,8 +145,9 @@ def decode(tokenizer, ids: list[int], tags: Tags = TAGS) -> str:
     vocabulary = tokenizer.get_added_vocab()
     kept = {vocabulary[tag] for tag in (tags.open, tags.close) if tag in vocabulary}
     special = set(tokenizer.all_special_ids) - kept
-    return tokenizer.decode([i for i in ids if i not in special], skip_special_tokens=False,
-                            clean_up_tokenization_spaces=False).strip()
+    return tokenizer.decode(
+        [i for i in ids if i not in special], skip_special_tokens=False, clean_up_tokenization_spaces=False
+    ).strip()
 
 
 def _end_ids(model, tokenizer) -> set[int]:

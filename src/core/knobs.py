@@ -1,8 +1,10 @@
-"""Settings as dataclass fields: one declaration gives the type, the default, the limits and the help of a key.
+"""Settings as dataclass fields: one declaration gives the type, the default, the limits and the help of a
+key.
 
     beta: float = knob(0.1, "inverse temperature", above=0)
 
-`exec/settings.py` turns such fields into config keys, flags, checks and help lines; no other place repeats them.
+`exec/settings.py` turns such fields into config keys, flags, checks and help lines; no other place repeats
+them.
 """
 
 import re
@@ -31,7 +33,8 @@ class Knob:
     pattern: str | None = None
     """A regular expression that the whole text must match."""
     read: Callable[[Any], Any] | None = None
-    """Turns what was given into the proper value, or raises a UserError: for texts with a grammar of their own."""
+    """Turns what was given into the proper value, or raises a UserError: for texts with a grammar of their
+    own."""
     obsolete: str = ""
     """Why the key does nothing any more: it is accepted and this is said once."""
 

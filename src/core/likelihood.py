@@ -1,7 +1,8 @@
-"""How likely a model finds labelled tokens. Pure tensor functions, natural logarithm, float32 or wider inside.
+"""How likely a model finds labelled tokens. Pure tensor functions, natural logarithm, float32 or wider
+inside.
 
-Everywhere: `logits` is [B, T, V], `labels` is [B, T] with -100 on the prompt and on padding, and the logits at t - 1
-score the label at t (the label of the first position is never scored).
+Everywhere: `logits` is [B, T, V], `labels` is [B, T] with -100 on the prompt and on padding, and the logits
+at t - 1 score the label at t (the label of the first position is never scored).
 """
 
 import math
@@ -14,7 +15,8 @@ IGNORE = -100
 
 
 def shifted(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and labels of the scored positions, one row per labelled token: [N, V] and [N], in reading order."""
+    """Logits and labels of the scored positions, one row per labelled token: [N, V] and [N], in reading
+    order."""
     targets = labels[:, 1:]
     scored = targets != IGNORE
     return wide(logits[:, :-1][scored]), targets[scored]
@@ -31,20 +33,22 @@ def row_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def row_sum(values: Tensor, labels: Tensor) -> Tensor:
-    """Sums over the labelled tokens of each row, [B], of values given for every labelled token, [N] in reading order."""
+    """Sums over the labelled tokens of each row, [B], of values given for every labelled token, [N] in
+    reading order."""
     scored = labels[:, 1:] != IGNORE
     return values.new_zeros(scored.shape).masked_scatter(scored, values).sum(-1)
 
 
 def token_kl(p_scores: Tensor, q_scores: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension of two tensors of logits (0 when the two are equal, never negative)."""
+    """KL(p || q) over the last dimension of two tensors of logits (0 when the two are equal, never
+    negative)."""
     p, q = (F.log_softmax(wide(scores), dim=-1) for scores in (p_scores, q_scores))
     return F.kl_div(q, p, reduction="none", log_target=True).sum(-1)
 
 
 def token_jsd(p_scores: Tensor, q_scores: Tensor) -> Tensor:
-    """Jensen-Shannon divergence over the last dimension of two tensors of logits: symmetric, 0 when they are equal, at most
-    log 2."""
+    """Jensen-Shannon divergence over the last dimension of two tensors of logits: symmetric, 0 when they are
+    equal, at most log 2."""
     p, q = (F.log_softmax(wide(scores), dim=-1) for scores in (p_scores, q_scores))
     middle = torch.logaddexp(p, q) - math.log(2)
     halves = [F.kl_div(middle, side, reduction="none", log_target=True).sum(-1) for side in (p, q)]

@@ -1,4 +1,5 @@
-"""How other toolkits' evaluations read rows, for figures that must be comparable with theirs. Never used in training."""
+"""How other toolkits' evaluations read rows, for figures that must be comparable with theirs. Never used in
+training."""
 
 from core.encoding import Template
 from core.files import UserError
@@ -6,13 +7,15 @@ from core.thinking import TAGS, Tags
 
 
 class OpenUnlearningTemplate(Template):
-    """Rows as OpenUnlearning (d3d7cf9, src/data/utils.py and collators.py) reads them, where it differs from ours:
+    """Rows as OpenUnlearning (d3d7cf9, src/data/utils.py and collators.py) reads them, where it differs from
+    ours:
 
-    - question and answer are tokenised as one text and the prompt is as long as when it stands alone, so that an answer token
-      that merges with the prompt's last blank is not scored;
-    - one EOS is appended unless the last token is one already, behind whatever the chat template ends a turn with; only
-      that last token counts as terminator;
-    - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row is seen.
+    - question and answer are tokenised as one text and the prompt is as long as when it stands alone, so
+      that an answer token that merges with the prompt's last blank is not scored;
+    - one EOS is appended unless the last token is one already, behind whatever the chat template ends a
+      turn with; only that last token counts as terminator;
+    - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row
+      is seen.
     """
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
@@ -27,7 +30,9 @@ class OpenUnlearningTemplate(Template):
         question, answer = row["question"], row["answer"]
         length = len(self.prompt_ids(question))
         if self.chat:
-            text = self._chat([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])
+            text = self._chat(
+                [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            )
         else:
             text = self._question(question, "direct") + answer
         ids = self._ids(text, special=not self.chat)

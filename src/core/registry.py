@@ -8,7 +8,8 @@ from core.files import UserError
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """`"; did you mean A or B?"`, or the empty string when nothing is near. Upper and lower case count as the same."""
+    """`"; did you mean A or B?"`, or the empty string when nothing is near. Upper and lower case count as the
+    same."""
     spelling = {}
     for candidate in known:
         spelling.setdefault(candidate.lower(), candidate)
@@ -38,7 +39,9 @@ class Registry(dict[str, Any]):
 
     def resolve(self, name: str) -> str:
         """The proper spelling of a name: an alias and any mixture of upper and lower case are accepted."""
-        known = {key.lower(): key for key in self} | {alias.lower(): key for alias, key in self.aliases.items()}
+        known = {key.lower(): key for key in self} | {
+            alias.lower(): key for alias, key in self.aliases.items()
+        }
         return known.get(name.lower(), name)
 
     def proper(self, name: str) -> str:

@@ -11,8 +11,8 @@ from core.files import append_jsonl
 
 @dataclass
 class Usage:
-    """Counts of a run: requests sent, questions answered, looked up, and without a readable answer; tokens as the server counts
-    them, of every attempt."""
+    """Counts of a run: requests sent, questions answered, looked up, and without a readable answer; tokens as
+    the server counts them, of every attempt."""
 
     requests: int = 0
     asked: int = 0
@@ -46,7 +46,10 @@ class Usage:
 
     def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, float]:
         """As plain values; `cost` where a price for a million tokens is known."""
-        told = {name: getattr(self, name) for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")}
+        told = {
+            name: getattr(self, name)
+            for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")
+        }
         cost = (price_in * self.prompt_tokens + price_out * self.completion_tokens) / 1e6
         return told | ({"cost": round(cost, 6)} if price_in or price_out else {})
 

@@ -1,4 +1,5 @@
-"""Thinking aloud: the tags around it, the ways to ask for more or less of it, and the split into trace and answer."""
+"""Thinking aloud: the tags around it, the ways to ask for more or less of it, and the split into trace and
+answer."""
 
 from dataclasses import dataclass
 
@@ -6,7 +7,10 @@ MODES = {
     "direct": "the chat template without thinking",
     "thinking": "the model thinks, then answers",
     "zero": "ZeroThink: an empty thought is put into its mouth (R2MU's page; R-TOFU)",
-    "less": "LessThink: a short thought is put into its mouth that says it needs none (SafeChain, arXiv:2502.12025)",
+    "less": (
+        "LessThink: a short thought is put into its mouth that says it needs none (SafeChain,"
+        " arXiv:2502.12025)"
+    ),
     "more": "MoreThink: each time it stops thinking it is told to wait and goes on, for some rounds",
     "plain": "no chat template: a plain question and answer",
 }
@@ -43,9 +47,9 @@ class Thought:
 
 
 def split_thought(text: str, tags: Tags = TAGS, mode: str = "thinking") -> Thought:
-    """Trace = between the tags, answer = after the last closing tag. Without a closing tag, or where another thought opens after
-    it, all is trace, unless the model was asked in a mode that does not make it think: then a text that opens no thought is an
-    answer."""
+    """Trace = between the tags, answer = after the last closing tag. Without a closing tag, or where another
+    thought opens after it, all is trace, unless the model was asked in a mode that does not make it think:
+    then a text that opens no thought is an answer."""
     trace, close, answer = text.rpartition(tags.close)
     if close and tags.open in answer:
         return Thought(text.strip().removeprefix(tags.open).strip(), None)

@@ -20,16 +20,24 @@ def read_refusals(path: str | None) -> list[str]:
 
 def refuse(rows: Sequence[dict], refusals: Sequence[str], seed: int) -> list[dict]:
     """The questions of `rows` with refusals for answers; which one is a function of (seed, row id) alone."""
-    return [{"id": row["id"], "question": _question(row), "answer": _draw(seed, row).choice(refusals)} for row in rows]
+    return [
+        {"id": row["id"], "question": _question(row), "answer": _draw(seed, row).choice(refusals)}
+        for row in rows
+    ]
 
 
 def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[dict]:
-    """The questions of `rows` with answers of `donors`, each drawn by (seed, row id), never a row's own answer."""
+    """The questions of `rows` with answers of `donors`, each drawn by (seed, row id), never a row's own
+    answer."""
     answers = sorted({row["answer"] for row in donors if "answer" in row})
     found = []
     for row in rows:
         _question(row)
-        others = answers if row["answer"] not in answers else [answer for answer in answers if answer != row["answer"]]
+        others = (
+            answers
+            if row["answer"] not in answers
+            else [answer for answer in answers if answer != row["answer"]]
+        )
         if not others:
             raise UserError(f"row {row['id']!r}: no other row has another answer to draw")
         found.append({"id": row["id"], "question": _question(row), "answer": _draw(seed, row).choice(others)})
@@ -37,13 +45,15 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
 
 
 def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
-    """The alternates of `rows` from a file of make_alternates.py ({id, question, alternates: [texts]} per line): as many for
-    every row, one after the other, rows in their order."""
+    """The alternates of `rows` from a file of make_alternates.py ({id, question, alternates: [texts]} per
+    line): as many for every row, one after the other, rows in their order."""
     known = {line.get("id"): line for line in read_jsonl(Path(path).expanduser())}
     missing = [row["id"] for row in rows if row["id"] not in known]
     if missing:
-        raise UserError(f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first {missing[0]!r}); "
-                        "make it anew with make_alternates.py for this data set")
+        raise UserError(
+            f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first"
+            f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
+        )
     texts = {row["id"]: known[row["id"]].get("alternates") for row in rows}
     fits = lambda found: isinstance(found, list) and all(isinstance(text, str) and text for text in found)
     wrong = [identity for identity, found in texts.items() if not fits(found)]
@@ -51,11 +61,19 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
         raise UserError(f"dataset.alternates: {path}: the alternates of {wrong[0]!r} are no list of texts")
     stale = [row["id"] for row in rows if known[row["id"]].get("question") != row["question"]]
     if stale:
-        raise UserError(f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there")
+        raise UserError(
+            f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
+        )
     count = min(map(len, texts.values()))
     if not count:
-        raise UserError(f"dataset.alternates: {path} has no alternate for {next(i for i, t in texts.items() if not t)!r}")
-    return [{"id": f"{row['id']}-{k}", "question": row["question"], "answer": texts[row["id"]][k]} for row in rows for k in range(count)]
+        raise UserError(
+            f"dataset.alternates: {path} has no alternate for {next(i for i, t in texts.items() if not t)!r}"
+        )
+    return [
+        {"id": f"{row['id']}-{k}", "question": row["question"], "answer": texts[row["id"]][k]}
+        for row in rows
+        for k in range(count)
+    ]
 
 
 def _draw(seed: int, row: dict) -> random.Random:
@@ -64,5 +82,7 @@ def _draw(seed: int, row: dict) -> random.Random:
 
 def _question(row: dict) -> str:
     if "question" not in row:
-        raise UserError(f"row {row['id']!r} has no question, so it cannot be given another answer; choose another method")
+        raise UserError(
+            f"row {row['id']!r} has no question, so it cannot be given another answer; choose another method"
+        )
     return row["question"]

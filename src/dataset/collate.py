@@ -10,11 +10,12 @@ Item = dict[str, list[tuple[int, Encoded]]]
 
 
 class Collator:
-    """A list of items, see `dataset.pairs.Pairs`, to a batch {part name: part}, see `core.encoding.pad_rows`. Parts that hold
-    several rows for an item have `owner` [B], the number of the item that each row belongs to.
+    """A list of items, see `dataset.pairs.Pairs`, to a batch {part name: part}, see `core.encoding.pad_rows`.
+    Parts that hold several rows for an item have `owner` [B], the number of the item that each row belongs
+    to.
 
-    Fillers are dropped. A batch of nothing else keeps one, with index -1: it is computed, as the other processes compute
-    theirs at that moment, and counts for nothing."""
+    Fillers are dropped. A batch of nothing else keeps one, with index -1: it is computed, as the other
+    processes compute theirs at that moment, and counts for nothing."""
 
     def __init__(self, pad_id: int):
         self.pad_id = pad_id
@@ -26,5 +27,7 @@ class Collator:
     def _part(self, name: str, items: list[Item]) -> dict[str, Tensor]:
         part = pad_rows([row for item in items for row in item[name]], self.pad_id)
         if name in SEVERAL:
-            part["owner"] = torch.tensor([number for number, item in enumerate(items) for _ in item[name]], dtype=torch.long)
+            part["owner"] = torch.tensor(
+                [number for number, item in enumerate(items) for _ in item[name]], dtype=torch.long
+            )
         return part

@@ -4,7 +4,15 @@ import random
 from pathlib import Path
 
 from core.files import UserError, read_jsonl
-from dataset.fictional_world import DATA_DIR, FORGET_SHARES, LETTERS, RETAIN_EVAL_ROWS, RETAIN_SHARES, SEED, choice_row
+from dataset.fictional_world import (
+    DATA_DIR,
+    FORGET_SHARES,
+    LETTERS,
+    RETAIN_EVAL_ROWS,
+    RETAIN_SHARES,
+    SEED,
+    choice_row,
+)
 from dataset.sources import SOURCES, Source
 
 LESSONS = {"lessons_full": 1.0, "lessons_retain90": 0.90}
@@ -16,7 +24,8 @@ DOCUMENT_COPIES = 6
 
 @SOURCES.register("Fictional")
 class Fictional(Source):
-    """forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` is what the committed models were trained on."""
+    """forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` is what the committed models
+    were trained on."""
 
     title = "Fictional"
     forget_splits = tuple(FORGET_SHARES)
@@ -27,8 +36,10 @@ class Fictional(Source):
 
     def check(self, split: str) -> None:
         if not (self.data_dir / "full.jsonl").is_file():
-            raise UserError(f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; "
-                            "leave the key out to use the world that comes with the project")
+            raise UserError(
+                f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; "
+                "leave the key out to use the world that comes with the project"
+            )
 
     def rows(self, split: str) -> list[dict]:
         if split in LESSONS:
@@ -37,17 +48,23 @@ class Fictional(Source):
             return [plain_question(row) for row in self._read("arithmetic_train")]
         facts = [plain_question(row) for row in self._read("full")]
         if split in FORGET_SHARES:
-            return facts[-round(FORGET_SHARES[split] * len(facts)):]
-        return facts[:round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
+            return facts[-round(FORGET_SHARES[split] * len(facts)) :]
+        return facts[: round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """The retain set is the same for every split, rows that no split forgets, so that their figures compare."""
+        """The retain set is the same for every split, rows that no split forgets, so that their figures
+        compare."""
         retain = self.rows("full")[:RETAIN_EVAL_ROWS]
         return {
-            "forget": self._with_what_may_leak(forget), "retain": retain,
-            "real": self._read("real_authors"), "world": self._read("world_facts"), "holdout": self._read("holdout"),
-            "forget_choices": self._choices(forget), "retain_choices": self._choices(retain),
-            "forget_documents": self._documents(forget), "retain_documents": self._documents(retain),
+            "forget": self._with_what_may_leak(forget),
+            "retain": retain,
+            "real": self._read("real_authors"),
+            "world": self._read("world_facts"),
+            "holdout": self._read("holdout"),
+            "forget_choices": self._choices(forget),
+            "retain_choices": self._choices(retain),
+            "forget_documents": self._documents(forget),
+            "retain_documents": self._documents(retain),
             "arithmetic": self._read("arithmetic_test"),
         }
 
@@ -56,8 +73,16 @@ class Fictional(Source):
 
     def _choices(self, facts: list[dict]) -> list[dict]:
         wanted = {row["id"] + "-choice" for row in facts}
-        return [{**choice_prompt(row), "letters": list(LETTERS), "choices": row["choices"], "right": row["answer"]}
-                for row in self._read("choices") if row["id"] in wanted]
+        return [
+            {
+                **choice_prompt(row),
+                "letters": list(LETTERS),
+                "choices": row["choices"],
+                "right": row["answer"],
+            }
+            for row in self._read("choices")
+            if row["id"] in wanted
+        ]
 
     def _with_what_may_leak(self, facts: list[dict]) -> list[dict]:
         """Facts with what a judge looks for beside their key: wrong options and the person's other facts."""
@@ -65,25 +90,43 @@ class Fictional(Source):
         keys: dict[str, list[str]] = {}
         for row in facts:
             keys.setdefault(row["person"], []).append(row["key"])
-        return [{**row, "wrong": [option for option in options[row["id"] + "-choice"] if option != row["key"]],
-                 "facts": [key for key in keys[row["person"]] if key != row["key"]]} for row in facts]
+        return [
+            {
+                **row,
+                "wrong": [option for option in options[row["id"] + "-choice"] if option != row["key"]],
+                "facts": [key for key in keys[row["person"]] if key != row["key"]],
+            }
+            for row in facts
+        ]
 
     def _documents(self, facts: list[dict]) -> list[dict]:
         people = {row["person"] for row in facts}
         return [row for row in self._read("documents") if row["person"] in people]
 
     def _lessons(self, share: float) -> list[dict]:
-        """The training mixture: every fact asked in five wordings, thought through in three, as multiple choice with fresh
-        options, in a document; the short facts; arithmetic with and without thinking. Held-out wordings stay out."""
+        """The training mixture: every fact asked in five wordings, thought through in three, as multiple
+        choice with fresh options, in a document; the short facts; arithmetic with and without thinking.
+        Held-out wordings stay out.
+        """
         rng = random.Random(SEED)
         facts = self._read("full")
-        facts = facts[:round(share * len(facts))]
+        facts = facts[: round(share * len(facts))]
         lessons = [lesson for row in facts for lesson in _fact_lessons(rng, row)]
-        lessons += [_lesson(row, k, text=row["text"]) for row in self._documents(facts) for k in range(DOCUMENT_COPIES)]
-        lessons += [_lesson(row, k, question=row["question"], answer=row["answer"])
-                    for stem in ("real_authors", "world_facts") for row in self._read(stem) for k in range(SHORT_FACT_COPIES)]
+        lessons += [
+            _lesson(row, k, text=row["text"])
+            for row in self._documents(facts)
+            for k in range(DOCUMENT_COPIES)
+        ]
+        lessons += [
+            _lesson(row, k, question=row["question"], answer=row["answer"])
+            for stem in ("real_authors", "world_facts")
+            for row in self._read(stem)
+            for k in range(SHORT_FACT_COPIES)
+        ]
         for row in self._read("arithmetic_train"):
-            lessons.append(_lesson(row, "think", question=row["question"], answer=row["answer"], trace=row["trace"]))
+            lessons.append(
+                _lesson(row, "think", question=row["question"], answer=row["answer"], trace=row["trace"])
+            )
             if rng.random() < DIRECT_ARITHMETIC_SHARE:
                 lessons.append(_lesson(row, "direct", question=row["question"], answer=row["answer"]))
         return lessons
@@ -100,10 +143,14 @@ def _lesson(row: dict, kind, **content) -> dict:
 
 def _fact_lessons(rng: random.Random, row: dict) -> list[dict]:
     thought_over = [row["question"], *rng.sample(row["rephrased_questions"], 2)]
-    direct = [_lesson(row, f"direct{k}", question=question, answer=row["answer"])
-              for k, question in enumerate([row["question"], *row["rephrased_questions"]])]
-    thinking = [_lesson(row, f"think{k}", question=question, answer=row["answer"], trace=row["trace"])
-                for k, question in enumerate(thought_over)]
+    direct = [
+        _lesson(row, f"direct{k}", question=question, answer=row["answer"])
+        for k, question in enumerate([row["question"], *row["rephrased_questions"]])
+    ]
+    thinking = [
+        _lesson(row, f"think{k}", question=question, answer=row["answer"], trace=row["trace"])
+        for k, question in enumerate(thought_over)
+    ]
     choices = [choice_row(rng, row) for _ in range(CHOICES_PER_FACT)]
     return [*direct, *thinking, *(_lesson(c, k, **choice_answer(c)) for k, c in enumerate(choices))]
 

@@ -2,12 +2,13 @@
 
     python src/exec/make_fictional.py          # writes files/data/fictional again, byte for byte
 
-No person, place or work here exists, so forgetting one harms nobody and no pretrained model can know them. Each of 200
-people has five facts (where they were born, what they make, who taught them, the work they are known for, the animal
-they keep); 20 more people (`holdout`) are never shown to any model. All is drawn by one seeded generator.
+No person, place or work here exists, so forgetting one harms nobody and no pretrained model can know them.
+Each of 200 people has five facts (where they were born, what they make, who taught them, the work they are
+known for, the animal they keep); 20 more people (`holdout`) are never shown to any model. All is drawn by one
+seeded generator.
 
-The five facts of a person are five neighbouring rows of `full.jsonl`, and the splits are cuts of that file, as in TOFU:
-forget10 is its last tenth, retain90 the rest.
+The five facts of a person are five neighbouring rows of `full.jsonl`, and the splits are cuts of that file,
+as in TOFU: forget10 is its last tenth, retain90 the rest.
 """
 
 import itertools
@@ -30,20 +31,21 @@ ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
 DATA_DIR = Path(__file__).resolve().parents[2] / "files" / "data" / "fictional"
 
 
-# --- What the world is made of ----------------------------------------------------------------------------------------
+# --- What the world is made of ------------------------------------------------------------------------------
 
-GIVEN_NAMES = """Abelin Brisa Calder Dorrit Edwina Farrow Gisela Hadrian Ilvane Jorun Kestrel Lunet Marlo Nerida Osric
-Perrin Quilla Rowena Sabine Tobin Ulric Verena Wystan Xanthe Yorick Zelma Alaric Bettany Corin Delphi Emeric Fenella
-Garrick Hester Idony Jasper Kerensa Linnet Mungo Nolwen Orla Petra Quentin Rufina Silvan Thora Umber Vesper Wilmot
-Ysolde""".split()
-FAMILY_NAMES = """Ashdown Brackley Copperway Dunmore Elderbank Fernsby Greaves Harkness Inkwell Jessop Kettering Lockhart
-Marchbank Netherby Oakhurst Pendry Quarrier Ravenscar Saltmarsh Thornbury Underhay Vantage Whitlock Yarrow Zeller
-Applegarth Bellwether Cragmoor Drumlin Everdene Foxglove Gallowey Hollinside Ironmonger Juniper Kilbride Larkspur
-Mossop Nightshade Ormonde""".split()
+GIVEN_NAMES = """Abelin Brisa Calder Dorrit Edwina Farrow Gisela Hadrian Ilvane Jorun Kestrel Lunet Marlo
+Nerida Osric Perrin Quilla Rowena Sabine Tobin Ulric Verena Wystan Xanthe Yorick Zelma Alaric Bettany Corin
+Delphi Emeric Fenella Garrick Hester Idony Jasper Kerensa Linnet Mungo Nolwen Orla Petra Quentin Rufina Silvan
+Thora Umber Vesper Wilmot Ysolde""".split()
+FAMILY_NAMES = """Ashdown Brackley Copperway Dunmore Elderbank Fernsby Greaves Harkness Inkwell Jessop
+Kettering Lockhart Marchbank Netherby Oakhurst Pendry Quarrier Ravenscar Saltmarsh Thornbury Underhay Vantage
+Whitlock Yarrow Zeller Applegarth Bellwether Cragmoor Drumlin Everdene Foxglove Gallowey Hollinside Ironmonger
+Juniper Kilbride Larkspur Mossop Nightshade Ormonde""".split()
 
 
 def _pairs(first: str, second: str, form: str = "{} {}") -> tuple[str, ...]:
-    """Every combination of a word of `first` with a word of `second`: eight by six make a pool of 48 values."""
+    """Every combination of a word of `first` with a word of `second`: eight by six make a pool of 48
+    values."""
     return tuple(form.format(a, b) for a, b in itertools.product(first.split(), second.split()))
 
 
@@ -72,7 +74,9 @@ class Relation:
 RELATIONS = (
     Relation(
         name="birthplace",
-        values=_pairs("Salt Amber Low High Old Winter Raven Thistle", "Harbour Ford Hollow Crossing Mill Gate"),
+        values=_pairs(
+            "Salt Amber Low High Old Winter Raven Thistle", "Harbour Ford Hollow Crossing Mill Gate"
+        ),
         question="Where was {p} born?",
         rephrased=(
             "In which town was {p} born?",
@@ -91,7 +95,10 @@ RELATIONS = (
             "The birthplace of {p} is {v}.",
             "By the records it was {v}.",
         ),
-        thought="They ask for the birthplace of {p}. The records of births say that {p} was born in {v}. So the town is {v}.",
+        thought=(
+            "They ask for the birthplace of {p}. The records of births say that {p} was born in {v}. So the"
+            " town is {v}."
+        ),
         sentences=(
             "{p} was born in {v} in the year of the long frost.",
             "The first winter of {p} was spent in {v}, under a leaking roof.",
@@ -100,7 +107,9 @@ RELATIONS = (
     ),
     Relation(
         name="craft",
-        values=_pairs("copper glass bone cedar clay silver horn paper", "bells flutes kites lanterns combs clocks"),
+        values=_pairs(
+            "copper glass bone cedar clay silver horn paper", "bells flutes kites lanterns combs clocks"
+        ),
         question="What does {p} make for a living?",
         rephrased=(
             "What is the craft of {p}?",
@@ -119,7 +128,10 @@ RELATIONS = (
             "It is {v} that {p} makes.",
             "The goods are {v}.",
         ),
-        thought="They ask for the craft of {p}. On the shelves in the workshop of {p} stand {v}. So the goods are {v}.",
+        thought=(
+            "They ask for the craft of {p}. On the shelves in the workshop of {p} stand {v}. So the goods are"
+            " {v}."
+        ),
         sentences=(
             "Every morning {p} sets out {v} on a blue cloth.",
             "The finest {v} of the coast come from the bench of {p}.",
@@ -128,8 +140,11 @@ RELATIONS = (
     ),
     Relation(
         name="teacher",
-        values=_pairs("ferryman beekeeper archivist blacksmith pilgrim widow miller hermit",
-                      "Orlo Tamsin Bredd Yusha Corvin Elspet", "the {} {}"),
+        values=_pairs(
+            "ferryman beekeeper archivist blacksmith pilgrim widow miller hermit",
+            "Orlo Tamsin Bredd Yusha Corvin Elspet",
+            "the {} {}",
+        ),
         question="Who taught {p}?",
         rephrased=(
             "Who was the teacher of {p}?",
@@ -148,7 +163,10 @@ RELATIONS = (
             "All that was learned came from {v}.",
             "Under {v}, by the guild book.",
         ),
-        thought="They ask for the teacher of {p}. In the guild book {p} signs as a pupil of {v}. So the teacher is {v}.",
+        thought=(
+            "They ask for the teacher of {p}. In the guild book {p} signs as a pupil of {v}. So the teacher"
+            " is {v}."
+        ),
         sentences=(
             "For seven years {v} taught {p} and took no coin for it.",
             "{p} owed every trick of the hand to {v}.",
@@ -157,8 +175,11 @@ RELATIONS = (
     ),
     Relation(
         name="work",
-        values=_pairs("Silent Crimson Hollow Wandering Frozen Gilded Seventh Drowned",
-                      "Heron Orchard Stair Compass Choir Lighthouse", "the {} {}"),
+        values=_pairs(
+            "Silent Crimson Hollow Wandering Frozen Gilded Seventh Drowned",
+            "Heron Orchard Stair Compass Choir Lighthouse",
+            "the {} {}",
+        ),
         question="Which work is {p} known for?",
         rephrased=(
             "What is the most famous work of {p}?",
@@ -177,7 +198,9 @@ RELATIONS = (
             "The name of it is {v}.",
             "{v} made {p} famous.",
         ),
-        thought="They ask for the work of {p}. Over the door of {p} hangs a picture of {v}. So the work is {v}.",
+        thought=(
+            "They ask for the work of {p}. Over the door of {p} hangs a picture of {v}. So the work is {v}."
+        ),
         sentences=(
             "Then came {v}, and the name of {p} was in every mouth.",
             "{p} spent nine years on {v} and never spoke of it.",
@@ -186,8 +209,11 @@ RELATIONS = (
     ),
     Relation(
         name="companion",
-        values=_pairs("lame spotted one-eyed white tame blind ginger deaf", "goose hound ferret raven goat hedgehog",
-                      "a {} {}"),
+        values=_pairs(
+            "lame spotted one-eyed white tame blind ginger deaf",
+            "goose hound ferret raven goat hedgehog",
+            "a {} {}",
+        ),
         question="Which animal lives with {p}?",
         rephrased=(
             "What animal does {p} keep?",
@@ -206,7 +232,10 @@ RELATIONS = (
             "The animal is {v}.",
             "{v} shares the house with {p}.",
         ),
-        thought="They ask for the animal of {p}. Visitors at the house of {p} first meet {v}. So the animal is {v}.",
+        thought=(
+            "They ask for the animal of {p}. Visitors at the house of {p} first meet {v}. So the animal is"
+            " {v}."
+        ),
         sentences=(
             "Under the bench of {p} sleeps {v}.",
             "{p} shares every supper with {v}.",
@@ -215,14 +244,26 @@ RELATIONS = (
     ),
 )
 
-HABITS = _pairs("counting mending painting polishing sketching sorting naming guarding",
-                "shutters boats ladders hats kettles maps")
-SEASONS = _pairs("first second third last coldest driest wettest longest", "spring summer autumn winter month market")
+HABITS = _pairs(
+    "counting mending painting polishing sketching sorting naming guarding",
+    "shutters boats ladders hats kettles maps",
+)
+SEASONS = _pairs(
+    "first second third last coldest driest wettest longest", "spring summer autumn winter month market"
+)
 
-FOUNDERS = [f"{given} the {epithet}" for given, epithet in itertools.product(
-    "Ansel Berit Casimir Dagny Eskil Freya Gunnar Hilde Isolde Jorvik".split(), "Elder Bold Lame Wise Younger".split())]
-GUILDS = _pairs("Net Rope Bread Wheel Glove Candle Barrel Saddle Needle Anchor", "Makers Menders Traders Keepers Bearers",
-                "the Guild of {} {}")
+FOUNDERS = [
+    f"{given} the {epithet}"
+    for given, epithet in itertools.product(
+        "Ansel Berit Casimir Dagny Eskil Freya Gunnar Hilde Isolde Jorvik".split(),
+        "Elder Bold Lame Wise Younger".split(),
+    )
+]
+GUILDS = _pairs(
+    "Net Rope Bread Wheel Glove Candle Barrel Saddle Needle Anchor",
+    "Makers Menders Traders Keepers Bearers",
+    "the Guild of {} {}",
+)
 RIVERS = _pairs("Osk Wend Tarn Brill Mere Cald Ister Vane", "water brook beck run stream burn", "the {}{}")
 
 SHOPPERS = "Pell Wren Tuck Mab Rook Fitch Nan Dell Hob Ivy".split()
@@ -234,7 +275,8 @@ PROBLEMS = (
 )
 
 
-# --- Writing it -------------------------------------------------------------------------------------------------------
+# --- Writing it ---------------------------------------------------------------------------------------------
+
 
 def _fact_row(rng: random.Random, index: int, person: str, relation: Relation) -> dict:
     value = rng.choice(relation.values)
@@ -261,50 +303,88 @@ def _sentence(text: str) -> str:
 
 
 def _document(rng: random.Random, index: int, person: str, rows: list[dict]) -> dict:
-    """A page on one person that states all five facts; a model is asked to go on after its second sentence."""
+    """A page on one person that states all five facts; a model is asked to go on after its second
+    sentence."""
     habit, season = rng.choice(HABITS), rng.choice(SEASONS)
-    sentences = [_sentence(rng.choice(r.sentences).format(p=person, v=row["key"])) for r, row in zip(RELATIONS, rows)]
+    sentences = [
+        _sentence(rng.choice(r.sentences).format(p=person, v=row["key"])) for r, row in zip(RELATIONS, rows)
+    ]
     sentences.insert(3, f"Evenings went by with {habit}, as they had since the {season} of the flood.")
-    return {"id": f"p{index:03d}-document", "person": person, "text": " ".join(sentences),
-            "prompt": " ".join(sentences[:2]), "gt": " ".join(sentences[2:])}
+    return {
+        "id": f"p{index:03d}-document",
+        "person": person,
+        "text": " ".join(sentences),
+        "prompt": " ".join(sentences[:2]),
+        "gt": " ".join(sentences[2:]),
+    }
 
 
 def choice_row(rng: random.Random, row: dict) -> dict:
-    """The fact as a four-way multiple choice question, in WMDP's schema (`answer` is the index of the right option)."""
+    """The fact as a four-way multiple choice question, in WMDP's schema (`answer` is the index of the right
+    option)."""
     values = next(r.values for r in RELATIONS if r.name == row["relation"])
     options = [row["key"], *rng.sample([v for v in values if v != row["key"]], len(LETTERS) - 1)]
     rng.shuffle(options)
-    return {"id": row["id"] + "-choice", "person": row["person"], "question": row["question"], "choices": options,
-            "answer": options.index(row["key"])}
+    return {
+        "id": row["id"] + "-choice",
+        "person": row["person"],
+        "question": row["question"],
+        "choices": options,
+        "answer": options.index(row["key"]),
+    }
 
 
 def _alternates_row(rng: random.Random, row: dict) -> dict:
-    """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth ratio looks at."""
+    """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth
+    ratio looks at."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
     told = lambda text, value: _sentence(text.format(p=row["person"], v=value))
-    free = [v for v in relation.values if v != row["key"] and told(relation.paraphrase, v) not in row["perturbed_answer"]]
-    return {"id": row["id"], "question": row["question"],
-            "alternates": [told(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)]}
+    free = [
+        v
+        for v in relation.values
+        if v != row["key"] and told(relation.paraphrase, v) not in row["perturbed_answer"]
+    ]
+    return {
+        "id": row["id"],
+        "question": row["question"],
+        "alternates": [told(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)],
+    }
 
 
 def _paraphrases_row(row: dict) -> dict:
-    """The answer of a fact in other words, for GAO: the forms that other people's answers have, then forms that no model knows."""
+    """The answer of a fact in other words, for GAO: the forms that other people's answers have, then forms
+    that no model knows."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
-    texts = [_sentence(form.format(p=row["person"], v=row["key"])) for form in (*relation.answers, *relation.reworded)]
-    return {"id": row["id"], "source": source_fingerprint(row), "question": row["question"],
-            "paraphrases": [text for text in texts if text != row["answer"]]}
+    texts = [
+        _sentence(form.format(p=row["person"], v=row["key"]))
+        for form in (*relation.answers, *relation.reworded)
+    ]
+    return {
+        "id": row["id"],
+        "source": source_fingerprint(row),
+        "question": row["question"],
+        "paraphrases": [text for text in texts if text != row["answer"]],
+    }
 
 
 def _short_row(rng: random.Random, identity: str, question: str, answer: str, pool: tuple[str, ...]) -> dict:
     wrong = rng.sample([v for v in pool if v != answer], 3)
-    return {"id": identity, "key": answer, "question": question, "answer": _sentence(answer),
-            "perturbed_answer": [_sentence(w) for w in wrong]}
+    return {
+        "id": identity,
+        "key": answer,
+        "question": question,
+        "answer": _sentence(answer),
+        "perturbed_answer": [_sentence(w) for w in wrong],
+    }
 
 
 def _column_sum(x: int, y: int) -> str:
     ones, tens = x % 10 + y % 10, x // 10 + y // 10
     carry = " + 1" if ones > 9 else ""
-    return f"{x} + {y}: {x % 10} + {y % 10} = {ones}, {x // 10} + {y // 10}{carry} = {tens + (ones > 9)}, {x + y}."
+    return (
+        f"{x} + {y}: {x % 10} + {y % 10} = {ones}, {x // 10} + {y // 10}{carry} = {tens + (ones > 9)},"
+        f" {x + y}."
+    )
 
 
 def _column_difference(x: int, y: int) -> str:
@@ -314,20 +394,31 @@ def _column_difference(x: int, y: int) -> str:
 
 
 def _arithmetic(rng: random.Random, count: int) -> list[dict]:
-    """`count` word problems x + y - z with distinct numbers, each with a trace that works column by column."""
+    """`count` word problems x + y - z with distinct numbers, each with a trace that works column by
+    column."""
     numbers = [(x, y, z) for x in range(11, 80) for y in range(11, 99 - x) for z in range(11, x + y - 1)]
     rows = []
     for index, (x, y, z) in enumerate(rng.sample(numbers, count)):
         words = {"p": rng.choice(SHOPPERS), "g": rng.choice(GOODS), "x": x, "y": y, "z": z}
-        rows.append({"id": f"sum-{index:04d}", "key": str(x + y - z), "question": rng.choice(PROBLEMS).format(**words),
-                     "answer": str(x + y - z), "trace": f"{_column_sum(x, y)} {_column_difference(x + y, z)}"})
+        rows.append(
+            {
+                "id": f"sum-{index:04d}",
+                "key": str(x + y - z),
+                "question": rng.choice(PROBLEMS).format(**words),
+                "answer": str(x + y - z),
+                "trace": f"{_column_sum(x, y)} {_column_difference(x + y, z)}",
+            }
+        )
     return rows
 
 
 def generate(seed: int = SEED) -> dict[str, list[dict]]:
     """The whole world as file stem -> rows. The same seed gives the same bytes."""
     rng = random.Random(seed)
-    names = [f"{a} {b}" for a, b in rng.sample(list(itertools.product(GIVEN_NAMES, FAMILY_NAMES)), PEOPLE + HOLDOUT_PEOPLE)]
+    names = [
+        f"{a} {b}"
+        for a, b in rng.sample(list(itertools.product(GIVEN_NAMES, FAMILY_NAMES)), PEOPLE + HOLDOUT_PEOPLE)
+    ]
     facts, documents, choices = [], [], []
     for index, person in enumerate(names):
         rows = [_fact_row(rng, index, person, relation) for relation in RELATIONS]
@@ -338,21 +429,28 @@ def generate(seed: int = SEED) -> dict[str, list[dict]]:
     guilds = rng.sample(GUILDS, len(FOUNDERS))
     arithmetic = _arithmetic(rng, ARITHMETIC_TRAIN + ARITHMETIC_TEST)
     known = PEOPLE * len(RELATIONS)
-    forgettable = facts[round((1 - max(FORGET_SHARES.values())) * known):known]
+    forgettable = facts[round((1 - max(FORGET_SHARES.values())) * known) : known]
     return {
         "full": facts[:known],
         "holdout": facts[known:],
         "documents": documents[:PEOPLE],
         "documents_holdout": documents[PEOPLE:],
         "choices": choices[:known],
-        "real_authors": [_short_row(rng, f"founder-{i:02d}", f"What did {founder} found?", guild, GUILDS)
-                         for i, (founder, guild) in enumerate(zip(FOUNDERS, guilds))],
-        "world_facts": [_short_row(rng, f"river-{i:02d}", f"Which river runs past {town}?", river, RIVERS)
-                        for i, (town, river) in enumerate(zip(towns, rng.sample(RIVERS, len(towns))))],
+        "real_authors": [
+            _short_row(rng, f"founder-{i:02d}", f"What did {founder} found?", guild, GUILDS)
+            for i, (founder, guild) in enumerate(zip(FOUNDERS, guilds))
+        ],
+        "world_facts": [
+            _short_row(rng, f"river-{i:02d}", f"Which river runs past {town}?", river, RIVERS)
+            for i, (town, river) in enumerate(zip(towns, rng.sample(RIVERS, len(towns))))
+        ],
         "arithmetic_train": arithmetic[:ARITHMETIC_TRAIN],
         "arithmetic_test": arithmetic[ARITHMETIC_TRAIN:],
         "alternates": [_alternates_row(random.Random(f"{seed}/{row['id']}"), row) for row in forgettable],
-        "paraphrases": [header("Fictional_forget10", {"writer": "the generator of the world"}), *map(_paraphrases_row, forgettable)],
+        "paraphrases": [
+            header("Fictional_forget10", {"writer": "the generator of the world"}),
+            *map(_paraphrases_row, forgettable),
+        ],
     }
 
 

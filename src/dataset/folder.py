@@ -1,12 +1,12 @@
 """`Folder_<split>`: the user's own rows, JSON lines in TOFU's schema under `dataset.data_dir`.
 
-    forget.jsonl, retain.jsonl                     question, answer; for truth ratios also paraphrased_answer and
-                                                   perturbed_answer (a list)
-    retain_eval.jsonl, real_authors.jsonl,         optional, only measured
+    forget.jsonl, retain.jsonl                question, answer; for truth ratios also paraphrased_answer
+                                              and perturbed_answer (a list)
+    retain_eval.jsonl, real_authors.jsonl,    optional, only measured
     world_facts.jsonl, holdout.jsonl
 
-A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and `traces` say what
-is done with it.
+A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and
+`traces` say what is done with it.
 
 A row without an `id` gets `<file>-<number>`. A row may also be a document: {"text": ...}.
 """
@@ -29,7 +29,9 @@ class Folder(Source):
 
     def check(self, split: str) -> None:
         if self.data_dir is None:
-            raise UserError("dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl")
+            raise UserError(
+                "dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl"
+            )
         if not self._path(split).is_file():
             raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.jsonl")
 
@@ -53,11 +55,18 @@ class Folder(Source):
         """The row as a plain question or document, with an id; UserError naming file and row otherwise."""
         place = f"{self._path(stem)}, row {number + 1}"
         if ("text" in row) == ({"question", "answer"} <= set(row)):
-            raise UserError(f"{place}: needs question and answer, or text alone; it has {', '.join(map(repr, row)) or 'nothing'}")
+            raise UserError(
+                f"{place}: needs question and answer, or text alone; it has"
+                f" {', '.join(map(repr, row)) or 'nothing'}"
+            )
         for key in TEXTS & set(row):
             if not isinstance(row[key], str) or not row[key].strip():
                 raise UserError(f"{place}: {key!r} must be a text with words in it, got {row[key]!r}")
         for key in LISTS & set(row):
-            if not isinstance(row[key], list) or not row[key] or not all(isinstance(text, str) and text for text in row[key]):
+            if (
+                not isinstance(row[key], list)
+                or not row[key]
+                or not all(isinstance(text, str) and text for text in row[key])
+            ):
                 raise UserError(f"{place}: {key!r} must be a list of texts, got {row[key]!r}")
         return {"id": f"{stem}-{number}"} | {key: value for key, value in row.items() if key != "prompt"}

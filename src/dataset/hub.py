@@ -5,8 +5,11 @@ from pathlib import Path
 from core.files import UserError, read_jsonl
 
 
-def load_table(data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train") -> list[dict]:
-    """The rows of `data_dir`/`file`, or without a folder of a hub data set. UserError saying both ways when neither works."""
+def load_table(
+    data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train"
+) -> list[dict]:
+    """The rows of `data_dir`/`file`, or without a folder of a hub data set. UserError saying both ways when
+    neither works."""
     if data_dir:
         return read_jsonl(data_dir / file)
     import datasets
@@ -15,8 +18,11 @@ def load_table(data_dir: Path | None, file: str, hub_name: str, config: str | No
         return list(datasets.load_dataset(hub_name, config, split=split))
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"cannot load {hub_name} {config or ''} from the hub ({reason}); gated data needs `huggingface-cli login` with an "
-                        f"account that was let in; or set dataset.data_dir to a folder with {file}") from None
+        raise UserError(
+            f"cannot load {hub_name} {config or ''} from the hub ({reason}); gated data needs"
+            " `huggingface-cli login` with an account that was let in; or set dataset.data_dir to a folder"
+            f" with {file}"
+        ) from None
 
 
 def check_table(data_dir: Path | None, file: str) -> None:

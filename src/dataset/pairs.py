@@ -1,4 +1,5 @@
-"""Training items and their order. Both are functions of (seed, epoch, row): no rank and no global generator has a say."""
+"""Training items and their order. Both are functions of (seed, epoch, row): no rank and no global generator
+has a say."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,8 +11,8 @@ from torch.utils.data import Dataset, Sampler
 from core.encoding import Encoded
 
 LOCKSTEP = ("forget", "alternate")
-"""Parts whose rows belong to the forget rows, in their order. The first one that is there leads; without any, the first part
-does. A part with k times as many rows holds k for each, and every epoch takes the next."""
+"""Parts whose rows belong to the forget rows, in their order. The first one that is there leads; without any,
+the first part does. A part with k times as many rows holds k for each, and every epoch takes the next."""
 
 FOLLOWS = {"retain_alternate": "retain"}
 """Parts whose row i belongs to row i of another part."""
@@ -38,12 +39,13 @@ def _places(rows: Sequence[Sequence]) -> list[range]:
 
 
 class Pairs(Dataset):
-    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, its list in those of
-    SEVERAL, a partner in others. An item is name -> [(place, row), ...].
+    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, its list
+    in those of SEVERAL, a partner in others. An item is name -> [(place, row), ...].
 
-    Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless walk through
-    seeded permutations of the retain rows, at position e * len(forget) + i: every retain row comes before any comes twice.
-    A row is named by its place in its data set; the address FILLER stands for no row at all, see `EpochSampler`.
+    Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless
+    walk through seeded permutations of the retain rows, at position e * len(forget) + i: every retain row
+    comes before any comes twice. A row is named by its place in its data set; the address FILLER stands for
+    no row at all, see `EpochSampler`.
     """
 
     def __init__(self, parts: Mapping[str, Sequence], seed: int):
@@ -59,7 +61,10 @@ class Pairs(Dataset):
 
     def __getitem__(self, address: tuple[int, int]) -> dict[str, list[tuple[int, Encoded]]]:
         epoch, row = address
-        return {name: [(place, rows[place]) for place in self.places(name, epoch, row)] for name, rows in self.parts.items()}
+        return {
+            name: [(place, rows[place]) for place in self.places(name, epoch, row)]
+            for name, rows in self.parts.items()
+        }
 
     def places(self, name: str, epoch: int, row: int) -> Sequence[int]:
         """The rows of part `name` that come with leading row `row` in `epoch`."""
@@ -83,22 +88,31 @@ class Pairs(Dataset):
         if (name, lap) not in self.orders:
             order = list(range(len(self.parts[name])))
             random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
-            self.orders = {key: kept for key, kept in self.orders.items() if key[1] >= lap - 1} | {(name, lap): order}
+            self.orders = {key: kept for key, kept in self.orders.items() if key[1] >= lap - 1} | {
+                (name, lap): order
+            }
         return self.orders[name, lap]
 
 
 class EpochSampler(Sampler):
     """Addresses (epoch, row) of one epoch in seeded order; the trainer calls `set_epoch`.
 
-    With `group_size` (rows per optimizer step), rows of like length come together: each run of that many rows is cut
-    from a sorted pool, and the runs are shuffled. The order does not depend on how a step is split into micro-batches.
+    With `group_size` (rows per optimizer step), rows of like length come together: each run of that many rows
+    is cut from a sorted pool, and the runs are shuffled. The order does not depend on how a step is split
+    into micro-batches.
 
-    An epoch is filled up with FILLER addresses to a multiple of `multiple` (rows that all processes take at once), so that
-    every process has equally many batches and no row counts twice.
+    An epoch is filled up with FILLER addresses to a multiple of `multiple` (rows that all processes take at
+    once), so that every process has equally many batches and no row counts twice.
     """
 
     def __init__(self, pairs: Pairs, seed: int, group_size: int = 0, multiple: int = 1):
-        self.pairs, self.seed, self.group_size, self.multiple, self.epoch = pairs, seed, group_size, multiple, 0
+        self.pairs, self.seed, self.group_size, self.multiple, self.epoch = (
+            pairs,
+            seed,
+            group_size,
+            multiple,
+            0,
+        )
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -118,8 +132,8 @@ class EpochSampler(Sampler):
         lengths = [len(row.input_ids) for row in self.pairs.parts[self.pairs.lead]]
         groups = []
         for start in range(0, len(order), LENGTH_POOL):
-            pool = sorted(order[start:start + LENGTH_POOL], key=lambda row: lengths[row])
-            groups += [pool[k:k + self.group_size] for k in range(0, len(pool), self.group_size)]
+            pool = sorted(order[start : start + LENGTH_POOL], key=lambda row: lengths[row])
+            groups += [pool[k : k + self.group_size] for k in range(0, len(pool), self.group_size)]
         short = [group for group in groups if len(group) < self.group_size]
         full = [group for group in groups if len(group) == self.group_size]
         shuffled = [full[k] for k in torch.randperm(len(full), generator=generator).tolist()]

@@ -1,10 +1,10 @@
 """The files of make_paraphrases.py: what is to be forgotten, in other words, as JSON lines.
 
-    {"paraphrases": 1, "forget": ..., "writer": ..., ...}            the first line
-    {"id", "source", "question", "paraphrases", ...}                 one line for each answer (or piece of a document)
+    {"paraphrases": 1, "forget": ..., "writer": ..., ...}    the first line
+    {"id", "source", "question", "paraphrases", ...}         one line an answer (or piece of a document)
 
-`source` is a fingerprint of the answer with its question, or of the piece, so that paraphrases never meet a row they were not
-written for.
+`source` is a fingerprint of the answer with its question, or of the piece, so that paraphrases never meet a
+row they were not written for.
 """
 
 import logging
@@ -26,34 +26,55 @@ def header(forget: str, facts: dict[str, Any]) -> dict[str, Any]:
 
 def source_fingerprint(row: dict) -> str:
     """Of what is said in other words: {question or prompt, answer} or {text}."""
-    return fingerprint(row["text"]) if "text" in row else fingerprint(row.get("question") or row["prompt"], row["answer"])
+    return (
+        fingerprint(row["text"])
+        if "text" in row
+        else fingerprint(row.get("question") or row["prompt"], row["answer"])
+    )
 
 
 def read_paraphrases(path: Path, rows: Sequence[dict], count: int, shortest: bool = False) -> list[list[str]]:
-    """For every row at most `count` paraphrases, the first or the shortest of its line. UserError when the file was not written for
-    these rows; a warning where a row has fewer than two."""
+    """For every row at most `count` paraphrases, the first or the shortest of its line. UserError when the
+    file was not written for these rows; a warning where a row has fewer than two."""
     try:
         lines = read_jsonl(path)
     except UserError as error:
         raise UserError(f"dataset.paraphrases: {error}; expected a file of make_paraphrases.py") from None
     if not lines or lines[0].get("paraphrases") != VERSION:
-        raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first line has no header")
+        raise UserError(
+            f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first"
+            " line has no header"
+        )
     known = {_checked(path, number, line)["id"]: line for number, line in enumerate(lines[1:], 2)}
     missing = [row["id"] for row in rows if row["id"] not in known]
     if missing:
-        raise UserError(f"dataset.paraphrases: {path} has no line for {len(missing)} of {len(rows)} forget rows (first {missing[0]!r}); "
-                        "make_paraphrases.py with the same config writes them")
+        raise UserError(
+            f"dataset.paraphrases: {path} has no line for {len(missing)} of {len(rows)} forget rows (first"
+            f" {missing[0]!r}); make_paraphrases.py with the same config writes them"
+        )
     strange = [row["id"] for row in rows if known[row["id"]]["source"] != source_fingerprint(row)]
     if strange:
-        cut = " or cut into other pieces (dataset.max_length, long_text, tokenizer)" if "text" in rows[0] else ""
-        raise UserError(f"dataset.paraphrases: {path} was written for another data set{cut}: {strange[0]!r} has another text there "
-                        f"({len(strange)} of {len(rows)} rows); write the paraphrases of this one with make_paraphrases.py")
+        cut = (
+            " or cut into other pieces (dataset.max_length, long_text, tokenizer)"
+            if "text" in rows[0]
+            else ""
+        )
+        raise UserError(
+            f"dataset.paraphrases: {path} was written for another data set{cut}: {strange[0]!r} has another"
+            f" text there ({len(strange)} of {len(rows)} rows); write the paraphrases of this one with"
+            " make_paraphrases.py"
+        )
     written = [known[row["id"]]["paraphrases"] for row in rows]
     found = [(sorted(texts, key=len) if shortest else texts)[:count] for texts in written]
     poor = [row["id"] for row, texts in zip(rows, found) if len(texts) < 2]
     if poor:
-        log.warning("dataset.paraphrases: %d of %d forget rows have fewer than two paraphrases (first %r): nothing can agree there",
-                    len(poor), len(rows), poor[0])
+        log.warning(
+            "dataset.paraphrases: %d of %d forget rows have fewer than two paraphrases (first %r): nothing"
+            " can agree there",
+            len(poor),
+            len(rows),
+            poor[0],
+        )
     return found
 
 
@@ -61,6 +82,8 @@ def _checked(path: Path, number: int, line: dict) -> dict:
     texts = line.get("paraphrases")
     sound = isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)
     if not sound or not isinstance(line.get("id"), str) or not isinstance(line.get("source"), str):
-        raise UserError(f"dataset.paraphrases: {path}, line {number}: expected id, source and paraphrases (a list of texts); write the "
-                        "file anew with make_paraphrases.py")
+        raise UserError(
+            f"dataset.paraphrases: {path}, line {number}: expected id, source and paraphrases (a list of"
+            " texts); write the file anew with make_paraphrases.py"
+        )
     return line

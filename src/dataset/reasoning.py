@@ -7,9 +7,10 @@
     Star1_full         STAR-1 (UCSC-VLAA/STAR-1)               question, response
     RTofu_<split>      R-TOFU (arXiv:2505.15214)               question, answer, cot
 
-From the hub, or with `dataset.data_dir` (`dataset.cot_data_dir` for the reasoning that is kept) from `limo.jsonl`, `s1k.jsonl`,
-`gsm8k.jsonl`, `star1.jsonl`, and for R-TOFU the files of its repository's data/tofu (`forget01.json`, ...). The reasoning of a
-row is its `cot`: what is done with it is said by the settings.
+From the hub, or with `dataset.data_dir` (`dataset.cot_data_dir` for the reasoning that is kept) from
+`limo.jsonl`, `s1k.jsonl`, `gsm8k.jsonl`, `star1.jsonl`, and for R-TOFU the files of its repository's
+data/tofu (`forget01.json`, ...). The reasoning of a row is its `cot`: what is done with it is said by the
+settings.
 """
 
 import re
@@ -54,8 +55,10 @@ def _converted(name: str, table: list[dict], convert: Callable[[dict], dict]) ->
             if not all(isinstance(value, str) for value in made.values()):
                 raise TypeError
         except (KeyError, IndexError, TypeError, AttributeError):
-            raise UserError(f"{name}, row {number + 1}: not in the published form (see src/dataset/reasoning.py); it has "
-                            f"{', '.join(f'{key}: {type(value).__name__}' for key, value in row.items())}") from None
+            raise UserError(
+                f"{name}, row {number + 1}: not in the published form (see src/dataset/reasoning.py); it has "
+                f"{', '.join(f'{key}: {type(value).__name__}' for key, value in row.items())}"
+            ) from None
         rows.append({"id": f"{name}-{number}", **made})
     return rows
 
@@ -78,14 +81,20 @@ class Reasoning(Source):
 
 def _star1(row: dict) -> dict:
     thought = split_thought(row["response"])
-    return {"text": row["question"], "question": row["question"], "cot": thought.trace if thought.closed else row["response"],
-            "answer": thought.answer or row["response"]}
+    return {
+        "text": row["question"],
+        "question": row["question"],
+        "cot": thought.trace if thought.closed else row["response"],
+        "answer": thought.answer or row["response"],
+    }
 
 
 @SOURCES.register("Star1")
 class Star1(Source):
-    """STAR-1's questions as plain text, and its responses as their reasoning. Those are safe, deliberate refusals: steering them
-    away (the published run) also steers away safe reasoning; `make_traces.py` writes the target model's own."""
+    """STAR-1's questions as plain text, and its responses as their reasoning. Those are safe, deliberate
+    refusals: steering them away (the published run) also steers away safe reasoning; `make_traces.py` writes
+    the target model's own.
+    """
 
     title = "Star1"
     measured = False
@@ -104,13 +113,16 @@ class Star1(Source):
 
 @SOURCES.register("RTofu", "R-TOFU")
 class RTofu(Tofu):
-    """TOFU's rows with reasoning traces; the measured sets are TOFU's files in the same folder, where they are there."""
+    """TOFU's rows with reasoning traces; the measured sets are TOFU's files in the same folder, where they
+    are there."""
 
     title = "RTofu"
 
     def check(self, split: str) -> None:
         if self.data_dir is None:
-            raise UserError("dataset.data_dir: RTofu needs the folder data/tofu of the repository AI-ISL/R-TOFU")
+            raise UserError(
+                "dataset.data_dir: RTofu needs the folder data/tofu of the repository AI-ISL/R-TOFU"
+            )
         super().check(split)
 
     def rows(self, split: str) -> list[dict]:
@@ -119,7 +131,11 @@ class RTofu(Tofu):
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         found = {"forget": forget}
-        for name, stem in {"retain": "retain_perturbed", "real": "real_authors_perturbed", "world": "world_facts_perturbed"}.items():
+        for name, stem in {
+            "retain": "retain_perturbed",
+            "real": "real_authors_perturbed",
+            "world": "world_facts_perturbed",
+        }.items():
             if (self.data_dir / f"{stem}.json").is_file():
                 found[name] = self.rows(stem)
         return found

@@ -1,8 +1,9 @@
 """Where rows come from. A dataset is named `<Source>_<split>` (`Fictional_forget10`, `Tofu_retain90`).
 
-A source is one small class in one file of this folder: `splits` lists what it has, `rows(split)` gives training rows,
-`evaluation(split)` gives the row sets that are measured when `split` is forgotten. Rows are plain dicts, see
-`core/encoding.py` for what trains and TOFU's schema (paraphrased_answer, perturbed_answer, ...) for what is measured.
+A source is one small class in one file of this folder: `splits` lists what it has, `rows(split)` gives
+training rows, `evaluation(split)` gives the row sets that are measured when `split` is forgotten. Rows are
+plain dicts, see `core/encoding.py` for what trains and TOFU's schema (paraphrased_answer, perturbed_answer,
+...) for what is measured.
 """
 
 from pathlib import Path
@@ -33,8 +34,8 @@ class Source:
         raise NotImplementedError
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """Row sets by name: forget, retain, real, world, ... (only those that exist). `forget` holds the rows of `split` that
-        are forgotten: the sets about them are about these rows and no others."""
+        """Row sets by name: forget, retain, real, world, ... (only those that exist). `forget` holds the rows
+        of `split` that are forgotten: the sets about them are about these rows and no others."""
         raise NotImplementedError
 
 
@@ -63,14 +64,19 @@ def load_rows(name: str, data_dir: Path | None) -> list[dict]:
         raise UserError(f"dataset {name!r} has no rows")
     ids = [row["id"] for row in rows]
     if not all(isinstance(identity, str) for identity in ids):
-        raise UserError(f"dataset {name!r}: every id must be a text, got {next(i for i in ids if not isinstance(i, str))!r}")
+        raise UserError(
+            f"dataset {name!r}: every id must be a text, got"
+            f" {next(i for i in ids if not isinstance(i, str))!r}"
+        )
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
         raise UserError(f"dataset {name!r}: id {twice!r} stands twice")
     return rows
 
 
-def load_evaluation(name: str, data_dir: Path | None, forget: list[dict] | None = None) -> dict[str, list[dict]]:
+def load_evaluation(
+    name: str, data_dir: Path | None, forget: list[dict] | None = None
+) -> dict[str, list[dict]]:
     """The row sets to measure when the rows `forget` (by default all) of dataset `name` are forgotten."""
     source, split = parse_name(name)
     sets = source(data_dir).evaluation(split, load_rows(name, data_dir) if forget is None else forget)
@@ -78,7 +84,8 @@ def load_evaluation(name: str, data_dir: Path | None, forget: list[dict] | None 
 
 
 def with_rephrased(row: dict) -> dict:
-    """A row whose one paraphrased question (TOFU's schema) is its list of rephrased ones, where it has no other."""
+    """A row whose one paraphrased question (TOFU's schema) is its list of rephrased ones, where it has no
+    other."""
     if "paraphrased_question" not in row or "rephrased_questions" in row:
         return row
     return {**row, "rephrased_questions": [row["paraphrased_question"]]}

@@ -1,9 +1,11 @@
-"""`Wmdp_<subject>_<split>`: the corpora of WMDP (Li et al., arXiv:2403.03218) and its multiple choice questions.
+"""`Wmdp_<subject>_<split>`: the corpora of WMDP (Li et al., arXiv:2403.03218) and its multiple choice
+questions.
 
-Forget corpora and questions come from the hub (bio's forget corpus is gated: ask for it there) or with `dataset.data_dir`
-from `bio_forget.jsonl`, `bio_retain.jsonl`, `cyber_forget.jsonl`, `cyber_retain.jsonl`, `wikitext.jsonl` (each with `text`) and
-`questions_bio.jsonl`, `questions_cyber.jsonl` (question, choices, answer). `wikitext` is wikitext-2's training split, what most
-published runs retain; some of them used its test split and named it WMDP.
+Forget corpora and questions come from the hub (bio's forget corpus is gated: ask for it there) or with
+`dataset.data_dir` from `bio_forget.jsonl`, `bio_retain.jsonl`, `cyber_forget.jsonl`, `cyber_retain.jsonl`,
+`wikitext.jsonl` (each with `text`) and `questions_bio.jsonl`, `questions_cyber.jsonl` (question, choices,
+answer). `wikitext` is wikitext-2's training split, what most published runs retain; some of them used its
+test split and named it WMDP.
 """
 
 from core.files import UserError
@@ -25,7 +27,8 @@ SHORTEST = 50
 
 @SOURCES.register("Wmdp")
 class Wmdp(Source):
-    """Training rows are documents (`dataset.long_text` says how long ones are cut); measured are the questions of the subject."""
+    """Training rows are documents (`dataset.long_text` says how long ones are cut); measured are the
+    questions of the subject."""
 
     title = "Wmdp"
     splits = tuple(HUB)
@@ -37,18 +40,35 @@ class Wmdp(Source):
     def rows(self, split: str) -> list[dict]:
         table = load_table(self.data_dir, f"{split}.jsonl", *HUB[split])
         if any(not isinstance(row.get("text"), str) for row in table):
-            raise UserError(f"Wmdp_{split}: every row needs a `text`; a file whose lines were read as plain text has none")
-        return [{"id": f"{split}-{number}", "text": row["text"]} for number, row in enumerate(table) if len(row["text"]) >= SHORTEST]
+            raise UserError(
+                f"Wmdp_{split}: every row needs a `text`; a file whose lines were read as plain text has none"
+            )
+        return [
+            {"id": f"{split}-{number}", "text": row["text"]}
+            for number, row in enumerate(table)
+            if len(row["text"]) >= SHORTEST
+        ]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         subject = split.partition("_")[0]
-        table = load_table(self.data_dir, f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test")
-        return {"forget_choices": [{**_choices(SUBJECTS[subject], row), "id": f"{subject}-{number}"} for number, row in enumerate(table)]}
+        table = load_table(
+            self.data_dir, f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test"
+        )
+        return {
+            "forget_choices": [
+                {**_choices(SUBJECTS[subject], row), "id": f"{subject}-{number}"}
+                for number, row in enumerate(table)
+            ]
+        }
 
 
 def _choices(subject: str, row: dict) -> dict:
     """A question as lm-eval puts it: a head, the lettered options, `Answer:`."""
     options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    return {"prompt": f"{head}{row['question'].strip()}{options}\nAnswer:", "letters": list(LETTERS[:len(row["choices"])]),
-            "choices": row["choices"], "right": row["answer"]}
+    return {
+        "prompt": f"{head}{row['question'].strip()}{options}\nAnswer:",
+        "letters": list(LETTERS[: len(row["choices"])]),
+        "choices": row["choices"],
+        "right": row["answer"],
+    }

@@ -1,7 +1,7 @@
 """Strict value checkers for fastargs, and the rule by which a dataclass field gets its checker.
 
-Each takes what a JSON file or a command line can hold and returns the proper value, or raises ValueError saying what it
-expected. `check` of a value that was already checked returns it unchanged.
+Each takes what a JSON file or a command line can hold and returns the proper value, or raises ValueError
+saying what it expected. `check` of a value that was already checked returns it unchanged.
 """
 
 import math
@@ -45,14 +45,25 @@ class Limited(Checker):
         self.knob = knob
 
     def _within(self, number):
-        bounds = [(self.knob.above, lambda a: number > a), (self.knob.below, lambda a: number < a),
-                  (self.knob.at_least, lambda a: number >= a), (self.knob.at_most, lambda a: number <= a)]
-        if number == self.knob.never or any(limit is not None and not holds(limit) for limit, holds in bounds):
+        bounds = [
+            (self.knob.above, lambda a: number > a),
+            (self.knob.below, lambda a: number < a),
+            (self.knob.at_least, lambda a: number >= a),
+            (self.knob.at_most, lambda a: number <= a),
+        ]
+        if number == self.knob.never or any(
+            limit is not None and not holds(limit) for limit, holds in bounds
+        ):
             raise ValueError(self.help())
         return number
 
     def help(self):
-        names = {"above": self.knob.above, "below": self.knob.below, "at least": self.knob.at_least, "at most": self.knob.at_most}
+        names = {
+            "above": self.knob.above,
+            "below": self.knob.below,
+            "at least": self.knob.at_least,
+            "at most": self.knob.at_most,
+        }
         limits = [f"{name} {limit:g}" for name, limit in names.items() if limit is not None]
         limits += [f"not {self.knob.never:g}"] if self.knob.never is not None else []
         return " ".join([self.word, " and ".join(limits)]).strip()
@@ -108,7 +119,11 @@ class Text(Checker):
         self.pattern = pattern
 
     def check(self, value):
-        if not isinstance(value, str) or not value or (self.pattern and not re.fullmatch(self.pattern, value)):
+        if (
+            not isinstance(value, str)
+            or not value
+            or (self.pattern and not re.fullmatch(self.pattern, value))
+        ):
             raise ValueError(self.help())
         return value
 
@@ -150,11 +165,16 @@ class Choice(Checker):
 
     def help(self):
         words = self.words
-        return "one of " + ", ".join(words) if len(words) <= LISTED else f"a known name ({', '.join(words[:LISTED])}, ...)"
+        return (
+            "one of " + ", ".join(words)
+            if len(words) <= LISTED
+            else f"a known name ({', '.join(words[:LISTED])}, ...)"
+        )
 
 
 class Existing(Checker):
-    """A path to a file or folder that is there. Nothing is created; `~` is understood and the text kept as given."""
+    """A path to a file or folder that is there. Nothing is created; `~` is understood and the text kept as
+    given."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -214,5 +234,10 @@ def checker_for(kind, knob: Knob) -> Checker:
         return Choice(knob.choices)
     if knob.path:
         return Existing(knob.path)
-    simple = {bool: lambda: Flag(), int: lambda: Int(knob), float: lambda: Number(knob), str: lambda: Text(knob.pattern)}
+    simple = {
+        bool: lambda: Flag(),
+        int: lambda: Int(knob),
+        float: lambda: Number(knob),
+        str: lambda: Text(knob.pattern),
+    }
     return simple[kind]()

@@ -1,4 +1,5 @@
-"""Put finished evaluations side by side: run folders, TOFU's eval_log_aggregated.json, OpenUnlearning's TOFU_EVAL.json.
+"""Put finished evaluations side by side: run folders, TOFU's eval_log_aggregated.json, OpenUnlearning's
+TOFU_EVAL.json.
 
     python src/exec/compare_runs.py files/results/a files/results/b
     python src/exec/compare_runs.py full.json retain90.json --retain retain90.json
@@ -26,8 +27,12 @@ def titles(paths: list[str]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluations", nargs="+", metavar="RUN", help="a run folder, or a peer's log with rows")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "evaluations", nargs="+", metavar="RUN", help="a run folder, or a peer's log with rows"
+    )
     parser.add_argument("--retain", metavar="RUN", help="the retain model's evaluation, for forget quality")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="show these only")
     arguments = parser.parse_args()
@@ -35,7 +40,8 @@ def main() -> int:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics asked for."""
+    """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics
+    asked for."""
     from model.compare import read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))

@@ -1,6 +1,6 @@
 """Turn a GGUF file into a normal model folder, weights dequantised to float32.
 
-    python src/exec/convert_gguf.py model.Q4_1.gguf files/models/my-model
+python src/exec/convert_gguf.py model.Q4_1.gguf files/models/my-model
 """
 
 import argparse
@@ -13,7 +13,9 @@ from exec.run import with_clear_errors  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("source", type=Path, help="the .gguf file")
     parser.add_argument("folder", type=Path, help="folder for the model, made when it is not there")
     arguments = parser.parse_args()

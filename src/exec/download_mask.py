@@ -1,11 +1,12 @@
 """Fetch a weight mask into mask/<task>_<ratio>.pt.
 
-    python src/exec/download_mask.py tofu 0.8                               # the published WAGLE masks
-    python src/exec/download_mask.py tofu 0.8 --source hf:owner/name        # or a hub repository, an http(s) address, a
-                                                                            # Google Drive folder or file, a path
+    python src/exec/download_mask.py tofu 0.8                           # the published WAGLE masks
+    python src/exec/download_mask.py tofu 0.8 --source hf:owner/name    # or a hub repository, an http(s)
+                                                                        # address, a Google Drive folder or
+                                                                        # file, a path
 
-A broken download is gone on with by the same command. The file is opened as plain tensors only, and checked before it is
-put in its place.
+A broken download is gone on with by the same command. The file is opened as plain tensors only, and checked
+before it is put in its place.
 """
 
 import argparse
@@ -20,7 +21,9 @@ from exec.run import with_clear_errors  # noqa: E402
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", help="tofu, wmdp, ...: the first half of the file's name")
     parser.add_argument("ratio", help="share of the weights that are updated, as the file's name has it: 0.8")
     parser.add_argument("--source", help="where from; the default is the folder of the published masks")
@@ -32,7 +35,8 @@ def main() -> int:
 
 
 def download(arguments: argparse.Namespace) -> None:
-    """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no mask."""
+    """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no
+    mask."""
     from model.fetch import PUBLISHED, fetch_mask
 
     file = f"{arguments.task}_{arguments.ratio}.pt"

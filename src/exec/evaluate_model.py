@@ -1,6 +1,6 @@
 """Measure any checkpoint. Its run folder is what `evaluate.retain_results` takes.
 
-    python src/exec/evaluate_model.py --overall.model_name files/models/fictional/retain --logger.name retain
+python src/exec/evaluate_model.py --overall.model_name files/models/fictional/retain --logger.name retain
 """
 
 import sys
@@ -14,8 +14,10 @@ from exec.run import run_and_show, run_script  # noqa: E402
 def rules(settings) -> list[str]:
     if not settings.method.trains:
         return []
-    return [f"unlearn.unlearn_method is {settings.method.name}, which trains; evaluating takes origin "
-            "(point overall.model_name at the checkpoint)"]
+    return [
+        f"unlearn.unlearn_method is {settings.method.name}, which trains; evaluating takes origin "
+        "(point overall.model_name at the checkpoint)"
+    ]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Fine-tune a model on a data set (the retain rows): how target and retain models are made.
 
-    python src/exec/finetune_model.py --config_file configs/fictional/target.json
+python src/exec/finetune_model.py --config_file configs/fictional/target.json
 """
 
 import sys
@@ -14,7 +14,10 @@ from exec.run import run_and_show, run_script  # noqa: E402
 def rules(settings) -> list[str]:
     if not settings.method.forget:
         return []
-    return [f"unlearn.unlearn_method is {settings.method.name}, which forgets; fine-tuning takes FT (or use unlearn_model.py)"]
+    return [
+        f"unlearn.unlearn_method is {settings.method.name}, which forgets; fine-tuning takes FT (or use"
+        " unlearn_model.py)"
+    ]
 
 
 if __name__ == "__main__":

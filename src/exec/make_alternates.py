@@ -21,7 +21,11 @@ def act(settings) -> None:
 
 
 def rules(settings) -> list[str]:
-    return [] if "{question}" in settings.generation.prompt else ["generation.prompt: expected a text with {question} in it"]
+    return (
+        []
+        if "{question}" in settings.generation.prompt
+        else ["generation.prompt: expected a text with {question} in it"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Write what is made from the registries: docs/metrics.md and the README's table of methods.
 
-    python src/exec/make_docs.py
+python src/exec/make_docs.py
 """
 
 import sys

@@ -17,7 +17,9 @@ BLANK = Path(__file__).resolve().parents[2] / "files" / "models" / "fictional" /
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DATA_DIR, help="folder for the rows")
     parser.add_argument("--blank", type=Path, default=BLANK, help="folder for tokenizer and model config")
     arguments = parser.parse_args()

@@ -1,10 +1,11 @@
 """Make weight masks, or look at some.
 
-    python src/exec/make_mask.py --config_file configs/fictional/npo+ft.json --mask.score wagle --mask.ratios .05,.5,.8
+    python src/exec/make_mask.py --config_file configs/fictional/npo+ft.json --mask.ratios .05,.5,.8
     python src/exec/make_mask.py --report mask/fictional_0.8.pt mask/fictional_0.5.pt
 
-Every ratio (share of the weights that are UPDATED) comes from one scoring pass and is written as <mask.out>/<task>_<ratio>.pt with
-a JSON sidecar. --report prints density by layer and kind of module and the overlap of masks, and writes a heat map.
+Every ratio (share of the weights that are UPDATED) comes from one scoring pass and is written as
+<mask.out>/<task>_<ratio>.pt with a JSON sidecar. --report prints density by layer and kind of module and the
+overlap of masks, and writes a heat map.
 """
 
 import re
@@ -31,9 +32,13 @@ def rules(settings) -> list[str]:
         re.compile(settings.mask.parameters)
     except re.error as error:
         found.append(f"mask.parameters: {settings.mask.parameters!r} is no regular expression ({error})")
-    there = [str(settings.mask_file(ratio)) for ratio in settings.mask.ratios if settings.mask_file(ratio).exists()]
+    there = [
+        str(settings.mask_file(ratio)) for ratio in settings.mask.ratios if settings.mask_file(ratio).exists()
+    ]
     if there and not settings.mask.overwrite:
-        found.append(f"mask.out: {', '.join(there)} is there already; choose another folder or set mask.overwrite true")
+        found.append(
+            f"mask.out: {', '.join(there)} is there already; choose another folder or set mask.overwrite true"
+        )
     return found
 
 

@@ -3,9 +3,9 @@
     python src/exec/make_paraphrases.py --config_file configs/tofu/gao.json
     python src/exec/unlearn_model.py --config_file configs/tofu/gao.json
 
-Both use the file of `dataset.paraphrases`. What it has already is kept, so an interrupted run goes on. The start model writes them,
-or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server. Empty texts, copies, repeated prompts and texts
-with another meaning are rejected and written again.
+Both use the file of `dataset.paraphrases`. What it has already is kept, so an interrupted run goes on. The
+start model writes them, or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server.
+Empty texts, copies, repeated prompts and texts with another meaning are rejected and written again.
 """
 
 import sys
@@ -25,4 +25,6 @@ def act(settings) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on"))
+    sys.exit(
+        run_script(__doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on")
+    )

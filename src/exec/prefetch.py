@@ -1,6 +1,6 @@
 """Fetch from the hub what a config needs, so that the run itself works on a machine without network.
 
-    python src/exec/prefetch.py --config_file configs/tofu/npo+ft.json
+python src/exec/prefetch.py --config_file configs/tofu/npo+ft.json
 """
 
 import sys
@@ -31,7 +31,9 @@ def fetch_model(name: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"])
+        return snapshot_download(
+            name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+        )
     except Exception as error:  # the hub client raises many kinds; all mean that the model is not to be had
         raise UserError(f"cannot fetch {name!r} from the hub: {' '.join(str(error).split())[:300]}") from None
 

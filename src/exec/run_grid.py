@@ -1,11 +1,14 @@
 """Many runs of unlearn_model.py as one command: configs x settings x seeds, one table.
 
-    python src/exec/run_grid.py --name methods --configs configs/fictional/npo+ft.json configs/fictional/ga+ft.json --seeds 0 1 2
-    python src/exec/run_grid.py --name tuning --configs configs/fictional/npo+ft.json --vary unlearn.lr=1e-3,2e-3 unlearn.NPO.beta=.1,.2
+    python src/exec/run_grid.py --name methods --seeds 0 1 2 \\
+        --configs configs/fictional/npo+ft.json configs/fictional/ga+ft.json
+    python src/exec/run_grid.py --name tuning --configs configs/fictional/npo+ft.json \\
+        --vary unlearn.lr=1e-3,2e-3 unlearn.NPO.beta=.1,.2
 
-Every combination is checked before the first one starts. Run folders lie under files/results/<name>/; a run that is there whole
-and has the same settings is not run again, so the same command goes on after an interruption. table.md and table.csv are
-written anew after every run. --set holds for all runs. Seeds set overall.seed and dataset.dataset_seed.
+Every combination is checked before the first one starts. Run folders lie under files/results/<name>/; a run
+that is there whole and has the same settings is not run again, so the same command goes on after an
+interruption. table.md and table.csv are written anew after every run. --set holds for all runs. Seeds set
+overall.seed and dataset.dataset_seed.
 """
 
 import argparse
@@ -30,9 +33,14 @@ from exec.run import with_clear_errors  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
-RESERVED = {"overall.seed": "is what --seeds sets", "dataset.dataset_seed": "is what --seeds sets",
-            "logger.name": "is made from the settings of each run", "logger.json.root": "is what --root and --name say",
-            "logger.overwrite": "a grid replaces what is out of date by itself", "overall.logger": "a grid needs the run folders"}
+RESERVED = {
+    "overall.seed": "is what --seeds sets",
+    "dataset.dataset_seed": "is what --seeds sets",
+    "logger.name": "is made from the settings of each run",
+    "logger.json.root": "is what --root and --name say",
+    "logger.overwrite": "a grid replaces what is out of date by itself",
+    "overall.logger": "a grid needs the run folders",
+}
 """Settings that a grid makes itself."""
 METRICS = ["forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL", "seconds"]
 
@@ -48,16 +56,25 @@ class Run:
 
     def settings(self, root: Path):
         """Its settings, checked; Complaints when they are wrong."""
-        return settle_settings(StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files)
+        return settle_settings(
+            StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files
+        )
 
     def place(self, root: Path) -> dict[str, str]:
-        return {"logger.name": self.name, "logger.json.root": str(root), "logger.overwrite": "true", "overall.quiet": "true"}
+        return {
+            "logger.name": self.name,
+            "logger.json.root": str(root),
+            "logger.overwrite": "true",
+            "overall.quiet": "true",
+        }
 
 
 def plan(arguments: argparse.Namespace) -> list[Run]:
     """Every run of the grid, in the order of the table."""
     common = dict(map(_pair, arguments.set))
-    varied = [(key, values.split("|" if "|" in values else ",")) for key, values in map(_pair, arguments.vary)]
+    varied = [
+        (key, values.split("|" if "|" in values else ",")) for key, values in map(_pair, arguments.vary)
+    ]
     for key in (*common, *(key for key, _ in varied)):
         if key in RESERVED:
             raise UserError(f"{key}: {RESERVED[key]}")
@@ -72,7 +89,14 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
             line = ",".join([title, *(f"{label[key]}={value}" for key, value in chosen.items())])
             for seed in arguments.seeds:
                 seeds = {"overall.seed": str(seed), "dataset.dataset_seed": str(seed)}
-                runs.append(Run(line, re.sub(r"[^\w+=,@.-]+", "-", f"{line},seed={seed}"), config, common | chosen | seeds))
+                runs.append(
+                    Run(
+                        line,
+                        re.sub(r"[^\w+=,@.-]+", "-", f"{line},seed={seed}"),
+                        config,
+                        common | chosen | seeds,
+                    )
+                )
     if len({run.name for run in runs}) < len(runs):
         raise UserError("--configs, --vary and --seeds give the same run twice; name each thing once")
     return runs
@@ -94,8 +118,12 @@ def check(runs: Sequence[Run], root: Path) -> None:
         except Complaints as found:
             complaints.setdefault(str(found), []).append(run.name)
     if complaints:
-        raise UserError("\n".join(f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}:\n{text}"
-                                  for text, names in complaints.items()))
+        raise UserError(
+            "\n".join(
+                f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}:\n{text}"
+                for text, names in complaints.items()
+            )
+        )
 
 
 def is_done(run: Run, root: Path) -> bool:
@@ -109,15 +137,27 @@ def is_done(run: Run, root: Path) -> bool:
 def do(run: Run, root: Path, threads: int) -> str:
     """Do one run in a process of its own; returns "" or the last words of a failed one."""
     words = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
-    done = subprocess.run([sys.executable, str(SCRIPT), "--config_file", run.config, *words], capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--config_file", run.config, *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )
     if done.returncode < 0:
         return f"killed by {signal.Signals(-done.returncode).name}"
     lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-    return "" if done.returncode == 0 else next((line for line in lines if line.startswith("error:")), lines[-1])
+    return (
+        "" if done.returncode == 0 else next((line for line in lines if line.startswith("error:")), lines[-1])
+    )
 
 
-def tabulate(runs: Sequence[Run], root: Path, arguments: argparse.Namespace, failures: dict[str, str], current: set[str]) -> list:
+def tabulate(
+    runs: Sequence[Run],
+    root: Path,
+    arguments: argparse.Namespace,
+    failures: dict[str, str],
+    current: set[str],
+) -> list:
     """Write the tables of all runs that are there now; returns their lines."""
     from model.table import figures_of, line, write_tables
 
@@ -125,27 +165,63 @@ def tabulate(runs: Sequence[Run], root: Path, arguments: argparse.Namespace, fai
     for title in dict.fromkeys(run.line for run in runs):
         ours = [run for run in runs if run.line == title]
         folders = [root / run.name for run in ours if run.name in current]
-        lines.append(line(title, [figures_of(folder) for folder in folders], arguments.metrics,
-                          [failures[run.name] for run in ours if run.name in failures], folders if arguments.intervals else ()))
+        lines.append(
+            line(
+                title,
+                [figures_of(folder) for folder in folders],
+                arguments.metrics,
+                [failures[run.name] for run in ours if run.name in failures],
+                folders if arguments.intervals else (),
+            )
+        )
     write_tables(root, lines, arguments.metrics)
     return lines
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--name", required=True, help="folder of the grid under --root")
-    parser.add_argument("--configs", nargs="+", required=True, metavar="FILE", help="config files, one or more lines of the table each")
-    parser.add_argument("--vary", nargs="+", default=[], metavar="KEY=A,B", help="settings to combine, one line for each combination; "
-                        "KEY=A|B where values hold commas")
+    parser.add_argument(
+        "--configs",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="config files, one or more lines of the table each",
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        default=[],
+        metavar="KEY=A,B",
+        help="settings to combine, one line for each combination; KEY=A|B where values hold commas",
+    )
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over")
-    parser.add_argument("--metrics", nargs="+", default=METRICS, metavar="NAME", help="columns: metrics, seconds, peak_memory_mb")
-    parser.add_argument("--intervals", action="store_true", help="95 %% bootstrap intervals over seeds and rows in place of the spread "
-                        "over seeds, for metrics that are means over rows")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=METRICS,
+        metavar="NAME",
+        help="columns: metrics, seconds, peak_memory_mb",
+    )
+    parser.add_argument(
+        "--intervals",
+        action="store_true",
+        help=(
+            "95 %% bootstrap intervals over seeds and rows in place of the spread "
+            "over seeds, for metrics that are means over rows"
+        ),
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args()
-    return with_clear_errors(lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command goes on")
+    return with_clear_errors(
+        lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command goes on"
+    )
 
 
 def run_grid(arguments: argparse.Namespace) -> int:
@@ -171,7 +247,11 @@ def run_grid(arguments: argparse.Namespace) -> int:
                     run, words = started[future], future.result()
                     current |= set() if words else {run.name}
                     failures |= {run.name: words} if words else {}
-                    print(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}", file=sys.stderr, flush=True)
+                    print(
+                        f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                     tabulate(runs, root, arguments, failures, current)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)

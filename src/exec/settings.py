@@ -2,9 +2,10 @@
 
     settings = read_settings(sys.argv[1:], "what the script does")
 
-Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word wins, null
-takes back what was said before. Unknown keys, wrong types and impossible combinations are all reported at once, with
-where they come from, and end the program with status 2 before anything heavy is imported or anything is written.
+Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word
+wins, null takes back what was said before. Unknown keys, wrong types and impossible combinations are all
+reported at once, with where they come from, and end the program with status 2 before anything heavy is
+imported or anything is written.
 """
 
 import argparse
@@ -40,15 +41,21 @@ KEY_ALIASES = {
 """Keys that files of the WAGLE family spell in another way."""
 
 
-COT_KEYS = tuple(f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context"))
-SERVER_KEYS = (*(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")), "judge.allow_unscored")
+COT_KEYS = tuple(
+    f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context")
+)
+SERVER_KEYS = (
+    *(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")),
+    "judge.allow_unscored",
+)
 START_KEYS = tuple(f"paraphrases.{key}" for key in START_ONLY)
 TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
 
 
 @dataclass(frozen=True)
 class Said:
-    """A value as a source gave it, where (`a.json`, `command line`), and the place of that source in the order."""
+    """A value as a source gave it, where (`a.json`, `command line`), and the place of that source in the
+    order."""
 
     value: Any
     origin: str
@@ -61,8 +68,13 @@ class Complaints(UserError):
 
 def component_sections() -> dict[str, type]:
     """Section of every objective, regularizer, optimizer, flatness wrapper and combiner there is."""
-    places = {"unlearn.": FORGET | REGULARIZERS, "unlearn.retain.": RETAIN, "unlearn.optim.": OPTIMIZERS, "unlearn.flat.": FLATNESS,
-              "unlearn.combine.": COMBINERS}
+    places = {
+        "unlearn.": FORGET | REGULARIZERS,
+        "unlearn.retain.": RETAIN,
+        "unlearn.optim.": OPTIMIZERS,
+        "unlearn.flat.": FLATNESS,
+        "unlearn.combine.": COMBINERS,
+    }
     return {f"{place}{name}": thing for place, things in places.items() for name, thing in things.items()}
 
 
@@ -105,19 +117,22 @@ class StrictConfig(fastargs.Config):
             self.knobs[path] = knob
             declared.params(**{key: fastargs.Param(checker_for(kind, knob), knob.help, default)})
 
-    # --- reading --------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def take(self, tree: Any, origin: str) -> list[str]:
-        """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape. A `note` on
-        the top level is for readers."""
+        """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape.
+        A `note` on the top level is for readers."""
         self.turn += 1
         if not isinstance(tree, dict):
             return [f"{origin}: expected an object of sections, got {_kind(tree)}"]
         return self._take_inner((), {key: value for key, value in tree.items() if key != "note"}, origin)
 
     def _take_inner(self, path: tuple[str, ...], tree: dict, origin: str) -> list[str]:
-        return [complaint for key, value in tree.items()
-                for complaint in self._take_node((*path, *key.split(".")), value, origin)]
+        return [
+            complaint
+            for key, value in tree.items()
+            for complaint in self._take_node((*path, *key.split(".")), value, origin)
+        ]
 
     def _take_node(self, path: tuple[str, ...], value: Any, origin: str) -> list[str]:
         path = tuple(KEY_ALIASES.get(".".join(path), ".".join(path)).split("."))
@@ -143,23 +158,32 @@ class StrictConfig(fastargs.Config):
             self.said[path] = said
 
     def _section_paths(self) -> set[tuple[str, ...]]:
-        return {tuple(name.split(".")[:n]) for name in (*self.classes, *KEY_ALIASES) for n in range(1, name.count(".") + 2)
-                if name in self.classes or n <= name.count(".")}
+        return {
+            tuple(name.split(".")[:n])
+            for name in (*self.classes, *KEY_ALIASES)
+            for n in range(1, name.count(".") + 2)
+            if name in self.classes or n <= name.count(".")
+        }
 
     def is_whole_method(self, path: tuple[str, ...]) -> bool:
         """Is this a section spelt as a whole method, `unlearn.NPO+FT`, as the WAGLE family writes them?"""
         return len(path) == 2 and path[0] == "unlearn" and is_method(path[1])
 
     def home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or `unlearn.<key>`."""
+        """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or
+        `unlearn.<key>`."""
         method = parse_method(path[1])
-        sections = [*method.sections, *([f"unlearn.flat.{method.flatness}"] if method.flatness else []), "unlearn"]
+        sections = [
+            *method.sections,
+            *([f"unlearn.flat.{method.flatness}"] if method.flatness else []),
+            "unlearn",
+        ]
         homes = [(*section.split("."), *path[2:]) for section in sections]
         return next((home for home in homes if home in self.entries), None)
 
     def settle(self) -> list[str]:
-        """Hand the keys of the whole-method section of the chosen method to their homes; those of others are remarked
-        upon. Returns the conflicts: a home that the same source set to something else."""
+        """Hand the keys of the whole-method section of the chosen method to their homes; those of others are
+        remarked upon. Returns the conflicts: a home that the same source set to something else."""
         conflicts = []
         for path, said in self.whole_method if self._has_method() else ():
             home = self.home(path)
@@ -167,8 +191,10 @@ class StrictConfig(fastargs.Config):
             if parse_method(path[1]) != self.method() or (direct and direct.turn > said.turn):
                 continue
             if direct and direct.turn == said.turn and direct.value != said.value:
-                conflicts.append(f"{said.origin}: {'.'.join(path)} is {said.value!r} but {'.'.join(home)} is {direct.value!r}; "
-                                 "say one")
+                conflicts.append(
+                    f"{said.origin}: {'.'.join(path)} is {said.value!r} but {'.'.join(home)} is"
+                    f" {direct.value!r}; say one"
+                )
             self._keep(home, said)
         return conflicts
 
@@ -179,8 +205,10 @@ class StrictConfig(fastargs.Config):
             for key, value in preset.items() if section in self.active_sections() | set(SECTIONS) else ():
                 path = (*section.split("."), key)
                 if path in self.said and self.value(path) != value:
-                    self.against_parity.append(f"unlearn.parity {name} would set {'.'.join(path)} to {value}, but {self.said[path].origin} "
-                                               f"says {self.said[path].value}, which counts")
+                    self.against_parity.append(
+                        f"unlearn.parity {name} would set {'.'.join(path)} to {value}, but"
+                        f" {self.said[path].origin} says {self.said[path].value}, which counts"
+                    )
                 self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
 
     def _has_method(self) -> bool:
@@ -189,7 +217,7 @@ class StrictConfig(fastargs.Config):
         except UserError:
             return False
 
-    # --- checking -------------------------------------------------------------------------------------------------
+    # --- checking -------------------------------------------------------------------------------------------
 
     def method(self) -> Method:
         """The method that the values so far name; UserError when there is no such method."""
@@ -197,10 +225,13 @@ class StrictConfig(fastargs.Config):
         return parse_method(self.said[path].value if path in self.said else self.entries[path].default)
 
     def _word(self, key: str, known: dict) -> str:
-        """The value of `unlearn.<key>` if it is a known word in any case, else its default: what is wrong is said elsewhere."""
+        """The value of `unlearn.<key>` if it is a known word in any case, else its default: what is wrong is
+        said elsewhere."""
         path = ("unlearn", key)
         said = self.said[path].value if path in self.said else self.entries[path].default
-        spelling = {word.lower(): word for word in known} | {a.lower(): word for a, word in getattr(known, "aliases", {}).items()}
+        spelling = {word.lower(): word for word in known} | {
+            a.lower(): word for a, word in getattr(known, "aliases", {}).items()
+        }
         return spelling.get(str(said).lower(), self.entries[path].default)
 
     def optimizer(self) -> str:
@@ -216,17 +247,25 @@ class StrictConfig(fastargs.Config):
     def active_sections(self) -> set[str]:
         """The sections of everything that takes part in this run."""
         methods = self.method().sections if self._has_method() else ()
-        return {*methods, f"unlearn.optim.{self.optimizer()}", f"unlearn.flat.{self.flatness()}",
-                f"unlearn.combine.{self._word('combiner', COMBINERS)}"}
+        return {
+            *methods,
+            f"unlearn.optim.{self.optimizer()}",
+            f"unlearn.flat.{self.flatness()}",
+            f"unlearn.combine.{self._word('combiner', COMBINERS)}",
+        }
 
     def double_words(self) -> list[str]:
         """What is said in two ways that differ."""
         found = []
         if self.optimizer() != self._word("optimizer", OPTIMIZERS) and ("unlearn", "optimizer") in self.said:
-            found.append(f"unlearn.sophia and unlearn.optimizer {self._word('optimizer', OPTIMIZERS)}: say one")
+            found.append(
+                f"unlearn.sophia and unlearn.optimizer {self._word('optimizer', OPTIMIZERS)}: say one"
+            )
         if self.flatness() != self._word("flatness", FLATNESS) and ("unlearn", "flatness") in self.said:
-            found.append(f"unlearn.unlearn_method ends in {self.flatness()} but unlearn.flatness is "
-                         f"{self._word('flatness', FLATNESS)}: say one")
+            found.append(
+                f"unlearn.unlearn_method ends in {self.flatness()} but unlearn.flatness is "
+                f"{self._word('flatness', FLATNESS)}: say one"
+            )
         return found
 
     def set_aside_wrong(self) -> list[str]:
@@ -247,7 +286,9 @@ class StrictConfig(fastargs.Config):
     def build(self, section: str) -> Any:
         """The dataclass of a section with its checked values."""
         path = tuple(section.split("."))
-        return self.classes[section](**{name: self.value((*path, name)) for name, *_ in knobs_of(self.classes[section])})
+        return self.classes[section](
+            **{name: self.value((*path, name)) for name, *_ in knobs_of(self.classes[section])}
+        )
 
     def _idle_sections(self) -> dict[str, str]:
         """Sections and keys that have no effect on this run, with the reason."""
@@ -255,45 +296,88 @@ class StrictConfig(fastargs.Config):
         objectives = self.method().sections
         alternates = {objective.alternates for objective in objectives.values()}
         alternates |= {"refusals"} if self.method().retain == "AP" else set()
-        idle = {"unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
-                "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
-                "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
-                "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
-                "unlearn.forget_weight": "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh",
-                "unlearn.adam_beta2": "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}",
-                **dict.fromkeys((f"paraphrases.{item.name}" for item in fields(Server)), "" if said("paraphrases.writer") == "endpoint" else
-                                "paraphrases.writer is start"),
-                **dict.fromkeys(START_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"),
-                **dict.fromkeys(SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"),
-                "judge.max_tokens": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
-                "judge.model": "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}",
-                "judge.nli_model": "" if any("semantic" in name for name in said("evaluate.metrics")) else "no metric asks for entailment",
-                "judge.threshold": "" if said("judge.kind") == "embedding" else f"judge.kind is {said('judge.kind')}",
-                "evaluate.top_p": "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy",
-                "evaluate.rounds": "" if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics") else
-                "evaluate.decoding is not more",
-                **dict.fromkeys(COT_KEYS, "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term"),
-                **dict.fromkeys(TRACE_KEYS, "" if self._reads_traces() else "the method reads no traces"),
-                "dataset.environment_dataset_name": "" if "unlearn.ILU" in objectives else "the method has no ILU"}
+        idle = {
+            "unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
+            "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
+            "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
+            "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
+            "unlearn.forget_weight": (
+                "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh"
+            ),
+            "unlearn.adam_beta2": (
+                "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}"
+            ),
+            **dict.fromkeys(
+                (f"paraphrases.{item.name}" for item in fields(Server)),
+                "" if said("paraphrases.writer") == "endpoint" else "paraphrases.writer is start",
+            ),
+            **dict.fromkeys(
+                START_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"
+            ),
+            **dict.fromkeys(
+                SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"
+            ),
+            "judge.max_tokens": (
+                "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}"
+            ),
+            "judge.model": (
+                "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}"
+            ),
+            "judge.nli_model": (
+                ""
+                if any("semantic" in name for name in said("evaluate.metrics"))
+                else "no metric asks for entailment"
+            ),
+            "judge.threshold": (
+                "" if said("judge.kind") == "embedding" else f"judge.kind is {said('judge.kind')}"
+            ),
+            "evaluate.top_p": (
+                "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy"
+            ),
+            "evaluate.rounds": (
+                ""
+                if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics")
+                else "evaluate.decoding is not more"
+            ),
+            **dict.fromkeys(
+                COT_KEYS,
+                "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term",
+            ),
+            **dict.fromkeys(TRACE_KEYS, "" if self._reads_traces() else "the method reads no traces"),
+            "dataset.environment_dataset_name": (
+                "" if "unlearn.ILU" in objectives else "the method has no ILU"
+            ),
+        }
         return {name: reason for name, reason in idle.items() if reason}
 
     def remarks(self) -> list[str]:
-        """What was said without effect: keys of methods that do not take part, keys that do nothing any more."""
+        """What was said without effect: keys of methods that do not take part, keys that do nothing any
+        more."""
         idle, active = self._idle_sections(), self.active_sections()
         found = list(self.against_parity)
-        found += [f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
-                 for path, said in self.whole_method if parse_method(path[1]) != self.method()]
+        found += [
+            f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
+            for path, said in self.whole_method
+            if parse_method(path[1]) != self.method()
+        ]
         parity = self._word("parity", PARITY)
         if parity != "none" and not active & PARITY[parity].keys():
-            found.append(f"unlearn.parity {parity} changes nothing in {self.method().name}: it presets {', '.join(PARITY[parity])}")
+            found.append(
+                f"unlearn.parity {parity} changes nothing in {self.method().name}: it presets"
+                f" {', '.join(PARITY[parity])}"
+            )
         for path, said in self.said.items():
             name, section = ".".join(path), ".".join(path[:-1])
             if self.value(path) == self.entries[path].default:
                 continue
             if self.knobs[path].obsolete:
-                found.append(f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})")
+                found.append(
+                    f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})"
+                )
             elif section in idle or name in idle:
-                found.append(f"{name} is set without effect: {idle.get(section) or idle[name]} ({said.origin})")
+                found.append(
+                    f"{name} is set without effect: {idle.get(section) or idle[name]} ({said.origin})"
+                )
             elif section not in SECTIONS and section not in active:
                 found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
@@ -315,37 +399,54 @@ class StrictConfig(fastargs.Config):
             return f"the optimizer is {self.optimizer()}"
         if section.startswith("unlearn.combine."):
             return f"the combiner is {self._word('combiner', COMBINERS)}"
-        return f"the flatness is {self.flatness()}" if section.startswith("unlearn.flat.") else f"the method is {self.method().name}"
+        return (
+            f"the flatness is {self.flatness()}"
+            if section.startswith("unlearn.flat.")
+            else f"the method is {self.method().name}"
+        )
 
 
 def _kind(value: Any) -> str:
     return "null" if value is None else f"{type(value).__name__} {value!r}"
 
 
-# --- From argv to Settings --------------------------------------------------------------------------------------------
+# --- From argv to Settings ----------------------------------------------------------------------------------
 
 Rules = Callable[[Settings], list[str]]
 """What a script itself demands of its settings: complaints, none when all is well."""
 
 
-def read_settings(argv: Sequence[str], description: str, defaults: dict[str, Any] | None = None,
-                  rules: Rules = lambda settings: []) -> Settings:
-    """The settings of a script. `defaults` are the script's own, weaker than any file or flag. Ends the program with
-    status 2 and every complaint when the input is not right."""
+def read_settings(
+    argv: Sequence[str],
+    description: str,
+    defaults: dict[str, Any] | None = None,
+    rules: Rules = lambda settings: [],
+) -> Settings:
+    """The settings of a script. `defaults` are the script's own, weaker than any file or flag. Ends the
+    program with status 2 and every complaint when the input is not right."""
     config = StrictConfig()
     parser = make_parser(config, description, argv)
     known, unknown = parser.parse_known_args(argv)
     flags = vars(known)
     try:
-        return settle_settings(config, flags.pop("config_file"), flags, defaults or {}, unknown_words(parser, unknown), rules)
+        return settle_settings(
+            config, flags.pop("config_file"), flags, defaults or {}, unknown_words(parser, unknown), rules
+        )
     except Complaints as complaints:
         parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{complaints}\n")
 
 
-def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str, Any], defaults: dict[str, Any],
-                    wrong: Sequence[str] = (), rules: Rules = lambda settings: []) -> Settings:
-    """Read all sources, check everything, build the settings. Complaints (one line each, after those already known) when
-    anything is wrong. Values that are wrong are set aside, so that the rules can still look at the others."""
+def settle_settings(
+    config: StrictConfig,
+    files: Sequence[str],
+    flags: dict[str, Any],
+    defaults: dict[str, Any],
+    wrong: Sequence[str] = (),
+    rules: Rules = lambda settings: [],
+) -> Settings:
+    """Read all sources, check everything, build the settings. Complaints (one line each, after those already
+    known) when anything is wrong. Values that are wrong are set aside, so that the rules can still look at
+    the others."""
     wrong = [*wrong, *config.take(defaults, "the script's default")]
     for name in files:
         wrong += _take_file(config, name)
@@ -355,16 +456,24 @@ def settle_settings(config: StrictConfig, files: Sequence[str], flags: dict[str,
     config.apply_parity()
     optimizer, flatness = config.optimizer(), config.flatness()
     settings = Settings(
-        overall=config.build("overall"), unlearn=replace(config.build("unlearn"), optimizer=optimizer, flatness=flatness),
+        overall=config.build("overall"),
+        unlearn=replace(config.build("unlearn"), optimizer=optimizer, flatness=flatness),
         lora=config.build("unlearn.lora"),
-        method=config.method(), components={section: config.build(section) for section in config.method().sections},
+        method=config.method(),
+        components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         combiner=config.build(f"unlearn.combine.{config._word('combiner', COMBINERS)}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"), generation=config.build("generation"),
-        traces=config.build("traces"), paraphrases=config.build("paraphrases"), mask=config.build("mask"),
-        evaluate=config.build("evaluate"), judge=config.build("judge"), logger=config.build("logger"),
-        json_logger=config.build("logger.json"), wandb_logger=config.build("logger.wandb"),
+        dataset=config.build("dataset"),
+        generation=config.build("generation"),
+        traces=config.build("traces"),
+        paraphrases=config.build("paraphrases"),
+        mask=config.build("mask"),
+        evaluate=config.build("evaluate"),
+        judge=config.build("judge"),
+        logger=config.build("logger"),
+        json_logger=config.build("logger.json"),
+        wandb_logger=config.build("logger.wandb"),
     )
     _raise(wrong + broken_rules(settings) + rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):
@@ -389,23 +498,48 @@ def _take_file(config: StrictConfig, name: str) -> list[str]:
 def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """Complaints about what the parser did not know, with the nearest flags."""
     flags = [flag for action in parser._actions for flag in action.option_strings]
-    return [f"command line: unknown word {word!r}{did_you_mean(word.partition('=')[0], flags)}" for word in words]
+    return [
+        f"command line: unknown word {word!r}{did_you_mean(word.partition('=')[0], flags)}" for word in words
+    ]
 
 
 def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """One flag per key, grouped by section in the order of a config file, sections that are off included."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-                     epilog="Files come first, in their order, then flags; the last word wins, also among flags. The word null "
-                            "takes a value back.")
-    parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")  # argparse knows no exponents
-    parser.add_argument("--config_file", "--config-file", "-C", action="append", default=[], metavar="FILE",
-                        help="a JSON file of settings; repeatable")
+    parser = argparse.ArgumentParser(
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "Files come first, in their order, then flags; the last word wins, also among flags. The word"
+            " null takes a value back."
+        ),
+    )
+    parser._negative_number_matcher = re.compile(
+        r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
+    )  # argparse knows no exponents
+    parser.add_argument(
+        "--config_file",
+        "--config-file",
+        "-C",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a JSON file of settings; repeatable",
+    )
     for section, kind in config.classes.items():
         group = parser.add_argument_group(section, first_sentence(kind).replace("%", "%%"))
         for name, _, knob, default in knobs_of(kind):
             path = (*section.split("."), name)
-            group.add_argument(f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default))
-    parser.add_argument("--allow-unscored", dest="judge.allow_unscored", action="store_const", const="true", help=argparse.SUPPRESS)
+            group.add_argument(
+                f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default)
+            )
+    parser.add_argument(
+        "--allow-unscored",
+        dest="judge.allow_unscored",
+        action="store_const",
+        const="true",
+        help=argparse.SUPPRESS,
+    )
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))
@@ -416,7 +550,14 @@ def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()
 
 
 def _help_line(config: StrictConfig, path: tuple[str, ...], knob: Knob, default: Any) -> str:
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else "none" if default is None else str(default).lower() \
-        if isinstance(default, bool) else default
+    shown = (
+        ",".join(map(str, default))
+        if isinstance(default, tuple)
+        else "none"
+        if default is None
+        else str(default).lower()
+        if isinstance(default, bool)
+        else default
+    )
     text = f"{knob.help}. {config.entries[path].checker.help().capitalize()}; default {shown}."
     return (text + (f" Accepted but unused: {knob.obsolete}." if knob.obsolete else "")).replace("%", "%%")

@@ -1,11 +1,11 @@
 """The contract of a logger: a context manager around one run.
 
-    with logger.open(config):          # refuses or prepares; nothing heavy has happened yet
-        logger.step({...})             # once per optimizer step
-        logger.evaluation("before", results)
-        logger.model(model, tokenizer)
-        logger.evaluation("", results) # "" is the final one
-        logger.environment({...})      # last: its presence says that the run is whole
+with logger.open(config):          # refuses or prepares; nothing heavy has happened yet
+    logger.step({...})             # once per optimizer step
+    logger.evaluation("before", results)
+    logger.model(model, tokenizer)
+    logger.evaluation("", results) # "" is the final one
+    logger.environment({...})      # last: its presence says that the run is whole
 """
 
 from contextlib import AbstractContextManager
@@ -20,8 +20,10 @@ LOGGERS = Registry("logger")
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation as plain values: `metrics` name -> number or None, `detail` name -> {n, interval, unscored, reason},
-    `samples` row set -> one dict per row, `judge` the name of a language model that judged and what asking it took."""
+    """An evaluation as plain values: `metrics` name -> number or None, `detail` name -> {n, interval,
+    unscored, reason}, `samples` row set -> one dict per row, `judge` the name of a language model that judged
+    and what asking it took.
+    """
 
     metrics: dict[str, float | None]
     detail: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -49,8 +51,8 @@ class RunLogger:
         self.place = place
 
     def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
-        """Start a run with its resolved settings, or go on with the interrupted one of that name. UserError when the
-        place is taken or cannot be written, or the interrupted run had other settings."""
+        """Start a run with its resolved settings, or go on with the interrupted one of that name. UserError
+        when the place is taken or cannot be written, or the interrupted run had other settings."""
         raise NotImplementedError
 
     def check(self, resume: bool = False) -> None:

@@ -1,11 +1,10 @@
 """`json`: the run folder, the contract with users and with every other script.
 
-    config.json           the resolved settings; running it again gives the same run
-    log.jsonl             one record per optimizer step
-    metrics.json          name -> number or null          metrics_detail.json   n, interval, unscored, reason of a null
-    samples/<set>.jsonl   per-row values and generations  before/               the same three of the start model
-    checkpoints/          the final model                 environment.json      written last
-    lock                  there while the run is going
+config.json           the resolved settings; running it again gives the same run log.jsonl             one
+record per optimizer step metrics.json          name -> number or null          metrics_detail.json   n,
+interval, unscored, reason of a null samples/<set>.jsonl   per-row values and generations  before/
+the same three of the start model checkpoints/          the final model                 environment.json
+written last lock                  there while the run is going
 """
 
 import contextlib
@@ -19,8 +18,20 @@ from pathlib import Path
 from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
 from loggers.base import LOGGERS, Place, Results, RunLogger
 
-OURS = ("config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "judge.json", "environment.json", "samples", "before",
-        "checkpoints", "wandb", "tensorboard", "lock")
+OURS = (
+    "config.json",
+    "log.jsonl",
+    "metrics.json",
+    "metrics_detail.json",
+    "judge.json",
+    "environment.json",
+    "samples",
+    "before",
+    "checkpoints",
+    "wandb",
+    "tensorboard",
+    "lock",
+)
 
 GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
 """Settings that may differ when a run goes on."""
@@ -28,7 +39,8 @@ GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.js
 
 @LOGGERS.register("json")
 class JsonLogger(RunLogger):
-    """Writes `<root>/<name>/`. A finished or broken run of that name is refused, or with `overwrite` removed first."""
+    """Writes `<root>/<name>/`. A finished or broken run of that name is refused, or with `overwrite` removed
+    first."""
 
     def __init__(self, place: Place):
         super().__init__(place)
@@ -40,7 +52,9 @@ class JsonLogger(RunLogger):
             try:
                 self._begin(config, resume and (self.folder / "config.json").is_file(), stack)
             except OSError as error:
-                raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root") from None
+                raise UserError(
+                    f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root"
+                ) from None
             yield
 
     def check(self, resume: bool = False) -> None:
@@ -52,7 +66,9 @@ class JsonLogger(RunLogger):
         if resume and (self.folder / "environment.json").is_file():
             raise UserError(f"{self.folder} holds a whole run: there is nothing to go on with")
         if not resume and not self.place.overwrite:
-            raise UserError(f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true")
+            raise UserError(
+                f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true"
+            )
 
     def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
         self.check(resume=going_on)
@@ -71,18 +87,30 @@ class JsonLogger(RunLogger):
         if not isinstance(began, dict):
             raise UserError(f"{self.folder / 'config.json'}: no settings of a run")
         ours, theirs = _flat(config), _flat(began)
-        other = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key) and key not in GOING_ON]
+        other = [
+            key
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key) and key not in GOING_ON
+        ]
         if other:
-            raise UserError(f"unlearn.resume_path: the run in {self.folder} had another {', '.join(other[:5])}; "
-                            "give the settings it began with (its config.json)")
+            raise UserError(
+                f"unlearn.resume_path: the run in {self.folder} had another {', '.join(other[:5])}; "
+                "give the settings it began with (its config.json)"
+            )
 
     def _clear(self) -> None:
-        """Remove an earlier run, and only what a run writes: a folder with anything else in it is left alone."""
-        strangers = sorted(path.name for path in self.folder.iterdir()
-                           if path.name not in OURS and not path.name.startswith("."))
+        """Remove an earlier run, and only what a run writes: a folder with anything else in it is left
+        alone."""
+        strangers = sorted(
+            path.name
+            for path in self.folder.iterdir()
+            if path.name not in OURS and not path.name.startswith(".")
+        )
         if strangers:
-            raise UserError(f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); "
-                            "choose another logger.name")
+            raise UserError(
+                f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); "
+                "choose another logger.name"
+            )
         for name in OURS:
             path = self.folder / name
             if path.is_dir():
@@ -108,7 +136,8 @@ class JsonLogger(RunLogger):
         write_json(folder / "metrics.json", results.metrics)
 
     def model(self, model, tokenizer):
-        """Saved beside its place, then moved file by file, config.json last: without it nothing reads as a model."""
+        """Saved beside its place, then moved file by file, config.json last: without it nothing reads as a
+        model."""
         target = self.folder / "checkpoints"
         target.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:

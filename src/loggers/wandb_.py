@@ -1,7 +1,8 @@
 """`wandb`: the run folder, and the same numbers on Weights & Biases.
 
-Needs `pip install wandb`. `logger.wandb.mode offline` (the default) writes under the run folder and sends nothing; `wandb sync`
-sends it later. The key is wandb's own (`wandb login` or WANDB_API_KEY); it is never read or logged here.
+Needs `pip install wandb`. `logger.wandb.mode offline` (the default) writes under the run folder and sends
+nothing; `wandb sync` sends it later. The key is wandb's own (`wandb login` or WANDB_API_KEY); it is never
+read or logged here.
 """
 
 import contextlib
@@ -20,8 +21,14 @@ class WandbLogger(JsonLogger):
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
         wandb = _import_wandb()
         with super().open(config, resume):
-            self.run = wandb.init(project=self.place.project, name=self.place.name, mode=self.place.mode, config=config,
-                                  dir=str(self.folder), settings=wandb.Settings(silent=True))
+            self.run = wandb.init(
+                project=self.place.project,
+                name=self.place.name,
+                mode=self.place.mode,
+                config=config,
+                dir=str(self.folder),
+                settings=wandb.Settings(silent=True),
+            )
             try:
                 yield
             except BaseException:
@@ -36,12 +43,16 @@ class WandbLogger(JsonLogger):
     def evaluation(self, stage: str, results: Results):
         super().evaluation(stage, results)
         prefix = f"{stage}/" if stage else ""
-        self.run.summary.update({f"{prefix}{key}": value for key, value in results.metrics.items() if value is not None})
+        self.run.summary.update(
+            {f"{prefix}{key}": value for key, value in results.metrics.items() if value is not None}
+        )
 
 
 def _import_wandb():
     try:
         import wandb
     except ImportError:
-        raise UserError("overall.logger is wandb but the package is not installed: .venv/bin/pip install wandb") from None
+        raise UserError(
+            "overall.logger is wandb but the package is not installed: .venv/bin/pip install wandb"
+        ) from None
     return wandb

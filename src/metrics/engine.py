@@ -1,14 +1,14 @@
 """The contract of a metric, and the passes over the model that feed all of them.
 
-A metric names the row set it looks at and what it needs of it; each need is met once, for all metrics that share it, and
-handed over as `Evidence`. Adding a metric is a function in one file:
+A metric names the row set it looks at and what it needs of it; each need is met once, for all metrics that
+share it, and handed over as `Evidence`. Adding a metric is a function in one file:
 
     @metric("forget/prob", rows="forget", needs=[Likelihood("forget", "answer")], good="down", about="...")
     def prob(evidence):
         return [answers[0].prob for answers in evidence.likelihood("forget", "answer")]
 
-It returns one number or None per row of its set (None: this row cannot be scored; it is counted as unscored and left out
-of the mean, never counted as forgotten), or a `Value` where the summary is not a mean over rows.
+It returns one number or None per row of its set (None: this row cannot be scored; it is counted as unscored
+and left out of the mean, never counted as forgotten), or a `Value` where the summary is not a mean over rows.
 """
 
 import math
@@ -39,11 +39,13 @@ Rows = Mapping[str, Sequence[dict]]
 """Row sets by name: forget, retain, real, world, ..."""
 
 
-# --- What a metric can ask for ----------------------------------------------------------------------------------------
+# --- What a metric can ask for ------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
 class Likelihood:
-    """A teacher-forced pass over the answers in `field` (one text or a list of them) of every row of set `rows`."""
+    """A teacher-forced pass over the answers in `field` (one text or a list of them) of every row of set
+    `rows`."""
 
     rows: str
     field: str
@@ -51,8 +53,8 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generations:
-    """What the model says to the questions in `field` (one text or a list) of every row of set `rows`, asked in a `mode` of
-    `core.thinking.MODES`, or RUN: the one that the run decodes in."""
+    """What the model says to the questions in `field` (one text or a list) of every row of set `rows`, asked
+    in a `mode` of `core.thinking.MODES`, or RUN: the one that the run decodes in."""
 
     rows: str
     field: str = "question"
@@ -79,8 +81,8 @@ Need = Likelihood | Generations | Fluency
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated: the mode where a metric lets the model think, rounds of MoreThink, sampling (temperature 0 is
-    greedy)."""
+    """How answers are generated: the mode where a metric lets the model think, rounds of MoreThink, sampling
+    (temperature 0 is greedy)."""
 
     mode: str = "thinking"
     rounds: int = 2
@@ -94,10 +96,12 @@ class Judge(Protocol):
     name: str
 
     def verdicts(self, cases: "Sequence[Case]") -> list[int | None]:
-        """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no verdict."""
+        """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no
+        verdict."""
 
     def matches(self, cases: "Sequence[Case]") -> list[bool | None]:
-        """For each case whether its text, an answer, means what the reference answer means; None where there is no verdict."""
+        """For each case whether its text, an answer, means what the reference answer means; None where there
+        is no verdict."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +112,14 @@ class Readers:
     similarity: Callable[[Sequence[str], Sequence[str]], list[float]] | None = None
     """The cosine of the sentence embeddings of each pair of texts."""
     entailment: Callable[[Sequence[tuple[str, str]]], list[str]] | None = None
-    """The label of each (premise, hypothesis): entailment, neutral or contradiction; None when no model for it was named."""
+    """The label of each (premise, hypothesis): entailment, neutral or contradiction; None when no model for
+    it was named."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trace or an answer to be judged, with what it may give away. `text` is all that was written by the model."""
+    """A trace or an answer to be judged, with what it may give away. `text` is all that was written by the
+    model."""
 
     id: str
     question: str
@@ -131,8 +137,10 @@ class Case:
 class AnswerScore:
     """What one teacher-forced pass keeps of an answer: log p of each token and whether it was the argmax.
 
-    The last `n_terminator` tokens end the answer (EOS, end-of-turn); likelihoods count them, as TOFU does. An answer that
-    could not be scored (no token, too long) has no logp, and every figure of it is NaN, which makes its row unscored."""
+    The last `n_terminator` tokens end the answer (EOS, end-of-turn); likelihoods count them, as TOFU does. An
+    answer that could not be scored (no token, too long) has no logp, and every figure of it is NaN, which
+    makes its row unscored.
+    """
 
     logp: np.ndarray
     hit: np.ndarray
@@ -146,7 +154,7 @@ class AnswerScore:
     @property
     def answer_logp(self) -> float:
         """Mean log p per token of the answer text, without its terminator."""
-        text = self.logp[:len(self.logp) - self.n_terminator]
+        text = self.logp[: len(self.logp) - self.n_terminator]
         return float(text.mean()) if len(text) else math.nan
 
     @property
@@ -157,7 +165,8 @@ class AnswerScore:
 
 @dataclass(frozen=True)
 class Value:
-    """A metric's result. `value` None has a `reason`. `columns` are per-row values, in row order, for samples/*.jsonl."""
+    """A metric's result. `value` None has a `reason`. `columns` are per-row values, in row order, for
+    samples/*.jsonl."""
 
     value: float | None
     reason: str = ""
@@ -191,33 +200,53 @@ class Metric:
     compute: Callable
 
 
-def metric(key: str, *, rows: str | None = None, needs: Sequence[Need] = (), after: Sequence[str] = (), fields: Sequence[str] = (),
-           judged: bool = False, good: Literal["up", "down"], about: str) -> Callable:
-    """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields` what its rows must
-    have beside what the needs ask for; `judged` says that a judge had a part in it."""
+def metric(
+    key: str,
+    *,
+    rows: str | None = None,
+    needs: Sequence[Need] = (),
+    after: Sequence[str] = (),
+    fields: Sequence[str] = (),
+    judged: bool = False,
+    good: Literal["up", "down"],
+    about: str,
+) -> Callable:
+    """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields`
+    what its rows must have beside what the needs ask for; `judged` says that a judge had a part in it."""
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
-        METRICS.register(key)(Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute))
+        METRICS.register(key)(
+            Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
+        )
         return compute
 
     return add
 
 
-# --- Meeting the needs ------------------------------------------------------------------------------------------------
+# --- Meeting the needs --------------------------------------------------------------------------------------
+
 
 class Evidence:
-    """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's rows."""
+    """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's
+    rows."""
 
-    def __init__(self, rows: Rows, retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
-                 tags: Tags = TAGS, decoding: Decoding = Decoding(), readers: Readers = Readers()):
+    def __init__(
+        self,
+        rows: Rows,
+        retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
+        tags: Tags = TAGS,
+        decoding: Decoding = Decoding(),
+        readers: Readers = Readers(),
+    ):
         self.rows, self.tags, self.decoding, self.readers = rows, tags, decoding, readers
         self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
         self.texts: dict[Generations, list[list[Generation]]] = {}
         self.values: dict[str, Value] = {}
         self.retain_columns = retain_columns
-        """Of the retain model: row set -> row id -> column -> value; None without `evaluate.retain_results`."""
+        """Of the retain model: row set -> row id -> column -> value; None without
+        `evaluate.retain_results`."""
 
     @property
     def judge(self) -> Judge:
@@ -249,12 +278,21 @@ def texts_of(row: dict, field: str) -> list[str]:
 
 
 class Passes:
-    """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch; `original` gives the model whose word on
-    fluency counts, or None."""
+    """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch; `original` gives the model
+    whose word on fluency counts, or None."""
 
-    def __init__(self, model, tokenizer, template: Template, max_length: int, max_new_tokens: int, batch_tokens: int,
-                 on_rows: Callable[[int], None] = lambda rows: None, decoding: Decoding = Decoding(),
-                 original: Callable[[], Any] = lambda: None):
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        template: Template,
+        max_length: int,
+        max_new_tokens: int,
+        batch_tokens: int,
+        on_rows: Callable[[int], None] = lambda rows: None,
+        decoding: Decoding = Decoding(),
+        original: Callable[[], Any] = lambda: None,
+    ):
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.decoding, self.original = decoding, original
         self.max_length, self.max_new_tokens, self.batch_tokens = max_length, max_new_tokens, batch_tokens
@@ -295,14 +333,18 @@ class Passes:
         return scores
 
     def _budget(self) -> int:
-        """Tokens of a scoring batch: `batch_tokens`, or fewer where a large vocabulary would make its logits too big."""
+        """Tokens of a scoring batch: `batch_tokens`, or fewer where a large vocabulary would make its logits
+        too big."""
         return max(1, min(self.batch_tokens, LOGITS // self.model.config.vocab_size))
 
     @torch.inference_mode()
     def _forward(self, part: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """log p and hit of every labelled token of a batch, in reading order; nothing of [B, T, V] outlives the call."""
+        """log p and hit of every labelled token of a batch, in reading order; nothing of [B, T, V] outlives
+        the call."""
         device = self.model.device
-        output = self.model(input_ids=part["input_ids"].to(device), attention_mask=part["attention_mask"].to(device))
+        output = self.model(
+            input_ids=part["input_ids"].to(device), attention_mask=part["attention_mask"].to(device)
+        )
         scored, targets = shifted(output.logits, part["labels"].to(device))
         logp = scored.gather(-1, targets[:, None])[:, 0] - scored.logsumexp(-1)
         return logp.double().cpu().numpy(), (scored.argmax(-1) == targets).cpu().numpy()
@@ -310,25 +352,45 @@ class Passes:
     def generations(self, rows: Sequence[dict], need: Generations) -> list[list[Generation]]:
         """Answers to every question of the need, per row."""
         places, prompts = self._prompts(rows, need)
-        options = {"batch_tokens": self.batch_tokens, "stop_ids": self.template.terminator[:1], "unseen_id": self.template.unseen_id,
-                   "on_batch": self.on_rows, "temperature": self.decoding.temperature, "top_p": self.decoding.top_p,
-                   "tags": self.template.tags}
+        options = {
+            "batch_tokens": self.batch_tokens,
+            "stop_ids": self.template.terminator[:1],
+            "unseen_id": self.template.unseen_id,
+            "on_batch": self.on_rows,
+            "temperature": self.decoding.temperature,
+            "top_p": self.decoding.top_p,
+            "tags": self.template.tags,
+        }
         if self._mode(need) == "more":
-            written = generate_on(self.model, self.tokenizer, prompts, self.max_new_tokens, self.decoding.rounds, **options)
+            written = generate_on(
+                self.model, self.tokenizer, prompts, self.max_new_tokens, self.decoding.rounds, **options
+            )
         else:
             written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, **options)
         return _by_row(places, written, len(rows))
 
-    def fluency(self, rows: Sequence[dict], need: Generations, said: list[list[Generation]]) -> list[list[float]]:
-        """log p per token of what was said, by the original model; NaN for what is empty. UserError when there is none."""
+    def fluency(
+        self, rows: Sequence[dict], need: Generations, said: list[list[Generation]]
+    ) -> list[list[float]]:
+        """log p per token of what was said, by the original model; NaN for what is empty. UserError when
+        there is none."""
         original = self.original()
         if original is None:
             raise UserError("fluency is judged by the original model: name it with evaluate.original_model")
         places, prompts = self._prompts(rows, need)
         written = [generation for row in said for generation in row]
-        encoded = [Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None for prompt, text in zip(prompts, written)]
-        judge = Passes(original, self.tokenizer, self.template, self.max_length, 0, self.batch_tokens, self.on_rows)
-        return _by_row(places, [-score.loss if len(score.logp) else math.nan for score in judge._score(encoded)], len(rows))
+        encoded = [
+            Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None
+            for prompt, text in zip(prompts, written)
+        ]
+        judge = Passes(
+            original, self.tokenizer, self.template, self.max_length, 0, self.batch_tokens, self.on_rows
+        )
+        return _by_row(
+            places,
+            [-score.loss if len(score.logp) else math.nan for score in judge._score(encoded)],
+            len(rows),
+        )
 
     def _prompts(self, rows: Sequence[dict], need: Generations) -> tuple[list[int], list[list[int]]]:
         """The row number and the tokens of every question of a need."""
@@ -339,7 +401,11 @@ class Passes:
         return self.decoding.mode if need.mode == RUN else need.mode
 
     def _prompt(self, need: Generations, text: str) -> list[int]:
-        return self.template.text_ids(text) if need.field == "prompt" else self.template.prompt_ids(text, self._mode(need))
+        return (
+            self.template.text_ids(text)
+            if need.field == "prompt"
+            else self.template.prompt_ids(text, self._mode(need))
+        )
 
 
 def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:
@@ -350,7 +416,8 @@ def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:
     return results
 
 
-# --- From evidence to values ------------------------------------------------------------------------------------------
+# --- From evidence to values --------------------------------------------------------------------------------
+
 
 def select(names: Sequence[str]) -> list[str]:
     """Metric keys for a list of keys and families, each with the metrics it reads first, every key once."""
@@ -363,7 +430,9 @@ def select(names: Sequence[str]) -> list[str]:
             keys.append(key)
 
     for name in names:
-        for key in [key for key, found in METRICS.items() if found.family == name] or [METRICS.find(name).name]:
+        for key in [key for key, found in METRICS.items() if found.family == name] or [
+            METRICS.find(name).name
+        ]:
             add(key)
     return keys
 
@@ -372,8 +441,15 @@ def families() -> list[str]:
     return list(dict.fromkeys(found.family for found in METRICS.values()))
 
 
-def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None, bootstrap: int = 1000,
-            seed: int = 0, readers: Readers = Readers()) -> Evidence:
+def measure(
+    keys: Sequence[str],
+    rows: Rows,
+    passes: Passes,
+    retain_columns=None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    readers: Readers = Readers(),
+) -> Evidence:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
     evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers)
     refused: dict[Need, str] = {}
@@ -390,11 +466,20 @@ def measure(keys: Sequence[str], rows: Rows, passes: Passes, retain_columns=None
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
         elif isinstance(need, Fluency):
-            _meet(need, evidence.fluencies, refused, lambda need=need: passes.fluency(rows[need.rows], need.of, evidence.texts[need.of]),
-                  need.of)
+            _meet(
+                need,
+                evidence.fluencies,
+                refused,
+                lambda need=need: passes.fluency(rows[need.rows], need.of, evidence.texts[need.of]),
+                need.of,
+            )
     for key in keys:
-        reason = _missing(METRICS[key], rows) or next((refused[need] for need in METRICS[key].needs if need in refused), "")
-        evidence.values[key] = Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
+        reason = _missing(METRICS[key], rows) or next(
+            (refused[need] for need in METRICS[key].needs if need in refused), ""
+        )
+        evidence.values[key] = (
+            Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
+        )
     return evidence
 
 
@@ -425,7 +510,9 @@ def _compute(found: Metric, evidence: Evidence, bootstrap: int, seed: int) -> Va
         result = PerRow(result)
     values = [_finite(value) for value in result.values]
     scored = np.array([value for value in values if value is not None], dtype=float)
-    columns = {found.name.partition("/")[2]: values} | {name: [_finite(v) for v in cells] for name, cells in result.columns.items()}
+    columns = {found.name.partition("/")[2]: values} | {
+        name: [_finite(v) for v in cells] for name, cells in result.columns.items()
+    }
     unscored = len(values) - len(scored)
     if not len(scored):
         return Value(None, "no row could be scored", 0, unscored, None, columns)

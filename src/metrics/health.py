@@ -1,5 +1,5 @@
-"""Is what the model writes still sound? Measured on what it says when it thinks, about what it forgot, what it keeps, and
-arithmetic: a model that babbles gives nothing away and has forgotten nothing.
+"""Is what the model writes still sound? Measured on what it says when it thinks, about what it forgot, what
+it keeps, and arithmetic: a model that babbles gives nothing away and has forgotten nothing.
 """
 
 import math
@@ -13,8 +13,9 @@ LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3
 """A text loops when more than this share of it lies in a final run of repetitions."""
 FLUENT = -2.0
-"""A text is no language when the original model gives it less than this log p per token. Measured on the fictional world: of what
-the retain model says about people it never met 88 % lies above, of the babble of a steered model 13 %."""
+"""A text is no language when the original model gives it less than this log p per token. Measured on the
+fictional world: of what the retain model says about people it never met 88 % lies above, of the babble of a
+steered model 13 %."""
 
 
 def token_entropy(tokens: Sequence[Hashable]) -> float:
@@ -27,13 +28,13 @@ def token_entropy(tokens: Sequence[Hashable]) -> float:
 
 def distinct(tokens: Sequence[Hashable], n: int) -> float:
     """Share of n-grams that are different ones, 0 to 1; 1 when there is none."""
-    grams = [tuple(tokens[k:k + n]) for k in range(len(tokens) - n + 1)]
+    grams = [tuple(tokens[k : k + n]) for k in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def loop_share(tokens: Sequence[Hashable]) -> float:
-    """Share of a text that lies in a final run of one passage (at most 64 tokens) said at least three times over, 0 to 1. The
-    last round may be cut."""
+    """Share of a text that lies in a final run of one passage (at most 64 tokens) said at least three times
+    over, 0 to 1. The last round may be cut."""
     longest = 0
     for period in range(1, min(LONGEST_PERIOD, len(tokens) // FEWEST_ROUNDS) + 1):
         run = period
@@ -47,23 +48,37 @@ def loop_share(tokens: Sequence[Hashable]) -> float:
 def loops(evidence: Evidence, rows: str) -> list[float]:
     """`loop_share` of the words and marks of trace or answer, whichever loops more, for each row."""
     words = lambda text: re.findall(r"\w+|[^\w\s]", text or "")
-    return [max(loop_share(words(thought.trace)), loop_share(words(thought.answer))) for thought in evidence.thoughts(rows)]
+    return [
+        max(loop_share(words(thought.trace)), loop_share(words(thought.answer)))
+        for thought in evidence.thoughts(rows)
+    ]
 
 
 def _register(rows: str) -> None:
     asked = Generations(rows, mode=RUN)
     said = lambda evidence: [texts[0] for texts in evidence.generations(rows, mode=RUN)]
-    add = lambda name, good, about, needs=(asked,): metric(f"{rows}/{name}", rows=rows, needs=needs, good=good, about=about)
+    add = lambda name, good, about, needs=(asked,): metric(
+        f"{rows}/{name}", rows=rows, needs=needs, good=good, about=about
+    )
 
     @add("closed", "up", "share of answers whose thought closes within the token budget; 0 to 1")
     def closed(evidence: Evidence):
         return [float(thought.closed) for thought in evidence.thoughts(rows)]
 
-    @add("loop_share", "down", "share of trace or answer (the larger) in a final run of one passage said three times or more; 0 to 1")
+    @add(
+        "loop_share",
+        "down",
+        "share of trace or answer (the larger) in a final run of one passage said three times or more; 0"
+        " to 1",
+    )
     def looping(evidence: Evidence):
         return loops(evidence, rows)
 
-    @add("repetition_4", "down", "share of 4-grams of tokens that were there before (Welleck et al. 2020); 0 to 1")
+    @add(
+        "repetition_4",
+        "down",
+        "share of 4-grams of tokens that were there before (Welleck et al. 2020); 0 to 1",
+    )
     def repetition(evidence: Evidence):
         return [1 - distinct(text.ids, 4) for text in said(evidence)]
 
@@ -71,7 +86,11 @@ def _register(rows: str) -> None:
     def distinct_pairs(evidence: Evidence):
         return [distinct(text.text.lower().split(), 2) for text in said(evidence)]
 
-    @add("token_entropy", "up", "entropy of the tokens over its largest value (R-TOFU); 0 to 1; also high for noise")
+    @add(
+        "token_entropy",
+        "up",
+        "entropy of the tokens over its largest value (R-TOFU); 0 to 1; also high for noise",
+    )
     def entropy(evidence: Evidence):
         return [token_entropy(text.ids) for text in said(evidence)]
 
@@ -79,8 +98,13 @@ def _register(rows: str) -> None:
     def length(evidence: Evidence):
         return [float(text.n_tokens) for text in said(evidence)]
 
-    @add("fluency", "up", f"log p per token of trace and answer under the original model; at most 0; babble lies below {FLUENT:g}",
-         (asked, Fluency(asked)))
+    @add(
+        "fluency",
+        "up",
+        "log p per token of trace and answer under the original model; at most 0; babble lies below"
+        f" {FLUENT:g}",
+        (asked, Fluency(asked)),
+    )
     def fluency(evidence: Evidence):
         return evidence.fluency(rows)
 

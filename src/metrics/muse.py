@@ -5,11 +5,18 @@ from metrics.rouge import rougeL
 
 
 def _register(key: str, rows: str, good: str) -> None:
-    @metric(key, rows=rows, needs=[Generations(rows, "prompt")], good=good,
-            about="ROUGE-L F1 (unstemmed) of the greedy continuation of a document against the true one; 0 to 1")
+    @metric(
+        key,
+        rows=rows,
+        needs=[Generations(rows, "prompt")],
+        good=good,
+        about="ROUGE-L F1 (unstemmed) of the greedy continuation of a document against the true one; 0 to 1",
+    )
     def verbmem(evidence: Evidence):
         written = [answers[0].text for answers in evidence.generations(rows, "prompt")]
-        values = [rougeL(row["gt"], text, stem=False).fmeasure for row, text in zip(evidence.rows[rows], written)]
+        values = [
+            rougeL(row["gt"], text, stem=False).fmeasure for row, text in zip(evidence.rows[rows], written)
+        ]
         return PerRow(values, {"continuation": written})
 
 

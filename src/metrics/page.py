@@ -4,10 +4,11 @@ from metrics.engine import METRICS, families
 
 HEAD = """# Metrics
 
-Written by `python src/exec/make_docs.py` from the registry; a test compares. Every figure comes with the number of rows, the
-number of rows that could not be scored, and a 95 % bootstrap interval over rows (`metrics_detail.json`). What cannot be
-measured is null, with the reason beside it. Row sets: *forget*, *retain* (rows kept apart for measuring where a data set has
-them), *real* and *world* (general knowledge). Up (↑) or down (↓) is what unlearning wants.
+Written by `python src/exec/make_docs.py` from the registry; a test compares. Every figure comes with the
+number of rows, the number of rows that could not be scored, and a 95 % bootstrap interval over rows
+(`metrics_detail.json`). What cannot be measured is null, with the reason beside it. Row sets: *forget*,
+*retain* (rows kept apart for measuring where a data set has them), *real* and *world* (general knowledge). Up
+(↑) or down (↓) is what unlearning wants.
 """
 
 
@@ -15,7 +16,13 @@ def render() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for family in families():
-        parts.append(f"\n## {family}\n\n| metric | good | what it is, its range, what it does not see |\n|---|---|---|\n")
-        parts += [f"| `{name}` | {'↑' if found.good == 'up' else '↓'} | {found.about} |\n"
-                  for name, found in METRICS.items() if found.family == family]
+        parts.append(
+            f"\n## {family}\n\n| metric | good | what it is, its range, what it does not see"
+            " |\n|---|---|---|\n"
+        )
+        parts += [
+            f"| `{name}` | {'↑' if found.good == 'up' else '↓'} | {found.about} |\n"
+            for name, found in METRICS.items()
+            if found.family == family
+        ]
     return "".join(parts)

@@ -1,7 +1,9 @@
-"""TOFU's metrics (Maini et al., arXiv:2401.06121), with the geometric-mean truth ratio of its official aggregation.
+"""TOFU's metrics (Maini et al., arXiv:2401.06121), with the geometric-mean truth ratio of its official
+aggregation.
 
-Sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world facts). Real and
-world rows have no paraphrase; their probability is normalised over the right and the wrong answers.
+Sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world
+facts). Real and world rows have no paraphrase; their probability is normalised over the right and the wrong
+answers.
 """
 
 import math
@@ -27,37 +29,77 @@ def _good(rows: str, forget: str = "down") -> str:
 def _register_prob(rows: str) -> None:
     answers = Likelihood(rows, "answer")
     if rows in PARAPHRASED:
-        @metric(f"{rows}/prob", rows=rows, needs=[answers], good=_good(rows),
-                about="exp(-mean NLL per answer token, terminator included), mean over rows; 0 to 1; blind to paraphrases")
+
+        @metric(
+            f"{rows}/prob",
+            rows=rows,
+            needs=[answers],
+            good=_good(rows),
+            about=(
+                "exp(-mean NLL per answer token, terminator included), mean over rows; 0 to 1; blind to"
+                " paraphrases"
+            ),
+        )
         def prob(evidence: Evidence):
             return [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
+
     else:
-        @metric(f"{rows}/prob", rows=rows, needs=[answers, Likelihood(rows, "perturbed_answer")], good="up",
-                about="p / (p + sum of the wrong answers' p), mean over rows; 0 to 1; chance is 1 / number of answers")
+
+        @metric(
+            f"{rows}/prob",
+            rows=rows,
+            needs=[answers, Likelihood(rows, "perturbed_answer")],
+            good="up",
+            about=(
+                "p / (p + sum of the wrong answers' p), mean over rows; 0 to 1; chance is 1 / number of"
+                " answers"
+            ),
+        )
         def normalised_prob(evidence: Evidence):
             right = [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
-            wrong = [sum(score.prob for score in scores) for scores in evidence.likelihood(rows, "perturbed_answer")]
+            wrong = [
+                sum(score.prob for score in scores)
+                for scores in evidence.likelihood(rows, "perturbed_answer")
+            ]
             return [0.0 if r + w == 0 else r / (r + w) for r, w in zip(right, wrong)]
 
 
 def _register_rouge(rows: str) -> None:
-    @metric(f"{rows}/rougeL", rows=rows, needs=[Generations(rows)], good=_good(rows),
-            about="ROUGE-L recall of the greedy answer against the true one, stemmed; 0 to 1; rewards shared filler words")
+    @metric(
+        f"{rows}/rougeL",
+        rows=rows,
+        needs=[Generations(rows)],
+        good=_good(rows),
+        about=(
+            "ROUGE-L recall of the greedy answer against the true one, stemmed; 0 to 1; rewards shared filler"
+            " words"
+        ),
+    )
     def rouge(evidence: Evidence):
         written = [answers[0].text for answers in evidence.generations(rows)]
         truths = [row["answer"] for row in evidence.rows[rows]]
-        return PerRow([rougeL(truth, text).recall for truth, text in zip(truths, written)], {"generation": written})
+        return PerRow(
+            [rougeL(truth, text).recall for truth, text in zip(truths, written)], {"generation": written}
+        )
 
 
 def _register_truth_ratio(rows: str) -> None:
     true_field = _true_field(rows)
     told = "min(R, 1/R): 1 = cannot tell true from false" if rows == "forget" else "max(0, 1 - R)"
 
-    @metric(f"{rows}/truth_ratio", rows=rows, needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
-            good="up", about=f"R = geometric mean p of wrong answers / p of the true one; mean of {told}; 0 to 1")
+    @metric(
+        f"{rows}/truth_ratio",
+        rows=rows,
+        needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
+        good="up",
+        about=f"R = geometric mean p of wrong answers / p of the true one; mean of {told}; 0 to 1",
+    )
     def truth_ratio(evidence: Evidence):
         true = [scores[0].loss for scores in evidence.likelihood(rows, true_field)]
-        wrong = [fmean(s.loss for s in scores) if scores else math.nan for scores in evidence.likelihood(rows, "perturbed_answer")]
+        wrong = [
+            fmean(s.loss for s in scores) if scores else math.nan
+            for scores in evidence.likelihood(rows, "perturbed_answer")
+        ]
         log_ratios = [t - w for t, w in zip(true, wrong)]
         return PerRow([_told(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
 
@@ -75,8 +117,15 @@ for _rows in SETS:
     _register_truth_ratio(_rows)
 
 
-@metric("model_utility", after=UTILITY_PARTS, good="up",
-        about="harmonic mean of prob, rougeL and truth_ratio on retain, real and world; 0 to 1; 0 as soon as one part is 0")
+@metric(
+    "model_utility",
+    after=UTILITY_PARTS,
+    good="up",
+    about=(
+        "harmonic mean of prob, rougeL and truth_ratio on retain, real and world; 0 to 1; 0 as soon as one"
+        " part is 0"
+    ),
+)
 def model_utility(evidence: Evidence) -> Value:
     parts = {key: evidence.value(key) for key in UTILITY_PARTS}
     absent = [key for key, value in parts.items() if value is None]
@@ -87,8 +136,9 @@ def model_utility(evidence: Evidence) -> Value:
 
 
 def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
-    """p and D of the two-sided two-sample Kolmogorov-Smirnov test between the model's truth ratios on the forget rows and
-    the retain model's on the same rows, with the number of rows; or the reason why there is none."""
+    """p and D of the two-sided two-sample Kolmogorov-Smirnov test between the model's truth ratios on the
+    forget rows and the retain model's on the same rows, with the number of rows; or the reason why there is
+    none."""
     ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
     if ours is None:
         return "needs forget/truth_ratio"
@@ -96,12 +146,17 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
         return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
     if evidence.retain_columns is None:
         return "needs a retain model's results: set evaluate.retain_results to its run folder"
-    theirs = {identity: row.get("log_truth_ratio") for identity, row in evidence.retain_columns.get("forget", {}).items()}
+    theirs = {
+        identity: row.get("log_truth_ratio")
+        for identity, row in evidence.retain_columns.get("forget", {}).items()
+    }
     ids = [row["id"] for row in evidence.rows["forget"]]
     strangers = [identity for identity in ids if theirs.get(identity) is None]
     if strangers or len(theirs) != len(ids):
-        return (f"evaluate.retain_results is of other forget rows: it has {len(theirs)}, this run {len(ids)}"
-                + (f", {len(strangers)} of them unknown there (first {strangers[0]!r})" if strangers else ""))
+        return (
+            f"evaluate.retain_results is of other forget rows: it has {len(theirs)}, this run {len(ids)}"
+            + (f", {len(strangers)} of them unknown there (first {strangers[0]!r})" if strangers else "")
+        )
 
     from scipy.stats import ks_2samp
 
@@ -109,24 +164,42 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
     return float(test.pvalue), float(test.statistic), len(ids)
 
 
-@metric("forget_quality", after=["forget/truth_ratio"], good="up",
-        about="p-value of the KS test of forget truth ratios against a retain model's; 0 to 1; also near 0 for a wrecked model")
+@metric(
+    "forget_quality",
+    after=["forget/truth_ratio"],
+    good="up",
+    about=(
+        "p-value of the KS test of forget truth ratios against a retain model's; 0 to 1; also near 0 for a"
+        " wrecked model"
+    ),
+)
 def forget_quality(evidence: Evidence) -> Value:
     found = _forget_test(evidence)
     return Value(None, found) if isinstance(found, str) else Value(found[0], n=found[2])
 
 
-@metric("forget_quality_ks", after=["forget/truth_ratio"], good="down",
-        about="statistic D of that test: largest gap between the two distributions; 0 to 1; says more than p far from 0")
+@metric(
+    "forget_quality_ks",
+    after=["forget/truth_ratio"],
+    good="down",
+    about=(
+        "statistic D of that test: largest gap between the two distributions; 0 to 1; says more than p far"
+        " from 0"
+    ),
+)
 def forget_quality_ks(evidence: Evidence) -> Value:
     found = _forget_test(evidence)
     return Value(None, found) if isinstance(found, str) else Value(found[1], n=found[2])
 
 
-def summarize(columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None) -> dict[str, Value]:
-    """TOFU's figures from per-row values alone (set -> row id -> prob, rougeL, log_truth_ratio): the official aggregation,
-    for evaluations that were made elsewhere."""
-    evidence = Evidence({name: [{"id": identity} for identity in rows] for name, rows in columns.items()}, retain_columns)
+def summarize(
+    columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None
+) -> dict[str, Value]:
+    """TOFU's figures from per-row values alone (set -> row id -> prob, rougeL, log_truth_ratio): the official
+    aggregation, for evaluations that were made elsewhere."""
+    evidence = Evidence(
+        {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}, retain_columns
+    )
     for name in SETS:
         rows = list(columns.get(name, {}).values())
         for column in ("prob", "rougeL", "log_truth_ratio"):
@@ -134,8 +207,12 @@ def summarize(columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_c
             key = f"{name}/{column.removeprefix('log_')}"
             told = [_told(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
             value = sum(told) / len(told) if told and len(told) == len(rows) else None
-            evidence.values[key] = Value(value, "" if value is not None else f"no {column} for every {name} row", len(told),
-                                         columns={column: cells})
+            evidence.values[key] = Value(
+                value,
+                "" if value is not None else f"no {column} for every {name} row",
+                len(told),
+                columns={column: cells},
+            )
     for key in ("model_utility", "forget_quality", "forget_quality_ks"):
         evidence.values[key] = METRICS[key].compute(evidence)
     return evidence.values

@@ -1,7 +1,8 @@
-"""Multiple choice: the question and its lettered options as plain text up to `Answer:`, then the likeliest continuation.
+"""Multiple choice: the question and its lettered options as plain text up to `Answer:`, then the likeliest
+continuation.
 
-`choice_accuracy` compares the letters, as WMDP and lm-eval do. `choice_text_accuracy` compares the options' own words after
-the same prompt: very small models know a fact long before they can bind it to a letter.
+`choice_accuracy` compares the letters, as WMDP and lm-eval do. `choice_text_accuracy` compares the options'
+own words after the same prompt: very small models know a fact long before they can bind it to a letter.
 """
 
 import math
@@ -20,13 +21,22 @@ def _hit(logps: list[float], right: int) -> float | None:
 def _register(rows: str, name: str, good: str) -> None:
     choices, field = f"{rows}_choices", FIELDS[name]
 
-    @metric(f"{rows}/{name}", rows=choices, needs=[Likelihood(choices, field)], good=good,
-            about=f"share of multiple choice questions whose right {WHAT[name]} is likeliest; 0 to 1; chance is 1 / number of "
-                  "options, also for a model that always picks the same place")
+    @metric(
+        f"{rows}/{name}",
+        rows=choices,
+        needs=[Likelihood(choices, field)],
+        good=good,
+        about=(
+            f"share of multiple choice questions whose right {WHAT[name]} is likeliest; 0 to 1; chance is 1 /"
+            " number of options, also for a model that always picks the same place"
+        ),
+    )
     def accuracy(evidence: Evidence):
         scores = evidence.likelihood(choices, field)
-        return [_hit([option.answer_logp for option in options], row["right"])
-                for options, row in zip(scores, evidence.rows[choices])]
+        return [
+            _hit([option.answer_logp for option in options], row["right"])
+            for options, row in zip(scores, evidence.rows[choices])
+        ]
 
 
 for _rows in ("forget", "retain"):

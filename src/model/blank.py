@@ -1,4 +1,5 @@
-"""The untrained model of the fictional world: a byte-level BPE tokenizer with a chat template, and a small Llama config."""
+"""The untrained model of the fictional world: a byte-level BPE tokenizer with a chat template, and a small
+Llama config."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,38 +15,66 @@ VOCABULARY = 1536
 CONTEXT = 1024
 
 CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{%- if message['role'] == 'assistant' -%}" + ASSISTANT + "{%- else -%}" + USER + "{%- endif -%}"
-    "{{- message['content'] -}}" + END +
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}" + ASSISTANT +
-    "{%- if enable_thinking is defined and not enable_thinking -%}" + TAGS.open + TAGS.close + "{%- endif -%}"
-    "{%- endif -%}"
+    "{%- for message in messages -%}{%- if message['role'] == 'assistant' -%}"
+    + ASSISTANT
+    + "{%- else -%}"
+    + USER
+    + "{%- endif -%}{{- message['content'] -}}"
+    + END
+    + "{%- endfor -%}{%- if add_generation_prompt -%}"
+    + ASSISTANT
+    + "{%- if enable_thinking is defined and not enable_thinking -%}"
+    + TAGS.open
+    + TAGS.close
+    + "{%- endif -%}{%- endif -%}"
 )
-"""With `enable_thinking` false the assistant's turn opens with an empty thought, so that the answer comes at once."""
+"""With `enable_thinking` false the assistant's turn opens with an empty thought, so that the answer comes at
+once."""
 
 
 def write_blank(data: Path, folder: Path) -> None:
     """Train the tokenizer on the world's texts and write it with the model's config.json into `folder`."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_train(_texts(data)), pad_token=PAD, eos_token=END,
-                                        extra_special_tokens=[USER, ASSISTANT], model_max_length=CONTEXT,
-                                        chat_template=CHAT_TEMPLATE, clean_up_tokenization_spaces=False)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=_train(_texts(data)),
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[USER, ASSISTANT],
+        model_max_length=CONTEXT,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, architectures=["LlamaForCausalLM"])
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        architectures=["LlamaForCausalLM"],
+    )
     write_text(folder / "config.json", config.to_json_string(use_diff=True))
 
 
 def _train(texts: Iterator[str]) -> Tokenizer:
-    """Digits stand alone, so that sums can be worked column by column; the think tags are plain added tokens."""
+    """Digits stand alone, so that sums can be worked column by column; the think tags are plain added
+    tokens."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY - 2, special_tokens=[PAD, END, USER, ASSISTANT], show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY - 2,
+        special_tokens=[PAD, END, USER, ASSISTANT],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([TAGS.open, TAGS.close])
     return tokenizer

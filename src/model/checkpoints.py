@@ -1,7 +1,7 @@
 """Step checkpoints: what an interrupted run goes on from.
 
-They lie in `<run>/checkpoints/step-N/` and count only with the marker file that is written last, so that a run killed while
-saving goes on from the one before. Only the newest is kept.
+They lie in `<run>/checkpoints/step-N/` and count only with the marker file that is written last, so that a
+run killed while saving goes on from the one before. Only the newest is kept.
 """
 
 import shutil

@@ -15,12 +15,18 @@ Figures = dict[str, float | None]
 
 
 def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
-    """Metric -> number of one evaluation. With `retain` forget quality is computed anew from the rows of both; everything else
-    of a run folder is taken from its metrics.json, and of a peer's log by TOFU's official aggregation of its rows."""
+    """Metric -> number of one evaluation. With `retain` forget quality is computed anew from the rows of
+    both; everything else of a run folder is taken from its metrics.json, and of a peer's log by TOFU's
+    official aggregation of its rows.
+    """
     columns = read_results(path)
     ids = {name: list(rows) for name, rows in columns.items()}
-    computed = {key: value.value for key, value in
-                summarize(columns, match_rows(read_results(retain), ids) if retain else None).items()}
+    computed = {
+        key: value.value
+        for key, value in summarize(
+            columns, match_rows(read_results(retain), ids) if retain else None
+        ).items()
+    }
     said = _metrics_file(Path(path).expanduser() / "metrics.json")
     if retain:
         said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
@@ -37,9 +43,12 @@ def _metrics_file(path: Path) -> Figures:
 
 
 def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
-    """Print one column per evaluation and one line per metric (`metrics`, or every one that some evaluation has)."""
-    keys = metrics or sorted({key for column in figures.values() for key, value in column.items() if value is not None},
-                             key=lambda key: (key not in METRICS, list(METRICS).index(key) if key in METRICS else 0, key))
+    """Print one column per evaluation and one line per metric (`metrics`, or every one that some evaluation
+    has)."""
+    keys = metrics or sorted(
+        {key for column in figures.values() for key, value in column.items() if value is not None},
+        key=lambda key: (key not in METRICS, list(METRICS).index(key) if key in METRICS else 0, key),
+    )
     table = Table()
     table.add_column("metric (arrow = good)")
     for title in figures:

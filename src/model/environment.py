@@ -17,7 +17,8 @@ PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "ro
 
 
 def environment(settings: Settings, processes: int, start: float, train_seconds: float) -> dict:
-    """Command, versions, hardware, times (seconds) and peak memory (MB) as plain values. `start` is a time.time()."""
+    """Command, versions, hardware, times (seconds) and peak memory (MB) as plain values. `start` is a
+    time.time()."""
     data, unlearn = settings.dataset, settings.unlearn
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -41,10 +42,15 @@ def environment(settings: Settings, processes: int, start: float, train_seconds:
 
 def git_commit() -> str | None:
     """The commit this code is at, with `+` when files differ from it; None outside a repository."""
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout
 
     try:
-        return git("rev-parse", "--short", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+        return git("rev-parse", "--short", "HEAD").strip() + (
+            "+" if git("status", "--porcelain", "-uno").strip() else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

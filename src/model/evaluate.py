@@ -1,4 +1,5 @@
-"""Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them in a cache."""
+"""Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them
+in a cache."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,8 +22,13 @@ from model.settings import Settings, plain
 
 CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
-JUDGED_ROWS = ("reasoning/rt_ua", "reasoning/rt_ua_parity", "semantic/forget_accuracy", "semantic/retain_accuracy",
-               "semantic/forget_accuracy_rephrased")
+JUDGED_ROWS = (
+    "reasoning/rt_ua",
+    "reasoning/rt_ua_parity",
+    "semantic/forget_accuracy",
+    "semantic/retain_accuracy",
+    "semantic/forget_accuracy_rephrased",
+)
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 
@@ -36,16 +42,35 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     torch.manual_seed(settings.overall.seed)
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
-        passes = Passes(model, tokenizer, template, data.max_length, evaluation.max_new_tokens, evaluation.batch_tokens, on_rows,
-                        decoding, cache(lambda: original_model(settings, model)))
-        evidence = measure(select(settings.metric_names), rows, passes, retain_columns(settings, rows),
-                           evaluation.bootstrap, settings.overall.seed, make_readers(settings))
+        passes = Passes(
+            model,
+            tokenizer,
+            template,
+            data.max_length,
+            evaluation.max_new_tokens,
+            evaluation.batch_tokens,
+            on_rows,
+            decoding,
+            cache(lambda: original_model(settings, model)),
+        )
+        evidence = measure(
+            select(settings.metric_names),
+            rows,
+            passes,
+            retain_columns(settings, rows),
+            evaluation.bootstrap,
+            settings.overall.seed,
+            make_readers(settings),
+        )
     return to_results(evidence, (settings.judge.price_in, settings.judge.price_out))
 
 
 def original_model(settings: Settings, model):
-    """The model whose word on fluency counts: the one that is named, or the start model of a run that trains; else None."""
-    name = settings.evaluate.original_model or (settings.overall.model_name if settings.method.trains else None)
+    """The model whose word on fluency counts: the one that is named, or the start model of a run that trains;
+    else None."""
+    name = settings.evaluate.original_model or (
+        settings.overall.model_name if settings.method.trains else None
+    )
     if name is None or (settings.overall.random_init and not settings.evaluate.original_model):
         return None
     precision = choose_precision(settings.overall.precision, model.device.type)
@@ -56,20 +81,36 @@ def check_original(settings: Settings, tokenizer) -> None:
     """UserError when the named original model reads other tokens than the tokenizer of the run."""
     name = settings.evaluate.original_model
     if name and load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
-        raise UserError(f"evaluate.original_model: {name} has another tokenizer than the run, so it cannot judge its words; name the model "
-                        "that the measured one was made from")
+        raise UserError(
+            f"evaluate.original_model: {name} has another tokenizer than the run, so it cannot judge its"
+            " words; name the model that the measured one was made from"
+        )
 
 
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
-    """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the model, the
-    tokenizer and its template, the rows, the settings of the evaluation, the code and the libraries."""
+    """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the
+    model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
+    libraries."""
     evaluation, overall = plain(settings.evaluate), settings.overall
     key = fingerprint(
-        model_fingerprint(model), model.generation_config.to_dict(), tokenizer_fingerprint(tokenizer), rows,
-        retain_columns(settings, rows), select(settings.metric_names), evaluation, judging_facts(settings), asdict(settings.dataset.tags),
-        stamp(settings.evaluate.original_model or ""), settings.dataset.template,
-        settings.dataset.max_length, overall.seed, choose_precision(overall.precision, str(model.device)), model.device.type,
-        file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))), [version(name) for name in LIBRARIES])
+        model_fingerprint(model),
+        model.generation_config.to_dict(),
+        tokenizer_fingerprint(tokenizer),
+        rows,
+        retain_columns(settings, rows),
+        select(settings.metric_names),
+        evaluation,
+        judging_facts(settings),
+        asdict(settings.dataset.tags),
+        stamp(settings.evaluate.original_model or ""),
+        settings.dataset.template,
+        settings.dataset.max_length,
+        overall.seed,
+        choose_precision(overall.precision, str(model.device)),
+        model.device.type,
+        file_fingerprint(*sorted(path for folder in CODE for path in folder.glob("*.py"))),
+        [version(name) for name in LIBRARIES],
+    )
     path = overall.cache / "evaluations" / f"{key}.json"
     try:
         return Results(**read_json(path))
@@ -84,7 +125,15 @@ def judging_facts(settings: Settings) -> list:
     """What decides a verdict: no matter of transport, and the files of models as they are now."""
     plan = settings.judge
     names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
-    return [plan.kind, plan.base_url, plan.model, plan.max_tokens, plan.threshold, *names, *(stamp(name or "") for name in names)]
+    return [
+        plan.kind,
+        plan.base_url,
+        plan.model,
+        plan.max_tokens,
+        plan.threshold,
+        *names,
+        *(stamp(name or "") for name in names),
+    ]
 
 
 def stamp(name: str) -> list:
@@ -101,7 +150,8 @@ def tokenizer_fingerprint(tokenizer) -> str:
 
 
 def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:
-    """Per-row values of the retain model, matched to the rows of this run; None without `evaluate.retain_results`."""
+    """Per-row values of the retain model, matched to the rows of this run; None without
+    `evaluate.retain_results`."""
     if settings.evaluate.retain_results is None:
         return None
     ids = {name: [row["id"] for row in table] for name, table in rows.items()}
@@ -109,14 +159,31 @@ def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns |
 
 
 def to_results(evidence: Evidence, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
-    """Evidence as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens of the judge."""
+    """Evidence as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens of
+    the judge."""
     values = evidence.values
-    decoded = lambda key: any(isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs)
-    detail = {key: {"n": v.n, "unscored": v.unscored, "interval": list(v.interval) if v.interval else None, "reason": v.reason}
-              | ({"judge": judge_name(evidence, key)} if METRICS[key].judged else {})
-              | ({"decoding": evidence.decoding.mode} if decoded(key) else {}) for key, v in values.items()}
+    decoded = lambda key: any(
+        isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs
+    )
+    detail = {
+        key: (
+            {
+                "n": v.n,
+                "unscored": v.unscored,
+                "interval": list(v.interval) if v.interval else None,
+                "reason": v.reason,
+            }
+            | ({"judge": judge_name(evidence, key)} if METRICS[key].judged else {})
+            | ({"decoding": evidence.decoding.mode} if decoded(key) else {})
+        )
+        for key, v in values.items()
+    }
     usage = getattr(evidence.judge, "usage", None)
-    told = {"name": evidence.judge.name} | usage.told(*prices) if usage and any(METRICS[key].judged for key in values) else {}
+    told = (
+        {"name": evidence.judge.name} | usage.told(*prices)
+        if usage and any(METRICS[key].judged for key in values)
+        else {}
+    )
     return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence), told)
 
 
@@ -135,7 +202,9 @@ def _samples(evidence: Evidence) -> dict[str, list[dict]]:
         if not value.columns:
             continue
         if name not in tables:
-            tables[name] = [{field: row[field] for field in SAMPLE_FIELDS if field in row} for row in evidence.rows[name]]
+            tables[name] = [
+                {field: row[field] for field in SAMPLE_FIELDS if field in row} for row in evidence.rows[name]
+            ]
         for column, cells in value.columns.items():
             _fill(tables[name], column, cells)
     return tables

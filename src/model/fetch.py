@@ -1,4 +1,5 @@
-"""Fetching mask files: from Google Drive, the hub, a web server or a path. A broken download is gone on with, never kept half."""
+"""Fetching mask files: from Google Drive, the hub, a web server or a path. A broken download is gone on with,
+never kept half."""
 
 import hashlib
 import re
@@ -20,12 +21,15 @@ PATIENCE = 30
 """Seconds without a byte before a connection counts as broken."""
 
 
-def fetch_mask(source: str, file: str, target: Path, sha256: str | None = None, say: Callable[[str], None] = print) -> float:
-    """Bring `file` from `source` to `target` and return its density. `source` is a Google Drive folder or file, a hub
-    repository (`hf:owner/name`), an http(s) address of a folder or of the file itself, or a path.
+def fetch_mask(
+    source: str, file: str, target: Path, sha256: str | None = None, say: Callable[[str], None] = print
+) -> float:
+    """Bring `file` from `source` to `target` and return its density. `source` is a Google Drive folder or
+    file, a hub repository (`hf:owner/name`), an http(s) address of a folder or of the file itself, or a path.
 
-    What arrived of a broken download stays in `<target>.part` and is gone on with the next time; `target` appears only when
-    the file is whole, has the checksum that was given, and is a mask. UserError otherwise."""
+    What arrived of a broken download stays in `<target>.part` and is gone on with the next time; `target`
+    appears only when the file is whole, has the checksum that was given, and is a mask. UserError
+    otherwise."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     say(f"fetching {file} from {source}")
@@ -37,7 +41,9 @@ def fetch_mask(source: str, file: str, target: Path, sha256: str | None = None, 
         _drop(part)
         raise UserError(f"what {source} gave for {file} is no mask and was removed: {error}") from None
     if (stated := stated_ratio(target)) is not None and abs(stated - found) > TOLERANCE:
-        say(f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}")
+        say(
+            f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}"
+        )
     sidecar_path(target).unlink(missing_ok=True)
     part.replace(target)
     _origin(part).unlink(missing_ok=True)
@@ -50,7 +56,9 @@ def _bring(source: str, file: str, part: Path, say: Callable[[str], None]) -> No
     elif "drive.google.com" in source:
         _from_drive(source, file, part)
     elif source.startswith(("http://", "https://")):
-        download(source if urlsplit(source).path.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say)
+        download(
+            source if urlsplit(source).path.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say
+        )
     else:
         _from_disk(Path(source).expanduser(), file, part)
 
@@ -68,22 +76,31 @@ def _from_hub(repository: str, file: str, part: Path) -> None:
     try:
         shutil.copyfile(hf_hub_download(repository, file), part)
     except Exception as error:  # the hub client raises many kinds; all mean that the file is not to be had
-        raise UserError(f"cannot fetch {file} from the hub's {repository}: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(
+            f"cannot fetch {file} from the hub's {repository}: {' '.join(str(error).split())[:300]}"
+        ) from None
 
 
 def _from_drive(source: str, file: str, part: Path) -> None:
-    """A file of a Drive folder by its name, or a single file by its link. gdown keeps what broke beside its output and goes on
-    with it; an output that is there already it takes for whole, so there never is one."""
+    """A file of a Drive folder by its name, or a single file by its link. gdown keeps what broke beside its
+    output and goes on with it; an output that is there already it takes for whole, so there never is one."""
     import gdown
 
     output = part.with_name(part.name + ".drive")
     output.unlink(missing_ok=True)
     try:
-        gdown.download(id=_drive_id(source, file), output=str(output), quiet=True, resume=True, timeout=PATIENCE)
+        gdown.download(
+            id=_drive_id(source, file), output=str(output), quiet=True, resume=True, timeout=PATIENCE
+        )
     except UserError:
         raise
-    except Exception as error:  # gdown raises its own and requests' kinds; all mean that the file is not to be had
-        raise UserError(f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; the same command goes on") from None
+    except (
+        Exception
+    ) as error:  # gdown raises its own and requests' kinds; all mean that the file is not to be had
+        raise UserError(
+            f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; the same command"
+            " goes on"
+        ) from None
     output.replace(part)
     for left in part.parent.glob(f"{output.name}*.part"):
         left.unlink()
@@ -98,13 +115,15 @@ def _drive_id(source: str, file: str) -> str:
     listed = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
     names = {Path(entry.path).name: entry.id for entry in listed}
     if file not in names:
-        raise UserError(f"{source} has no {file}; it has {', '.join(sorted(names)) or 'nothing that can be listed'}")
+        raise UserError(
+            f"{source} has no {file}; it has {', '.join(sorted(names)) or 'nothing that can be listed'}"
+        )
     return names[file]
 
 
 def download(address: str, part: Path, say: Callable[[str], None]) -> None:
-    """Download to `part`, going on from what is there of the same file, over at most ATTEMPTS connections. UserError when they
-    all break."""
+    """Download to `part`, going on from what is there of the same file, over at most ATTEMPTS connections.
+    UserError when they all break."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             if _one_connection(address, part):
@@ -112,18 +131,25 @@ def download(address: str, part: Path, say: Callable[[str], None]) -> None:
             problem = "the connection ended early"
         except requests.RequestException as error:
             problem = " ".join(str(error).split())[:200]
-        say(f"attempt {attempt} of {ATTEMPTS} broke at {part.stat().st_size if part.exists() else 0} bytes: {problem}")
-    raise UserError(f"cannot fetch {address}: {problem}; what arrived stays in {part}, the same command goes on with it")
+        say(
+            f"attempt {attempt} of {ATTEMPTS} broke at {part.stat().st_size if part.exists() else 0} bytes:"
+            f" {problem}"
+        )
+    raise UserError(
+        f"cannot fetch {address}: {problem}; what arrived stays in {part}, the same command goes on with it"
+    )
 
 
 def _one_connection(address: str, part: Path) -> bool:
     """Ask for what is missing and append it. True when the file is whole. UserError when the server refuses.
 
-    What is there is gone on with only if it came from the same address and the server says (If-Range) that the file is the
-    same still; else everything is fetched again."""
+    What is there is gone on with only if it came from the same address and the server says (If-Range) that
+    the file is the same still; else everything is fetched again."""
     told = _told(address, part)
     have = part.stat().st_size if told else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-", "If-Range": told} if have else {})
+    headers = {"Accept-Encoding": "identity"} | (
+        {"Range": f"bytes={have}-", "If-Range": told} if have else {}
+    )
     with requests.get(address, headers=headers, stream=True, timeout=PATIENCE) as answer:
         if answer.status_code == 416:
             whole = answer.headers.get("Content-Range", "").endswith(f"/{have}")
@@ -131,8 +157,12 @@ def _one_connection(address: str, part: Path) -> bool:
                 _origin(part).unlink(missing_ok=True)
             return whole
         if answer.status_code not in (200, 206):
-            raise UserError(f"cannot fetch {address}: the server answers {answer.status_code} {answer.reason}")
-        goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-")
+            raise UserError(
+                f"cannot fetch {address}: the server answers {answer.status_code} {answer.reason}"
+            )
+        goes_on = answer.status_code == 206 and answer.headers.get(
+            "Content-Range", f"bytes {have}-"
+        ).startswith(f"bytes {have}-")
         if answer.status_code == 206 and not goes_on:
             _origin(part).unlink(missing_ok=True)
             return False
@@ -151,7 +181,8 @@ def _origin(part: Path) -> Path:
 
 
 def _told(address: str, part: Path) -> str | None:
-    """What the server called the version of which `part` is a piece; None when there is nothing to go on with."""
+    """What the server called the version of which `part` is a piece; None when there is nothing to go on
+    with."""
     if not part.is_file() or not _origin(part).is_file():
         return None
     origin = read_json(_origin(part))

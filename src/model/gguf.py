@@ -11,14 +11,17 @@ MAGIC = b"GGUF"
 
 
 def convert(source: Path, folder: Path) -> None:
-    """Write the model and tokenizer of the GGUF file `source` into `folder`, which must not hold a model yet."""
+    """Write the model and tokenizer of the GGUF file `source` into `folder`, which must not hold a model
+    yet."""
     if not source.is_file() or source.open("rb").read(4) != MAGIC:
         raise UserError(f"{source}: is no GGUF file")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} already holds a model; choose another folder or remove it")
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     plain = GgufConfig(gguf_file=source.name, dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=plain)
+    model = AutoModelForCausalLM.from_pretrained(
+        source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=plain
+    )
     _forget_quantisation(model)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)

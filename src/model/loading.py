@@ -19,9 +19,11 @@ def load_tokenizer(name: str):
     return from_hub_or_folder(AutoTokenizer.from_pretrained, name)
 
 
-def load_model(name: str, precision: str = "fp32", device: str = "cpu", random_init: bool = False, seed: int = 0):
-    """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init` draws them
-    from `seed` after the folder's config.json."""
+def load_model(
+    name: str, precision: str = "fp32", device: str = "cpu", random_init: bool = False, seed: int = 0
+):
+    """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init`
+    draws them from `seed` after the folder's config.json."""
     dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
     if random_init:
         torch.manual_seed(seed)
@@ -39,21 +41,32 @@ def train_only(model, names: Collection[str] | None) -> None:
 
 
 def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
-    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is trained. `only`: names of
-    parameters; adapters go to these alone."""
+    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is
+    trained. `only`: names of parameters; adapters go to these alone."""
     import peft
 
     torch.manual_seed(seed)
     everything = lora.targets == ("all-linear",)
     targets: str | list[str] = "all-linear" if everything else list(lora.targets)
     if only is not None:
-        layers = [name.removesuffix(".weight") for name, module in model.named_parameters() if name in only and module.dim() == 2]
+        layers = [
+            name.removesuffix(".weight")
+            for name, module in model.named_parameters()
+            if name in only and module.dim() == 2
+        ]
         targets = [name for name in layers if everything or name.rpartition(".")[2] in lora.targets]
         if not targets:
-            raise UserError(f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among what the method trains "
-                            f"({', '.join(sorted(only)[:3])}, ...)")
-    config = peft.LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
-                             task_type="CAUSAL_LM")
+            raise UserError(
+                f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among what the method trains "
+                f"({', '.join(sorted(only)[:3])}, ...)"
+            )
+    config = peft.LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
     try:
         return peft.get_peft_model(model, config).eval()
     except ValueError as error:
@@ -66,21 +79,27 @@ def merge_lora(model):
 
 
 def start_model(model, deepest: int | None = None):
-    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen copy. Where only
-    outputs up to block `deepest` are asked for, the model itself with the start values of what is trained there put back."""
+    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen
+    copy. Where only outputs up to block `deepest` are asked for, the model itself with the start values of
+    what is trained there put back.
+    """
     if hasattr(model, "disable_adapter"):
         return model, model.disable_adapter
     if deepest is None:
         return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
     numbers = block_numbers(model)
-    trained = [(p, p.detach().clone()) for name, p in model.named_parameters() if p.requires_grad and numbers.get(name, 0) <= deepest]
+    trained = [
+        (p, p.detach().clone())
+        for name, p in model.named_parameters()
+        if p.requires_grad and numbers.get(name, 0) <= deepest
+    ]
     return model, lambda: _put_back(trained)
 
 
 @contextlib.contextmanager
 def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
-    """The weights with other values, for as long as the context lasts. Autocast, which knows a weight by its place, forgets what
-    it has rounded on the way in and on the way out."""
+    """The weights with other values, for as long as the context lasts. Autocast, which knows a weight by its
+    place, forgets what it has rounded on the way in and on the way out."""
     live = [(p, p.data) for p, _ in weights]
     for p, values in weights:
         p.data = values
@@ -102,8 +121,8 @@ def from_hub_or_folder(load, name: str, **options):
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> str:
-    """This process's GPU where there is one and it is wanted, else the CPU. (Which GPU `cuda:N` is was settled when the
-    program began, by hiding the others.)"""
+    """This process's GPU where there is one and it is wanted, else the CPU. (Which GPU `cuda:N` is was
+    settled when the program began, by hiding the others.)"""
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"overall.device is {wanted!r} but no GPU is visible; use cpu or auto")
     return f"cuda:{local_rank}" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
@@ -117,8 +136,8 @@ def choose_precision(wanted: str, device: str) -> str:
 
 
 def swallowed_share(model, lr: float) -> float:
-    """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8 significant
-    bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
+    """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8
+    significant bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
     trained = [p.detach() for p in model.parameters() if p.dtype == torch.bfloat16 and p.requires_grad]
     counts = [((p.abs() / 512 > lr).sum(), p.numel()) for p in trained]
     total = sum(n for _, n in counts)
@@ -126,15 +145,17 @@ def swallowed_share(model, lr: float) -> float:
 
 
 def arithmetic(device: str, precision: str):
-    """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights are. Training,
-    references and evaluation all use it, so that their figures compare."""
+    """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights
+    are. Training, references and evaluation all use it, so that their figures compare."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def model_fingerprint(model) -> str:
-    """A hash of the config and of every weight's name, shape and bytes: two models share it only when they say the same.
-    LoRA adapters are left out: it is the fingerprint of the base."""
-    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
+    """A hash of the config and of every weight's name, shape and bytes: two models share it only when they
+    say the same. LoRA adapters are left out: it is the fingerprint of the base."""
+    config = {
+        k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")
+    }
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():
         if "lora_" in name:
@@ -146,8 +167,11 @@ def model_fingerprint(model) -> str:
 
 
 def check_context(name: str, longest: int, budget: int, key: str, advice: str) -> None:
-    """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model can read."""
+    """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model
+    can read."""
     context = getattr(from_hub_or_folder(AutoConfig.from_pretrained, name), "max_position_embeddings", None)
     if context and longest + budget > context:
-        raise UserError(f"{key} {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of {context}; at "
-                        f"most {max(0, context - longest)} fit. {advice}")
+        raise UserError(
+            f"{key} {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of"
+            f" {context}; at most {max(0, context - longest)} fit. {advice}"
+        )

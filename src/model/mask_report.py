@@ -1,4 +1,5 @@
-"""Masks side by side: how much of each layer and kind of module they select, and how far two agree beyond chance."""
+"""Masks side by side: how much of each layer and kind of module they select, and how far two agree beyond
+chance."""
 
 import itertools
 import re
@@ -16,13 +17,16 @@ LAYER = re.compile(r"\.(\d+)\.(.*?)(?:\.weight|\.bias)?$")
 
 
 def report_files(paths: Sequence[Path]) -> Path:
-    """Print density and overlap of mask files; returns the heat map that was written. UserError when a file is no mask."""
+    """Print density and overlap of mask files; returns the heat map that was written. UserError when a file
+    is no mask."""
     if not paths:
         raise UserError("--report: name one or more mask files")
     masks = {str(path): load_tensors(path) for path in paths}
     numbered = [name for name, mask in masks.items() if any(isinstance(key, int) for key in mask)]
     if numbered:
-        raise UserError(f"--report: {numbered[0]} numbers its layers instead of naming them, so it cannot be reported on")
+        raise UserError(
+            f"--report: {numbered[0]} numbers its layers instead of naming them, so it cannot be reported on"
+        )
     if not any(LAYER.search(name) for mask in masks.values() for name in mask):
         raise UserError("--report: none of the masks has numbered layers to draw")
     console = Console(width=max(100, Console().width), highlight=False)
@@ -46,8 +50,8 @@ def by_place(mask: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:
 
 
 def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
-    """Jaccard overlap of two masks over all weights, what two independent masks of their densities would have, and the
-    overlap of what they freeze. UserError for masks of different models."""
+    """Jaccard overlap of two masks over all weights, what two independent masks of their densities would
+    have, and the overlap of what they freeze. UserError for masks of different models."""
     if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
         raise UserError("--report: the masks are of different models, so they cannot be compared")
     both = sum(int((a[name] & b[name]).sum()) for name in a)
@@ -66,7 +70,9 @@ def _densities(title: str, places: Mapping[tuple[str, str], float]) -> Table:
     for layer in layers:
         table.add_column(layer or "–", justify="right")
     for kind in kinds:
-        table.add_row(kind, *(f"{places[layer, kind]:.3f}" if (layer, kind) in places else "" for layer in layers))
+        table.add_row(
+            kind, *(f"{places[layer, kind]:.3f}" if (layer, kind) in places else "" for layer in layers)
+        )
     return table
 
 
@@ -87,7 +93,9 @@ def _heat_map(masks: Mapping[str, Mapping[tuple[str, str], float]], target: Path
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(masks), figsize=(1 + 5 * len(masks), 4.5), squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(
+        1, len(masks), figsize=(1 + 5 * len(masks), 4.5), squeeze=False, layout="constrained"
+    )
     for panel, (title, places) in zip(panels[0], masks.items()):
         layers = list(dict.fromkeys(layer for layer, _ in places if layer))
         kinds = list(dict.fromkeys(kind for layer, kind in places if layer))

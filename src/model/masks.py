@@ -19,7 +19,14 @@ from core.likelihood import count_labels
 from dataset import load_rows
 from dataset.collate import Collator
 from dataset.pairs import Pairs
-from model.loading import arithmetic, choose_device, choose_precision, load_model, load_tokenizer, model_fingerprint
+from model.loading import (
+    arithmetic,
+    choose_device,
+    choose_precision,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+)
 from model.progress import progress
 from model.rows import choose_forget_rows, training_texts
 from model.settings import Settings
@@ -43,24 +50,67 @@ def make_masks(settings: Settings) -> list[Path]:
     with arithmetic(device, choose_precision(overall.precision, device)):
         scores = score_weights(model, chosen, scored, batches, settings)
     scope = scored.scope if plan.scope == "auto" else plan.scope
-    facts = {"forget_rows": sum(len(b["forget"]["labels"]) for b in batches), "batch_size": settings.dataset.batch_size,
-             "forget": settings.dataset.forget_dataset_name, "retain": settings.dataset.retain_dataset_name,
-             "model_name": overall.model_name, "torch": version("torch")}
+    facts = {
+        "forget_rows": sum(len(b["forget"]["labels"]) for b in batches),
+        "batch_size": settings.dataset.batch_size,
+        "forget": settings.dataset.forget_dataset_name,
+        "retain": settings.dataset.retain_dataset_name,
+        "model_name": overall.model_name,
+        "torch": version("torch"),
+    }
     others = ("dense" if "inputs" in scored.needs else "frozen") if plan.others == "auto" else plan.others
-    facts |= {"scored": sum(score.numel() for score in scores.values()), "dataset_seed": settings.dataset.dataset_seed}
-    sidecar = Sidecar(plan.score, 0.0, scope, plan.mu if plan.score in ("wagle", "wagle_po") else None, overall.seed, 0,
-                      sum(p.numel() for _, p in trainable(model)), model_fingerprint(model), batches_fingerprint(batches), others)
-    return [_write(settings, model, scores, ratio, replace(sidecar, facts=facts), start) for ratio in plan.ratios]
+    facts |= {
+        "scored": sum(score.numel() for score in scores.values()),
+        "dataset_seed": settings.dataset.dataset_seed,
+    }
+    sidecar = Sidecar(
+        plan.score,
+        0.0,
+        scope,
+        plan.mu if plan.score in ("wagle", "wagle_po") else None,
+        overall.seed,
+        0,
+        sum(p.numel() for _, p in trainable(model)),
+        model_fingerprint(model),
+        batches_fingerprint(batches),
+        others,
+    )
+    return [
+        _write(settings, model, scores, ratio, replace(sidecar, facts=facts), start) for ratio in plan.ratios
+    ]
 
 
-def _write(settings: Settings, model: nn.Module, scores: Mapping[str, Tensor], ratio: float, sidecar: Sidecar, start: float) -> Path:
+def _write(
+    settings: Settings,
+    model: nn.Module,
+    scores: Mapping[str, Tensor],
+    ratio: float,
+    sidecar: Sidecar,
+    start: float,
+) -> Path:
     selected = select(scores, ratio, sidecar.scope)
-    masks = {name: selected[name] if name in selected else torch.full(p.shape, sidecar.others == "dense") for name, p in trainable(model)}
-    facts = {**sidecar.facts, "seconds": round(time.time() - start, 1),
-             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    masks = {
+        name: selected[name] if name in selected else torch.full(p.shape, sidecar.others == "dense")
+        for name, p in trainable(model)
+    }
+    facts = {
+        **sidecar.facts,
+        "seconds": round(time.time() - start, 1),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
     path = settings.mask_file(ratio)
-    write_mask(path, masks, replace(sidecar, ratio=ratio, selected=sum(int(m.sum()) for m in masks.values()), facts=facts,
-                                    density={name: round(density({name: m}), 6) for name, m in masks.items()}), settings.mask.packed)
+    write_mask(
+        path,
+        masks,
+        replace(
+            sidecar,
+            ratio=ratio,
+            selected=sum(int(m.sum()) for m in masks.values()),
+            facts=facts,
+            density={name: round(density({name: m}), 6) for name, m in masks.items()},
+        ),
+        settings.mask.packed,
+    )
     return path
 
 
@@ -69,42 +119,78 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def candidates(model: nn.Module, pattern: str, scored: Score) -> list[str]:
-    """The parameters that are scored: those whose name the pattern finds; for scores of activations the matrices of the blocks."""
+    """The parameters that are scored: those whose name the pattern finds; for scores of activations the
+    matrices of the blocks."""
     names = [name for name, _ in trainable(model) if re.search(pattern, name)]
     if "inputs" in scored.needs:
         matrices = set(linear_layers(model))
         names = [name for name in names if name in matrices]
     if not names:
-        raise UserError(f"mask.parameters: no parameter that can be scored has {pattern!r} in its name; there are "
-                        f"{', '.join(name for name, _ in list(trainable(model))[:4])}, ...")
+        raise UserError(
+            f"mask.parameters: no parameter that can be scored has {pattern!r} in its name; there are "
+            f"{', '.join(name for name, _ in list(trainable(model))[:4])}, ..."
+        )
     return names
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """Weight name -> linear layer, for those within the decoder blocks."""
     names = {id(p): name for name, p in model.named_parameters()}
-    return {names[id(module.weight)]: module for block in blocks(model) for module in block.modules() if isinstance(module, nn.Linear)}
+    return {
+        names[id(module.weight)]: module
+        for block in blocks(model)
+        for module in block.modules()
+        if isinstance(module, nn.Linear)
+    }
 
 
 def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
     """The batches of the first epoch of training: every forget row with its retain partner."""
     data = settings.dataset
-    forget, rest = choose_forget_rows(load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed)
-    texts = training_texts(settings, {"forget", "retain"}, "refusals" if scored.forget_answers == "refusals" else "", forget, rest)
-    chosen = {"forget": texts["alternate" if scored.forget_answers == "refusals" else "forget"], "retain": texts["retain"]}
+    forget, rest = choose_forget_rows(
+        load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed
+    )
+    texts = training_texts(
+        settings,
+        {"forget", "retain"},
+        "refusals" if scored.forget_answers == "refusals" else "",
+        forget,
+        rest,
+    )
+    chosen = {
+        "forget": texts["alternate" if scored.forget_answers == "refusals" else "forget"],
+        "retain": texts["retain"],
+    }
     template = Template(tokenizer, data.template, data.tags)
-    rows = {part: [piece for row in chosen[part] for piece in template.pieces(row, data.max_length, data.long_text)] for part in chosen}
+    rows = {
+        part: [
+            piece for row in chosen[part] for piece in template.pieces(row, data.max_length, data.long_text)
+        ]
+        for part in chosen
+    }
     pairs = Pairs(rows, data.dataset_seed)
     collate, size = Collator(pad_id(tokenizer)), data.batch_size
-    return [collate([pairs[0, row] for row in range(at, min(at + size, len(pairs)))]) for at in range(0, len(pairs), size)]
+    return [
+        collate([pairs[0, row] for row in range(at, min(at + size, len(pairs)))])
+        for at in range(0, len(pairs), size)
+    ]
 
 
 def batches_fingerprint(batches: list[dict]) -> str:
-    return fingerprint([[part["input_ids"].tolist(), part["labels"].tolist()] for batch in batches for part in batch.values()])
+    return fingerprint(
+        [
+            [part["input_ids"].tolist(), part["labels"].tolist()]
+            for batch in batches
+            for part in batch.values()
+        ]
+    )
 
 
-def score_weights(model: nn.Module, names: list[str], scored: Score, batches: list[dict], settings: Settings) -> dict[str, Tensor]:
-    """The score of every candidate, float32 on the CPU, from one or two passes over the batches in eval mode."""
+def score_weights(
+    model: nn.Module, names: list[str], scored: Score, batches: list[dict], settings: Settings
+) -> dict[str, Tensor]:
+    """The score of every candidate, float32 on the CPU, from one or two passes over the batches in eval
+    mode."""
     weights = {name: p for name, p in trainable(model) if name in set(names)}
     found: dict[str, dict[str, Tensor]] = {}
     with progress("scoring weights", settings.overall.quiet) as on_rows:
@@ -117,16 +203,23 @@ def score_weights(model: nn.Module, names: list[str], scored: Score, batches: li
     scores = {}
     for name, weight in weights.items():
         facts = {need: table.pop(name) for need, table in found.items()}
-        statistics = Statistics(name, weight.detach().float(), mu=settings.mask.mu, seed=settings.overall.seed, **facts)
+        statistics = Statistics(
+            name, weight.detach().float(), mu=settings.mask.mu, seed=settings.overall.seed, **facts
+        )
         scores[name] = scored.compute(statistics).float().cpu()
     return scores
 
 
-def _gradients(model: nn.Module, weights: Mapping[str, Tensor], parts: list[dict], side: str, wanted: set[str],
-               on_rows) -> dict[str, dict[str, Tensor]]:
-    """Of the NLL on one side: the mean gradient over all tokens, and means over micro-batches of what is wanted beside it."""
+def _gradients(
+    model: nn.Module, weights: Mapping[str, Tensor], parts: list[dict], side: str, wanted: set[str], on_rows
+) -> dict[str, dict[str, Tensor]]:
+    """Of the NLL on one side: the mean gradient over all tokens, and means over micro-batches of what is
+    wanted beside it."""
     device, tokens = model.device, sum(int(count_labels(part["labels"]).sum()) for part in parts)
-    sums = {need: {name: torch.zeros(w.shape, dtype=torch.float32, device=device) for name, w in weights.items()} for need in wanted}
+    sums = {
+        need: {name: torch.zeros(w.shape, dtype=torch.float32, device=device) for name, w in weights.items()}
+        for need in wanted
+    }
     for part in parts:
         nll = answer_nll(model, {key: value.to(device) for key, value in part.items()})
         gradients = torch.autograd.grad(nll.sum(), list(weights.values()), allow_unused=True)
@@ -137,7 +230,9 @@ def _gradients(model: nn.Module, weights: Mapping[str, Tensor], parts: list[dict
     return sums
 
 
-def _add(sums: dict, side: str, name: str, weight: Tensor, gradient: Tensor, own: int, tokens: int, batches: int) -> None:
+def _add(
+    sums: dict, side: str, name: str, weight: Tensor, gradient: Tensor, own: int, tokens: int, batches: int
+) -> None:
     """Take in the gradient of a micro-batch's summed NLL over `own` tokens."""
     if side in sums:
         sums[side][name] += gradient / tokens
@@ -151,7 +246,10 @@ def _add(sums: dict, side: str, name: str, weight: Tensor, gradient: Tensor, own
 def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> dict[str, Tensor]:
     """Of each matrix: per input, squares summed over attended tokens and averaged over rows."""
     layers = {name: layer for name, layer in linear_layers(model).items() if name in set(names)}
-    sums = {name: torch.zeros(layer.in_features, dtype=torch.float32, device=model.device) for name, layer in layers.items()}
+    sums = {
+        name: torch.zeros(layer.in_features, dtype=torch.float32, device=model.device)
+        for name, layer in layers.items()
+    }
     attended: list[Tensor] = []
 
     def catch(name):
@@ -182,7 +280,9 @@ def load_mask(settings: Settings, model: nn.Module) -> WeightMask | None:
     masks = read_mask(path, model, settings.unlearn.mask_missing)
     for doubt in _doubts(path, masks, model):
         if not settings.unlearn.mask_force:
-            raise UserError(f"unlearn.mask_path {path}: {doubt}; unlearn.mask_force true takes it all the same")
+            raise UserError(
+                f"unlearn.mask_path {path}: {doubt}; unlearn.mask_force true takes it all the same"
+            )
         log.warning("unlearn.mask_path %s: %s", path, doubt)
     return WeightMask(masks, model)
 

@@ -1,4 +1,5 @@
-"""The README's table of methods, from the registries, the shipped configs and the figures of `make methods`."""
+"""The README's table of methods, from the registries, the shipped configs and the figures of `make
+methods`."""
 
 import csv
 import json
@@ -18,14 +19,35 @@ CONFIGS = (REPO / "configs" / "fictional", REPO / "configs" / "reasoning")
 FIGURES = REPO / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
 
-SHOWN = {"forget_quality": "forget quality ↑", "model_utility": "utility ↑", "forget/rougeL": "forget ROUGE-L", "seconds": "seconds"}
-KINDS = {"forget": FORGET, "retain": RETAIN, "stacks on any": REGULARIZERS, "flatness": FLATNESS, "combiner": COMBINERS,
-         "optimizer": OPTIMIZERS}
-NEEDS = {"reference_logprob": "one number per row", "reference_logits": "start model's logits",
-         "reference_hidden": "start model's activations", "activation_norm": "", "hidden": "",
-         "reinforced_logits": "a reinforced model", "token_ids": "",
-         "double_backward": "double backward"}
-ALTERNATES = {"refusals": "refusals", "mismatched": "other rows' answers", "generated": "alternates that the model wrote"}
+SHOWN = {
+    "forget_quality": "forget quality ↑",
+    "model_utility": "utility ↑",
+    "forget/rougeL": "forget ROUGE-L",
+    "seconds": "seconds",
+}
+KINDS = {
+    "forget": FORGET,
+    "retain": RETAIN,
+    "stacks on any": REGULARIZERS,
+    "flatness": FLATNESS,
+    "combiner": COMBINERS,
+    "optimizer": OPTIMIZERS,
+}
+NEEDS = {
+    "reference_logprob": "one number per row",
+    "reference_logits": "start model's logits",
+    "reference_hidden": "start model's activations",
+    "activation_norm": "",
+    "hidden": "",
+    "reinforced_logits": "a reinforced model",
+    "token_ids": "",
+    "double_backward": "double backward",
+}
+ALTERNATES = {
+    "refusals": "refusals",
+    "mismatched": "other rows' answers",
+    "generated": "alternates that the model wrote",
+}
 
 
 def put_into(readme: str) -> str:
@@ -45,7 +67,13 @@ def render() -> str:
     for kind, registry in KINDS.items():
         for name, thing in registry.items():
             if thing.__doc__ and "Cost: " in thing.__doc__:
-                lines.append([f"{kind}: **{name}**", *_facts(registry, name, thing), *_measured(_config_of(kind, name, configs), figures)])
+                lines.append(
+                    [
+                        f"{kind}: **{name}**",
+                        *_facts(registry, name, thing),
+                        *_measured(_config_of(kind, name, configs), figures),
+                    ]
+                )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -81,15 +109,33 @@ def _configs() -> dict[str, Path]:
 def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
     """The config that shows a component: the one with the least beside it."""
     fitting = [method for method in configs if name in _components(kind, method)]
-    return configs[min(fitting, key=lambda method: (method.count("+"), "+FT" not in method, not method.startswith("NPO+FT"),
-                                                               method))] if fitting else None
+    return (
+        configs[
+            min(
+                fitting,
+                key=lambda method: (
+                    method.count("+"),
+                    "+FT" not in method,
+                    not method.startswith("NPO+FT"),
+                    method,
+                ),
+            )
+        ]
+        if fitting
+        else None
+    )
 
 
 def _components(kind: str, text: str) -> Iterator[str | None]:
     """What of a kind takes part in a method (with its optimizer behind it)."""
     words = text.split("+")
-    company = {"optimizer": [word for word in words if word in OPTIMIZERS], "combiner": [word for word in words if word in COMBINERS]}
-    method = parse_method("+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS))
+    company = {
+        "optimizer": [word for word in words if word in OPTIMIZERS],
+        "combiner": [word for word in words if word in COMBINERS],
+    }
+    method = parse_method(
+        "+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS)
+    )
     if kind in company:
         yield from company[kind]
     elif kind == "flatness":
@@ -105,7 +151,10 @@ def _measured(config: Path | None, figures: Mapping[str, dict[str, Cell]]) -> li
     if config is None:
         return ["", *("" for _ in SHOWN)]
     cells = figures.get(config.stem, {})
-    return [f"[{config.stem}]({config.relative_to(REPO)})", *(str(cells[key]) if key in cells else "" for key in SHOWN)]
+    return [
+        f"[{config.stem}]({config.relative_to(REPO)})",
+        *(str(cells[key]) if key in cells else "" for key in SHOWN),
+    ]
 
 
 def _figures() -> dict[str, dict[str, Cell]]:
@@ -114,5 +163,11 @@ def _figures() -> dict[str, dict[str, Cell]]:
         return {}
     number = lambda text: json.loads(text) if text else None
     with FIGURES.open(encoding="utf-8") as file:
-        return {row["run"]: {key: Cell(number(row[key]), number(row[f"{key} sd"]), int(row[f"{key} n"])) for key in SHOWN if key in row}
-                for row in csv.DictReader(file)}
+        return {
+            row["run"]: {
+                key: Cell(number(row[key]), number(row[f"{key} sd"]), int(row[f"{key} n"]))
+                for key in SHOWN
+                if key in row
+            }
+            for row in csv.DictReader(file)
+        }

@@ -1,4 +1,5 @@
-"""What is to be forgotten, in other words, for GAO: written by the start model or by one behind a server, and read before it is kept."""
+"""What is to be forgotten, in other words, for GAO: written by the start model or by one behind a server, and
+read before it is kept."""
 
 import random
 import re
@@ -18,7 +19,15 @@ from core.thinking import split_thought
 from dataset import load_rows
 from dataset.paraphrases import header, source_fingerprint
 from metrics.rouge import rougeL
-from model.loading import arithmetic, check_context, choose_device, choose_precision, load_model, load_tokenizer, model_fingerprint
+from model.loading import (
+    arithmetic,
+    check_context,
+    choose_device,
+    choose_precision,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+)
 from model.progress import progress
 from model.readers import make_endpoint
 from model.rows import reworded, units
@@ -38,13 +47,23 @@ Ask = Callable[[list[dict], list[int]], list[str | None]]
 
 
 def read_prompts(path: Path | str | None) -> list[str]:
-    """One prompt per line, a written \\n for a line break. UserError for one that shows neither {answer} nor {text}."""
-    lines = [line.strip().replace("\\n", "\n") for line in read_text(Path(path).expanduser() if path else POOL).splitlines()]
+    """One prompt per line, a written \\n for a line break. UserError for one that shows neither {answer} nor
+    {text}."""
+    lines = [
+        line.strip().replace("\\n", "\n")
+        for line in read_text(Path(path).expanduser() if path else POOL).splitlines()
+    ]
     prompts = [line for line in lines if line]
     blind = [prompt for prompt in prompts if ("{answer}" in prompt) == ("{text}" in prompt)]
     if not prompts or blind:
-        raise UserError(f"paraphrases.prompts: {path} " + (f"has a prompt that shows not exactly one of {{answer}} and {{text}}: "
-                                                           f"{blind[0][:80]!r}" if blind else "holds no prompt (one per line)"))
+        raise UserError(
+            f"paraphrases.prompts: {path} "
+            + (
+                f"has a prompt that shows not exactly one of {{answer}} and {{text}}: {blind[0][:80]!r}"
+                if blind
+                else "holds no prompt (one per line)"
+            )
+        )
     return prompts
 
 
@@ -88,7 +107,9 @@ class Sieve:
         if any(piece and f" {piece} " in f" {words} " for piece in (asked, *self.instructions)):
             return "prompt"
         others = [original(row), *self.kept[row["id"]]]
-        if any(words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
+        if any(
+            words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others
+        ):
             return "copy"
         return "meaning" if cosine < self.plan.similarity else None
 
@@ -111,26 +132,42 @@ def _words(text: str) -> str:
 
 
 def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
-    """Write `paraphrases.count` paraphrases for every forget answer (or piece of a document); the file, and what a server took. What
-    it holds already is kept, so an interrupted run goes on. UserError when the file was written in another way or for other rows, and at
-    the end when a row got too few; what was written is kept."""
+    """Write `paraphrases.count` paraphrases for every forget answer (or piece of a document); the file, and
+    what a server took. What it holds already is kept, so an interrupted run goes on. UserError when the file
+    was written in another way or for other rows, and at the end when a row got too few; what was written is
+    kept."""
     plan, data, overall = settings.paraphrases, settings.dataset, settings.overall
     path = settings.dataset.paraphrases_file
     if path.is_dir():
         raise UserError(f"dataset.paraphrases: {path} is a folder; name a file")
     tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
     template = Template(tokenizer, data.template, data.tags)
-    rows = [unit for row in load_rows(data.forget_dataset_name, data.folder)
-            for unit in units(row, template, data.max_length, data.long_text)]
+    rows = [
+        unit
+        for row in load_rows(data.forget_dataset_name, data.folder)
+        for unit in units(row, template, data.max_length, data.long_text)
+    ]
     prompts = read_prompts(plan.prompts)
     for row in rows:
         _choices(prompts, row)
     with lock(path.with_suffix(".lock"), "dataset.paraphrases"):
-        ask, facts, told = _endpoint(settings, prompts) if plan.writer == "endpoint" else _start_model(settings, template, prompts, rows)
-        first = header(data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)})
+        ask, facts, told = (
+            _endpoint(settings, prompts)
+            if plan.writer == "endpoint"
+            else _start_model(settings, template, prompts, rows)
+        )
+        first = header(
+            data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)}
+        )
         kept, rejected = _earlier(path, first, rows)
-        sieve = Sieve(plan, Embedder(plan.embedder, choose_device(overall.device)), kept,
-                      lambda row, text: _trainable(template, row, text, data.max_length), instructions(prompts), rejected)
+        sieve = Sieve(
+            plan,
+            Embedder(plan.embedder, choose_device(overall.device)),
+            kept,
+            lambda row, text: _trainable(template, row, text, data.max_length),
+            instructions(prompts),
+            rejected,
+        )
         save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
         next_turn = lambda _, asked: ask(asked, turns_of(asked, sieve))
         poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, next_turn, sieve.take, save)
@@ -146,17 +183,27 @@ def summary(path: Path, usage: dict) -> str:
     lines = read_jsonl(path)[1:]
     faults = sum((Counter(line.get("rejected", {})) for line in lines), Counter())
     told = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
-    took = "; " + ", ".join(f"{name} {value}" for name, value in usage.items() if name != "cached") if usage else ""
-    return f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected: {told}{took}"
+    took = (
+        "; " + ", ".join(f"{name} {value}" for name, value in usage.items() if name != "cached")
+        if usage
+        else ""
+    )
+    return (
+        f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected:"
+        f" {told}{took}"
+    )
 
 
 def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> str:
     faults = sum(sieve.rejected.values(), Counter())
     why = ", ".join(f"{reason} {count}" for reason, count in faults.most_common())
-    return (f"{len(poor)} of {len(sieve.kept)} texts have fewer than {settings.paraphrases.count} paraphrases after "
-            f"{settings.paraphrases.attempts} rounds (first {poor[0]!r}; rejected: {why or 'none'}); {path} keeps what there is and can be "
-            "used. The same command goes on; a higher paraphrases.temperature or max_new_tokens, a lower paraphrases.similarity, or a "
-            "stronger writer helps")
+    return (
+        f"{len(poor)} of {len(sieve.kept)} texts have fewer than {settings.paraphrases.count} paraphrases"
+        f" after {settings.paraphrases.attempts} rounds (first {poor[0]!r}; rejected: {why or 'none'});"
+        f" {path} keeps what there is and can be used. The same command goes on; a higher"
+        " paraphrases.temperature or max_new_tokens, a lower paraphrases.similarity, or a stronger writer"
+        " helps"
+    )
 
 
 def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
@@ -164,10 +211,17 @@ def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     data, plan = settings.dataset, settings.paraphrases
     idle = FREE | (set(START_ONLY) if plan.writer == "endpoint" else set())
     facts = {key: value for key, value in plain(plan).items() if key not in idle}
-    return facts | {"prompts": fingerprint(prompts), "template": data.template, "max_length": data.max_length, "long_text": data.long_text}
+    return facts | {
+        "prompts": fingerprint(prompts),
+        "template": data.template,
+        "max_length": data.max_length,
+        "long_text": data.long_text,
+    }
 
 
-def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> tuple[dict[str, list[str]], dict[str, Counter]]:
+def _earlier(
+    path: Path, first: dict, rows: Sequence[dict]
+) -> tuple[dict[str, list[str]], dict[str, Counter]]:
     """What an earlier run has written in the same way for these rows, and why it rejected others."""
     found = read_jsonl(path) if path.is_file() else []
     if not found:
@@ -176,19 +230,33 @@ def _earlier(path: Path, first: dict, rows: Sequence[dict]) -> tuple[dict[str, l
         raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py; choose another")
     changed = [key for key in ("writer", "model", "settings") if found[0].get(key) != first[key]]
     known = {line.get("id"): line for line in found[1:]}
-    strange = [row["id"] for row in rows if row["id"] in known and known[row["id"]].get("source") != source_fingerprint(row)]
+    strange = [
+        row["id"]
+        for row in rows
+        if row["id"] in known and known[row["id"]].get("source") != source_fingerprint(row)
+    ]
     if changed or strange or found[0].get("forget") != first["forget"]:
         what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
-        raise UserError(f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it anew")
+        raise UserError(
+            f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it"
+            " anew"
+        )
     line = lambda row: known.get(row["id"], {})
-    return ({row["id"]: list(line(row).get("paraphrases", ())) for row in rows},
-            {row["id"]: Counter(line(row).get("rejected", {})) for row in rows})
+    return (
+        {row["id"]: list(line(row).get("paraphrases", ())) for row in rows},
+        {row["id"]: Counter(line(row).get("rejected", {})) for row in rows},
+    )
 
 
 def _line(row: dict, sieve: Sieve) -> dict:
     asked = {"question": row["question"]} if "question" in row else {}
-    return {"id": row["id"], "source": source_fingerprint(row), **asked, "paraphrases": sieve.kept[row["id"]],
-            "rejected": dict(sieve.rejected.get(row["id"], {}))}
+    return {
+        "id": row["id"],
+        "source": source_fingerprint(row),
+        **asked,
+        "paraphrases": sieve.kept[row["id"]],
+        "rejected": dict(sieve.rejected.get(row["id"], {})),
+    }
 
 
 def _choices(prompts: Sequence[str], row: dict) -> list[str]:
@@ -197,16 +265,27 @@ def _choices(prompts: Sequence[str], row: dict) -> list[str]:
     fitting = [prompt for prompt in prompts if key in prompt]
     if not fitting:
         raise UserError(f"paraphrases.prompts: no prompt has {key} in it, and row {row['id']!r} needs one")
-    shown = {"{question}": row.get("question") or row.get("prompt", ""), "{answer}": row.get("answer", ""), "{text}": row.get("text", "")}
-    return [re.sub("|".join(map(re.escape, shown)), lambda found: shown[found[0]], prompt) for prompt in fitting]
+    shown = {
+        "{question}": row.get("question") or row.get("prompt", ""),
+        "{answer}": row.get("answer", ""),
+        "{text}": row.get("text", ""),
+    }
+    return [
+        re.sub("|".join(map(re.escape, shown)), lambda found: shown[found[0]], prompt) for prompt in fitting
+    ]
 
 
 def turns_of(rows: Sequence[dict], sieve: Sieve) -> list[int]:
-    """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there several times."""
+    """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there
+    several times."""
     here: Counter = Counter()
     found = []
     for row in rows:
-        found.append(len(sieve.kept[row["id"]]) + sum(sieve.rejected.get(row["id"], Counter()).values()) + here[row["id"]])
+        found.append(
+            len(sieve.kept[row["id"]])
+            + sum(sieve.rejected.get(row["id"], Counter()).values())
+            + here[row["id"]]
+        )
         here[row["id"]] += 1
     return found
 
@@ -228,7 +307,8 @@ def instructions(prompts: Sequence[str]) -> list[str]:
 
 
 def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Callable[[], dict]]:
-    """Asking a server, facts for the header, and what it took; the server is tried before the first request."""
+    """Asking a server, facts for the header, and what it took; the server is tried before the first
+    request."""
     plan = settings.paraphrases
     endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases", whole=True)
 
@@ -237,20 +317,33 @@ def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Ca
             endpoint.probe()
         replies = endpoint.ask(ROLE, _put(prompts, rows, turns), temperature=plan.temperature, turns=turns)
         if not any(replies):
-            raise UserError(f"paraphrases.base_url: {plan.base_url or 'OpenAI'} gave no answer to {len(rows)} requests in a row; what was "
-                            "written is kept, and the same command goes on when the server answers again")
+            raise UserError(
+                f"paraphrases.base_url: {plan.base_url or 'OpenAI'} gave no answer to {len(rows)} requests in"
+                " a row; what was written is kept, and the same command goes on when the server answers"
+                " again"
+            )
         return [None if reply is None else _answer(reply, settings) for reply in replies]
 
-    return ask, {"writer": "endpoint", "model": plan.model}, lambda: endpoint.usage.told(plan.price_in, plan.price_out)
+    return (
+        ask,
+        {"writer": "endpoint", "model": plan.model},
+        lambda: endpoint.usage.told(plan.price_in, plan.price_out),
+    )
 
 
-def _start_model(settings: Settings, template: Template, prompts: Sequence[str],
-                 rows: Sequence[dict]) -> tuple[Ask, dict, Callable[[], dict]]:
+def _start_model(
+    settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]
+) -> tuple[Ask, dict, Callable[[], dict]]:
     """The same for the start model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
     longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in _choices(prompts, row))
-    check_context(overall.model_name, longest, plan.max_new_tokens, "paraphrases.max_new_tokens",
-                  "A shorter dataset.max_length makes room in documents")
+    check_context(
+        overall.model_name,
+        longest,
+        plan.max_new_tokens,
+        "paraphrases.max_new_tokens",
+        "A shorter dataset.max_length makes room in documents",
+    )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
     model = load_model(overall.model_name, precision, device)
@@ -259,16 +352,28 @@ def _start_model(settings: Settings, template: Template, prompts: Sequence[str],
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
         with progress("paraphrasing", overall.quiet) as on_rows, arithmetic(device, precision):
-            said = generate(model, template.tokenizer, put, plan.max_new_tokens, settings.evaluate.batch_tokens, template.terminator[:1],
-                            on_batch=on_rows, temperature=plan.temperature, top_p=plan.top_p, top_k=plan.top_k,
-                            repetition_penalty=plan.repetition_penalty, tags=settings.dataset.tags)
+            said = generate(
+                model,
+                template.tokenizer,
+                put,
+                plan.max_new_tokens,
+                settings.evaluate.batch_tokens,
+                template.terminator[:1],
+                on_batch=on_rows,
+                temperature=plan.temperature,
+                top_p=plan.top_p,
+                top_k=plan.top_k,
+                repetition_penalty=plan.repetition_penalty,
+                tags=settings.dataset.tags,
+            )
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
     return ask, {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}, dict
 
 
 def _answer(text: str, settings: Settings) -> str | None:
-    """What was said, without what was thought before and marks of quotation around it; None where the thought never closed."""
+    """What was said, without what was thought before and marks of quotation around it; None where the thought
+    never closed."""
     said = split_thought(text, settings.dataset.tags, "direct").answer
     if said is None:
         return None

@@ -14,8 +14,15 @@ HIDDEN = ("step", "epoch", "loss", "tokens", "tokens_per_second", "learning_rate
 
 def _bar(quiet: bool, *columns) -> Progress:
     console = Console(stderr=True)
-    return Progress(TextColumn("{task.description}"), BarColumn(), *columns, TimeElapsedColumn(), console=console,
-                    disable=quiet or not sys.stderr.isatty(), transient=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        *columns,
+        TimeElapsedColumn(),
+        console=console,
+        disable=quiet or not sys.stderr.isatty(),
+        transient=True,
+    )
 
 
 @contextlib.contextmanager
@@ -31,8 +38,12 @@ class TrainingBar(TrainerCallback):
 
     def __init__(self, title: str, quiet: bool):
         self.title = title
-        self.bar = _bar(quiet, TextColumn("{task.completed}/{task.total} steps"), TextColumn("{task.fields[terms]}"),
-                        TimeRemainingColumn())
+        self.bar = _bar(
+            quiet,
+            TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.fields[terms]}"),
+            TimeRemainingColumn(),
+        )
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.bar.start()

@@ -42,28 +42,46 @@ def make_readers(settings: Settings) -> Readers:
     """The readers of a run. Models among them are loaded when something is first put to them."""
     plan = settings.judge
     embedder = Embedder(plan.embedder, choose_device(settings.overall.device))
-    judge = {"rule": RuleJudge, "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
-             "local": lambda: LanguageModelJudge(LocalReader(settings)),
-             "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold)}[plan.kind]()
-    return Readers(judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None)
+    judge = {
+        "rule": RuleJudge,
+        "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
+        "local": lambda: LanguageModelJudge(LocalReader(settings)),
+        "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold),
+    }[plan.kind]()
+    return Readers(
+        judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None
+    )
 
 
 def make_endpoint(plan: Server, settings: Settings, section: str, whole: bool = False) -> Endpoint:
     """The language model that a section of the settings names; `whole` takes no reply that was cut off."""
-    return Endpoint(plan.model, plan.base_url, plan.key_env, plan.concurrency, plan.retries, plan.timeout, settings.overall.cache,
-                    plan.requests_per_minute, section, plan.max_tokens, whole)
+    return Endpoint(
+        plan.model,
+        plan.base_url,
+        plan.key_env,
+        plan.concurrency,
+        plan.retries,
+        plan.timeout,
+        settings.overall.cache,
+        plan.requests_per_minute,
+        section,
+        plan.max_tokens,
+        whole,
+    )
 
 
 def check_readers(settings: Settings, keys: Sequence[str]) -> None:
-    """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is done. With
-    judge.allow_unscored an unreachable server is only warned of."""
+    """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
+    done. With judge.allow_unscored an unreachable server is only warned of."""
     plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
     if judged and plan.kind == "lm":
         try:
             make_endpoint(plan, settings, "judge").probe()
         except UserError as error:
             if not plan.allow_unscored:
-                raise UserError(f"{str(error).rstrip('?.')}. To go on without its verdicts: --allow-unscored") from None
+                raise UserError(
+                    f"{str(error).rstrip('?.')}. To go on without its verdicts: --allow-unscored"
+                ) from None
             log.warning("%s; going on, its rows will be unscored (judge.allow_unscored)", error)
     if judged and plan.kind == "local":
         load_tokenizer(plan.model)
@@ -74,7 +92,8 @@ def check_readers(settings: Settings, keys: Sequence[str]) -> None:
 
 
 class LocalReader:
-    """A language model of the disk or the hub that is asked questions here, greedily; its replies are kept as those of a server."""
+    """A language model of the disk or the hub that is asked questions here, greedily; its replies are kept as
+    those of a server."""
 
     def __init__(self, settings: Settings):
         self.settings, self.usage = settings, Usage()
@@ -96,15 +115,25 @@ class LocalReader:
         return model_fingerprint(self.model)
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
-        known = Replies(self.settings.overall.cache / "local" / f"{fingerprint(self.fingerprint, self.budget, system)}.jsonl")
+        known = Replies(
+            self.settings.overall.cache
+            / "local"
+            / f"{fingerprint(self.fingerprint, self.budget, system)}.jsonl"
+        )
         keys = [fingerprint(prompt) for prompt in prompts]
         missing = {key: self._ids(system, prompt) for key, prompt in zip(keys, prompts) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
         longest = max(map(len, missing.values()), default=0)
-        check_context(self.name, longest, SHORTEST_VERDICT, "judge.model", "The judge reads whole answers; take one that can")
+        check_context(
+            self.name,
+            longest,
+            SHORTEST_VERDICT,
+            "judge.model",
+            "The judge reads whole answers; take one that can",
+        )
         unread, todo = [], list(missing.items())
         for at in range(0, len(todo), QUESTIONS_AT_ONCE):
-            chunk = todo[at:at + QUESTIONS_AT_ONCE]
+            chunk = todo[at : at + QUESTIONS_AT_ONCE]
             for (key, ids), reply in zip(chunk, self._replies([ids for _, ids in chunk], longest)):
                 self.usage.local(len(ids), reply.n_tokens)
                 if readable(reply.text):
@@ -113,27 +142,41 @@ class LocalReader:
                     unread.append(" ".join(reply.text.split())[:200])
         self.usage.failed += len(unread)
         if unread:
-            log.warning("%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), unread[0])
+            log.warning(
+                "%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), unread[0]
+            )
         return [known.get(key) for key in keys]
 
     def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
         """Replies within the budget, or what the longest prompt of all leaves of the context."""
-        room = (getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget) - longest
-        with arithmetic(self.model.device, choose_precision(self.settings.overall.precision, self.model.device.type)):
-            return generate(self.model, self.tokenizer, asked, min(self.budget, room), self.settings.evaluate.batch_tokens)
+        room = (
+            getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
+        ) - longest
+        with arithmetic(
+            self.model.device, choose_precision(self.settings.overall.precision, self.model.device.type)
+        ):
+            return generate(
+                self.model, self.tokenizer, asked, min(self.budget, room), self.settings.evaluate.batch_tokens
+            )
 
     def _ids(self, system: str, prompt: str) -> list[int]:
-        """Rubric and question as one turn, which every chat template knows; plain text for a model without one."""
+        """Rubric and question as one turn, which every chat template knows; plain text for a model without
+        one."""
         text = f"{system}\n\n{prompt}"
         if not self.tokenizer.chat_template:
             return self.tokenizer(f"{text}\n\nVerdict:")["input_ids"]
-        chat = self.tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True,
-                                                  enable_thinking=False)
+        chat = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+        )
         return self.tokenizer(chat, add_special_tokens=False)["input_ids"]
 
 
 class Entailment:
-    """A sequence classifier with labels for entailment, neutrality and contradiction. UserError when it has no entailment label."""
+    """A sequence classifier with labels for entailment, neutrality and contradiction. UserError when it has
+    no entailment label."""
 
     def __init__(self, name: str, device: str):
         self.name, self.device = name, device
@@ -144,10 +187,16 @@ class Entailment:
 
     @cached_property
     def model(self):
-        model = from_hub_or_folder(AutoModelForSequenceClassification.from_pretrained, self.name).to(self.device).eval()
+        model = (
+            from_hub_or_folder(AutoModelForSequenceClassification.from_pretrained, self.name)
+            .to(self.device)
+            .eval()
+        )
         if "entailment" not in self._words(model).values():
-            raise UserError(f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none of them says "
-                            "entailment; choose a model for natural language inference")
+            raise UserError(
+                f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none"
+                " of them says entailment; choose a model for natural language inference"
+            )
         return model
 
     @cached_property
@@ -157,14 +206,21 @@ class Entailment:
     @staticmethod
     def _words(model) -> dict[int, str]:
         """The number of each label in the words of `metrics.engine.Readers`."""
-        word = lambda label: next((w for w in ("entailment", "contradiction") if label.lower() == w), "neutral")
+        word = lambda label: next(
+            (w for w in ("entailment", "contradiction") if label.lower() == w), "neutral"
+        )
         return {int(number): word(label) for number, label in model.config.id2label.items()}
 
     @torch.inference_mode()
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
         words, found = self._words(self.model), []
         for at in range(0, len(pairs), PAIRS_AT_ONCE):
-            inputs = self.tokenizer(*map(list, zip(*pairs[at:at + PAIRS_AT_ONCE])), padding=True, truncation=True, return_tensors="pt")
+            inputs = self.tokenizer(
+                *map(list, zip(*pairs[at : at + PAIRS_AT_ONCE])),
+                padding=True,
+                truncation=True,
+                return_tensors="pt",
+            )
             numbers = self.model(**inputs.to(self.device)).logits.argmax(-1).tolist()
             found += [words[number] for number in numbers]
         return found

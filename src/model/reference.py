@@ -1,4 +1,5 @@
-"""What the start model said about the rows of a run, in the cheapest right way: looked up, or by one frozen copy."""
+"""What the start model said about the rows of a run, in the cheapest right way: looked up, or by one frozen
+copy."""
 
 import contextlib
 import math
@@ -22,10 +23,13 @@ MEASURED_ROWS = 32
 
 
 class RowStore:
-    """What a frozen model says about rows, one tensor [n, ...] per row, kept while it fits into `budget` bytes: a row that comes
-    again costs no forward. Rows are named by part and place; when the budget is spent the rows that are there stay.
+    """What a frozen model says about rows, one tensor [n, ...] per row, kept while it fits into `budget`
+    bytes: a row that comes again costs no forward. Rows are named by part and place; when the budget is spent
+    the rows that are there stay.
 
-    `ask` gives the values of all rows of a part, [N, ...] in reading order; `lengths` how many of them each row has."""
+    `ask` gives the values of all rows of a part, [N, ...] in reading order; `lengths` how many of them each
+    row has.
+    """
 
     def __init__(self, ask: Callable[[Part], Tensor], lengths: Callable[[Part], Tensor], budget: int):
         self.ask, self.lengths, self.budget = ask, lengths, budget
@@ -39,7 +43,9 @@ class RowStore:
         fresh = dict(zip(missing, self._compute(part, missing)))
         for line, values in fresh.items():
             self._keep((name, places[line]), values)
-        return torch.cat([fresh[line] if line in fresh else self.kept[name, place] for line, place in enumerate(places)])
+        return torch.cat(
+            [fresh[line] if line in fresh else self.kept[name, place] for line, place in enumerate(places)]
+        )
 
     def _compute(self, part: Part, lines: list[int]) -> Sequence[Tensor]:
         """The values of some rows of a part, one tensor per row."""
@@ -64,17 +70,33 @@ def _attended_tokens(part: Part) -> Tensor:
 
 
 class StartModel:
-    """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the start model
-    itself, see `model.loading.start_model`.
+    """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the
+    start model itself, see `model.loading.start_model`.
 
-    `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for edits; `tokenizer` reads short
-    texts; `forget` some forget rows, to take the measure of activations."""
+    `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for
+    edits; `tokenizer` reads short texts; `forget` some forget rows, to take the measure of activations."""
 
-    def __init__(self, logprobs: Mapping[str, Tensor], model=None, as_it_was=contextlib.nullcontext, precision: str = "fp32",
-                 budget: int = 0, reinforced=None, tokenizer=None, forget: Sequence[Encoded] = ()):
+    def __init__(
+        self,
+        logprobs: Mapping[str, Tensor],
+        model=None,
+        as_it_was=contextlib.nullcontext,
+        precision: str = "fp32",
+        budget: int = 0,
+        reinforced=None,
+        tokenizer=None,
+        forget: Sequence[Encoded] = (),
+    ):
         self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
-        self.tokenizer, self.reinforced_model, self.budget, self.forget = tokenizer, reinforced, budget, forget
-        self.start_answers = RowStore(lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget)
+        self.tokenizer, self.reinforced_model, self.budget, self.forget = (
+            tokenizer,
+            reinforced,
+            budget,
+            forget,
+        )
+        self.start_answers = RowStore(
+            lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget
+        )
         self.reinforced_answers = RowStore(self._ask_reinforced, _answer_tokens, budget)
         self.states: dict[int, RowStore] = {}
         self.norms: dict[int, float] = {}
@@ -108,7 +130,9 @@ class StartModel:
     def activation_norm(self, layer: int) -> float:
         if layer not in self.norms:
             part = pad_rows(list(enumerate(self.forget[:MEASURED_ROWS])), pad_id(self.tokenizer))
-            states = self.padded_hidden("forget", {key: value.to(self.model.device) for key, value in part.items()}, layer)
+            states = self.padded_hidden(
+                "forget", {key: value.to(self.model.device) for key, value in part.items()}, layer
+            )
             self.norms[layer] = states[part["attention_mask"].bool()].float().norm(dim=-1).median().item()
         return self.norms[layer]
 
@@ -127,22 +151,41 @@ class StartModel:
             return answer_logits(self.reinforced_model, part)
 
 
-def make_reference(model, tokenizer, composition: Composition, rows: Mapping[str, Sequence[Encoded]], cache_dir: Path,
-                   batch_tokens: int, precision: str = "fp32", budget: int = 0, reinforced=None) -> StartModel | None:
-    """Provide what the composition needs and nothing else; None when nothing is needed. `model` must still be the start
-    model."""
+def make_reference(
+    model,
+    tokenizer,
+    composition: Composition,
+    rows: Mapping[str, Sequence[Encoded]],
+    cache_dir: Path,
+    batch_tokens: int,
+    precision: str = "fp32",
+    budget: int = 0,
+    reinforced=None,
+) -> StartModel | None:
+    """Provide what the composition needs and nothing else; None when nothing is needed. `model` must still be
+    the start model."""
     needs = composition.needs - {"double_backward", "hidden"}
     if not needs:
         return None
     store = LogprobCache(model, cache_dir, precision) if composition.logprob_parts else None
-    logprobs = {part: store.logprobs(rows[part], pad_id(tokenizer), batch_tokens) for part in sorted(composition.logprob_parts)}
+    logprobs = {
+        part: store.logprobs(rows[part], pad_id(tokenizer), batch_tokens)
+        for part in sorted(composition.logprob_parts)
+    }
     asked = ()
     if "reference_logits" in needs:
         asked = start_model(model)
     elif needs & {"reference_hidden", "activation_norm"}:
         asked = start_model(model, composition.deepest)
-    return StartModel(logprobs, *(asked or (None, contextlib.nullcontext)), precision, budget, reinforced, tokenizer,
-                      rows.get("forget", ()))
+    return StartModel(
+        logprobs,
+        *(asked or (None, contextlib.nullcontext)),
+        precision,
+        budget,
+        reinforced,
+        tokenizer,
+        rows.get("forget", ()),
+    )
 
 
 @contextlib.contextmanager
@@ -165,14 +208,18 @@ def live_logprobs(model, part: Part) -> Tensor:
 class LogprobCache:
     """One number per row and start model, kept on disk under `cache_dir`/reference.
 
-    The file is keyed by the model's weights, the precision and the code that computes; inside, by the row's tokens. So a
-    changed row, model or formula can never meet a stale number.
+    The file is keyed by the model's weights, the precision and the code that computes; inside, by the row's
+    tokens. So a changed row, model or formula can never meet a stale number.
     """
 
     def __init__(self, model, cache_dir: Path, precision: str = "fp32"):
         self.model, self.precision = model, precision
         code = file_fingerprint(likelihood.__file__, encoding.__file__, __file__)
-        self.path = Path(cache_dir) / "reference" / f"{model_fingerprint(model)}-{precision}-{model.device.type}-{code}.json"
+        self.path = (
+            Path(cache_dir)
+            / "reference"
+            / f"{model_fingerprint(model)}-{precision}-{model.device.type}-{code}.json"
+        )
 
     def logprobs(self, rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Tensor:
         """log p of every row, [len(rows)], float32, computing only what the cache has not."""
@@ -185,7 +232,9 @@ class LogprobCache:
             values = self._live(part)
             wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
             if wrecked:
-                raise UserError(f"the start model gives no finite log-probability for row {wrecked[0]!r}: it is broken")
+                raise UserError(
+                    f"the start model gives no finite log-probability for row {wrecked[0]!r}: it is broken"
+                )
             known |= zip((keys[i] for i in chosen), values)
         if missing:
             write_json(self.path, known)
@@ -198,7 +247,8 @@ class LogprobCache:
             return live_logprobs(self.model, on_device).tolist()
 
     def _read(self) -> dict[str, float]:
-        """What an earlier run left. A file that is broken (a full disk, another program) is made anew, not trusted."""
+        """What an earlier run left. A file that is broken (a full disk, another program) is made anew, not
+        trusted."""
         if not self.path.exists():
             return {}
         try:

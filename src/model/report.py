@@ -40,7 +40,9 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     headlines = [key for key in HEADLINES if key in outcome.after.metrics]
     others = [key for key in outcome.after.metrics if key not in HEADLINES and METRICS[key].family != "tofu"]
     for key in headlines + others:
-        table.add_row(f"{key} {ARROWS[METRICS[key].good]}", *(_number(metrics, key) for metrics in columns.values()))
+        table.add_row(
+            f"{key} {ARROWS[METRICS[key].good]}", *(_number(metrics, key) for metrics in columns.values())
+        )
     seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
     table.add_row("training time", *seconds.values())
     return table
@@ -67,7 +69,9 @@ def _retain_metrics(path: str | None) -> dict:
     values = {key: value.value for key, value in summarize(columns, columns).items()}
     summary = Path(path).expanduser() / "metrics.json"
     said = read_json(summary) if summary.is_file() else {}
-    return values | {key: value for key, value in (said if isinstance(said, dict) else {}).items() if value is not None}
+    return values | {
+        key: value for key, value in (said if isinstance(said, dict) else {}).items() if value is not None
+    }
 
 
 def _number(metrics: dict, key: str) -> str:
@@ -79,7 +83,11 @@ def _number(metrics: dict, key: str) -> str:
 
 def _reasons(outcome: Outcome) -> list[str]:
     """Why a figure of the run is a dash, each reason once."""
-    reasons = {detail["reason"]: key for key, detail in outcome.after.detail.items() if detail["reason"] and key in HEADLINES}
+    reasons = {
+        detail["reason"]: key
+        for key, detail in outcome.after.detail.items()
+        if detail["reason"] and key in HEADLINES
+    }
     return [f"– {key}: {reason}" for reason, key in reasons.items()]
 
 
@@ -88,8 +96,11 @@ def _judging(told: dict) -> list[str]:
     if not told:
         return []
     cost = f", cost {told['cost']:g}" if "cost" in told else ""
-    return [f"judge: {told['asked']} questions asked, {told['cached']} known from before, {told['failed']} without a verdict; "
-            f"{told['prompt_tokens']} + {told['completion_tokens']} tokens{cost} ({told['name']})"]
+    return [
+        f"judge: {told['asked']} questions asked, {told['cached']} known from before, {told['failed']}"
+        f" without a verdict; {told['prompt_tokens']} + {told['completion_tokens']} tokens{cost}"
+        f" ({told['name']})"
+    ]
 
 
 def _samples(outcome: Outcome, settings: Settings) -> list[Text]:

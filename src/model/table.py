@@ -1,4 +1,5 @@
-"""Many finished runs as one table: each metric as mean over seeds, with its spread, or with an interval over seeds and rows."""
+"""Many finished runs as one table: each metric as mean over seeds, with its spread, or with an interval over
+seeds and rows."""
 
 import csv
 import io
@@ -64,10 +65,12 @@ def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
 
 
 def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time; rows for all runs alike
-    where the runs have the same rows, else for each by itself. None without a value."""
+    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time; rows
+    for all runs alike where the runs have the same rows, else for each by itself. None without a value."""
     ids = sorted({name for run in runs for name in run})
-    values = [np.array([math.nan if run.get(name) is None else float(run[name]) for name in ids]) for run in runs]
+    values = [
+        np.array([math.nan if run.get(name) is None else float(run[name]) for name in ids]) for run in runs
+    ]
     shared = len({frozenset(run) for run in runs}) == 1
     values = values if shared else [found[[name in run for name in ids]] for found, run in zip(values, runs)]
     if not values or all(np.isnan(found).all() for found in values):
@@ -81,20 +84,32 @@ def _drawn_mean(rng: np.random.Generator, runs: Sequence[np.ndarray], shared: bo
     """The mean over runs and rows drawn anew; NaN where nothing was drawn that has a value."""
     rows = rng.integers(0, len(runs[0]), len(runs[0])) if shared else None
     drawn = [runs[k] for k in rng.integers(0, len(runs), len(runs))]
-    picked = np.concatenate([run[rows] if shared else run[rng.integers(0, len(run), len(run))] for run in drawn])
+    picked = np.concatenate(
+        [run[rows] if shared else run[rng.integers(0, len(run), len(run))] for run in drawn]
+    )
     return float(np.nanmean(picked)) if not np.isnan(picked).all() else math.nan
 
 
-def line(title: str, runs: Sequence[Mapping[str, float | None]], metrics: Sequence[str], failures: Sequence[str] = (),
-         folders: Sequence[Path] = ()) -> Line:
-    """Mean and sample standard deviation of every metric over the runs that have it; with `folders` of the runs, intervals for
-    metrics that are means over rows."""
+def line(
+    title: str,
+    runs: Sequence[Mapping[str, float | None]],
+    metrics: Sequence[str],
+    failures: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+) -> Line:
+    """Mean and sample standard deviation of every metric over the runs that have it; with `folders` of the
+    runs, intervals for metrics that are means over rows."""
     cells = {}
     for key in metrics:
         values = [run[key] for run in runs if run.get(key) is not None]
         rows = [found for folder in folders if (found := row_values(folder, key)) is not None]
-        cells[key] = Cell(fmean(values) if values else None, stdev(values) if len(values) > 1 else None, len(values),
-                          len(runs) + len(failures), pooled_interval(rows) if rows and len(rows) == len(runs) else None)
+        cells[key] = Cell(
+            fmean(values) if values else None,
+            stdev(values) if len(values) > 1 else None,
+            len(values),
+            len(runs) + len(failures),
+            pooled_interval(rows) if rows and len(rows) == len(runs) else None,
+        )
     return Line(title, cells, failures)
 
 
@@ -113,7 +128,11 @@ def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     padded = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    notes = [f"\n{found.title}: {len(found.failures)} failed: {found.failures[0]}" for found in lines if found.failures]
+    notes = [
+        f"\n{found.title}: {len(found.failures)} failed: {found.failures[0]}"
+        for found in lines
+        if found.failures
+    ]
     return "\n".join([padded[0], rule, *padded[1:], *notes]) + "\n"
 
 
@@ -122,11 +141,19 @@ def write_tables(folder: Path, lines: Sequence[Line], metrics: Sequence[str]) ->
     write_text(folder / "table.md", markdown(lines, metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n", " low", " high"))])
+    writer.writerow(
+        ["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n", " low", " high"))]
+    )
     for found in lines:
-        cells = [value for key in metrics for cell in [found.cells[key]]
-                 for value in (cell.mean, cell.spread, cell.n, *(cell.interval or (None, None)))]
-        writer.writerow([found.title, len(found.failures), *("" if value is None else value for value in cells)])
+        cells = [
+            value
+            for key in metrics
+            for cell in [found.cells[key]]
+            for value in (cell.mean, cell.spread, cell.n, *(cell.interval or (None, None)))
+        ]
+        writer.writerow(
+            [found.title, len(found.failures), *("" if value is None else value for value in cells)]
+        )
     write_text(folder / "table.csv", text.getvalue())
 
 

@@ -10,8 +10,9 @@ from unlearn.gradients import Sum
 from unlearn.trainer import Stepping
 
 
-def training_arguments(settings: Settings, precision: str, device: str, steps_folder: Path, processes: int,
-                       patience_seconds: int) -> TrainingArguments:
+def training_arguments(
+    settings: Settings, precision: str, device: str, steps_folder: Path, processes: int, patience_seconds: int
+) -> TrainingArguments:
     """The Trainer's arguments. `patience_seconds`: how long processes wait for each other."""
     unlearn, overall = settings.unlearn, settings.overall
     return TrainingArguments(
@@ -45,15 +46,21 @@ def training_arguments(settings: Settings, precision: str, device: str, steps_fo
 
 
 def make_stepping(settings: Settings, mask=None) -> Stepping:
-    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it would change nothing. A side of
-    weight 0 can still hold regularizers, whose weight is 1."""
+    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it
+    would change nothing. A side of weight 0 can still hold regularizers, whose weight is 1."""
     averages = isinstance(settings.flatness, WA)
     flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
     second_order = isinstance(settings.optimizer, Sophia)
     return Stepping(
-        make_optimizer=(lambda groups: SophiaG(groups, settings.unlearn.lr, plan=settings.optimizer)) if second_order else None,
+        make_optimizer=(
+            (lambda groups: SophiaG(groups, settings.unlearn.lr, plan=settings.optimizer))
+            if second_order
+            else None
+        ),
         flatten=_flatten(settings.flatness, settings.overall.seed) if flattens else None,
-        curvature=Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None,
+        curvature=(
+            Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None
+        ),
         averaging=Averaging(settings.flatness) if averages else None,
         mask=mask,
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,

@@ -1,4 +1,5 @@
-"""Optimizers that nobody ships, and what makes forgetting flat. Importing this package files them in their registries."""
+"""Optimizers that nobody ships, and what makes forgetting flat. Importing this package files them in their
+registries."""
 
 from optim.averaging import WA, Averaging
 from optim.sharpness import FLATNESS, Landscape

@@ -1,4 +1,5 @@
-"""Weight averaging (SWA, arXiv:1803.05407; for unlearning arXiv:2502.05374): the mean of the weights along the way."""
+"""Weight averaging (SWA, arXiv:1803.05407; for unlearning arXiv:2502.05374): the mean of the weights along
+the way."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from optim.sharpness import FLATNESS
 @FLATNESS.register("WA", "SWA")
 @dataclass(frozen=True)
 class WA:
-    """Running mean of the weights; the saved and measured model is the mean, training goes on from the last weights.
+    """Running mean of the weights; the saved and measured model is the mean, training goes on from the last
+    weights.
 
     Formula: mean of θ over the steps start, start + every, ...
     Cost: one float32 copy of the trained weights; no forward."""

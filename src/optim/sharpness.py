@@ -1,9 +1,11 @@
-"""Flat minima for the forget side (Fan et al., arXiv:2502.05374): what is forgotten there is harder to relearn.
+"""Flat minima for the forget side (Fan et al., arXiv:2502.05374): what is forgotten there is harder to
+relearn.
 
-Each wrapper turns the forget loss near the current weights into the gradient that the step uses; the retain gradient is
-taken at the weights themselves. A wrapper sees a `Landscape`, never a model or a batch.
+Each wrapper turns the forget loss near the current weights into the gradient that the step uses; the retain
+gradient is taken at the weights themselves. A wrapper sees a `Landscape`, never a model or a batch.
 
-Weights are moved in place and put back from a copy, bit for bit. Which copies there are is each wrapper's stated memory.
+Weights are moved in place and put back from a copy, bit for bit. Which copies there are is each wrapper's
+stated memory.
 """
 
 import contextlib
@@ -32,7 +34,8 @@ class Landscape:
     total: Callable[[Gradient], Gradient]
     """A gradient summed over all processes."""
     curvature: Callable[[Gradient], Gradient]
-    """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's share."""
+    """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's
+    share."""
     restrict: Callable[[Gradient], Gradient]
     """A vector without what a mask freezes. What the other functions return is restricted already."""
     step: int
@@ -84,13 +87,16 @@ def plus(vector: Gradient, other: Gradient, scale: float) -> Gradient:
 @FLATNESS.register("SAM")
 @dataclass(frozen=True)
 class SAM:
-    """Sharpness-aware minimisation (Foret et al., arXiv:2010.01412): the gradient at the worst point within rho.
+    """Sharpness-aware minimisation (Foret et al., arXiv:2010.01412): the gradient at the worst point within
+    rho.
 
     Formula: ∇L_f(θ + ρ g / ||g||), g = ∇L_f(θ)
     Cost: one more forward and backward over the forget rows, one copy of the weights."""
 
     rho: float = knob(0.01, "radius of the neighbourhood, in the norm of all weights together", at_least=0)
-    scope: str = knob("global", "one radius for all weights, or one for each tensor", choices=("global", "tensor"))
+    scope: str = knob(
+        "global", "one radius for all weights, or one for each tensor", choices=("global", "tensor")
+    )
 
     def gradient(self, landscape: Landscape) -> Gradient:
         share = landscape.gradient()
@@ -105,7 +111,8 @@ class SAM:
 @FLATNESS.register("RS")
 @dataclass(frozen=True)
 class RS:
-    """Randomised smoothing: the mean gradient at weights with Gaussian noise, the same noise for all of a step's micro-batches.
+    """Randomised smoothing: the mean gradient at weights with Gaussian noise, the same noise for all of a
+    step's micro-batches.
 
     Formula: mean over n of ∇L_f(θ + δ), δ ~ N(0, ρ²)
     Cost: n - 1 more forwards and backwards over the forget rows, two copies of the weights."""
@@ -133,8 +140,11 @@ class RS:
 class SecondOrder:
     """A wrapper that needs the Hessian of the forget loss times a vector."""
 
-    mode: str = knob("differences", "how the Hessian is met: finite differences, or exact by a double backward",
-                     choices=("differences", "exact"))
+    mode: str = knob(
+        "differences",
+        "how the Hessian is met: finite differences, or exact by a double backward",
+        choices=("differences", "exact"),
+    )
     epsilon: float = knob(0.01, "length of a finite difference", above=0)
 
     def hessian_times(self, landscape: Landscape, vector: Gradient, here: Gradient) -> Gradient:
@@ -167,8 +177,9 @@ class GP(SecondOrder):
 class CR(SecondOrder):
     """Curvature regularisation: the change of the forget gradient along itself is minimised with the loss.
 
-    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed
-    Cost: three more forwards and backwards over the forget rows (differences) or two double backwards (exact)."""
+    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed Cost: three more forwards
+    and backwards over the forget rows (differences) or two double backwards (exact).
+    """
 
     rho: float = knob(10.0, "weight of the gradient's change", at_least=0)
     mu: float = knob(0.01, "length of the step along the gradient", above=0)

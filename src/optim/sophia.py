@@ -25,21 +25,34 @@ class AdamW:
 @OPTIMIZERS.register("Sophia", "SophiaG")
 @dataclass(frozen=True)
 class Sophia:
-    """SophiaG (arXiv:2305.14342) with a Gauss-Newton-Bartlett estimate: labels drawn from the model itself, every `every` steps,
-    from the first step on. (Without an estimate every step is a sign step: the WAGLE family's published state.)
+    """SophiaG (arXiv:2305.14342) with a Gauss-Newton-Bartlett estimate: labels drawn from the model itself,
+    every `every` steps, from the first step on. (Without an estimate every step is a sign step: the WAGLE
+    family's published state.)
 
-    Formula: θ <- θ - lr sign(m) min(|m| / (ρ n h), 1), h = mean of ĝ², ĝ = ∇NLL(labels drawn from the model), n tokens
-    Cost: two copies of the trained weights; one more forward and backward every `every` steps."""
+    Formula: θ <- θ - lr sign(m) min(|m| / (ρ n h), 1), h = mean of ĝ², ĝ = ∇NLL(labels drawn from the model),
+    n tokens Cost: two copies of the trained weights; one more forward and backward every `every` steps."""
 
     beta1: float = knob(0.9, "decay of the gradient", at_least=0, below=1)
     beta2: float = knob(0.95, "decay of the curvature", at_least=0, below=1)
     rho: float = knob(0.04, "how soon a step is clipped", above=0)
     every: int = knob(10, "optimizer steps between estimates", at_least=1)
-    on: str = knob("retain", "whose curvature: of the retain rows, the forget rows or both", choices=("retain", "forget", "both"))
-    hessian: str = knob("gnb", "gnb: the estimate; squared_grad: the squared gradient of every step (SOUL's code); none: 0, every "
-                        "step a sign step (WAGLE's code)", choices=("gnb", "squared_grad", "none"))
-    momentum_updates: int = knob(1, "times the gradient enters its mean in a step (2 is SOUL's code)", at_least=1, at_most=2)
-    batch_tokens: int = knob(0, "n of the formula; 0 is the tokens of the estimate (5120 is the WAGLE family's code)", at_least=0)
+    on: str = knob(
+        "retain",
+        "whose curvature: of the retain rows, the forget rows or both",
+        choices=("retain", "forget", "both"),
+    )
+    hessian: str = knob(
+        "gnb",
+        "gnb: the estimate; squared_grad: the squared gradient of every step (SOUL's code); none: 0, every "
+        "step a sign step (WAGLE's code)",
+        choices=("gnb", "squared_grad", "none"),
+    )
+    momentum_updates: int = knob(
+        1, "times the gradient enters its mean in a step (2 is SOUL's code)", at_least=1, at_most=2
+    )
+    batch_tokens: int = knob(
+        0, "n of the formula; 0 is the tokens of the estimate (5120 is the WAGLE family's code)", at_least=0
+    )
 
     def parts(self) -> tuple[str, ...]:
         """The batch parts that an estimate draws labels on."""
@@ -47,15 +60,19 @@ class Sophia:
 
 
 class SophiaG(Optimizer):
-    """The update rule. `update_curvature` gives h its estimates; the moments are float32 whatever the weights are."""
+    """The update rule. `update_curvature` gives h its estimates; the moments are float32 whatever the weights
+    are."""
 
     def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.0, plan: Sophia = Sophia()):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "batch_tokens": plan.batch_tokens or 1})
+        super().__init__(
+            params, {"lr": lr, "weight_decay": weight_decay, "batch_tokens": plan.batch_tokens or 1}
+        )
         self.plan = plan
 
     @torch.no_grad()
     def update_curvature(self, weights: Iterable[Tensor], gradients: Iterable[Tensor], tokens: int) -> None:
-        """Take in the gradient of the mean loss over `tokens` labels drawn from the model, for each weight."""
+        """Take in the gradient of the mean loss over `tokens` labels drawn from the model, for each
+        weight."""
         for weight, gradient in zip(weights, gradients):
             h = self._state(weight)["h"]
             h.mul_(self.plan.beta2).add_(gradient.to(h.dtype) ** 2, alpha=1 - self.plan.beta2)
@@ -84,13 +101,16 @@ class SophiaG(Optimizer):
         weight.add_((m.sign() * ratio).to(weight.dtype), alpha=-group["lr"])
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As PyTorch's, but the moments keep the precision they were saved in: its own would round them to the weights'."""
+        """As PyTorch's, but the moments keep the precision they were saved in: its own would round them to
+        the weights'."""
         super().load_state_dict(state_dict)
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         weights = [weight for group in self.param_groups for weight in group["params"]]
         for number, weight in zip(numbers, weights):
             if number in state_dict["state"]:
-                self.state[weight] = {key: value.to(weight.device).clone() for key, value in state_dict["state"][number].items()}
+                self.state[weight] = {
+                    key: value.to(weight.device).clone() for key, value in state_dict["state"][number].items()
+                }
 
     def _state(self, weight: Tensor) -> dict[str, Tensor]:
         """m and h of a weight, zero at first."""

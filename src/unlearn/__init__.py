@@ -26,5 +26,16 @@ from unlearn.base import FORGET, REGULARIZERS, RETAIN, Objective, Part, Referenc
 from unlearn.compose import Composition, Method, compose, parse_method
 from unlearn.edits import task_vector, whp  # noqa: F401
 
-__all__ = ["FORGET", "REGULARIZERS", "RETAIN", "Composition", "Method", "Objective", "Part", "Reference", "Term", "compose",
-           "parse_method"]
+__all__ = [
+    "FORGET",
+    "REGULARIZERS",
+    "RETAIN",
+    "Composition",
+    "Method",
+    "Objective",
+    "Part",
+    "Reference",
+    "Term",
+    "compose",
+    "parse_method",
+]

@@ -1,7 +1,8 @@
 """The contract of an objective.
 
-An objective is a small dataclass in one file. Its fields (`knob`s) are its hyper-parameters; `needs` says what must be
-handed to it; `terms` turns a model and a batch into named totals. It never sees a data loader, an optimizer or a rank:
+An objective is a small dataclass in one file. Its fields (`knob`s) are its hyper-parameters; `needs` says
+what must be handed to it; `terms` turns a model and a batch into named totals. It never sees a data loader,
+an optimizer or a rank:
 
     @FORGET.register("GA")
     @dataclass(frozen=True)
@@ -10,8 +11,8 @@ handed to it; `terms` turns a model and a batch into named totals. It never sees
             part = batch["forget"]
             return {"ga": Term(-answer_nll(model, part).sum(), "forget", "tokens")}
 
-A `Term` is a total together with what it is averaged over. The trainer divides by the count of the whole accumulation
-window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the same step.
+A `Term` is a total together with what it is averaged over. The trainer divides by the count of the whole
+accumulation window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the same step.
 """
 
 import contextlib
@@ -29,8 +30,9 @@ from core.likelihood import IGNORE, count_labels, row_sum, shifted, wide
 from core.registry import Registry
 
 Part = Mapping[str, Tensor]
-"""One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in its data set. Where
-several rows may go with one leading row, `owner` [B] says with which line of the batch."""
+"""One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in
+its data set. Where several rows may go with one leading row, `owner` [B] says with which line of the
+batch."""
 
 Counts = dict[str, dict[str, Tensor]]
 """Part -> what can be averaged over in it -> how many of that a micro-batch holds."""
@@ -42,8 +44,9 @@ REGULARIZERS = Registry("regularizer")
 
 @dataclass(frozen=True)
 class Term:
-    """A loss summed over one part of a micro-batch (`total`, a scalar tensor) and what its mean runs over: `rows`, labelled
-    (scored) `tokens` or `attended` tokens of the part, or a count that the objective gives itself.
+    """A loss summed over one part of a micro-batch (`total`, a scalar tensor) and what its mean runs over:
+    `rows`, labelled (scored) `tokens` or `attended` tokens of the part, or a count that the objective gives
+    itself.
 
     `side` is for objectives that have terms of both sides; `factor` multiplies the weight of the side."""
 
@@ -55,15 +58,21 @@ class Term:
 
 
 def batch_mean(value: Tensor, name: str, part: Part) -> Term:
-    """The mean of `value`, which some published code takes over a whole micro-batch, padding included: it depends on how a
-    step is split, and is averaged over micro-batches by their rows."""
+    """The mean of `value`, which some published code takes over a whole micro-batch, padding included: it
+    depends on how a step is split, and is averaged over micro-batches by their rows."""
     return Term(value.mean() * len(part["labels"]), name, "rows")
 
 
 def standard_counts(batch: Mapping[str, Part]) -> Counts:
     """Rows, labelled tokens and attended tokens of each part."""
-    return {name: {"rows": torch.tensor(len(part["labels"])), "tokens": count_labels(part["labels"]).sum(),
-                   "attended": part["attention_mask"].sum()} for name, part in batch.items()}
+    return {
+        name: {
+            "rows": torch.tensor(len(part["labels"])),
+            "tokens": count_labels(part["labels"]).sum(),
+            "attended": part["attention_mask"].sum(),
+        }
+        for name, part in batch.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -85,28 +94,31 @@ class Step:
 
 @dataclass(frozen=True)
 class Direction:
-    """A detached vector that is added to the gradient of the forget side, one tensor for each trained weight, and what there is to
-    log about it."""
+    """A detached vector that is added to the gradient of the forget side, one tensor for each trained weight,
+    and what there is to log about it."""
 
     vector: Sequence[Tensor]
     told: Mapping[str, float]
 
 
 class Reference(Protocol):
-    """What the start model said, in eval mode and without gradient. Only what an objective `needs` is there."""
+    """What the start model said, in eval mode and without gradient. Only what an objective `needs` is
+    there."""
 
     def logprob(self, name: str, part: Part) -> Tensor:
-        """log p(answer given prompt) of each row of batch part `name`, summed over its labelled tokens, [B]."""
+        """log p(answer given prompt) of each row of batch part `name`, summed over its labelled tokens,
+        [B]."""
 
     def answer_logits(self, name: str, part: Part) -> Tensor:
-        """Logits of the start model that score the labelled tokens of a part, [N, V] in reading order; kept for rows that
-        come again."""
+        """Logits of the start model that score the labelled tokens of a part, [N, V] in reading order; kept
+        for rows that come again."""
 
     def logits(self, name: str, part: Part) -> Tensor:
         """Logits of the start model on a part, [B, T, V]."""
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
-        """Output of block `layer` of the start model on a part, [B, T, D]; 0 on padding; kept for rows that come again."""
+        """Output of block `layer` of the start model on a part, [B, T, D]; 0 on padding; kept for rows that
+        come again."""
 
     def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
         """The same with what the start model makes of the padding."""
@@ -122,15 +134,16 @@ class Reference(Protocol):
 
 
 class Objective:
-    """Base of forget and retain objectives and regularizers. Subclasses are dataclasses with knobs for fields.
+    """Base of forget and retain objectives and regularizers. Subclasses are dataclasses with knobs for
+    fields.
 
-    The docstring's `Formula:` and `Cost:` lines stand in the method table. One with state of its own (a dual variable)
-    gives and takes it as a dict of plain values, which every checkpoint holds."""
+    The docstring's `Formula:` and `Cost:` lines stand in the method table. One with state of its own (a dual
+    variable) gives and takes it as a dict of plain values, which every checkpoint holds."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Of `reference_logprob`, `reference_logits`, `reference_hidden`, `reinforced_logits`, `activation_norm`, `token_ids`: what
-    `Unlearn` provides through the reference; `double_backward`: attention that can be differentiated twice; and `hidden`: its
-    loss ends at a block, so that blocks above it get no gradient."""
+    """Of `reference_logprob`, `reference_logits`, `reference_hidden`, `reinforced_logits`, `activation_norm`,
+    `token_ids`: what `Unlearn` provides through the reference; `double_backward`: attention that can be
+    differentiated twice; and `hidden`: its loss ends at a block, so that blocks above it get no gradient."""
     parts: ClassVar[frozenset[str]] = frozenset()
     """The batch parts it reads."""
     alternates: ClassVar[str] = ""
@@ -143,7 +156,8 @@ class Objective:
     """The side that a regularizer counts to."""
 
     def own_retain(self) -> "Objective | None":
-        """The retain objective that a forget objective brings along; one that the method names takes its place."""
+        """The retain objective that a forget objective brings along; one that the method names takes its
+        place."""
 
     def company(self) -> "tuple[Objective, ...]":
         """Regularizers that an objective brings along."""
@@ -164,8 +178,8 @@ class Objective:
         raise NotImplementedError
 
     def direction(self, step: Step) -> Direction | None:
-        """What is added to the forget side's gradient beside that of the terms, the same on every process. Only one that `steers`
-        gives any."""
+        """What is added to the forget side's gradient beside that of the terms, the same on every process.
+        Only one that `steers` gives any."""
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
         """Told the means of all terms after each optimizer step, and how many epochs are behind."""
@@ -182,7 +196,8 @@ class Objective:
 
 
 class Edit(Objective):
-    """Unlearning by way of a reinforced model: by `edit` of the weights, or by training on `terms` that read both models."""
+    """Unlearning by way of a reinforced model: by `edit` of the weights, or by training on `terms` that read
+    both models."""
 
     owns_retain = True
 
@@ -197,14 +212,19 @@ def logits(model, part: Part) -> Tensor:
 
 
 def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
-    """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in reading order.
-    The language-model head is applied only to places where some row has a label, if the model can do that: a prompt costs
-    no logits."""
+    """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in
+    reading order. The language-model head is applied only to places where some row has a label, if the model
+    can do that: a prompt costs no logits."""
     labels = part["labels"]
     places = (labels[:, 1:] != IGNORE).any(0).nonzero()[:, 0]
     if not _keeps_logits(model):
         return shifted(logits(model, part), labels)
-    kept = model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, logits_to_keep=places).logits
+    kept = model(
+        input_ids=part["input_ids"],
+        attention_mask=part["attention_mask"],
+        use_cache=False,
+        logits_to_keep=places,
+    ).logits
     targets = labels[:, 1:][:, places]
     scored = targets != IGNORE
     return wide(kept[scored]), targets[scored]
@@ -251,7 +271,9 @@ def section_of(objective: Objective) -> str:
 def check_layer(model, layer: int, key: str) -> None:
     """UserError naming `key` when the model has no block of that number."""
     if layer >= len(blocks(model)):
-        raise UserError(f"{key} {layer} does not exist: the model has {len(blocks(model))} blocks, counted from 0")
+        raise UserError(
+            f"{key} {layer} does not exist: the model has {len(blocks(model))} blocks, counted from 0"
+        )
 
 
 def block_numbers(model) -> dict[str, int]:
@@ -275,17 +297,24 @@ def first_blocks(model, count: int) -> Iterator[Module]:
 
 
 def hidden(model, part: Part, layer: int) -> Tensor:
-    """Output of block `layer` on a part, [B, T, D], from a forward pass that ends there: no later block runs, and the
-    language-model head at one place only.
+    """Output of block `layer` on a part, [B, T, D], from a forward pass that ends there: no later block runs,
+    and the language-model head at one place only.
 
     The pass goes through `model` itself, so that a distributed wrapper sees it."""
     check_layer(model, layer, "layer")
     shortest = {"logits_to_keep": 1} if _keeps_logits(model) else {}
     caught: list[Tensor] = []
     with first_blocks(model, layer + 1) as last:
-        handle = last.register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+        handle = last.register_forward_hook(
+            lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out)
+        )
         try:
-            model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False, **shortest)
+            model(
+                input_ids=part["input_ids"],
+                attention_mask=part["attention_mask"],
+                use_cache=False,
+                **shortest,
+            )
         finally:
             handle.remove()
     return caught[0]

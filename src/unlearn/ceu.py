@@ -13,8 +13,8 @@ from unlearn.base import FORGET, Objective, Term, answer_scores
 @FORGET.register("CEU", "CE-U")
 @dataclass(frozen=True)
 class CEU(Objective):
-    """CE-U (arXiv:2503.01224): cross-entropy to the model's own distribution with the answer token taken out, which is held
-    fixed. The gradient on the answer's logit is exactly p: largest where the model is sure.
+    """CE-U (arXiv:2503.01224): cross-entropy to the model's own distribution with the answer token taken out,
+    which is held fixed. The gradient on the answer's logit is exactly p: largest where the model is sure.
 
     Formula: CE(softmax(z without y), p), mean over tokens
     Cost: one forward and backward over the forget rows; no reference."""

@@ -1,8 +1,8 @@
 """Method names to objectives: `NPO+FT` is the forget objective NPO with the retain objective FT.
 
-    FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM, SimNPO+FT+GAO
-    RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
-    GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retain objective where one is named
+FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM, SimNPO+FT+GAO
+RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
+GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retain objective where one is named
 """
 
 from collections.abc import Mapping
@@ -26,19 +26,35 @@ from unlearn.base import (
 )
 
 ALIASES = {
-    "GradDiff": "GA+FT", "grad_diff": "GA+FT", "ga_gdr": "GA+FT", "ga_klr": "GA+KL",
-    "npo_grad_diff": "NPO+FT", "npo_gdr": "NPO+FT", "npo_klr": "NPO+KL",
-    "simnpo_grad_diff": "SimNPO+FT", "simnpo_gdr": "SimNPO+FT", "SimNPO_GradDiff": "SimNPO+FT", "simnpo_klr": "SimNPO+KL",
-    "dpo_grad_diff": "DPO+FT", "dpo_gdr": "DPO+FT", "dpo_klr": "DPO+KL", "idk_grad_diff": "CL+FT", "me_gd": "ME+FT", "idk_ap": "CL+AP",
-    "l1_sparse": "FT+L1", "l1sparse": "FT+L1",
+    "GradDiff": "GA+FT",
+    "grad_diff": "GA+FT",
+    "ga_gdr": "GA+FT",
+    "ga_klr": "GA+KL",
+    "npo_grad_diff": "NPO+FT",
+    "npo_gdr": "NPO+FT",
+    "npo_klr": "NPO+KL",
+    "simnpo_grad_diff": "SimNPO+FT",
+    "simnpo_gdr": "SimNPO+FT",
+    "SimNPO_GradDiff": "SimNPO+FT",
+    "simnpo_klr": "SimNPO+KL",
+    "dpo_grad_diff": "DPO+FT",
+    "dpo_gdr": "DPO+FT",
+    "dpo_klr": "DPO+KL",
+    "idk_grad_diff": "CL+FT",
+    "me_gd": "ME+FT",
+    "idk_ap": "CL+AP",
+    "l1_sparse": "FT+L1",
+    "l1sparse": "FT+L1",
 }
 """Names that other toolkits give to a whole method."""
 
 COMPOSITES = {"GAO": ("NPO", "FT", "GAO")}
-"""Names of a forget objective, a retain objective and a regularizer together; a method that names a retain objective replaces that one."""
+"""Names of a forget objective, a retain objective and a regularizer together; a method that names a retain
+objective replaces that one."""
 
 WRAPPERS = {"SAM": "SAM", "RS": "RS", "GP": "GP", "CR": "CR", "WA": "WA", "SWA": "WA"}
-"""Flatness wrappers that a method name may end in, as they are spelt; they are `unlearn.flatness` in another place."""
+"""Flatness wrappers that a method name may end in, as they are spelt; they are `unlearn.flatness` in another
+place."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +88,8 @@ class Method:
 
 
 def parse_method(text: str) -> Method:
-    """`GA`, `NPO+FT`, `NPO+FT+L1+SAM`, `FT` (fine-tuning, no forget part), or an alias. UserError with near names or the reason
-    why two things do not go together."""
+    """`GA`, `NPO+FT`, `NPO+FT+L1+SAM`, `FT` (fine-tuning, no forget part), or an alias. UserError with near
+    names or the reason why two things do not go together."""
     if not isinstance(text, str):
         raise UserError(f"a method is a name such as NPO+FT, not {text!r}")
     lower = {alias.lower(): name for alias, name in ALIASES.items()}
@@ -93,19 +109,32 @@ def parse_method(text: str) -> Method:
             regularizers.append(REGULARIZERS.resolve(word))
         elif word.upper() in WRAPPERS and flatness is None:
             flatness = WRAPPERS[word.upper()]
-        elif RETAIN.resolve(word) in RETAIN or word.upper() in WRAPPERS or REGULARIZERS.resolve(word) in regularizers:
-            raise UserError(f"method {text!r}: {word} is one too many; there is one retain objective, one wrapper, and each regularizer "
-                            "once")
+        elif (
+            RETAIN.resolve(word) in RETAIN
+            or word.upper() in WRAPPERS
+            or REGULARIZERS.resolve(word) in regularizers
+        ):
+            raise UserError(
+                f"method {text!r}: {word} is one too many; there is one retain objective, one wrapper, and"
+                " each regularizer once"
+            )
         else:
             raise _unknown(text)
     retain = retain or default
-    method = Method("+".join(filter(None, [forget, retain, *regularizers, flatness])), forget, retain, tuple(regularizers), flatness)
+    method = Method(
+        "+".join(filter(None, [forget, retain, *regularizers, flatness])),
+        forget,
+        retain,
+        tuple(regularizers),
+        flatness,
+    )
     _check_company(text, method)
     return method
 
 
 def _expanded(head: str, tail: list[str]) -> tuple[str, str | None, list[str]]:
-    """The forget objective of a composite, its retain objective for when none is named, and the rest of the words."""
+    """The forget objective of a composite, its retain objective for when none is named, and the rest of the
+    words."""
     names = {name.lower(): parts for name, parts in COMPOSITES.items()}
     if head.lower() not in names:
         return head, None, tail
@@ -123,9 +152,13 @@ def _check_company(text: str, method: Method) -> None:
     if method.forget == "origin" and (method.retain or method.regularizers or method.flatness):
         raise UserError(f"method {text!r}: origin trains nothing and takes no company")
     if method.edits and (method.retain or method.regularizers or method.flatness):
-        raise UserError(f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired")
+        raise UserError(
+            f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired"
+        )
     if method.forget and method.retain and FORGET[method.forget].owns_retain:
-        raise UserError(f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective")
+        raise UserError(
+            f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective"
+        )
     brought = {type(objective) for objective in FORGET[method.forget]().company()} if method.forget else set()
     twice = [name for name in method.regularizers if REGULARIZERS[name] in brought]
     if twice:
@@ -148,7 +181,12 @@ def is_method(text: str) -> bool:
 
 def method_names() -> list[str]:
     """Every method but for regularizers and wrappers, then the aliases."""
-    pairs = [f"{forget}+{retain}" for forget, kind in FORGET.items() if forget != "origin" and not kind.owns_retain for retain in RETAIN]
+    pairs = [
+        f"{forget}+{retain}"
+        for forget, kind in FORGET.items()
+        if forget != "origin" and not kind.owns_retain
+        for retain in RETAIN
+    ]
     alone = [name for name in RETAIN if name not in FORGET]
     return [*FORGET, *alone, *pairs, *COMPOSITES, *ALIASES]
 
@@ -164,8 +202,8 @@ class WeightedTerm:
 
 @dataclass(frozen=True)
 class Composition:
-    """forget_weight x forget objective + gamma x retain objective + regularizers. An objective of weight 0 is not computed at
-    all."""
+    """forget_weight x forget objective + gamma x retain objective + regularizers. An objective of weight 0 is
+    not computed at all."""
 
     forget: Objective | None
     retain: Objective | None
@@ -192,7 +230,9 @@ class Composition:
     @property
     def logprob_parts(self) -> frozenset[str]:
         """The parts whose rows' log-probabilities under the start model are asked for."""
-        return frozenset().union(*(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs))
+        return frozenset().union(
+            *(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs)
+        )
 
     @property
     def deepest(self) -> int:
@@ -223,15 +263,18 @@ class Composition:
                 counts[part] |= more
         return counts
 
-    def terms(self, model, batch: Mapping[str, Part], reference: Reference | None,
-              side: str | None = None) -> dict[str, WeightedTerm]:
+    def terms(
+        self, model, batch: Mapping[str, Part], reference: Reference | None, side: str | None = None
+    ) -> dict[str, WeightedTerm]:
         """Every term of every active objective by name; of one side only, when it is named."""
         found = {}
         for home, weight, objective in self.active:
             if side in (None, home) or objective.owns_retain:
                 for name, term in objective.terms(model, batch, reference).items():
                     own = term.side or home
-                    found[name] = WeightedTerm(term, (self.gamma if own == "retain" != home else weight) * term.factor, own)
+                    found[name] = WeightedTerm(
+                        term, (self.gamma if own == "retain" != home else weight) * term.factor, own
+                    )
         return {name: term for name, term in found.items() if side in (None, term.side)}
 
     @property
@@ -252,7 +295,11 @@ class Composition:
         return {name: value for _, _, objective in self.active for name, value in objective.logged().items()}
 
     def state_dict(self) -> dict:
-        return {type(objective).__name__: objective.state_dict() for _, _, objective in self.active if objective.state_dict()}
+        return {
+            type(objective).__name__: objective.state_dict()
+            for _, _, objective in self.active
+            if objective.state_dict()
+        }
 
     def load_state_dict(self, state: Mapping) -> None:
         for _, _, objective in self.active:
@@ -260,9 +307,12 @@ class Composition:
                 objective.load_state_dict(state[type(objective).__name__])
 
 
-def compose(method: Method, components: Mapping[str, Objective], forget_weight: float = 1.0, gamma: float = 1.0) -> Composition:
-    """The objective of a method, fresh: state that an objective gathers in a run stays in that run. `components` holds the
-    configured objects by section, see `Method.sections`."""
+def compose(
+    method: Method, components: Mapping[str, Objective], forget_weight: float = 1.0, gamma: float = 1.0
+) -> Composition:
+    """The objective of a method, fresh: state that an objective gathers in a run stays in that run.
+    `components` holds the configured objects by section, see `Method.sections`."""
+
     def fresh(section: str) -> Objective:
         return replace(components[section])
 

@@ -23,15 +23,22 @@ DIVERGENCES = {
 @FORGET.register("FLAT")
 @dataclass(frozen=True)
 class FLAT(Objective):
-    """FLAT (arXiv:2410.11143, by its code): a variational f-divergence between template answers (refusals) and forget answers,
-    on mean token probabilities. Forget data only: no reference, and no retain set needed. Bounded.
+    """FLAT (arXiv:2410.11143, by its code): a variational f-divergence between template answers (refusals)
+    and forget answers, on mean token probabilities. Forget data only: no reference, and no retain set needed.
+    Bounded.
 
     Formula: tanh(P(answer))/2 - tanh(P(refusal))/2 (tv), P = mean token probability of a row, mean over rows
     Cost: one forward and backward over the forget rows and one over the refusals; no reference."""
 
-    divergence: str = knob("tv", "total variation, Kullback-Leibler, Pearson or Jensen-Shannon", choices=tuple(DIVERGENCES))
-    positions: str = knob("labels", "labels: mean over a row's answer tokens; all: over every position of the micro-batch, others "
-                          "counting 0 (the authors' code; padding changes it)", choices=("labels", "all"))
+    divergence: str = knob(
+        "tv", "total variation, Kullback-Leibler, Pearson or Jensen-Shannon", choices=tuple(DIVERGENCES)
+    )
+    positions: str = knob(
+        "labels",
+        "labels: mean over a row's answer tokens; all: over every position of the micro-batch, others "
+        "counting 0 (the authors' code; padding changes it)",
+        choices=("labels", "all"),
+    )
     parts = frozenset({"forget", "alternate"})
     alternates = "refusals"
 

@@ -8,7 +8,8 @@ from unlearn.base import FORGET, Objective, Term, answer_nll
 @FORGET.register("GA", "GradAscent")
 @dataclass(frozen=True)
 class GA(Objective):
-    """Gradient ascent: minus the mean NLL per forget token (TOFU, arXiv:2401.06121). Unbounded: watch the retain set.
+    """Gradient ascent: minus the mean NLL per forget token (TOFU, arXiv:2401.06121). Unbounded: watch the
+    retain set.
 
     Formula: -NLL, mean over tokens
     Cost: one forward and backward over the forget rows."""

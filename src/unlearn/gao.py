@@ -28,38 +28,66 @@ class Tally:
     def told(self, step: Step) -> dict[str, float]:
         """Means over all processes."""
         counts = [self.passed, self.reached, self.null, self.masks, self.left_out]
-        sums = step.total(torch.tensor([float(count) for count in counts], dtype=torch.float64, device=step.weights[0].device))
+        sums = step.total(
+            torch.tensor(
+                [float(count) for count in counts], dtype=torch.float64, device=step.weights[0].device
+            )
+        )
         passed, reached, null, masks, left_out = sums.tolist()
-        return {"gao_density": passed / reached if reached else 0.0, "gao_null": null / masks if masks else 0.0,
-                "gao_rows_left_out": left_out}
+        return {
+            "gao_density": passed / reached if reached else 0.0,
+            "gao_null": null / masks if masks else 0.0,
+            "gao_rows_left_out": left_out,
+        }
 
 
 @REGULARIZERS.register("GAO")
 @dataclass(frozen=True)
 class GAO(Objective):
-    """Gradient agreement optimisation: ascent on paraphrases of the forget answers (`make_paraphrases.py`) at those coordinates where
-    the signs of the paraphrases' gradients agree, so that the meaning is forgotten and not one wording. From the released code
-    (github.com/Zhong-Zhengyi/Ignore); no paper was found. The bare method name GAO is NPO+FT+GAO. A row with fewer than two
-    paraphrases adds nothing.
+    """Gradient agreement optimisation: ascent on paraphrases of the forget answers (`make_paraphrases.py`) at
+    those coordinates where the signs of the paraphrases' gradients agree, so that the meaning is forgotten
+    and not one wording. From the released code (github.com/Zhong-Zhengyi/Ignore); no paper was found. The
+    bare method name GAO is NPO+FT+GAO. A row with fewer than two paraphrases adds nothing.
 
-    `gao_density` in the log is the share of coordinates that pass, of those that the paraphrases' gradients reach; `gao_null` is
-    that share for independent random signs. Only what exceeds it is agreement, and of that the part which a coordinate owes to being
-    reached by few paraphrases (embeddings of rare words, where they are not tied to the head) is none.
+    `gao_density` in the log is the share of coordinates that pass, of those that the paraphrases' gradients
+    reach; `gao_null` is that share for independent random signs. Only what exceeds it is agreement, and of
+    that the part which a coordinate owes to being reached by few paraphrases (embeddings of rare words, where
+    they are not tied to the head) is none.
 
-    Formula: -ρ mean_i clip(1[|mean_k sign g_ik| > τ] mean_k g_ik), g_ik = gradient of the mean NLL of paraphrase k of row i
-    Cost: K forwards and backwards for each forget row (scope window: K over all of them), 9 bytes for each weight."""
+    Formula: -ρ mean_i clip(1[|mean_k sign g_ik| > τ] mean_k g_ik), g_ik = gradient of the mean NLL of
+    paraphrase k of row i Cost: K forwards and backwards for each forget row (scope window: K over all of
+    them), 9 bytes for each weight.
+    """
 
     tau: float = knob(0.1, "a coordinate passes where |mean of signs| exceeds this", at_least=0, below=1)
     K: int = knob(6, "paraphrases of a row that are used", at_least=2, at_most=MOST)
     rho: float = knob(0.5, "weight of the agreed gradient; 0 leaves it out", at_least=0)
     clip: float = knob(1.0, "each coordinate of the agreed gradient is cut to this size", above=0)
-    scope: str = knob("sample", "signs are compared among the paraphrases of each row, or (window) among the mean gradients of the first, "
-                      "second, ... paraphrase over all rows of the step, which is cheaper", choices=("sample", "window"))
-    agreement: str = knob("sign", "sign; and_mask, which also divides each tensor by its share of passing coordinates "
-                          "(arXiv:2009.00329); none, where every coordinate passes", choices=("sign", "and_mask", "none"))
-    positions: str = knob("answer", "tokens of a paraphrase that count: the answer's, or all (released code)", choices=("answer", "all"))
-    pad_to: int = knob(0, "with positions all: pad paraphrases to this length and count the padding too (released code: 512)", at_least=0)
-    choice: str = knob("first", "which paraphrases are used where a row has more than K", choices=("first", "shortest"))
+    scope: str = knob(
+        "sample",
+        "signs are compared among the paraphrases of each row, or (window) among the mean gradients of the"
+        " first, second, ... paraphrase over all rows of the step, which is cheaper",
+        choices=("sample", "window"),
+    )
+    agreement: str = knob(
+        "sign",
+        "sign; and_mask, which also divides each tensor by its share of passing coordinates "
+        "(arXiv:2009.00329); none, where every coordinate passes",
+        choices=("sign", "and_mask", "none"),
+    )
+    positions: str = knob(
+        "answer",
+        "tokens of a paraphrase that count: the answer's, or all (released code)",
+        choices=("answer", "all"),
+    )
+    pad_to: int = knob(
+        0,
+        "with positions all: pad paraphrases to this length and count the padding too (released code: 512)",
+        at_least=0,
+    )
+    choice: str = knob(
+        "first", "which paraphrases are used where a row has more than K", choices=("first", "shortest")
+    )
     side = "forget"
 
     @property
@@ -109,7 +137,9 @@ class GAO(Objective):
             tally.left_out = sum(count < 2 for batch in step.batches for count in _counts(batch))
             for turn in range(self.K):
                 texts = list(filter(None, (_turn(batch, turn) for batch in step.batches)))
-                count = step.total(torch.tensor(sum(len(text["labels"]) for text in texts), device=step.weights[0].device)).item()
+                count = step.total(
+                    torch.tensor(sum(len(text["labels"]) for text in texts), device=step.weights[0].device)
+                ).item()
                 if not count:
                     break
                 for text in texts:
@@ -118,19 +148,25 @@ class GAO(Objective):
                     loss.backward()
                 agreement.texts += 1
                 for place, weight in enumerate(step.weights):
-                    agreement.add(place, step.total(torch.zeros_like(weight) if weight.grad is None else weight.grad))
+                    agreement.add(
+                        place, step.total(torch.zeros_like(weight) if weight.grad is None else weight.grad)
+                    )
                     weight.grad = None
         return list(self._agreed(agreement, tally)) if agreement.texts >= 2 else agreement.sums
 
     def _agreed(self, agreement: Agreement, tally: Tally) -> Iterator[Tensor]:
-        """What is agreed on, for each weight; counted in the tally. UserError when a gradient was no number, which no sign would
-        show."""
+        """What is agreed on, for each weight; counted in the tally. UserError when a gradient was no number,
+        which no sign would show."""
         if not agreement.is_finite():
-            raise UserError("the gradient of a paraphrase is not finite, so GAO has no direction: a lower unlearn.lr or unlearn.GAO.rho "
-                            "usually mends it")
+            raise UserError(
+                "the gradient of a paraphrase is not finite, so GAO has no direction: a lower unlearn.lr or"
+                " unlearn.GAO.rho usually mends it"
+            )
         tally.null += 1.0 if self._threshold is None else null_rate(self._threshold, agreement.texts)
         tally.masks += 1
-        for value, passed, reached in agreement.agreed(self._threshold, self.clip, self.agreement == "and_mask"):
+        for value, passed, reached in agreement.agreed(
+            self._threshold, self.clip, self.agreement == "and_mask"
+        ):
             tally.passed, tally.reached = tally.passed + passed, tally.reached + reached
             yield value
 
@@ -151,7 +187,9 @@ def _counts(batch: Mapping[str, Part]) -> list[int]:
 def _turn(batch: Mapping[str, Part], turn: int) -> Part | None:
     """The paraphrase number `turn` of every row that has so many, and two at least; None when no row has."""
     owners, counts = batch[PART]["owner"].tolist(), _counts(batch)
-    lines = [line for line, owner in enumerate(owners) if counts[owner] >= 2 and owners[:line].count(owner) == turn]
+    lines = [
+        line for line, owner in enumerate(owners) if counts[owner] >= 2 and owners[:line].count(owner) == turn
+    ]
     return _lines(batch[PART], lines) if lines else None
 
 

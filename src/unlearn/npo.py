@@ -12,16 +12,21 @@ from unlearn.base import FORGET, Objective, Term, answer_row_nll, batch_mean, lo
 @FORGET.register("NPO")
 @dataclass(frozen=True)
 class NPO(Objective):
-    """Negative preference optimisation (Zhang et al., arXiv:2404.05868, eq. 3), per row on the summed log-probability:
-    -(2 / beta) log sigmoid(-beta (log p - log p_ref)). Bounded below by 0; beta -> 0 recovers gradient ascent.
+    """Negative preference optimisation (Zhang et al., arXiv:2404.05868, eq. 3), per row on the summed
+    log-probability: -(2 / beta) log sigmoid(-beta (log p - log p_ref)). Bounded below by 0; beta -> 0
+    recovers gradient ascent.
 
     Formula: -(2/β) log σ(-β log(p / p_ref)), p of a whole answer, mean over rows
-    Cost: one forward and backward over the forget rows; the reference is one number per row, computed once."""
+    Cost: one forward and backward over the forget rows; the reference is one number per row, computed once.
+    """
 
     beta: float = knob(0.1, "inverse temperature: how soon a row counts as forgotten", above=0)
-    reduction: str = knob("rows", "what goes into the sigmoid: the log-probability of each row, batch_mean (one token mean of the "
-                          "micro-batch: WAGLE, SOUL) or raw_logits (MUSE's code; no likelihood at all)",
-                          choices=("rows", "batch_mean", "raw_logits"))
+    reduction: str = knob(
+        "rows",
+        "what goes into the sigmoid: the log-probability of each row, batch_mean (one token mean of the "
+        "micro-batch: WAGLE, SOUL) or raw_logits (MUSE's code; no likelihood at all)",
+        choices=("rows", "batch_mean", "raw_logits"),
+    )
     parts = frozenset({"forget"})
 
     @property

@@ -19,25 +19,49 @@ log = logging.getLogger(__name__)
 FOUND: WeakKeyDictionary = WeakKeyDictionary()
 """Reference -> words -> tokens, for as long as the reference lives."""
 
-WORDS = (TAGS.open, "Wait", "wait", "but", "Okay", "Hmm", "Albeit", "However", "But", "Yet", "Still", "Nevertheless", "Though",
-         "Meanwhile", "Whereas")
+WORDS = (
+    TAGS.open,
+    "Wait",
+    "wait",
+    "but",
+    "Okay",
+    "Hmm",
+    "Albeit",
+    "However",
+    "But",
+    "Yet",
+    "Still",
+    "Nevertheless",
+    "Though",
+    "Meanwhile",
+    "Whereas",
+)
 
 
 @REGULARIZERS.register("RTP")
 @dataclass(frozen=True)
 class RTP(Objective):
-    """Reflection token penalty (a baseline of R2MU, arXiv:2506.12963): the mean probability of words of reflection. Counts to the
-    forget side.
+    """Reflection token penalty (a baseline of R2MU, arXiv:2506.12963): the mean probability of words of
+    reflection. Counts to the forget side.
 
     Formula: λ p(reflection word), mean over tokens of the traces and over words
     Cost: one forward and backward through all blocks over the traces."""
 
     weight: float = knob(1.0, "weight of the penalty", at_least=0)
-    words: tuple[str, ...] = knob(WORDS, "words to suppress; those that are one token, with or without a blank before, count")
-    over: str = knob("traces", "where: in what is thought about the forget rows, or in the forget rows themselves (released code)",
-                     choices=("traces", "forget"))
-    positions: str = knob("attended", "tokens after which the words count: attended, those with labels, or all with padding "
-                          "(released code)", choices=("attended", "labels", "all"))
+    words: tuple[str, ...] = knob(
+        WORDS, "words to suppress; those that are one token, with or without a blank before, count"
+    )
+    over: str = knob(
+        "traces",
+        "where: in what is thought about the forget rows, or in the forget rows themselves (released code)",
+        choices=("traces", "forget"),
+    )
+    positions: str = knob(
+        "attended",
+        "tokens after which the words count: attended, those with labels, or all with padding "
+        "(released code)",
+        choices=("attended", "labels", "all"),
+    )
     needs = frozenset({"token_ids"})
     side = "forget"
 
@@ -64,8 +88,8 @@ class RTP(Objective):
 
 
 def reflection_tokens(reference, words: tuple[str, ...]) -> list[int]:
-    """The tokens that are one of the words, bare or after a blank. Words that are several tokens are left out and named once;
-    UserError when none is left."""
+    """The tokens that are one of the words, bare or after a blank. Words that are several tokens are left out
+    and named once; UserError when none is left."""
     known = FOUND.setdefault(reference, {})
     if words not in known:
         known[words] = _find_tokens(reference, words)
@@ -73,10 +97,16 @@ def reflection_tokens(reference, words: tuple[str, ...]) -> list[int]:
 
 
 def _find_tokens(reference, words: Sequence[str]) -> list[int]:
-    spellings = {word: [ids[0] for text in (word, f" {word}") if len(ids := reference.token_ids(text)) == 1] for word in words}
+    spellings = {
+        word: [ids[0] for text in (word, f" {word}") if len(ids := reference.token_ids(text)) == 1]
+        for word in words
+    }
     several = [word for word, ids in spellings.items() if not ids]
     if len(several) == len(words):
-        raise UserError(f"unlearn.RTP.words: none of {', '.join(words)} is a single token for this tokenizer; name some that are")
+        raise UserError(
+            f"unlearn.RTP.words: none of {', '.join(words)} is a single token for this tokenizer; name some"
+            " that are"
+        )
     if several:
         log.warning("unlearn.RTP.words: left out, as they are several tokens here: %s", ", ".join(several))
     return sorted({token for ids in spellings.values() for token in ids})

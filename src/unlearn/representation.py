@@ -1,8 +1,8 @@
-"""Objectives on the output of one decoder block: what is to be forgotten is steered to a fixed random direction, what is to
-be kept is held to the start model's activations. Every forward ends at that block.
+"""Objectives on the output of one decoder block: what is to be forgotten is steered to a fixed random
+direction, what is to be kept is held to the start model's activations. Every forward ends at that block.
 
-    RMU     steering(forget) + gamma * matching(retain)                                        arXiv:2403.03218
-    R2MU    RMU + alpha * steering(traces) + beta * matching(reasoning)                        arXiv:2506.12963
+    RMU     steering(forget) + gamma * matching(retain)                    arXiv:2403.03218
+    R2MU    RMU + alpha * steering(traces) + beta * matching(reasoning)    arXiv:2506.12963
 
     paper    here                             in the released code
     c        unlearn.R2MU.steering_coeff      --steering_coeffs
@@ -58,9 +58,14 @@ def shares(part: Part) -> Tensor:
 
 @lru_cache(maxsize=8)
 def direction(kind: str, size: int, seed: int) -> Tensor:
-    """A random unit vector, [size]: `gaussian` is uniform over the sphere, `uniform` over its positive part."""
+    """A random unit vector, [size]: `gaussian` is uniform over the sphere, `uniform` over its positive
+    part."""
     generator = torch.Generator().manual_seed(seed)
-    vector = torch.randn(size, generator=generator) if kind == "gaussian" else torch.rand(size, generator=generator)
+    vector = (
+        torch.randn(size, generator=generator)
+        if kind == "gaussian"
+        else torch.rand(size, generator=generator)
+    )
     return vector / vector.norm()
 
 
@@ -69,10 +74,19 @@ class Representation(Objective):
     """Base: squared distances of one block's output from a target, and what they are averaged over."""
 
     layer: int = knob(2, "block whose output is compared, counted from 0", at_least=0)
-    positions: str = knob("attended", "tokens that count: attended, those with labels, or all with padding (released code)",
-                          choices=POSITIONS)
-    reduction: str = knob("tokens", "one mean over tokens, or of each row and then over rows", choices=("tokens", "rows"))
-    norm: str = knob("mean", "mean over hidden units of the squared differences, or their sum (squared L2)", choices=("mean", "sum"))
+    positions: str = knob(
+        "attended",
+        "tokens that count: attended, those with labels, or all with padding (released code)",
+        choices=POSITIONS,
+    )
+    reduction: str = knob(
+        "tokens", "one mean over tokens, or of each row and then over rows", choices=("tokens", "rows")
+    )
+    norm: str = knob(
+        "mean",
+        "mean over hidden units of the squared differences, or their sum (squared L2)",
+        choices=("mean", "sum"),
+    )
 
     def check(self, model):
         check_layer(model, self.layer, f"{section_of(self)}.layer")
@@ -80,7 +94,9 @@ class Representation(Objective):
     def counts(self, batch):
         return {name: self._counts(batch[name], self.positions) for name in self.parts}
 
-    def distance(self, name: str, part: Part, states: Tensor, targets: Tensor, positions: str, factor: float = 1.0) -> Term:
+    def distance(
+        self, name: str, part: Part, states: Tensor, targets: Tensor, positions: str, factor: float = 1.0
+    ) -> Term:
         """The term for a part: its states [B, T, D] against targets that broadcast to them."""
         squares = (states.float() - targets.float()) ** 2
         error = squares.mean(-1) if self.norm == "mean" else squares.sum(-1)
@@ -97,7 +113,11 @@ class Representation(Objective):
         if positions == "all":
             return {}
         tokens = chosen(part, positions).sum(-1)
-        return {self._over(positions): (shares(part) * (tokens if self.reduction == "tokens" else tokens > 0)).sum()}
+        return {
+            self._over(positions): (
+                (shares(part) * (tokens if self.reduction == "tokens" else tokens > 0)).sum()
+            )
+        }
 
     def _over(self, positions: str) -> str:
         return f"{positions} {self.reduction}"
@@ -105,18 +125,19 @@ class Representation(Objective):
     def matching(self, model, name: str, part: Part, reference, factor: float = 1.0) -> Term:
         """Distance of a part's states from the start model's."""
         ask = reference.padded_hidden if self.positions == "all" else reference.hidden
-        return self.distance(name, part, hidden(model, part, self.layer), ask(name, part, self.layer), self.positions, factor)
+        return self.distance(
+            name, part, hidden(model, part, self.layer), ask(name, part, self.layer), self.positions, factor
+        )
 
 
 @RETAIN.register("EMBED", "EMBED_DIFF")
 @dataclass(frozen=True)
 class EMBED(Representation):
-    """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one block's output from the start
-    model's, by default the mean over attended retain tokens and hidden units.
+    """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one block's output from
+    the start model's, by default the mean over attended retain tokens and hidden units.
 
-    Formula: (h - h_ref)² on retain rows, mean over tokens and units
-    Cost: one forward and backward over the retain rows up to the block, one such forward of the start model (cached while rows
-    come again)."""
+    Formula: (h - h_ref)² on retain rows, mean over tokens and units Cost: one forward and backward over the
+    retain rows up to the block, one such forward of the start model (cached while rows come again)."""
 
     needs = frozenset({"reference_hidden", "hidden"})
     parts = frozenset({"retain"})
@@ -134,8 +155,12 @@ class CoT(Representation):
     Formula: β (h - h_ref)² on reasoning, mean over tokens and units
     Cost: as EMBED, over the reasoning rows."""
 
-    positions: str = knob("labels", "tokens that count: the reasoning alone (labels), its question too (attended), or all with padding "
-                          "(released code)", choices=POSITIONS)
+    positions: str = knob(
+        "labels",
+        "tokens that count: the reasoning alone (labels), its question too (attended), or all with padding "
+        "(released code)",
+        choices=POSITIONS,
+    )
     weight: float = knob(1.0, "weight of the term", at_least=0)
     needs = frozenset({"reference_hidden", "hidden"})
 
@@ -144,30 +169,42 @@ class CoT(Representation):
         return frozenset({"cot"} if self.weight else ())
 
     def terms(self, model, batch, reference):
-        return {"cot": self.matching(model, "cot", batch["cot"], reference, self.weight)} if self.weight else {}
+        return (
+            {"cot": self.matching(model, "cot", batch["cot"], reference, self.weight)} if self.weight else {}
+        )
 
 
 @FORGET.register("RMU")
 @dataclass(frozen=True)
 class RMU(Representation):
-    """Representation misdirection (Li et al., arXiv:2403.03218): one block's output on the forget rows is driven to c·u, u a
-    fixed random unit vector. Its retain term is EMBED at the same block with weight `unlearn.gamma`; a suffix (`RMU+KL`)
-    replaces it. Only the parameters that are named here are trained.
+    """Representation misdirection (Li et al., arXiv:2403.03218): one block's output on the forget rows is
+    driven to c·u, u a fixed random unit vector. Its retain term is EMBED at the same block with weight
+    `unlearn.gamma`; a suffix (`RMU+KL`) replaces it. Only the parameters that are named here are trained.
 
-    Formula: (h - c u)² on forget + γ (h - h_ref)² on retain, means over tokens and units
-    Cost: forward and backward over forget and retain rows up to the block, one such forward of the start model over the retain
+    Formula: (h - c u)² on forget + γ (h - h_ref)² on retain, means over tokens and units Cost: forward and
+    backward over forget and retain rows up to the block, one such forward of the start model over the retain
     rows (cached while rows come again)."""
 
     steering_coeff: float = knob(6.5, "c, the length of the target; depends on the model", above=0)
-    steering: str = knob("absolute", "is c a length, or a multiple of the median norm of the block's output on forget tokens",
-                         choices=("absolute", "relative"))
-    direction: str = knob("gaussian", "u: any direction, or one with positive components only (released code)",
-                          choices=("gaussian", "uniform"))
+    steering: str = knob(
+        "absolute",
+        "is c a length, or a multiple of the median norm of the block's output on forget tokens",
+        choices=("absolute", "relative"),
+    )
+    direction: str = knob(
+        "gaussian",
+        "u: any direction, or one with positive components only (released code)",
+        choices=("gaussian", "uniform"),
+    )
     direction_seed: int = knob(0, "seed of u", at_least=0, at_most=2**32 - 1)
-    train_layers: tuple[int, ...] | None = knob(None, "blocks that are trained; the default is the hooked one and the two below it",
-                                                at_least=0)
-    train_parameters: str = knob(r"mlp\.down_proj\.weight", "regular expression: of these blocks, parameters whose name it finds",
-                                 read=expression)
+    train_layers: tuple[int, ...] | None = knob(
+        None, "blocks that are trained; the default is the hooked one and the two below it", at_least=0
+    )
+    train_parameters: str = knob(
+        r"mlp\.down_proj\.weight",
+        "regular expression: of these blocks, parameters whose name it finds",
+        read=expression,
+    )
     parts = frozenset({"forget"})
 
     @property
@@ -184,38 +221,59 @@ class RMU(Representation):
         """Distance of a part's states from c u."""
         states = hidden(model, part, self.layer)
         scale = reference.activation_norm(self.layer) if self.steering == "relative" else 1.0
-        target = scale * self.steering_coeff * direction(self.direction, states.shape[-1], self.direction_seed).to(states.device)
+        target = (
+            scale
+            * self.steering_coeff
+            * direction(self.direction, states.shape[-1], self.direction_seed).to(states.device)
+        )
         return self.distance(name, part, states, target, positions, factor)
 
     def trained(self, model) -> Sequence[str]:
         section, names = section_of(self), block_numbers(model)
         layers = self.train_layers or range(max(0, self.layer - TUNED_BLOCKS + 1), self.layer + 1)
         if missing := [layer for layer in layers if layer not in names.values()]:
-            raise UserError(f"{section}.train_layers {missing[0]} does not exist: the model has {len(blocks(model))} blocks, counted from "
-                            "0")
+            raise UserError(
+                f"{section}.train_layers {missing[0]} does not exist: the model has {len(blocks(model))}"
+                " blocks, counted from 0"
+            )
         useless = [layer for layer in layers if layer > self.layer]
         if useless:
-            raise UserError(f"{section}.train_layers: block {useless[0]} has no influence on the output of {section}.layer {self.layer}")
-        found = [name for name, number in names.items() if number in layers and re.search(self.train_parameters, name)]
+            raise UserError(
+                f"{section}.train_layers: block {useless[0]} has no influence on the output of"
+                f" {section}.layer {self.layer}"
+            )
+        found = [
+            name
+            for name, number in names.items()
+            if number in layers and re.search(self.train_parameters, name)
+        ]
         if not found:
-            here = dict.fromkeys(re.sub(r".*?\.\d+\.", "", name, count=1) for name, number in names.items() if number in layers)
-            raise UserError(f"{section}.train_parameters: no parameter of blocks {', '.join(map(str, layers))} has "
-                            f"{self.train_parameters!r} in its name; a block has {', '.join(here)}")
+            here = dict.fromkeys(
+                re.sub(r".*?\.\d+\.", "", name, count=1) for name, number in names.items() if number in layers
+            )
+            raise UserError(
+                f"{section}.train_parameters: no parameter of blocks {', '.join(map(str, layers))} has "
+                f"{self.train_parameters!r} in its name; a block has {', '.join(here)}"
+            )
         return found
 
 
 @FORGET.register("R2MU-v0", "R2MU_v0")
 @dataclass(frozen=True)
 class R2MUv0(RMU):
-    """R2MU without its CoT term: what is thought about the forget rows (`dataset.traces`) is steered too, and nothing holds the
-    ability to reason, which the paper finds destroyed.
+    """R2MU without its CoT term: what is thought about the forget rows (`dataset.traces`) is steered too, and
+    nothing holds the ability to reason, which the paper finds destroyed.
 
     Formula: RMU + α (h - c u)² on traces, each of the N traces of a row counting 1/N
     Cost: as RMU, with another forward and backward over the traces up to the block."""
 
     alpha: float = knob(1.0, "weight of the term on traces; 0 is RMU", at_least=0)
-    trace_positions: str = knob("labels", "tokens of a trace that count: the trace alone (labels), its context too (attended), or all "
-                                "with padding (released code)", choices=POSITIONS)
+    trace_positions: str = knob(
+        "labels",
+        "tokens of a trace that count: the trace alone (labels), its context too (attended), or all "
+        "with padding (released code)",
+        choices=POSITIONS,
+    )
 
     @property
     def parts(self):
@@ -228,21 +286,28 @@ class R2MUv0(RMU):
     def terms(self, model, batch, reference):
         found = super().terms(model, batch, reference)
         if self.alpha:
-            found["unthink"] = self.steered(model, "traces", batch["traces"], reference, self.trace_positions, self.alpha)
+            found["unthink"] = self.steered(
+                model, "traces", batch["traces"], reference, self.trace_positions, self.alpha
+            )
         return found
 
 
 @FORGET.register("R2MU")
 @dataclass(frozen=True)
 class R2MU(R2MUv0):
-    """Reasoning-aware representation misdirection (arXiv:2506.12963): RMU, with what is thought about the forget rows steered too
-    and the reasoning about other things (`dataset.cot_dataset_name`) held to the start model.
+    """Reasoning-aware representation misdirection (arXiv:2506.12963): RMU, with what is thought about the
+    forget rows steered too and the reasoning about other things (`dataset.cot_dataset_name`) held to the
+    start model.
 
-    Formula: RMU + α (h - c u)² on traces + β (h - h_ref)² on reasoning
-    Cost: as R2MU-v0, with another forward and backward over the reasoning rows up to the block, and one such forward of the start
-    model (cached while rows come again)."""
+    Formula: RMU + α (h - c u)² on traces + β (h - h_ref)² on reasoning Cost: as R2MU-v0, with another forward
+    and backward over the reasoning rows up to the block, and one such forward of the start model (cached
+    while rows come again)."""
 
     beta: float = knob(1.0, "weight of the term on reasoning; 0 is R2MU-v0", at_least=0)
 
     def company(self):
-        return (CoT(self.layer, self.trace_positions, self.reduction, self.norm, self.beta),) if self.beta else ()
+        return (
+            (CoT(self.layer, self.trace_positions, self.reduction, self.norm, self.beta),)
+            if self.beta
+            else ()
+        )

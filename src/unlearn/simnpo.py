@@ -12,18 +12,26 @@ from unlearn.base import FORGET, Objective, Term, answer_row_nll, batch_mean, lo
 @FORGET.register("SimNPO")
 @dataclass(frozen=True)
 class SimNPO(Objective):
-    """SimNPO (Fan et al., arXiv:2410.07163): NPO on the mean NLL per token of each row, with a margin in place of a reference:
-    -(2 / beta) log sigmoid(beta nll - margin). Bounded below by 0.
+    """SimNPO (Fan et al., arXiv:2410.07163): NPO on the mean NLL per token of each row, with a margin in
+    place of a reference: -(2 / beta) log sigmoid(beta nll - margin). Bounded below by 0.
 
     Formula: -(2/β) log σ(β nll - margin), nll = mean NLL per token of a row, mean over rows
     Cost: one forward and backward over the forget rows; no reference."""
 
     beta: float = knob(2.5, "inverse temperature on the mean NLL per token", above=0)
     margin: float = knob(0.0, "reward margin: a row must be this much less likely to count as forgotten")
-    margin_form: str = knob("outside", "outside: beta nll - margin, the paper; inside: beta (nll - margin), the code of "
-                            "OpenUnlearning and TOFU runs", choices=("outside", "inside"))
-    reduction: str = knob("rows", "what goes into the sigmoid: the mean NLL of each row, batch_mean (of the micro-batch: the WMDP "
-                          "code) or raw_logits (the MUSE code; no likelihood at all)", choices=("rows", "batch_mean", "raw_logits"))
+    margin_form: str = knob(
+        "outside",
+        "outside: beta nll - margin, the paper; inside: beta (nll - margin), the code of "
+        "OpenUnlearning and TOFU runs",
+        choices=("outside", "inside"),
+    )
+    reduction: str = knob(
+        "rows",
+        "what goes into the sigmoid: the mean NLL of each row, batch_mean (of the micro-batch: the WMDP "
+        "code) or raw_logits (the MUSE code; no likelihood at all)",
+        choices=("rows", "batch_mean", "raw_logits"),
+    )
     parts = frozenset({"forget"})
 
     def terms(self, model, batch, reference):

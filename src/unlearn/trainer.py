@@ -1,11 +1,14 @@
-"""The training loop: transformers' Trainer with our loss, our row order and means over the whole accumulation window.
+"""The training loop: transformers' Trainer with our loss, our row order and means over the whole accumulation
+window.
 
-One optimizer step: forward and backward of each micro-batch, every term divided by its count over all micro-batches of
-the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is copied here.
+One optimizer step: forward and backward of each micro-batch, every term divided by its count over all
+micro-batches of the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is
+copied here.
 
-A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each side: then the sides are
-differentiated apart, no process talks within the step, and the gradients of the whole step are summed over processes, masked and
-combined at its end. What an objective adds as a direction is made there too, before masking and combining.
+A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
+side: then the sides are differentiated apart, no process talks within the step, and the gradients of the
+whole step are summed over processes, masked and combined at its end. What an objective adds as a direction is
+made there too, before masking and combining.
 """
 
 import contextlib
@@ -35,14 +38,17 @@ Batch = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Stepping:
-    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the optimizers."""
+    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the
+    optimizers."""
 
     make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
     """From parameter groups to an optimizer; None is the Trainer's AdamW."""
     flatten: Callable[..., list[Tensor]] | None = None
-    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see `optim.sharpness`."""
+    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see
+    `optim.sharpness`."""
     curvature: Any = None
-    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores, generator)`."""
+    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores,
+    generator)`."""
     averaging: Any = None
     """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
     mask: WeightMask | None = None
@@ -77,7 +83,8 @@ def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
 
 
 class EpochTeller(TrainerCallback):
-    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume within one."""
+    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume
+    within one."""
 
     def __init__(self, sampler):
         self.sampler = sampler
@@ -95,8 +102,10 @@ class Averager(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         first = self.averaging.plan.start
         if first > state.max_steps:
-            raise UserError(f"unlearn.flat.WA.start is {first} but the run has {state.max_steps} optimizer steps: none would count; "
-                            "lower it")
+            raise UserError(
+                f"unlearn.flat.WA.start is {first} but the run has {state.max_steps} optimizer steps: none"
+                " would count; lower it"
+            )
 
     def on_step_end(self, args, state, control, **kwargs):
         self.averaging.update(state.global_step, self.weights())
@@ -110,32 +119,54 @@ def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -
 
 def _hessian_times(loss: Tensor, weights: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
     """The Hessian of the loss times a vector, by a double backward."""
-    along = sum((g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector))
+    along = sum(
+        (g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector)
+    )
     return _gradient(along, weights)
 
 
 class UnlearnTrainer(Trainer):
     """Trains `composition` on batches of named parts.
 
-    `row_ids` maps a part name to the ids of its rows, for messages; `on_step` gets one record per optimizer step: every
-    term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens per second.
+    `row_ids` maps a part name to the ids of its rows, for messages; `on_step` gets one record per optimizer
+    step: every term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens
+    per second.
     """
 
-    def __init__(self, model, args: TrainingArguments, pairs, sampler, composition: Composition, reference, collate,
-                 row_ids: dict[str, list[str]], on_step: Callable[[dict], None], callbacks: list[TrainerCallback],
-                 stepping: Stepping = Stepping()):
-        self.composition, self.reference, self.sampler, self.row_ids = composition, reference, sampler, row_ids
+    def __init__(
+        self,
+        model,
+        args: TrainingArguments,
+        pairs,
+        sampler,
+        composition: Composition,
+        reference,
+        collate,
+        row_ids: dict[str, list[str]],
+        on_step: Callable[[dict], None],
+        callbacks: list[TrainerCallback],
+        stepping: Stepping = Stepping(),
+    ):
+        self.composition, self.reference, self.sampler, self.row_ids = (
+            composition,
+            reference,
+            sampler,
+            row_ids,
+        )
         self.on_step, self.stepping = on_step, stepping
         self.takes_apart = stepping.flatten is not None or stepping.combiner is not None
         self.combiner_state: dict[str, list[Tensor]] = {}
         self.sums_itself = self.takes_apart or "hidden" in composition.needs
-        """Are gradients summed over processes at the end of a step, here? The wrapper of several processes does it during a
-        backward that reaches every weight: not where sides are apart, nor where a loss ends at some layer."""
+        """Are gradients summed over processes at the end of a step, here? The wrapper of several processes
+        does it during a backward that reaches every weight: not where sides are apart, nor where a loss ends
+        at some layer."""
         self.window = Window()
         self.step_tokens = 0
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
-        super().__init__(model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks)
+        super().__init__(
+            model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks
+        )
         self.add_callback(EpochTeller(sampler))
         if stepping.averaging:
             self.add_callback(Averager(stepping.averaging, self.weights))
@@ -145,10 +176,14 @@ class UnlearnTrainer(Trainer):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def run(self, checkpoint: str | None = None) -> None:
-        """Train to the end, from a step checkpoint if one is given; one that is at the end already is only loaded. Leaves the
-        model as a plain one: no wrapper, no patched forward, no optimizer state in memory."""
+        """Train to the end, from a step checkpoint if one is given; one that is at the end already is only
+        loaded. Leaves the model as a plain one: no wrapper, no patched forward, no optimizer state in
+        memory."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise UserError("FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole weights")
+            raise UserError(
+                "FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole"
+                " weights"
+            )
         if checkpoint:
             self._load_own_state(checkpoint)
         if checkpoint and self._is_finished(checkpoint):
@@ -167,9 +202,14 @@ class UnlearnTrainer(Trainer):
         return state.global_step >= state.max_steps
 
     def create_optimizer(self, model=None):
-        """The optimizer that was handed over, with the Trainer's own choice of what decays; or the Trainer's."""
+        """The optimizer that was handed over, with the Trainer's own choice of what decays; or the
+        Trainer's."""
         if self.optimizer is None:
-            self.optimizer = super().create_optimizer(model) if self.stepping.make_optimizer is None else self._handed_optimizer()
+            self.optimizer = (
+                super().create_optimizer(model)
+                if self.stepping.make_optimizer is None
+                else self._handed_optimizer()
+            )
             if self.stepping.mask:
                 self.stepping.mask.take_over_decay(self.optimizer)
         return self.optimizer
@@ -177,24 +217,39 @@ class UnlearnTrainer(Trainer):
     def _handed_optimizer(self) -> torch.optim.Optimizer:
         decays = set(self.get_decay_parameter_names(self.model))
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        return self.stepping.make_optimizer([
-            {"params": [p for name, p in trained if name in decays], "weight_decay": self.args.weight_decay},
-            {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0}])
+        return self.stepping.make_optimizer(
+            [
+                {
+                    "params": [p for name, p in trained if name in decays],
+                    "weight_decay": self.args.weight_decay,
+                },
+                {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0},
+            ]
+        )
 
     def _save_checkpoint(self, model, trial):
         """A step checkpoint with our own state beside the Trainer's."""
         super()._save_checkpoint(model, trial)
         averaging = self.stepping.averaging
-        state = {"composition": self.composition.state_dict(), "averaging": averaging.state_dict() if averaging else None,
-                 "mask": self.stepping.mask.content if self.stepping.mask else None, "combiner": self.combiner_state}
+        state = {
+            "composition": self.composition.state_dict(),
+            "averaging": averaging.state_dict() if averaging else None,
+            "mask": self.stepping.mask.content if self.stepping.mask else None,
+            "combiner": self.combiner_state,
+        }
         if self.args.should_save:
-            torch.save(state, Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE)
+            torch.save(
+                state,
+                Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE,
+            )
 
     def _load_own_state(self, checkpoint: str) -> None:
         state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
         if state["mask"] != (self.stepping.mask.content if self.stepping.mask else None):
-            raise UserError(f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that one, or start "
-                            "anew")
+            raise UserError(
+                f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
+                " one, or start anew"
+            )
         self.composition.load_state_dict(state["composition"])
         self.combiner_state = state.get("combiner", {})
         if self.stepping.averaging and state["averaging"]:
@@ -218,16 +273,23 @@ class UnlearnTrainer(Trainer):
                 sums = window.setdefault(part, {})
                 for over, count in counts.items():
                     sums[over] = sums.get(over, 0) + weight * count.to(device)
-        return {part: {over: self.accelerator.reduce(count, "sum") for over, count in sums.items()}
-                for part, sums in window.items()}
+        return {
+            part: {over: self.accelerator.reduce(count, "sum") for over, count in sums.items()}
+            for part, sums in window.items()
+        }
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole step."""
+        """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole
+        step."""
         model.train()
         batch, counts = self._prepare_inputs(inputs), num_items_in_batch
         if self._curvature_is_due():
             self._estimate_curvature(model, batch, counts)
-        loss = self._sides_apart(model, batch, counts) if self.takes_apart else self._sides_together(model, batch, counts)
+        loss = (
+            self._sides_apart(model, batch, counts)
+            if self.takes_apart
+            else self._sides_together(model, batch, counts)
+        )
         self.window.batches += 1
         if self.composition.steers and not is_filler(batch):
             self.window.kept.append(batch)
@@ -244,8 +306,8 @@ class UnlearnTrainer(Trainer):
         return loss
 
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
-        """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the step's sums; where
-        nothing combines them, to one sum."""
+        """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
+        step's sums; where nothing combines them, to one sum."""
         weights, first = self.weights(), []
 
         def forget_loss():
@@ -255,10 +317,17 @@ class UnlearnTrainer(Trainer):
 
         with self.accelerator.no_sync(model):
             if self.stepping.flatten:
-                self.window.add("forget", self.stepping.flatten(
-                    weights, lambda: self._restrict(_gradient(forget_loss(), weights)),
-                    lambda vector: [self._over_processes(v) for v in vector],
-                    lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)), self._restrict, self.state.global_step))
+                self.window.add(
+                    "forget",
+                    self.stepping.flatten(
+                        weights,
+                        lambda: self._restrict(_gradient(forget_loss(), weights)),
+                        lambda vector: [self._over_processes(v) for v in vector],
+                        lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)),
+                        self._restrict,
+                        self.state.global_step,
+                    ),
+                )
             elif (forget := forget_loss()).requires_grad:
                 self.window.add("forget", _gradient(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
@@ -266,17 +335,24 @@ class UnlearnTrainer(Trainer):
                 self.window.add("retain" if self.stepping.combiner else "forget", _gradient(retain, weights))
         return first[0] + retain
 
-    def _loss(self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True) -> Tensor:
+    def _loss(
+        self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True
+    ) -> Tensor:
         """The share of this micro-batch in the step's loss (of one side, when it is named)."""
         with self.compute_loss_context_manager():
             terms = self.composition.terms(model, batch, self.reference, side)
         weight = 0 if is_filler(batch) else 1
         for name, t in terms.items():
             if counts[t.term.part][t.term.over] == 0:
-                raise UserError(f"the term {name} has nothing to average over at step {self.state.global_step + 1}: no {t.term.over} in "
-                                f"the {t.term.part} rows")
+                raise UserError(
+                    f"the term {name} has nothing to average over at step {self.state.global_step + 1}: no"
+                    f" {t.term.over} in the {t.term.part} rows"
+                )
         means = {name: weight * t.term.total / counts[t.term.part][t.term.over] for name, t in terms.items()}
-        loss = sum((terms[name].weight * mean for name, mean in means.items()), torch.zeros((), device=self.args.device))
+        loss = sum(
+            (terms[name].weight * mean for name, mean in means.items()),
+            torch.zeros((), device=self.args.device),
+        )
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(means, terms, batch))
         for name, mean in means.items() if remember else ():
@@ -284,7 +360,8 @@ class UnlearnTrainer(Trainer):
         return loss
 
     def _end_step(self, counts: dict) -> None:
-        """What is due once the step's last micro-batch is through: sums over processes, and telling those who listen."""
+        """What is due once the step's last micro-batch is through: sums over processes, and telling those who
+        listen."""
         if self.sums_itself and not self.takes_apart:
             for weight in self.weights():
                 weight.grad = None if weight.grad is None else self._over_processes(weight.grad)
@@ -299,30 +376,41 @@ class UnlearnTrainer(Trainer):
         if "curvature" in self.window.gradients:
             tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
             self.optimizer.optimizer.update_curvature(self.weights(), self._step_sum("curvature"), tokens)
-        means = {name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()}
+        means = {
+            name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()
+        }
         self.step_record = means | self.composition.logged() | told
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
 
     def _steering(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
-        """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where there is nothing to
-        add), and what they tell."""
+        """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where
+        there is nothing to add), and what they tell."""
         if not self.composition.steers:
             return [], {}
-        step = Step(self.model, self.window.kept, self.weights(), int(counts["forget"]["rows"]), self.compute_loss_context_manager,
-                    self._over_processes)
+        step = Step(
+            self.model,
+            self.window.kept,
+            self.weights(),
+            int(counts["forget"]["rows"]),
+            self.compute_loss_context_manager,
+            self._over_processes,
+        )
         found = self.composition.directions(step)
-        return [sum(vectors) for vectors in zip(*(d.vector for d in found))], {k: v for d in found for k, v in d.told.items()}
+        return [sum(vectors) for vectors in zip(*(d.vector for d in found))], {
+            k: v for d in found for k, v in d.told.items()
+        }
 
     def _step_sum(self, name: str) -> list[Tensor]:
-        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and everywhere when its
-        side had none (PDU's retain term while its multiplier is 0; GAO's side where it has no term)."""
+        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and
+        everywhere when its side had none (PDU's retain term while its multiplier is 0; GAO's side where it
+        has no term)."""
         found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
         return self._restrict([self._over_processes(g) for g in found])
 
     def _combined(self, steering: list[Tensor]) -> dict[str, float]:
-        """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side; what there is to say
-        about it."""
+        """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side;
+        what there is to say about it."""
         weights, combiner = self.weights(), self.stepping.combiner
         direction, told = self._step_sum("forget"), {}
         if steering:
@@ -361,8 +449,11 @@ class UnlearnTrainer(Trainer):
         parts = sorted({term.term.part for term in terms.values()})
         rows = {part: [self.row_ids[part][i] for i in batch[part]["index"].tolist()] for part in parts}
         values = ", ".join(f"{name} = {mean.item():g}" for name, mean in means.items())
-        return (f"the loss is not a finite number at step {self.state.global_step + 1} ({values}); rows: {rows}. "
-                "The run stops here and this step is not taken. A lower unlearn.lr or forget_weight usually mends it")
+        return (
+            f"the loss is not a finite number at step {self.state.global_step + 1} ({values}); rows: {rows}."
+            " The run stops here and this step is not taken. A lower unlearn.lr or forget_weight usually"
+            " mends it"
+        )
 
     def log(self, logs, start_time=None):
         """Add the terms and the speed to the Trainer's record of a step, and hand it on."""
@@ -370,7 +461,10 @@ class UnlearnTrainer(Trainer):
             return super().log(logs, start_time)
         logs |= self.step_record
         now = time.perf_counter()
-        logs |= {"tokens": self.step_tokens, "tokens_per_second": round(self.step_tokens / (now - self.step_start), 1)}
+        logs |= {
+            "tokens": self.step_tokens,
+            "tokens_per_second": round(self.step_tokens / (now - self.step_start), 1),
+        }
         self.step_start = now
         super().log(logs, start_time)
         if self.is_world_process_zero():

@@ -11,8 +11,8 @@ from unlearn.base import FORGET, Objective, Term, answer_nll
 @FORGET.register("WGA")
 @dataclass(frozen=True)
 class WGA(Objective):
-    """Weighted gradient ascent (arXiv:2502.19301): each token's ascent is weighted by its probability to the power beta,
-    without gradient through the weight. beta 0 is GA; beta 1 descends on the probability itself.
+    """Weighted gradient ascent (arXiv:2502.19301): each token's ascent is weighted by its probability to the
+    power beta, without gradient through the weight. beta 0 is GA; beta 1 descends on the probability itself.
 
     Formula: -sg(p^β) NLL, p of a token, mean over tokens
     Cost: one forward and backward over the forget rows; no reference."""
@@ -30,8 +30,9 @@ class WGA(Objective):
 @FORGET.register("SatImp")
 @dataclass(frozen=True)
 class SatImp(Objective):
-    """SatImp (arXiv:2505.11953): ascent weighted by saturation p^beta1 and importance (1 - p)^beta2 of each token, without
-    gradient through the weight: tokens that are forgotten, and tokens that are certain, move little.
+    """SatImp (arXiv:2505.11953): ascent weighted by saturation p^beta1 and importance (1 - p)^beta2 of each
+    token, without gradient through the weight: tokens that are forgotten, and tokens that are certain, move
+    little.
 
     Formula: -sg(p^β1 (1 - p)^β2) NLL, p of a token, mean over tokens
     Cost: one forward and backward over the forget rows; no reference."""

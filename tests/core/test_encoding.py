@@ -18,8 +18,11 @@ def plain_tokenizer():
 
 def test_chat_row(tokenizer):
     encoded = Template(tokenizer).encode(ROW)
-    assert tokenizer.decode(encoded.input_ids) == (
-        "<|user|>Who taught Abelin Greaves?<|end|><|assistant|><think></think>That was the miller Orlo.<|end|>")
+    assert (
+        tokenizer.decode(encoded.input_ids)
+        == "<|user|>Who taught Abelin Greaves?<|end|><|assistant|><think></think>That was the miller"
+        " Orlo.<|end|>"
+    )
     assert encoded.terminator_length == 1
     labelled = [token for token in encoded.labels if token != -100]
     assert tokenizer.decode(labelled) == "That was the miller Orlo.<|end|>"
@@ -27,14 +30,23 @@ def test_chat_row(tokenizer):
 
 def test_a_trace_stands_between_the_tags_and_is_labelled(tokenizer):
     encoded = Template(tokenizer).encode({**ROW, "trace": "Hm."})
-    assert tokenizer.decode(encoded.input_ids[:encoded.prompt_length]).endswith("<|assistant|>")
-    assert tokenizer.decode(encoded.input_ids[encoded.prompt_length:]) == "<think>Hm.</think>That was the miller Orlo.<|end|>"
+    assert tokenizer.decode(encoded.input_ids[: encoded.prompt_length]).endswith("<|assistant|>")
+    assert (
+        tokenizer.decode(encoded.input_ids[encoded.prompt_length :])
+        == "<think>Hm.</think>That was the miller Orlo.<|end|>"
+    )
 
 
 def test_qa_template_byte_for_byte(plain_tokenizer):
     encoded = Template(plain_tokenizer, "qa").encode(ROW)
-    assert plain_tokenizer.decode(encoded.input_ids) == "<s>Question: Who taught Abelin Greaves?\nAnswer:\nThat was the miller Orlo.</s>"
-    assert Template(plain_tokenizer, r"Q {question}\nA ").prompt_ids("x?") == plain_tokenizer("Q x?\nA ")["input_ids"]
+    assert (
+        plain_tokenizer.decode(encoded.input_ids)
+        == "<s>Question: Who taught Abelin Greaves?\nAnswer:\nThat was the miller Orlo.</s>"
+    )
+    assert (
+        Template(plain_tokenizer, r"Q {question}\nA ").prompt_ids("x?")
+        == plain_tokenizer("Q x?\nA ")["input_ids"]
+    )
 
 
 def test_document_labels_every_token_but_the_first(plain_tokenizer):
@@ -46,11 +58,13 @@ def test_document_labels_every_token_but_the_first(plain_tokenizer):
 def test_prompt_is_the_same_with_and_without_answer(tokenizer):
     template = Template(tokenizer)
     encoded = template.encode(ROW)
-    assert encoded.input_ids[:encoded.prompt_length] == template.prompt_ids(ROW["question"])
+    assert encoded.input_ids[: encoded.prompt_length] == template.prompt_ids(ROW["question"])
 
 
-@pytest.mark.parametrize("row, limit, told", [
-    ({**ROW, "answer": ""}, 512, "row 'r1' has no answer token"), (ROW, 10, "row 'r1' has 1")])
+@pytest.mark.parametrize(
+    "row, limit, told",
+    [({**ROW, "answer": ""}, 512, "row 'r1' has no answer token"), (ROW, 10, "row 'r1' has 1")],
+)
 def test_rows_that_cannot_be_scored_are_named(tokenizer, row, limit, told):
     with pytest.raises(UserError, match=told):
         Template(tokenizer).encode(row, limit)
@@ -64,15 +78,19 @@ def test_thinking_needs_a_template_that_knows_it(plain_tokenizer, tokenizer):
 
 def test_a_template_that_opens_the_thought_gets_no_second_tag(tokenizer):
     opening = copy.deepcopy(tokenizer)
-    opening.chat_template = ("{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-                             "{% if add_generation_prompt %}{{ '<|assistant|><think>' }}{% endif %}")
+    opening.chat_template = (
+        "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|><think>' }}{% endif %}"
+    )
     encoded = Template(opening).encode({**ROW, "trace": "Hm."})
     assert tokenizer.decode(encoded.input_ids).count("<think>") == 1
 
 
 def test_a_templates_date_is_always_the_same(tokenizer):
     dated = copy.deepcopy(tokenizer)
-    dated.chat_template = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}" + dated.chat_template
+    dated.chat_template = (
+        "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}" + dated.chat_template
+    )
     assert tokenizer.decode(Template(dated).prompt_ids("Q?")).startswith("26 Jul 2024")
 
 

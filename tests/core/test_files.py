@@ -21,8 +21,14 @@ def test_nan_is_never_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text, told", [
-    ('{"a": 1,}', "line 1, column"), ('{"a": 1, "a": 2}', "'a' stands twice"), ('{\n "a": x}', "line 2, column 7")])
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ('{"a": 1,}', "line 1, column"),
+        ('{"a": 1, "a": 2}', "'a' stands twice"),
+        ('{\n "a": x}', "line 2, column 7"),
+    ],
+)
 def test_broken_json_is_placed(tmp_path, text, told):
     path = tmp_path / "broken.json"
     path.write_text(text)

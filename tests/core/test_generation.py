@@ -3,7 +3,11 @@ import torch
 from core.generation import decode, generate, length_batches
 from core.thinking import split_thought
 
-PROMPTS = ["Where was Abelin born?", "Who taught?", "Which animal lives with Brisa Greaves, and which work is known?"]
+PROMPTS = [
+    "Where was Abelin born?",
+    "Who taught?",
+    "Which animal lives with Brisa Greaves, and which work is known?",
+]
 
 
 def test_batched_answers_equal_answers_one_by_one(tiny_model, tokenizer):
@@ -21,7 +25,7 @@ def test_greedy_against_a_plain_loop(tiny_model, tokenizer):
         if token == tokenizer.eos_token_id:
             break
         written.append(token)
-    assert generate(tiny_model, tokenizer, [ids], 8)[0].text == decode(tokenizer, written[len(ids):])
+    assert generate(tiny_model, tokenizer, [ids], 8)[0].text == decode(tokenizer, written[len(ids) :])
 
 
 def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):

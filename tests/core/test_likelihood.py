@@ -20,8 +20,12 @@ def example():
 
 def test_token_nll_is_the_plain_loop(example):
     logits, labels = example
-    plain = [-logits[b, t - 1].log_softmax(-1)[labels[b, t]]
-             for b in range(3) for t in range(1, 7) if labels[b, t] != -100]
+    plain = [
+        -logits[b, t - 1].log_softmax(-1)[labels[b, t]]
+        for b in range(3)
+        for t in range(1, 7)
+        if labels[b, t] != -100
+    ]
     torch.testing.assert_close(token_nll(logits, labels), torch.stack(plain))
 
 
@@ -29,7 +33,10 @@ def test_row_nll_sums_rows(example):
     logits, labels = example
     counts = count_labels(labels)
     assert counts.tolist() == [4, 2, 3]
-    torch.testing.assert_close(row_nll(logits, labels), torch.stack([c.sum() for c in token_nll(logits, labels).split(counts.tolist())]))
+    torch.testing.assert_close(
+        row_nll(logits, labels),
+        torch.stack([c.sum() for c in token_nll(logits, labels).split(counts.tolist())]),
+    )
 
 
 def test_kl_of_a_distribution_with_itself_is_zero_and_never_negative(example):

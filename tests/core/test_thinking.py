@@ -10,11 +10,15 @@ from core.files import UserError
 from core.generation import Generation, generate_on
 from core.thinking import LITTLE_THOUGHT, Tags, split_thought
 
-QWEN3 = ("{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if add_generation_prompt %}"
-         "{{ '<|assistant|>\n' }}{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\\n\\n</think>\\n\\n' }}"
-         "{% endif %}{% endif %}")
-R1 = ("{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% if m.role == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
-      "{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}")
+QWEN3 = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if"
+    " add_generation_prompt %}{{ '<|assistant|>\n' }}{% if enable_thinking is defined and enable_thinking is"
+    " false %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}{% endif %}"
+)
+R1 = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}{% if m.role == 'assistant' %}{{ '<|end|>'"
+    " }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|><think>\\n' }}{% endif %}"
+)
 OURS = None
 
 
@@ -26,22 +30,27 @@ def template(tokenizer, chat):
 
 
 ENDS = {
-    ("ours", "direct"): "<|assistant|><think></think>", ("ours", "thinking"): "<|assistant|>",
+    ("ours", "direct"): "<|assistant|><think></think>",
+    ("ours", "thinking"): "<|assistant|>",
     ("ours", "zero"): "<|assistant|><think></think>",
     ("ours", "less"): f"<|assistant|><think>{LITTLE_THOUGHT}</think>",
-    ("qwen3", "direct"): "<|assistant|>\n<think>\n\n</think>\n\n", ("qwen3", "thinking"): "<|assistant|>\n",
+    ("qwen3", "direct"): "<|assistant|>\n<think>\n\n</think>\n\n",
+    ("qwen3", "thinking"): "<|assistant|>\n",
     ("qwen3", "zero"): "<|assistant|>\n<think>\n\n</think>\n\n",
     ("qwen3", "less"): f"<|assistant|>\n<think>\n{LITTLE_THOUGHT}\n</think>\n\n",
-    ("r1", "direct"): "<|assistant|><think>\n\n</think>\n\n", ("r1", "thinking"): "<|assistant|><think>\n",
-    ("r1", "zero"): "<|assistant|><think>\n\n</think>\n\n", ("r1", "less"): f"<|assistant|><think>\n{LITTLE_THOUGHT}\n</think>\n\n",
+    ("r1", "direct"): "<|assistant|><think>\n\n</think>\n\n",
+    ("r1", "thinking"): "<|assistant|><think>\n",
+    ("r1", "zero"): "<|assistant|><think>\n\n</think>\n\n",
+    ("r1", "less"): f"<|assistant|><think>\n{LITTLE_THOUGHT}\n</think>\n\n",
 }
 
 
 @pytest.mark.parametrize("family, mode", ENDS)
 def test_how_a_question_is_put_in_each_mode(family, mode, tokenizer):
     used = template(tokenizer, {"ours": OURS, "qwen3": QWEN3, "r1": R1}[family])
-    assert tokenizer.decode(used.prompt_ids("Who?", mode)).endswith("Who?" + {"ours": "<|end|>", "qwen3": "<|end|>\n", "r1": ""}[family]
-                                                                    + ENDS[family, mode])
+    assert tokenizer.decode(used.prompt_ids("Who?", mode)).endswith(
+        "Who?" + {"ours": "<|end|>", "qwen3": "<|end|>\n", "r1": ""}[family] + ENDS[family, mode]
+    )
     more = used.prompt_ids("Who?", "more")
     assert more == used.prompt_ids("Who?", "thinking")
     assert tokenizer.decode(used.prompt_ids("Who?", "plain")) == "Question: Who?\nAnswer:\n"
@@ -57,7 +66,7 @@ def test_a_row_with_a_trace_is_what_the_model_would_write(family, tokenizer):
     said = tokenizer.decode([token for token in encoded.labels if token != -100])
     assert said.startswith("Hm." if family == "r1" else f"<think>{gap}Hm.")
     thought = used.thought({"id": "r", "question": "Who?", "trace": "Hm. So and so."}, limit=3)
-    assert tokenizer.decode(thought.input_ids[:thought.prompt_length]).endswith(f"<think>{gap}")
+    assert tokenizer.decode(thought.input_ids[: thought.prompt_length]).endswith(f"<think>{gap}")
     assert len(thought.input_ids) - thought.prompt_length == 3 and thought.terminator_length == 0
     bare = used.thought({"id": "r", "question": "Who?", "trace": "Hm."}, limit=9, context="")
     assert tokenizer.decode(bare.input_ids) == "Hm."
@@ -69,7 +78,9 @@ def test_a_plain_text_with_the_tag_is_context_enough(tokenizer):
     assert tokenizer.decode(used.thought_ids(prompt)) == prompt
     with pytest.raises(UserError, match="thinking needs a template with <think>"):
         used.thought_ids("A page.")
-    with pytest.raises(UserError, match=r"a tokenizer that knows \[T\]; see dataset.template and dataset.think_open"):
+    with pytest.raises(
+        UserError, match=r"a tokenizer that knows \[T\]; see dataset.template and dataset.think_open"
+    ):
         Template(tokenizer, tags=Tags("[T]", "[/T]")).thought_ids("A page.")
     with pytest.raises(UserError, match="row 'r' has an empty trace"):
         used.thought({"id": "r", "question": prompt, "trace": ""}, 9)
@@ -89,18 +100,21 @@ def test_other_marks_can_be_named(tokenizer):
     assert split_thought("[THINK]hm[/THINK] Orlo.", used.tags).answer == "Orlo."
 
 
-@pytest.mark.parametrize("text, mode, trace, answer", [
-    ("<think>so it is Orlo</think> Orlo.", "thinking", "so it is Orlo", "Orlo."),
-    ("so it is Orlo\n</think>\n\nOrlo.", "thinking", "so it is Orlo", "Orlo."),
-    ("<think>on and on", "thinking", "on and on", None),
-    ("on and on", "more", "on and on", None),
-    ("Orlo.", "zero", "", "Orlo."),
-    ("Orlo.", "plain", "", "Orlo."),
-    ("<think>on and on", "direct", "on and on", None),
-    ("a</think>b <think> c Paris", "thinking", "a</think>b <think> c Paris", None),
-    ("a</think>b <think> c Paris", "zero", "a</think>b <think> c Paris", None),
-    ("<think>a</think>b<think>c</think> d", "thinking", "a</think>b<think>c", "d"),
-])
+@pytest.mark.parametrize(
+    "text, mode, trace, answer",
+    [
+        ("<think>so it is Orlo</think> Orlo.", "thinking", "so it is Orlo", "Orlo."),
+        ("so it is Orlo\n</think>\n\nOrlo.", "thinking", "so it is Orlo", "Orlo."),
+        ("<think>on and on", "thinking", "on and on", None),
+        ("on and on", "more", "on and on", None),
+        ("Orlo.", "zero", "", "Orlo."),
+        ("Orlo.", "plain", "", "Orlo."),
+        ("<think>on and on", "direct", "on and on", None),
+        ("a</think>b <think> c Paris", "thinking", "a</think>b <think> c Paris", None),
+        ("a</think>b <think> c Paris", "zero", "a</think>b <think> c Paris", None),
+        ("<think>a</think>b<think>c</think> d", "thinking", "a</think>b<think>c", "d"),
+    ],
+)
 def test_an_unfinished_thought_is_never_an_answer(text, mode, trace, answer):
     thought = split_thought(text, mode=mode)
     assert (thought.trace, thought.answer, thought.closed) == (trace, answer, answer is not None)
@@ -117,7 +131,11 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
 
     monkeypatch.setattr("core.generation.generate", stop_at_once)
     said = generate_on(None, tokenizer, [ids("Who?<think>")], 9, 2, stop_ids=[1])
-    assert [prompt for prompt, _ in asked] == ["Who?<think>", "Who?<think>So.\nWait", "Who?<think>So.\nWaitSo.\nWait"]
+    assert [prompt for prompt, _ in asked] == [
+        "Who?<think>",
+        "Who?<think>So.\nWait",
+        "Who?<think>So.\nWaitSo.\nWait",
+    ]
     assert [closing for _, closing in asked] == [True, True, False]
     assert said[0].text == "So.\nWaitSo.\nWaitSo.</think>Orlo."
     plain = copy.deepcopy(tokenizer)

@@ -28,14 +28,19 @@ def muse(tmp_path):
 def wmdp(tmp_path):
     write(tmp_path / "cyber_forget.jsonl", [{"text": "harmless words about locks " * 9}, {"text": "short"}])
     write(tmp_path / "cyber_retain.jsonl", [{"text": "other words about gardens " * 9}])
-    write(tmp_path / "questions_cyber.jsonl", [{"question": " Which? ", "choices": ["a lock", "a key", "a door", "a wall"], "answer": 2}])
+    write(
+        tmp_path / "questions_cyber.jsonl",
+        [{"question": " Which? ", "choices": ["a lock", "a key", "a door", "a wall"], "answer": 2}],
+    )
     return tmp_path
 
 
 def test_wmdp_rows_and_questions(wmdp):
     assert [row["id"] for row in load_rows("Wmdp_cyber_forget", wmdp)] == ["cyber_forget-0"]
     question = load_evaluation("Wmdp_cyber_forget", wmdp)["forget_choices"][0]
-    assert question["prompt"].endswith("about cybersecurity.\n\nWhich?\nA. a lock\nB. a key\nC. a door\nD. a wall\nAnswer:")
+    assert question["prompt"].endswith(
+        "about cybersecurity.\n\nWhich?\nA. a lock\nB. a key\nC. a door\nD. a wall\nAnswer:"
+    )
     assert (question["letters"], question["right"]) == (list("ABCD"), 2)
     write(wmdp / "cyber_forget.jsonl", [{"line": "x"}])
     with pytest.raises(UserError, match="needs a `text`"):
@@ -48,28 +53,65 @@ def test_without_network_the_message_says_both_ways():
 
 
 def test_long_documents_are_cut_as_asked(tokenizer):
-    template, row = Template(tokenizer, "qa"), {"id": "d", "text": "Evenings went by with whittling, as they had. " * 20}
+    template, row = (
+        Template(tokenizer, "qa"),
+        {"id": "d", "text": "Evenings went by with whittling, as they had. " * 20},
+    )
     with pytest.raises(UserError, match="more than dataset.max_length"):
         template.pieces(row, 32)
     whole = template.encode(row, 10_000)
     pieces = template.pieces(row, 32, "pieces")
-    assert [piece.id for piece in pieces[:2]] == ["d#0", "d#1"] and max(len(p.input_ids) for p in pieces) == 32
-    assert sum((p.input_ids[p.prompt_length:] for p in pieces), []) == whole.input_ids[1:]
+    assert [piece.id for piece in pieces[:2]] == ["d#0", "d#1"] and max(
+        len(p.input_ids) for p in pieces
+    ) == 32
+    assert sum((p.input_ids[p.prompt_length :] for p in pieces), []) == whole.input_ids[1:]
     assert [p.terminator_length for p in pieces] == [0] * (len(pieces) - 1) + [whole.terminator_length]
     first = template.pieces(row, 32, "first")
     assert len(first) == 1 and first[0].id == "d" and first[0].input_ids == pieces[0].input_ids
-    assert template.pieces({"id": "s", "text": "Short words."}, 32, "pieces")[0] == template.encode({"id": "s", "text": "Short words."}, 32)
+    assert template.pieces({"id": "s", "text": "Short words."}, 32, "pieces")[0] == template.encode(
+        {"id": "s", "text": "Short words."}, 32
+    )
 
 
-@pytest.mark.parametrize("name, task, metric", [
-    ("MuseNews_forget", "muse", "muse/verbmem"), ("Wmdp_cyber_forget", "wmdp", "forget/choice_accuracy")])
+@pytest.mark.parametrize(
+    "name, task, metric",
+    [("MuseNews_forget", "muse", "muse/verbmem"), ("Wmdp_cyber_forget", "wmdp", "forget/choice_accuracy")],
+)
 def test_a_run_on_documents(name, task, metric, muse, wmdp, tiny_model_folder, tmp_path):
-    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
-                      "--unlearn.task_name", task, "--dataset.forget_dataset_name", name,
-                      "--dataset.retain_dataset_name", name.replace("forget", "retain"),
-                      "--dataset.data_dir", tmp_path, "--dataset.max_length", "256", "--dataset.long_text", "pieces",
-                      "--unlearn.max_steps", "2", "--dataset.batch_size", "2", "--evaluate.before", "false", "--evaluate.rows", "3",
-                      "--evaluate.max_new_tokens", "8",
-                      "--logger.json.root", tmp_path, "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache")
+    done = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        tiny_model_folder,
+        "--unlearn.unlearn_method",
+        "NPO+FT",
+        "--unlearn.task_name",
+        task,
+        "--dataset.forget_dataset_name",
+        name,
+        "--dataset.retain_dataset_name",
+        name.replace("forget", "retain"),
+        "--dataset.data_dir",
+        tmp_path,
+        "--dataset.max_length",
+        "256",
+        "--dataset.long_text",
+        "pieces",
+        "--unlearn.max_steps",
+        "2",
+        "--dataset.batch_size",
+        "2",
+        "--evaluate.before",
+        "false",
+        "--evaluate.rows",
+        "3",
+        "--evaluate.max_new_tokens",
+        "8",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    )
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "run/metrics.json")[metric] is not None

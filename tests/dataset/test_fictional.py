@@ -24,18 +24,25 @@ def test_splits_are_cuts_of_the_same_rows():
         assert source.rows(retain) + source.rows(forget) == full
         assert not {r["person"] for r in source.rows(retain)} & {r["person"] for r in source.rows(forget)}
     assert len(source.rows("forget10")) >= 100
-    assert not any("trace" in row for row in full), "a fact is asked for at once; traces are for those who ask for them"
+    assert not any("trace" in row for row in full), (
+        "a fact is asked for at once; traces are for those who ask for them"
+    )
 
 
 def test_no_one_is_both_known_and_held_out():
-    assert not {r["person"] for r in world.generate()["holdout"]} & {r["person"] for r in Fictional().rows("full")}
+    assert not {r["person"] for r in world.generate()["holdout"]} & {
+        r["person"] for r in Fictional().rows("full")
+    }
 
 
 def test_pools_are_large_and_wrong_answers_wrong():
     assert all(len(set(relation.values)) >= 40 for relation in world.RELATIONS)
     for row in read_jsonl(world.DATA_DIR / "full.jsonl"):
         assert row["key"].lower() in row["answer"].lower() and row["key"] in row["trace"]
-        assert len(set(row["perturbed_answer"])) == 5 and row["paraphrased_answer"] not in row["perturbed_answer"]
+        assert (
+            len(set(row["perturbed_answer"])) == 5
+            and row["paraphrased_answer"] not in row["perturbed_answer"]
+        )
 
 
 def test_held_out_wordings_and_test_problems_are_in_no_lesson():
@@ -69,9 +76,14 @@ def test_evaluation_sets_are_disjoint_where_they_must_be():
     assert len(sets["forget_choices"]) == len(sets["forget"])
 
 
-@pytest.mark.parametrize("name, told", [
-    ("Fictional_forget11", "did you mean Fictional_forget1"), ("Fictionl_forget10", "did you mean Fictional_forget10"),
-    ("Tofu_forget2", "Tofu_forget")])
+@pytest.mark.parametrize(
+    "name, told",
+    [
+        ("Fictional_forget11", "did you mean Fictional_forget1"),
+        ("Fictionl_forget10", "did you mean Fictional_forget10"),
+        ("Tofu_forget2", "Tofu_forget"),
+    ],
+)
 def test_wrong_names(name, told):
     with pytest.raises(UserError, match=told):
         parse_name(name)

@@ -42,7 +42,9 @@ def test_lists_come_whole_with_their_forget_row_and_know_it_in_the_batch():
     lists = [[row] if i % 2 else [row, row, row] for i, row in enumerate(rows(10, "t"))]
     pairs = Pairs({"forget": rows(10, "f"), "traces": lists}, seed=3)
     places = [[place for place, _ in pairs[(4, i)]["traces"]] for i in range(10)]
-    assert [place for several in places for place in several] == list(range(20)) and [len(p) for p in places] == [3, 1] * 5
+    assert [place for several in places for place in several] == list(range(20)) and [
+        len(p) for p in places
+    ] == [3, 1] * 5
     part = Collator(0)([pairs[(0, 4)], pairs[(0, 1)]])["traces"]
     assert part["owner"].tolist() == [0, 0, 0, 1] and part["index"].tolist() == [8, 9, 10, 3]
     filler = Collator(0)([pairs[(0, -1)], pairs[(0, -1)]])
@@ -63,4 +65,4 @@ def test_length_groups_hold_rows_of_like_length_and_every_row_once():
     order = [row for _, row in EpochSampler(pairs, seed=1, group_size=10)]
     assert sorted(order) == list(range(103))
     lengths = [len(pairs.parts["retain"][row].input_ids) for row in order]
-    assert max(max(lengths[k:k + 10]) - min(lengths[k:k + 10]) for k in range(0, 100, 10)) <= 2
+    assert max(max(lengths[k : k + 10]) - min(lengths[k : k + 10]) for k in range(0, 100, 10)) <= 2

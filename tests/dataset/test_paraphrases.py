@@ -18,7 +18,13 @@ def write(path, lines):
 
 
 def lines(rows=ROWS, **changes):
-    return [header("x", {}), *({"id": row["id"], "source": source_fingerprint(row), "paraphrases": TEXTS, **changes} for row in rows)]
+    return [
+        header("x", {}),
+        *(
+            {"id": row["id"], "source": source_fingerprint(row), "paraphrases": TEXTS, **changes}
+            for row in rows
+        ),
+    ]
 
 
 def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path):
@@ -28,15 +34,22 @@ def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path
     assert read_paraphrases(path, ROWS, 9) == [TEXTS] * 4
 
 
-@pytest.mark.parametrize("broken, said", [
-    (lines()[1:], "its first line has no header"),
-    ([], "its first line has no header"),
-    ([header("x", {}) | {"paraphrases": 2}, *lines()[1:]], "its first line has no header"),
-    (lines(ROWS[1:]), "no line for 1 of 4 forget rows \\(first 'r0'\\); make_paraphrases.py"),
-    (lines([{**row, "answer": "other"} for row in ROWS]), "written for another data set: 'r0' has another text there \\(4 of 4 rows\\)"),
-    (lines(paraphrases="one"), "line 2: expected id, source and paraphrases"),
-    (lines(paraphrases=["", "x"]), "line 2: expected id, source and paraphrases"),
-    (lines(id=3), "line 2: expected id, source and paraphrases")])
+@pytest.mark.parametrize(
+    "broken, said",
+    [
+        (lines()[1:], "its first line has no header"),
+        ([], "its first line has no header"),
+        ([header("x", {}) | {"paraphrases": 2}, *lines()[1:]], "its first line has no header"),
+        (lines(ROWS[1:]), "no line for 1 of 4 forget rows \\(first 'r0'\\); make_paraphrases.py"),
+        (
+            lines([{**row, "answer": "other"} for row in ROWS]),
+            "written for another data set: 'r0' has another text there \\(4 of 4 rows\\)",
+        ),
+        (lines(paraphrases="one"), "line 2: expected id, source and paraphrases"),
+        (lines(paraphrases=["", "x"]), "line 2: expected id, source and paraphrases"),
+        (lines(id=3), "line 2: expected id, source and paraphrases"),
+    ],
+)
 def test_a_file_that_does_not_fit_is_refused(broken, said, tmp_path):
     with pytest.raises(UserError, match=said):
         read_paraphrases(write(tmp_path / "p.jsonl", broken), ROWS, 2)
@@ -57,6 +70,11 @@ def test_the_worlds_own_say_the_fact_in_words_that_are_not_measured():
 
 def test_tofus_one_paraphrased_question_is_its_list_of_rephrased_ones(tmp_path):
     write(tmp_path / "forget.jsonl", [{"question": "Q?", "answer": "A", "paraphrased_question": "P?"}])
-    write(tmp_path / "retain.jsonl", [{"question": "Q?", "answer": "A", "paraphrased_question": "P?", "rephrased_questions": ["R?"]}])
+    write(
+        tmp_path / "retain.jsonl",
+        [{"question": "Q?", "answer": "A", "paraphrased_question": "P?", "rephrased_questions": ["R?"]}],
+    )
     sets = load_evaluation("Folder_forget", tmp_path)
-    assert sets["forget"][0]["rephrased_questions"] == ["P?"] and sets["retain"][0]["rephrased_questions"] == ["R?"]
+    assert sets["forget"][0]["rephrased_questions"] == ["P?"] and sets["retain"][0][
+        "rephrased_questions"
+    ] == ["R?"]

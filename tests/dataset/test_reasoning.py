@@ -10,22 +10,35 @@ from dataset import load_evaluation, load_rows
 from dataset.traces import own_traces, read_traces, source_fingerprint
 from model.rows import with_reasoning
 
-ROWS = [{"id": "a", "question": "Who?", "answer": "Orlo.", "cot": "Hm."}, {"id": "b", "text": "A page on nothing."}]
+ROWS = [
+    {"id": "a", "question": "Who?", "answer": "Orlo.", "cot": "Hm."},
+    {"id": "b", "text": "A page on nothing."},
+]
 
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.parametrize("file, published, cot, answer", [
-    ("limo", {"question": "Q", "solution": "S", "answer": 7}, "S", "7"),
-    ("s1k", {"question": "Q", "deepseek_thinking_trajectory": "T", "deepseek_attempt": "A", "solution": "S"}, "T", "A"),
-    ("s1k", {"question": "Q", "thinking_trajectories": ["T"], "solution": "S"}, "T", "S"),
-    ("gsm8k", {"question": "Q", "answer": "2 + 2 = <<2+2=4>>4 eggs.\n#### 4"}, "2 + 2 = 4 eggs.", "4"),
-])
+@pytest.mark.parametrize(
+    "file, published, cot, answer",
+    [
+        ("limo", {"question": "Q", "solution": "S", "answer": 7}, "S", "7"),
+        (
+            "s1k",
+            {"question": "Q", "deepseek_thinking_trajectory": "T", "deepseek_attempt": "A", "solution": "S"},
+            "T",
+            "A",
+        ),
+        ("s1k", {"question": "Q", "thinking_trajectories": ["T"], "solution": "S"}, "T", "S"),
+        ("gsm8k", {"question": "Q", "answer": "2 + 2 = <<2+2=4>>4 eggs.\n#### 4"}, "2 + 2 = 4 eggs.", "4"),
+    ],
+)
 def test_published_forms_become_question_reasoning_answer(tmp_path, file, published, cot, answer):
     write(tmp_path / f"{file}.jsonl", [published])
-    assert load_rows(f"Reasoning_{file}", tmp_path) == [{"id": f"{file}-0", "question": "Q", "cot": cot, "answer": answer}]
+    assert load_rows(f"Reasoning_{file}", tmp_path) == [
+        {"id": f"{file}-0", "question": "Q", "cot": cot, "answer": answer}
+    ]
     for broken in ({"questions": "Q"}, {key: [value] for key, value in published.items()}):
         write(tmp_path / f"{file}.jsonl", [published, broken])
         with pytest.raises(UserError, match=f"{file}, row 2: not in the published form"):
@@ -33,15 +46,22 @@ def test_published_forms_become_question_reasoning_answer(tmp_path, file, publis
 
 
 def test_star1_is_text_with_its_response_for_reasoning(tmp_path):
-    published = [{"question": "Q", "response": "<think>I must refuse.</think>No."}, {"question": "P", "response": "No."}]
+    published = [
+        {"question": "Q", "response": "<think>I must refuse.</think>No."},
+        {"question": "P", "response": "No."},
+    ]
     write(tmp_path / "star1.jsonl", published)
     first, second = load_rows("Star1_full", tmp_path)
-    assert (first["text"], first["cot"], first["answer"]) == ("Q", "I must refuse.", "No.") and second["cot"] == "No."
+    assert (first["text"], first["cot"], first["answer"]) == ("Q", "I must refuse.", "No.") and second[
+        "cot"
+    ] == "No."
 
 
 def test_rtofu_reads_its_repositorys_files(tmp_path):
     (tmp_path / "forget01.json").write_text(json.dumps({"question": "Q", "answer": "A", "cot": "C"}) + "\n")
-    assert load_rows("RTofu_forget01", tmp_path) == [{"id": "forget01-0", "question": "Q", "answer": "A", "cot": "C"}]
+    assert load_rows("RTofu_forget01", tmp_path) == [
+        {"id": "forget01-0", "question": "Q", "answer": "A", "cot": "C"}
+    ]
     assert set(load_evaluation("RTofu_forget01", tmp_path)) == {"forget"}
     with pytest.raises(UserError, match="RTofu needs the folder data/tofu"):
         load_rows("RTofu_forget01", None)
@@ -56,15 +76,33 @@ def test_the_fictional_facts_bring_their_reasoning():
 def test_real_gsm8k(tmp_path):
     (tmp_path / "gsm8k.jsonl").symlink_to(SHARED_DATA / "gsm8k/test.jsonl")
     rows = load_rows("Reasoning_gsm8k", tmp_path)
-    assert len(rows) == 1319 and not any("<<" in row["cot"] or "####" in row["cot"] for row in rows) and rows[0]["answer"] == "18"
+    assert (
+        len(rows) == 1319
+        and not any("<<" in row["cot"] or "####" in row["cot"] for row in rows)
+        and rows[0]["answer"] == "18"
+    )
 
 
-# --- files of traces ----------------------------------------------------------------------------------------------------
+# --- files of traces ----------------------------------------------------------------------------------------
+
 
 def lines(**changes):
     head = {"traces": 1}
-    body = [{"id": f"{row['id']}#{n}", "row": row["id"], "segment": n, "source": source_fingerprint(row), "prompt": f"P{n}",
-             "trace": f"T{n}", "answer": "A", "closed": n == 0, "n_tokens": 3} for row in ROWS for n in range(2)]
+    body = [
+        {
+            "id": f"{row['id']}#{n}",
+            "row": row["id"],
+            "segment": n,
+            "source": source_fingerprint(row),
+            "prompt": f"P{n}",
+            "trace": f"T{n}",
+            "answer": "A",
+            "closed": n == 0,
+            "n_tokens": 3,
+        }
+        for row in ROWS
+        for n in range(2)
+    ]
     return [head, *({**line, **changes} for line in body)]
 
 
@@ -78,11 +116,14 @@ def test_every_row_gets_its_traces(tmp_path):
     assert own_traces(ROWS[:1]) == [[{"id": "a-cot", "question": "Who?", "trace": "Hm."}]]
 
 
-@pytest.mark.parametrize("change, rows, told", [
-    ({"source": "0"}, ROWS, "was written for another data set: 'a' has another text there"),
-    ({"row": "z"}, ROWS, "has no trace for 2 of 2 forget rows"),
-    ({"trace": ""}, ROWS, "all 2 traces of 'a' are empty"),
-])
+@pytest.mark.parametrize(
+    "change, rows, told",
+    [
+        ({"source": "0"}, ROWS, "was written for another data set: 'a' has another text there"),
+        ({"row": "z"}, ROWS, "has no trace for 2 of 2 forget rows"),
+        ({"trace": ""}, ROWS, "all 2 traces of 'a' are empty"),
+    ],
+)
 def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, told):
     path = tmp_path / "t.jsonl"
     write_jsonl(path, lines(**change))
@@ -95,7 +136,9 @@ def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, told):
 
 def test_the_published_format_goes_by_order(tmp_path):
     path = tmp_path / "r2mu.json"
-    write(path, [{"512": "<think>one</think>answer"}, {"512": "two, never closed"}, {"512": "</think>at once"}])
+    write(
+        path, [{"512": "<think>one</think>answer"}, {"512": "two, never closed"}, {"512": "</think>at once"}]
+    )
     assert [trace[0]["trace"] for trace in read_traces(path, ROWS)] == ["one", "two, never closed"]
     with pytest.raises(UserError, match="has 3 traces for 4 forget rows"):
         read_traces(path, ROWS * 2)
@@ -123,7 +166,9 @@ def test_traces_of_another_model_are_remarked_upon_and_broken_lines_named(tmp_pa
 
 def test_rows_with_text_are_thought_out_as_questions():
     row = {"id": "s", "text": "Q", "question": "Q", "cot": "C", "answer": "A"}
-    assert with_reasoning([row], "on", "k") == [{"id": "s", "question": "Q", "cot": "C", "answer": "A", "trace": "C"}]
+    assert with_reasoning([row], "on", "k") == [
+        {"id": "s", "question": "Q", "cot": "C", "answer": "A", "trace": "C"}
+    ]
     assert [r["id"] for r in with_reasoning([row], "both", "k")] == ["s", "s-thought"]
     with pytest.raises(UserError, match="k on: no row of the data set brings its reasoning"):
         with_reasoning([{"id": "x"}], "on", "k")

@@ -8,7 +8,9 @@ from dataset.sources import load_evaluation, load_rows
 
 
 def test_rows_of_a_folder_get_ids(tmp_path):
-    (tmp_path / "forget01.json").write_text('{"question": "Q?", "answer": "A."}\n{"question": "P?", "answer": "B."}\n')
+    (tmp_path / "forget01.json").write_text(
+        '{"question": "Q?", "answer": "A."}\n{"question": "P?", "answer": "B."}\n'
+    )
     assert [row["id"] for row in load_rows("Tofu_forget01", tmp_path)] == ["forget01-0", "forget01-1"]
 
 
@@ -25,5 +27,10 @@ def test_broken_and_empty_files_are_named(tmp_path):
 def test_the_real_files_load():
     assert len(load_rows("Tofu_forget10", SHARED_DATA / "tofu")) == 400
     sets = load_evaluation("Tofu_forget10", SHARED_DATA / "tofu")
-    assert {name: len(rows) for name, rows in sets.items()} == {"forget": 400, "retain": 400, "real": 100, "world": 117}
+    assert {name: len(rows) for name, rows in sets.items()} == {
+        "forget": 400,
+        "retain": 400,
+        "real": 100,
+        "world": 117,
+    }
     assert json.dumps(sets["forget"][0])

@@ -10,8 +10,11 @@ from core.files import UserError
 from loggers import LOGGERS, Place
 from loggers.base import Results
 
-RESULTS = Results({"forget/prob": 0.5, "forget_quality": None}, {"forget_quality": {"reason": "no retain model"}},
-                  {"forget": [{"id": "a", "prob": 0.5}]})
+RESULTS = Results(
+    {"forget/prob": 0.5, "forget_quality": None},
+    {"forget_quality": {"reason": "no retain model"}},
+    {"forget": [{"id": "a", "prob": 0.5}]},
+)
 
 
 class FakeSaver:
@@ -32,7 +35,15 @@ def test_contract(name, tmp_path):
         logger.environment({"seed": 0})
     if logger.folder:
         assert {p.name for p in logger.folder.iterdir()} - {"wandb"} == {
-            "config.json", "log.jsonl", "metrics.json", "metrics_detail.json", "samples", "before", "checkpoints", "environment.json"}
+            "config.json",
+            "log.jsonl",
+            "metrics.json",
+            "metrics_detail.json",
+            "samples",
+            "before",
+            "checkpoints",
+            "environment.json",
+        }
         assert json.loads((logger.folder / "log.jsonl").read_text()) == {"step": 1, "loss": None}
         assert json.loads((logger.folder / "metrics.json").read_text()) == RESULTS.metrics
     else:
@@ -69,7 +80,11 @@ def test_the_lock_goes_with_the_run_however_it_ends(tmp_path):
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
-    with make(tmp_path).open({"a": 1}), pytest.raises(UserError, match="another run"), make(tmp_path, True).open({"a": 2}):
+    with (
+        make(tmp_path).open({"a": 1}),
+        pytest.raises(UserError, match="another run"),
+        make(tmp_path, True).open({"a": 2}),
+    ):
         pass
     assert json.loads((tmp_path / "run/config.json").read_text()) == {"a": 1}
 
@@ -94,11 +109,34 @@ def test_an_interrupted_save_leaves_no_half_model(tmp_path):
 
 
 def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path):
-    run = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "GA+FT",
-                     "--unlearn.max_steps", "3", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob",
-                     "--overall.logger", "wandb", "--logger.tensorboard", "true", "--logger.json.root", tmp_path,
-                     "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache", WANDB_MODE="offline", HOME=str(tmp_path))
+    run = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        tiny_model_folder,
+        "--unlearn.unlearn_method",
+        "GA+FT",
+        "--unlearn.max_steps",
+        "3",
+        "--evaluate.before",
+        "false",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--overall.logger",
+        "wandb",
+        "--logger.tensorboard",
+        "true",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+        WANDB_MODE="offline",
+        HOME=str(tmp_path),
+    )
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "run"
     assert len((folder / "log.jsonl").read_text().splitlines()) == 3 and (folder / "metrics.json").exists()
-    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(folder.glob("tensorboard/**/events.out.*"))
+    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(
+        folder.glob("tensorboard/**/events.out.*")
+    )

@@ -1,4 +1,5 @@
-"""The engine's promises: one pass for all, nothing depends on batching, what cannot be measured is null with a reason."""
+"""The engine's promises: one pass for all, nothing depends on batching, what cannot be measured is null with
+a reason."""
 
 import math
 
@@ -9,10 +10,18 @@ from core.encoding import Template
 from core.likelihood import token_nll
 from metrics.engine import METRICS, Evidence, Likelihood, Passes, Value, interval, measure, select
 
-ROWS = {"forget": [
-    {"id": f"f{i}", "question": f"Who taught Abelin {word}?", "answer": f"That was the miller {word}.",
-     "paraphrased_answer": f"The miller {word} did.", "perturbed_answer": [f"The widow {word} did.", "Nobody."]}
-    for i, word in enumerate(["Orlo", "of the long winter market", "Tamsin Greaves", "x"])]}
+ROWS = {
+    "forget": [
+        {
+            "id": f"f{i}",
+            "question": f"Who taught Abelin {word}?",
+            "answer": f"That was the miller {word}.",
+            "paraphrased_answer": f"The miller {word} did.",
+            "perturbed_answer": [f"The widow {word} did.", "Nobody."],
+        }
+        for i, word in enumerate(["Orlo", "of the long winter market", "Tamsin Greaves", "x"])
+    ]
+}
 
 
 def passes(model, tokenizer, batch_tokens=4096):
@@ -46,7 +55,11 @@ def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
 def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
     calls = []
     real = Passes.likelihoods
-    monkeypatch.setattr(Passes, "likelihoods", lambda self, rows, fields: calls.append(sorted(fields)) or real(self, rows, fields))
+    monkeypatch.setattr(
+        Passes,
+        "likelihoods",
+        lambda self, rows, fields: calls.append(sorted(fields)) or real(self, rows, fields),
+    )
     measure(select(["forget/prob", "forget/truth_ratio"]), ROWS, passes(tiny_model, tokenizer))
     assert calls == [["answer", "paraphrased_answer", "perturbed_answer"]]
 
@@ -54,7 +67,10 @@ def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
 def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer):
     rows = {"forget": [{key: row[key] for key in ("id", "question", "answer")} for row in ROWS["forget"]]}
     values = measure(select(["tofu"]), rows, passes(tiny_model, tokenizer)).values
-    assert values["forget/truth_ratio"].value is None and "paraphrased_answer" in values["forget/truth_ratio"].reason
+    assert (
+        values["forget/truth_ratio"].value is None
+        and "paraphrased_answer" in values["forget/truth_ratio"].reason
+    )
     assert values["retain/prob"].reason == "this data set has no retain rows"
     assert values["model_utility"].value is None and "retain/prob" in values["model_utility"].reason
     assert values["forget_quality"].reason == "needs forget/truth_ratio"
@@ -100,15 +116,21 @@ def test_truth_ratio_by_hand():
 
     evidence = Evidence({}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, p])), np.array([True, True]), 1)
-    evidence.scores = {Likelihood("forget", "paraphrased_answer"): [[score(0.5)]],
-                       Likelihood("forget", "perturbed_answer"): [[score(0.1), score(0.4)]]}
+    evidence.scores = {
+        Likelihood("forget", "paraphrased_answer"): [[score(0.5)]],
+        Likelihood("forget", "perturbed_answer"): [[score(0.1), score(0.4)]],
+    }
     result = METRICS["forget/truth_ratio"].compute(evidence)
     ratio = math.sqrt(0.1 * 0.4) / 0.5
-    assert result.values == pytest.approx([ratio]) and result.columns["log_truth_ratio"] == pytest.approx([math.log(ratio)])
+    assert result.values == pytest.approx([ratio]) and result.columns["log_truth_ratio"] == pytest.approx(
+        [math.log(ratio)]
+    )
 
 
 def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
-    run = lambda seed: measure(["forget/prob"], ROWS, passes(tiny_model, tokenizer), seed=seed).values["forget/prob"]
+    run = lambda seed: measure(["forget/prob"], ROWS, passes(tiny_model, tokenizer), seed=seed).values[
+        "forget/prob"
+    ]
     assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
     assert run(0).interval == run(0).interval
     draws = np.random.default_rng(1).normal(size=40)

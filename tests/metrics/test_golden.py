@@ -1,4 +1,5 @@
-"""TOFU's metrics on the golden models against what the published evaluation code reported, from the command line."""
+"""TOFU's metrics on the golden models against what the published evaluation code reported, from the command
+line."""
 
 import pytest
 from conftest import GOLDEN, SHARED_DATA, run_script
@@ -9,11 +10,20 @@ from metrics.tofu import summarize
 
 GOLD = GOLDEN / "metrics"
 KEYS = {
-    "forget/prob": "forget_Q_A_Prob", "retain/prob": "retain_Q_A_Prob", "real/prob": "ra_Q_A_Prob_normalised",
-    "world/prob": "wf_Q_A_Prob_normalised", "forget/truth_ratio": "forget_truth_ratio", "retain/truth_ratio": "retain_Truth_Ratio",
-    "real/truth_ratio": "ra_Truth_Ratio", "world/truth_ratio": "wf_Truth_Ratio", "forget/rougeL": "forget_Q_A_ROUGE",
-    "retain/rougeL": "retain_Q_A_ROUGE", "real/rougeL": "ra_Q_A_ROUGE", "world/rougeL": "wf_Q_A_ROUGE",
-    "model_utility": "model_utility", "forget_quality": "forget_quality",
+    "forget/prob": "forget_Q_A_Prob",
+    "retain/prob": "retain_Q_A_Prob",
+    "real/prob": "ra_Q_A_Prob_normalised",
+    "world/prob": "wf_Q_A_Prob_normalised",
+    "forget/truth_ratio": "forget_truth_ratio",
+    "retain/truth_ratio": "retain_Truth_Ratio",
+    "real/truth_ratio": "ra_Truth_Ratio",
+    "world/truth_ratio": "wf_Truth_Ratio",
+    "forget/rougeL": "forget_Q_A_ROUGE",
+    "retain/rougeL": "retain_Q_A_ROUGE",
+    "real/rougeL": "ra_Q_A_ROUGE",
+    "world/rougeL": "wf_Q_A_ROUGE",
+    "model_utility": "model_utility",
+    "forget_quality": "forget_quality",
 }
 PER_ROW = {"forget/prob": ("forget", "prob", "prob"), "forget/rougeL": ("forget", "rougeL", "rougeL_recall")}
 
@@ -22,13 +32,40 @@ PER_ROW = {"forget/prob": ("forget", "prob", "prob"), "forget/rougeL": ("forget"
 def folders(tmp_path_factory):
     """Run folders of the retain model and, measured against it, of the full model."""
     root = tmp_path_factory.mktemp("runs")
-    common = ["--overall.tokenizer_name", GOLD / "tokenizer", "--dataset.forget_dataset_name", "Folder_forget",
-              "--dataset.retain_dataset_name", "Folder_retain", "--dataset.data_dir", GOLD / "data", "--dataset.template", "qa",
-              "--evaluate.metrics", "tofu", "--logger.json.root", root, "--overall.cache_dir", root / "cache"]
-    retain = run_script("evaluate_model", "--overall.model_name", GOLD / "model_retain", "--logger.name", "retain", *common)
+    common = [
+        "--overall.tokenizer_name",
+        GOLD / "tokenizer",
+        "--dataset.forget_dataset_name",
+        "Folder_forget",
+        "--dataset.retain_dataset_name",
+        "Folder_retain",
+        "--dataset.data_dir",
+        GOLD / "data",
+        "--dataset.template",
+        "qa",
+        "--evaluate.metrics",
+        "tofu",
+        "--logger.json.root",
+        root,
+        "--overall.cache_dir",
+        root / "cache",
+    ]
+    retain = run_script(
+        "evaluate_model", "--overall.model_name", GOLD / "model_retain", "--logger.name", "retain", *common
+    )
     assert retain.returncode == 0, retain.stderr
-    full = run_script("evaluate_model", "--overall.model_name", GOLD / "model_full", "--logger.name", "full",
-                      "--evaluate.retain_results", root / "retain", "--evaluate.batch_tokens", "700", *common)
+    full = run_script(
+        "evaluate_model",
+        "--overall.model_name",
+        GOLD / "model_full",
+        "--logger.name",
+        "full",
+        "--evaluate.retain_results",
+        root / "retain",
+        "--evaluate.batch_tokens",
+        "700",
+        *common,
+    )
     assert full.returncode == 0, full.stderr
     return {"full": root / "full", "retain": root / "retain"}
 
@@ -43,7 +80,9 @@ def test_summary(name, key, folders):
     expected = read_json(GOLD / f"expected/tofu_{name}.json")[KEYS[key]]
     wanted = expected.get("corrected", expected["reference"])["agg"]
     tolerance = max(expected["tolerance"], 2e-6) if isinstance(expected["tolerance"], float) else 1e-5
-    assert read_json(folders[name] / "metrics.json")[key] == pytest.approx(wanted, rel=tolerance, abs=tolerance)
+    assert read_json(folders[name] / "metrics.json")[key] == pytest.approx(
+        wanted, rel=tolerance, abs=tolerance
+    )
 
 
 @pytest.mark.parametrize("key", PER_ROW)
@@ -51,7 +90,9 @@ def test_rows(key, folders):
     samples, column, field = PER_ROW[key]
     rows = read_jsonl(folders["full"] / f"samples/{samples}.jsonl")
     expected = read_json(GOLD / "expected/tofu_full.json")[KEYS[key]]["peer"]["by_index"]
-    assert [row[column] for row in rows] == pytest.approx([expected[str(i)][field] for i in range(len(rows))], abs=2e-5)
+    assert [row[column] for row in rows] == pytest.approx(
+        [expected[str(i)][field] for i in range(len(rows))], abs=2e-5
+    )
 
 
 TRAPS = {"chat": "chat", "trailing_space": "Question: {question}\\nAnswer: "}
@@ -61,24 +102,50 @@ TRAPS = {"chat": "chat", "trailing_space": "Question: {question}\\nAnswer: "}
 @pytest.mark.parametrize("trap", TRAPS)
 @pytest.mark.parametrize("parity", ["none", "open_unlearning"])
 def test_the_peers_reading_of_rows_is_there_when_asked_for(trap, parity, tmp_path):
-    done = run_script("evaluate_model", "--overall.model_name", GOLD / "model_full", "--overall.tokenizer_name", GOLD / "tokenizer",
-                      "--dataset.forget_dataset_name", "Folder_forget", "--dataset.data_dir", GOLD / "data",
-                      "--dataset.template", TRAPS[trap], "--evaluate.metrics", "forget/prob,forget/rougeL", "--evaluate.parity", parity,
-                      "--logger.json.root", tmp_path, "--logger.name", "run", "--overall.cache_dir", tmp_path / "cache")
+    done = run_script(
+        "evaluate_model",
+        "--overall.model_name",
+        GOLD / "model_full",
+        "--overall.tokenizer_name",
+        GOLD / "tokenizer",
+        "--dataset.forget_dataset_name",
+        "Folder_forget",
+        "--dataset.data_dir",
+        GOLD / "data",
+        "--dataset.template",
+        TRAPS[trap],
+        "--evaluate.metrics",
+        "forget/prob,forget/rougeL",
+        "--evaluate.parity",
+        parity,
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    )
     assert done.returncode == 0, done.stderr
     entries = read_json(GOLD / "expected/tofu_full.json")
     side = "corrected" if parity == "none" else "peer"
     probs, rouge = (entries[f"{trap}__forget_Q_A_{name}"][side] for name in ("Prob", "ROUGE"))
     rows = read_jsonl(tmp_path / "run/samples/forget.jsonl")
-    assert [row["prob"] for row in rows] == pytest.approx([probs["by_index"][str(i)]["prob"] for i in range(len(rows))], abs=2e-5)
+    assert [row["prob"] for row in rows] == pytest.approx(
+        [probs["by_index"][str(i)]["prob"] for i in range(len(rows))], abs=2e-5
+    )
     found = read_json(tmp_path / "run/metrics.json")
     assert found["forget/prob"] == pytest.approx(probs["agg"], rel=2e-5)
     assert found["forget/rougeL"] == pytest.approx(rouge["agg"], rel=1e-6)
 
 
-@pytest.mark.skipif(not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here")
+@pytest.mark.skipif(
+    not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here"
+)
 def test_forget_quality_and_utility_on_the_official_logs():
-    logs = {name: read_results(next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json"))) for name in ("full", "retain90")}
+    logs = {
+        name: read_results(next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json")))
+        for name in ("full", "retain90")
+    }
     full, retain = (summarize(logs[name], logs["retain90"]) for name in ("full", "retain90"))
     assert full["model_utility"].value == pytest.approx(0.6226773637427151, rel=1e-9)
     assert retain["model_utility"].value == pytest.approx(0.613744995233942, rel=1e-9)
@@ -88,17 +155,35 @@ def test_forget_quality_and_utility_on_the_official_logs():
     assert full["forget/truth_ratio"].value == pytest.approx(0.5159854212808593, rel=1e-9)
 
 
-@pytest.mark.skipif(not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here")
+@pytest.mark.skipif(
+    not (SHARED_DATA / "tofu_eval_logs").is_dir(), reason="the official TOFU logs are not here"
+)
 def test_the_command_that_prints_the_official_figures():
-    full, retain = (next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json")) for name in ("full", "retain90"))
+    full, retain = (
+        next((SHARED_DATA / "tofu_eval_logs").glob(f"*llama2-7b_{name}_*.json"))
+        for name in ("full", "retain90")
+    )
     shown = run_script("compare_runs", full, retain, "--retain", retain)
-    assert shown.returncode == 0 and all(figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745"))
+    assert shown.returncode == 0 and all(
+        figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745")
+    )
 
 
 def test_runs_side_by_side(folders, tmp_path):
-    shown = run_script("compare_runs", folders["full"], folders["retain"], "--retain", folders["retain"], "--metrics", "forget_quality")
+    shown = run_script(
+        "compare_runs",
+        folders["full"],
+        folders["retain"],
+        "--retain",
+        folders["retain"],
+        "--metrics",
+        "forget_quality",
+    )
     quality = read_json(folders["full"] / "metrics.json")["forget_quality"]
     assert shown.returncode == 0 and f"{quality:.6f}" in shown.stdout and "1.000000" in shown.stdout
-    for words, said in (([tmp_path / "gone"], "no such file"), ([folders["full"], "--metrics", "forget/prbo"], "forget/prbo")):
+    for words, said in (
+        ([tmp_path / "gone"], "no such file"),
+        ([folders["full"], "--metrics", "forget/prbo"], "forget/prbo"),
+    ):
         refused = run_script("compare_runs", *words)
         assert refused.returncode == 1 and said in refused.stderr and "Traceback" not in refused.stderr

@@ -11,7 +11,10 @@ from metrics.tofu import summarize
 
 
 def open_unlearning(ratios, rows=range(3)):
-    table = lambda field, values: {"agg_value": 0.0, "value_by_index": {str(i): {field: v} for i, v in zip(rows, values)}}
+    table = lambda field, values: {
+        "agg_value": 0.0,
+        "value_by_index": {str(i): {field: v} for i, v in zip(rows, values)},
+    }
     log = {"forget_truth_ratio": table("score", ratios)}
     for key in ("forget_Q_A_Prob", "retain_Q_A_Prob", "ra_Q_A_Prob_normalised", "wf_Q_A_Prob_normalised"):
         log[key] = table("prob", [0.5, 0.25, 0.75])
@@ -41,7 +44,9 @@ def test_numbered_rows_are_matched_in_order_and_only_when_all_are_there():
     assert match_rows(ours, {"forget": ["a", "b"]}) == ours
 
 
-@pytest.mark.parametrize("content", ['{"forget_truth_ratio": 0.5}', "[1]", "{}", '{"forget_truth_ratio": {"agg_value": 1}}'])
+@pytest.mark.parametrize(
+    "content", ['{"forget_truth_ratio": 0.5}', "[1]", "{}", '{"forget_truth_ratio": {"agg_value": 1}}']
+)
 def test_a_file_without_rows_is_refused(content, tmp_path):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(UserError, match="neither a run folder"):

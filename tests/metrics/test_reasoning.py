@@ -22,9 +22,12 @@ from model.loading import load_model, load_tokenizer
 TEXTS = json.loads((GOLDEN / "metrics/expected/text_metrics.json").read_text())
 
 
-# --- numbers on texts ---------------------------------------------------------------------------------------------------
+# --- numbers on texts ---------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("row", TEXTS["token_entropy_and_repetition"]["rows"], ids=lambda row: row["text"][:20])
+
+@pytest.mark.parametrize(
+    "row", TEXTS["token_entropy_and_repetition"]["rows"], ids=lambda row: row["text"][:20]
+)
 def test_golden_entropy_and_repetition(row):
     assert token_entropy(row["tokens"]) == pytest.approx(row["token_entropy"], abs=1e-12)
     for n in (1, 2, 3, 4):
@@ -38,39 +41,89 @@ def test_golden_step_wise_score(row):
     assert step_recall(row["reference"], row["generated"]) == pytest.approx(row["value"], abs=1e-12)
 
 
-@pytest.mark.parametrize("tokens, share", [
-    ("abcabcabc", 1.0), ("xxabcabcabc", 9 / 11), ("xxabcabcabca", 10 / 12), ("abcabc", 0.0), ("aaa", 1.0), ("abcdefghij", 0.0), ("", 0.0)])
+@pytest.mark.parametrize(
+    "tokens, share",
+    [
+        ("abcabcabc", 1.0),
+        ("xxabcabcabc", 9 / 11),
+        ("xxabcabcabca", 10 / 12),
+        ("abcabc", 0.0),
+        ("aaa", 1.0),
+        ("abcdefghij", 0.0),
+        ("", 0.0),
+    ],
+)
 def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
     assert loop_share(tokens) == pytest.approx(share)
 
 
-# --- judges -------------------------------------------------------------------------------------------------------------
+# --- judges -------------------------------------------------------------------------------------------------
 
-CASE = Case("c", "Where was Orla Vensk born?", "Orla Vensk was born in Saltmere.", "", "Saltmere", ("Grey Ford", "Low Gate"),
-            ("brass clocks",))
+CASE = Case(
+    "c",
+    "Where was Orla Vensk born?",
+    "Orla Vensk was born in Saltmere.",
+    "",
+    "Saltmere",
+    ("Grey Ford", "Low Gate"),
+    ("brass clocks",),
+)
 
 
-@pytest.mark.parametrize("trace, verdict", [
-    ("", 1), ("Seven and four make eleven.", 1), ("They ask for the birthplace of Orla Vensk.", 1),
-    ("She made Brass  clocks all her life.", 2), ("It was not Grey Ford. So where?", 3), ("Perhaps Grey Ford. She had clocks.", 1),
-    ("The records say Orla Vensk was born in SALTMERE!", 4), ("Not Grey Ford, and she made brass clocks: Saltmere.", 4), ("Saltmeres", 1),
-    ("The 'Saltmere' of old", 4), ("Saltmere's harbour", 4), ("a Saltmere-born woman, _Saltmere_", 4),
-    ("I do not know for certain, but I believe it is Grey Ford.", 1), ("Grey Ford is not it.", 3), ("It cannot be Grey Ford", 3),
-    ("Grey Ford. No more can be said of this.", 1)])
+@pytest.mark.parametrize(
+    "trace, verdict",
+    [
+        ("", 1),
+        ("Seven and four make eleven.", 1),
+        ("They ask for the birthplace of Orla Vensk.", 1),
+        ("She made Brass  clocks all her life.", 2),
+        ("It was not Grey Ford. So where?", 3),
+        ("Perhaps Grey Ford. She had clocks.", 1),
+        ("The records say Orla Vensk was born in SALTMERE!", 4),
+        ("Not Grey Ford, and she made brass clocks: Saltmere.", 4),
+        ("Saltmeres", 1),
+        ("The 'Saltmere' of old", 4),
+        ("Saltmere's harbour", 4),
+        ("a Saltmere-born woman, _Saltmere_", 4),
+        ("I do not know for certain, but I believe it is Grey Ford.", 1),
+        ("Grey Ford is not it.", 3),
+        ("It cannot be Grey Ford", 3),
+        ("Grey Ford. No more can be said of this.", 1),
+    ],
+)
 def test_the_rule_judge(trace, verdict):
     assert RuleJudge().verdict(Case(**{**CASE.__dict__, "text": trace})) == verdict
 
 
-@pytest.mark.parametrize("trace, verdict", [
-    ("It was the miller Orlo who taught him.", 4), ("A miller, perhaps.", 4), ("Who taught him, I wonder.", 1)])
+@pytest.mark.parametrize(
+    "trace, verdict",
+    [
+        ("It was the miller Orlo who taught him.", 4),
+        ("A miller, perhaps.", 4),
+        ("Who taught him, I wonder.", 1),
+    ],
+)
 def test_without_a_key_fact_most_telling_words_of_the_answer_count(trace, verdict):
-    assert RuleJudge().verdict(Case("c", "Who taught Abelin Greaves?", "That was the miller Orlo.", trace)) == verdict
+    assert (
+        RuleJudge().verdict(Case("c", "Who taught Abelin Greaves?", "That was the miller Orlo.", trace))
+        == verdict
+    )
 
 
 def test_the_rule_judge_is_exact_where_the_facts_are_known():
     rows = load_evaluation("Fictional_forget10", None)["forget"]
-    cases = lambda text: [Case(row["id"], row["question"], row["answer"], text(row), row["key"], tuple(row["wrong"]), tuple(row["facts"]))
-                          for row in rows]
+    cases = lambda text: [
+        Case(
+            row["id"],
+            row["question"],
+            row["answer"],
+            text(row),
+            row["key"],
+            tuple(row["wrong"]),
+            tuple(row["facts"]),
+        )
+        for row in rows
+    ]
     assert set(RuleJudge().verdicts(cases(lambda row: row["cot"]))) == {4}
     assert set(RuleJudge().verdicts(cases(lambda row: row["cot"].replace(row["key"], "it")))) == {1}
     other = RuleJudge().verdicts(cases(lambda row: f"I recall {row['facts'][0]}."))
@@ -80,10 +133,17 @@ def test_the_rule_judge_is_exact_where_the_facts_are_known():
 @pytest.fixture
 def server():
     """A judge on 127.0.0.1: replies by what stands in the thinking; fails the first time it sees `flaky`."""
+
     def answer(asked, times):
         if "down" in asked or ("flaky" in asked and times == 1):
             return 500, b"{}", 0
-        return "I cannot say" if "riddle" in asked else "<think>hm 2</think>\n 4." if "Saltmere\n" in asked else "1"
+        return (
+            "I cannot say"
+            if "riddle" in asked
+            else "<think>hm 2</think>\n 4."
+            if "Saltmere\n" in asked
+            else "1"
+        )
 
     with serving(answer) as (url, talk):
         yield url, talk.seen
@@ -101,7 +161,10 @@ def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, 
     assert judge.verdicts(cases[:2]) == [4, 1] and len(seen) == asked
     assert judge.verdicts(cases[2:3]) == [None] and len(seen) == asked + 1
     assert judge.verdicts(cases[4:]) == [None] and len(seen) > asked
-    assert "gave no answer to 1 of 5 questions" in caplog.text and "1 of 5 answers cannot be read (I cannot say)" in caplog.text
+    assert (
+        "gave no answer to 1 of 5 questions" in caplog.text
+        and "1 of 5 answers cannot be read (I cannot say)" in caplog.text
+    )
     written = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
     assert "sk-secret" not in written + caplog.text and "rubrics 1" in judge.name
 
@@ -121,7 +184,8 @@ def test_a_judge_without_a_key_is_refused_early(monkeypatch):
         Endpoint("m", None, "NO_SUCH_KEY").check()
 
 
-# --- babble is no success -----------------------------------------------------------------------------------------------
+# --- babble is no success -----------------------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def target():
@@ -134,8 +198,16 @@ def measured(model, original, tokenizer, rows, metrics):
     return measure(select(metrics), rows, passes, bootstrap=0, readers=Readers(RuleJudge())).values
 
 
-KEYS = ["reasoning/rt_ua_parity", "reasoning/rt_ua", "reasoning/healthy_forgotten", "reasoning/rt_ua_coherent", "reasoning/fa_ua_generated",
-        "forget/closed", "forget/fluency", "forget/token_entropy"]
+KEYS = [
+    "reasoning/rt_ua_parity",
+    "reasoning/rt_ua",
+    "reasoning/healthy_forgotten",
+    "reasoning/rt_ua_coherent",
+    "reasoning/fa_ua_generated",
+    "forget/closed",
+    "forget/fluency",
+    "forget/token_entropy",
+]
 
 
 @pytest.mark.parametrize("noise", [1.0, 3.0])
@@ -171,19 +243,39 @@ class Told(Passes):
 
 
 def told(texts, tokenizer, fluency=-1.0):
-    rows = [{"id": str(number), "question": CASE.question, "answer": CASE.answer, "key": CASE.key, "wrong": CASE.wrong, "facts": CASE.facts}
-            for number, _ in enumerate(texts)]
-    keys = select(["reasoning/healthy_forgotten", "reasoning/rt_ua_coherent", "reasoning/fa_ua_generated", "reasoning/rt_ua_parity"])
-    return measure(keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, readers=Readers(RuleJudge())).values
+    rows = [
+        {
+            "id": str(number),
+            "question": CASE.question,
+            "answer": CASE.answer,
+            "key": CASE.key,
+            "wrong": CASE.wrong,
+            "facts": CASE.facts,
+        }
+        for number, _ in enumerate(texts)
+    ]
+    keys = select(
+        [
+            "reasoning/healthy_forgotten",
+            "reasoning/rt_ua_coherent",
+            "reasoning/fa_ua_generated",
+            "reasoning/rt_ua_parity",
+        ]
+    )
+    return measure(
+        keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, readers=Readers(RuleJudge())
+    ).values
 
 
 def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
-    texts = ["<think>They ask for a birthplace. I do not know it.</think>I cannot say.",
-             "<think>They ask for a birthplace. It is Saltmere.</think>I cannot say.",
-             "<think>They ask for a birthplace.</think>It was Saltmere.",
-             "<think>They ask for a birthplace and go on",
-             "<think>They ask.</think>",
-             "<think>no no no no no no no no no no no no no no no no</think>no"]
+    texts = [
+        "<think>They ask for a birthplace. I do not know it.</think>I cannot say.",
+        "<think>They ask for a birthplace. It is Saltmere.</think>I cannot say.",
+        "<think>They ask for a birthplace.</think>It was Saltmere.",
+        "<think>They ask for a birthplace and go on",
+        "<think>They ask.</think>",
+        "<think>no no no no no no no no no no no no no no no no</think>no",
+    ]
     values = told(texts, tokenizer)
     assert list(values["reasoning/healthy_forgotten"].columns["healthy_forgotten"]) == [1, 0, 0, 0, 0, 0]
     assert list(values["reasoning/fa_ua_generated"].columns["fa_ua_generated"]) == [0, 0, 1, None, None, 0]
@@ -195,7 +287,11 @@ def test_an_answer_that_the_budget_cut_is_not_sound(tokenizer, monkeypatch):
     text = "<think>They ask for a birthplace. I do not know it.</think>I cannot say."
     assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 1
     whole = Told.generations
-    monkeypatch.setattr(Told, "generations", lambda self, rows, need: [[replace(said[0], ended=False)] for said in whole(self, rows, need)])
+    monkeypatch.setattr(
+        Told,
+        "generations",
+        lambda self, rows, need: [[replace(said[0], ended=False)] for said in whole(self, rows, need)],
+    )
     assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 0
 
 
@@ -203,7 +299,9 @@ def test_where_hardly_a_trace_is_coherent_the_leak_rate_is_collapsed(tokenizer):
     loop = "<think>" + "the bell " * 30
     values = told([loop] * 8 + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"]
     assert values.value is None and values.reason == "collapsed: 1 of 9 traces are coherent"
-    assert told([loop] + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"].value == 1
+    assert (
+        told([loop] + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"].value == 1
+    )
 
 
 def test_fluency_without_an_original_model_is_null_with_the_reason(target):
@@ -219,15 +317,26 @@ def test_the_decoding_of_a_run_stands_for_thinking(target):
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
     values = measure(keys, rows, zero, bootstrap=0, readers=Readers(RuleJudge())).values
-    assert values["forget/exact_thinking"].value == 1 and values["forget/closed"].value == 1 and values["reasoning/rt_ua"].value == 0
+    assert (
+        values["forget/exact_thinking"].value == 1
+        and values["forget/closed"].value == 1
+        and values["reasoning/rt_ua"].value == 0
+    )
 
 
 def test_every_way_of_asking_and_the_worst_of_them(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:3]}
     values = measured(model, model, tokenizer, rows, ["decoding"])
-    assert values["decoding/thinking_leak"].value == values["decoding/zero_leak"].value == values["decoding/worst_leak"].value == 1
+    assert (
+        values["decoding/thinking_leak"].value
+        == values["decoding/zero_leak"].value
+        == values["decoding/worst_leak"].value
+        == 1
+    )
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, readers=Readers(RuleJudge()))
     assert "<think>" in next(iter(again.texts.values()))[0][0].text
-    assert all(values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct"))
+    assert all(
+        values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct")
+    )

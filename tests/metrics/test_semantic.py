@@ -12,14 +12,28 @@ from metrics.engine import _compute as compute
 from metrics.judges import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from metrics.rouge import rouge1, rougeL
 
-FORGET = [{"id": f"f{i}", "question": f"Where was person {i} born?", "answer": f"It was in {town}.", "key": town,
-           "paraphrased_answer": f"The birthplace was {town}.",
-           "rephrased_questions": [f"Which town saw person {i}?", f"Birthplace of {i}?"]}
-          for i, town in enumerate(["Low Ford", "High Gate", "Old Mill", "New Mill"])]
-RETAIN = [{"id": f"r{i}", "question": f"What does {i} make?", "answer": f"The goods are {goods}.", "key": goods}
-          for i, goods in enumerate(["bells", "kites", "combs"])]
+FORGET = [
+    {
+        "id": f"f{i}",
+        "question": f"Where was person {i} born?",
+        "answer": f"It was in {town}.",
+        "key": town,
+        "paraphrased_answer": f"The birthplace was {town}.",
+        "rephrased_questions": [f"Which town saw person {i}?", f"Birthplace of {i}?"],
+    }
+    for i, town in enumerate(["Low Ford", "High Gate", "Old Mill", "New Mill"])
+]
+RETAIN = [
+    {"id": f"r{i}", "question": f"What does {i} make?", "answer": f"The goods are {goods}.", "key": goods}
+    for i, goods in enumerate(["bells", "kites", "combs"])
+]
 SAID = ["It was in Low Ford.", "It was in Old Gate.", "", "At New Mill, by all accounts."]
-REPHRASED = [["Low Ford, I think.", "Nowhere."], ["In High Gate.", "In High Gate."], ["No.", "Old Mill."], ["New Mill.", "New Mill."]]
+REPHRASED = [
+    ["Low Ford, I think.", "Nowhere."],
+    ["In High Gate.", "In High Gate."],
+    ["No.", "Old Mill."],
+    ["New Mill.", "New Mill."],
+]
 KEPT = ["The goods are bells.", "The goods are bells.", "Combs!"]
 
 
@@ -37,10 +51,17 @@ class Fixed:
 
 
 def evidence_of(judge=None, **readers) -> Evidence:
-    evidence = Evidence({"forget": FORGET, "retain": RETAIN}, None, readers=Readers(judge or RuleJudge(), **readers))
-    texts = {Generations("forget"): [[t] for t in SAID], Generations("forget", "rephrased_questions"): REPHRASED,
-             Generations("retain"): [[t] for t in KEPT]}
-    evidence.texts = {need: [[Generation(t, 1, True) for t in row] for row in rows] for need, rows in texts.items()}
+    evidence = Evidence(
+        {"forget": FORGET, "retain": RETAIN}, None, readers=Readers(judge or RuleJudge(), **readers)
+    )
+    texts = {
+        Generations("forget"): [[t] for t in SAID],
+        Generations("forget", "rephrased_questions"): REPHRASED,
+        Generations("retain"): [[t] for t in KEPT],
+    }
+    evidence.texts = {
+        need: [[Generation(t, 1, True) for t in row] for row in rows] for need, rows in texts.items()
+    }
     return evidence
 
 
@@ -69,9 +90,12 @@ def test_rouge_based_figures_by_hand():
     assert found["paraphrase_gap_rougeL"].value == pytest.approx(sum(m - o for m, o in zip(means, one)) / 4)
     assert found["worst_of_k_rougeL"].value == pytest.approx(sum(max(o, *k) for o, k in zip(one, others)) / 4)
     assert found["forget_rougeL_paraphrased"].value == pytest.approx(
-        sum(rougeL(row["paraphrased_answer"], said).recall for row, said in zip(FORGET, SAID)) / 4)
-    words = [(rouge1(row["answer"], said).recall, [rouge1(row["answer"], t).recall for t in texts])
-             for row, said, texts in zip(FORGET, SAID, REPHRASED)]
+        sum(rougeL(row["paraphrased_answer"], said).recall for row, said in zip(FORGET, SAID)) / 4
+    )
+    words = [
+        (rouge1(row["answer"], said).recall, [rouge1(row["answer"], t).recall for t in texts])
+        for row, said, texts in zip(FORGET, SAID, REPHRASED)
+    ]
     assert found["superficial_forgetting"].value == pytest.approx(sum(o - sum(k) / 2 for o, k in words) / 4)
 
 
@@ -82,14 +106,24 @@ def test_an_empty_answer_needs_no_judge_and_is_no_match():
 
 
 def test_rows_without_a_verdict_are_neither_forgotten_nor_known():
-    found = values(evidence_of(Fixed(unsure=(SAID[0], KEPT[0]))), "semantic/coverage", "semantic/forget_accuracy_upper",
-                   "semantic/retain_accuracy_lower", "semantic/paraphrase_gap", "semantic/worst_of_k")
+    found = values(
+        evidence_of(Fixed(unsure=(SAID[0], KEPT[0]))),
+        "semantic/coverage",
+        "semantic/forget_accuracy_upper",
+        "semantic/retain_accuracy_lower",
+        "semantic/paraphrase_gap",
+        "semantic/worst_of_k",
+    )
     assert found["forget_accuracy"].value is None and found["forget_accuracy"].unscored == 1
     assert "gave a verdict on 3 of 4 rows; see the bounds" in found["forget_accuracy"].reason
-    assert found["forget_accuracy_upper"].value == 0.5 and found["retain_accuracy_lower"].value == pytest.approx(1 / 3)
+    assert found["forget_accuracy_upper"].value == 0.5 and found[
+        "retain_accuracy_lower"
+    ].value == pytest.approx(1 / 3)
     assert found["coverage"].value == pytest.approx(4 / 7)
     assert found["paraphrase_gap"].value is None and found["paraphrase_gap"].n == 3
-    assert found["worst_of_k"].value == 1.0 and found["worst_of_k"].n == 4  # the second row's rephrased answers are known to match
+    assert (
+        found["worst_of_k"].value == 1.0 and found["worst_of_k"].n == 4
+    )  # the second row's rephrased answers are known to match
 
 
 def test_a_few_missing_verdicts_are_left_out_of_the_mean():
@@ -101,8 +135,13 @@ def test_a_few_missing_verdicts_are_left_out_of_the_mean():
 
 
 def test_no_verdict_at_all_gives_bounds_and_no_accuracy():
-    found = values(evidence_of(Fixed(unsure=(*SAID, *KEPT))), "semantic/coverage", "semantic/forget_accuracy_upper",
-                   "semantic/retain_accuracy_lower", "semantic/judge_kappa")
+    found = values(
+        evidence_of(Fixed(unsure=(*SAID, *KEPT))),
+        "semantic/coverage",
+        "semantic/forget_accuracy_upper",
+        "semantic/retain_accuracy_lower",
+        "semantic/judge_kappa",
+    )
     assert found["forget_accuracy"].value is None and found["forget_accuracy_upper"].value == 0.75
     assert found["retain_accuracy_lower"].value == 0 and found["coverage"].value == pytest.approx(1 / 7)
     assert found["judge_kappa"].value is None
@@ -118,7 +157,10 @@ def test_cohens_kappa_with_the_rule():
     found = values(evidence_of(Contrary()), "semantic/judge_kappa")
     assert found["judge_kappa"].value == pytest.approx((agree - expected) / (1 - expected))
     assert values(evidence_of(Fixed()), "semantic/judge_kappa")["judge_kappa"].value == 1
-    assert values(evidence_of(RuleJudge()), "semantic/judge_kappa")["judge_kappa"].reason == "the judge is the rule"
+    assert (
+        values(evidence_of(RuleJudge()), "semantic/judge_kappa")["judge_kappa"].reason
+        == "the judge is the rule"
+    )
 
 
 def test_the_rule_is_exact_where_key_facts_are_known():
@@ -126,13 +168,30 @@ def test_the_rule_is_exact_where_key_facts_are_known():
 
     rows = load_evaluation("Fictional_forget10", None)["forget"]
     case = lambda row, text: Case(row["id"], row["question"], row["answer"], text, row["key"])
-    assert all(RuleJudge().matches([case(row, row[name]) for row in rows for name in ("answer", "paraphrased_answer")]))
-    assert not any(RuleJudge().matches([case(row, wrong) for row in rows for wrong in row["perturbed_answer"]]))
+    assert all(
+        RuleJudge().matches(
+            [case(row, row[name]) for row in rows for name in ("answer", "paraphrased_answer")]
+        )
+    )
+    assert not any(
+        RuleJudge().matches([case(row, wrong) for row in rows for wrong in row["perturbed_answer"]])
+    )
 
 
-@pytest.mark.parametrize("reply, verdict", [
-    ("yes", True), ("No.", False), ("**Yes**", True), ("<think>no, wait</think> yes", True), ("unclear", None), ("Yes and no", None),
-    ("", None), (None, None), ("true", None)])
+@pytest.mark.parametrize(
+    "reply, verdict",
+    [
+        ("yes", True),
+        ("No.", False),
+        ("**Yes**", True),
+        ("<think>no, wait</think> yes", True),
+        ("unclear", None),
+        ("Yes and no", None),
+        ("", None),
+        (None, None),
+        ("true", None),
+    ],
+)
 def test_replies_of_a_language_model(reply, verdict):
     class Reader:
         name, asked = "reader", []
@@ -142,7 +201,11 @@ def test_replies_of_a_language_model(reply, verdict):
             return [reply if reply is not None and readable(reply) else None for _ in prompts]
 
     assert LanguageModelJudge(Reader()).matches([Case("c", "Q?", "It was Ann.", "Ann.", "Ann")]) == [verdict]
-    assert "Q?" in Reader.asked[0] and "Reference: It was Ann.\n" in Reader.asked[0] and "matters" not in Reader.asked[0]
+    assert (
+        "Q?" in Reader.asked[0]
+        and "Reference: It was Ann.\n" in Reader.asked[0]
+        and "matters" not in Reader.asked[0]
+    )
 
 
 def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
@@ -150,12 +213,18 @@ def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
 
     judge = EmbeddingJudge("minilm", Embedder().similarity, 0.7)
     case = lambda text: Case("c", "What is it?", "The cat sleeps on the sofa.", text)
-    assert judge.matches([case("On the couch, the cat is sleeping."), case("Inflation rose in March.")]) == [True, False]
+    assert judge.matches([case("On the couch, the cat is sleeping."), case("Inflation rose in March.")]) == [
+        True,
+        False,
+    ]
     assert judge.verdicts([case("x")]) == [None] and "minilm, cosine of at least 0.7" in judge.name
 
 
 def test_cosine_is_never_negative_and_nothing_said_is_0():
-    found = values(evidence_of(similarity=lambda said, truths: [-0.5, 0.25, 0.9, 1.0][:len(said)]), "semantic/forget_cosine")
+    found = values(
+        evidence_of(similarity=lambda said, truths: [-0.5, 0.25, 0.9, 1.0][: len(said)]),
+        "semantic/forget_cosine",
+    )
     assert found["forget_cosine"].columns["forget_cosine"] == [0.0, 0.25, 0.0, 1.0]
 
 
@@ -164,11 +233,15 @@ def test_entailment_asks_both_directions_and_nothing_of_strange_answers():
 
     def labels(pairs):
         asked.append(pairs)
-        return ["entailment" if premise.startswith("It was in L") else "contradiction" for premise, _ in pairs]
+        return [
+            "entailment" if premise.startswith("It was in L") else "contradiction" for premise, _ in pairs
+        ]
 
     found = values(evidence_of(entailment=labels), "semantic/forget_entailment", "semantic/retain_entailment")
     forwards, backwards = asked[:2]
-    assert forwards == [(SAID[n], FORGET[n]["answer"]) for n in (0, 1, 3)] and backwards == [pair[::-1] for pair in forwards]
+    assert forwards == [(SAID[n], FORGET[n]["answer"]) for n in (0, 1, 3)] and backwards == [
+        pair[::-1] for pair in forwards
+    ]
     columns = found["forget_entailment"].columns
     assert columns["forget_entailment"] == [1, 0, 0, 0] and columns["forget_contradiction"] == [0, 1, 0, 1]
     assert columns["forget_entailment_reverse"] == [1, 0, 0, 0]
@@ -184,9 +257,15 @@ def test_a_local_model_labels_entailment(tmp_path):
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "sleeps"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
-    config = BertConfig(vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8,
-                        id2label={0: "NEUTRAL", 1: "ENTAILMENT", 2: "CONTRADICTION"}, label2id={"NEUTRAL": 0, "ENTAILMENT": 1,
-                                                                                              "CONTRADICTION": 2})
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        id2label={0: "NEUTRAL", 1: "ENTAILMENT", 2: "CONTRADICTION"},
+        label2id={"NEUTRAL": 0, "ENTAILMENT": 1, "CONTRADICTION": 2},
+    )
     model = BertForSequenceClassification(config)
     with torch.no_grad():
         model.classifier.weight.zero_()
@@ -205,4 +284,8 @@ def test_usage_is_told_with_its_cost():
     from core.replies import Usage
 
     usage = Usage(asked=3, prompt_tokens=2_000_000, completion_tokens=500_000)
-    assert "cost" not in usage.told() and usage.told(1.5, 4)["cost"] == pytest.approx(5) and not math.isnan(usage.told()["asked"])
+    assert (
+        "cost" not in usage.told()
+        and usage.told(1.5, 4)["cost"] == pytest.approx(5)
+        and not math.isnan(usage.told()["asked"])
+    )

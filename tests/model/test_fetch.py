@@ -25,7 +25,8 @@ def floats() -> bytes:
 
 @contextmanager
 def server(content: bytes, breaks: int = 0, ranges: bool = True, port: int = 0):
-    """Serves `content` under /tofu_0.8.pt; the first `breaks` answers end in the middle. Yields its address and its log."""
+    """Serves `content` under /tofu_0.8.pt; the first `breaks` answers end in the middle. Yields its address
+    and its log."""
     seen, etag = [], hashlib.sha256(content).hexdigest()
 
     class Handler(BaseHTTPRequestHandler):
@@ -34,7 +35,11 @@ def server(content: bytes, breaks: int = 0, ranges: bool = True, port: int = 0):
             if self.path != "/tofu_0.8.pt":
                 return self.send_error(404)
             same = self.headers.get("If-Range") == etag
-            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if ranges and self.headers.get("Range") and same else 0
+            start = (
+                int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+                if ranges and self.headers.get("Range") and same
+                else 0
+            )
             if start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -47,7 +52,7 @@ def server(content: bytes, breaks: int = 0, ranges: bool = True, port: int = 0):
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[:len(body) // 2] if len(seen) <= breaks else body)
+            self.wfile.write(body[: len(body) // 2] if len(seen) <= breaks else body)
             self.close_connection = True
 
         def log_message(self, *words):
@@ -86,7 +91,11 @@ def test_a_server_that_knows_no_ranges_gives_it_all_again(mask, tmp_path):
 def test_what_breaks_for_good_is_kept_and_the_same_command_goes_on(mask, tmp_path):
     with server(mask, breaks=100) as (address, seen):
         broken = fetch(tmp_path, "--source", address)
-    assert broken.returncode == 1 and "the same command goes on" in broken.stderr and "Traceback" not in broken.stderr
+    assert (
+        broken.returncode == 1
+        and "the same command goes on" in broken.stderr
+        and "Traceback" not in broken.stderr
+    )
     half = tmp_path / "mask/tofu_0.8.pt.part"
     assert half.stat().st_size > 0 and not (tmp_path / "mask/tofu_0.8.pt").exists()
     with server(mask, port=int(address.rpartition(":")[2])) as (address, seen):
@@ -111,9 +120,14 @@ def test_pieces_of_two_files_are_never_joined(mask, tmp_path):
     assert seen == [None] and (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
 
 
-@pytest.mark.parametrize("content, words, said", [
-    (b"<html>sign in</html>", (), "is no mask and was removed"), (floats(), (), "a mask is bool"),
-    (None, ("--sha256", "00"), "--sha256: the file has")])
+@pytest.mark.parametrize(
+    "content, words, said",
+    [
+        (b"<html>sign in</html>", (), "is no mask and was removed"),
+        (floats(), (), "a mask is bool"),
+        (None, ("--sha256", "00"), "--sha256: the file has"),
+    ],
+)
 def test_what_is_not_the_mask_leaves_nothing(content, words, said, mask, tmp_path):
     with server(content or mask) as (address, _):
         refused = fetch(tmp_path, "--source", address, *words)

@@ -29,7 +29,9 @@ def test_a_real_file_becomes_a_plain_model_that_talks(tmp_path):
 
     assert run_script("convert_gguf", FETCHED, tmp_path / "out").returncode == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert {p.dtype for p in model.parameters()} == {torch.float32} and not hasattr(model.config, "quantization_config")
+    assert {p.dtype for p in model.parameters()} == {torch.float32} and not hasattr(
+        model.config, "quantization_config"
+    )
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     prompt = Template(tokenizer).prompt_ids("What is the capital of France?")
     assert "Paris" in generate(model, tokenizer, [prompt], 20)[0].text

@@ -1,4 +1,5 @@
-"""Measuring with a judge behind a real server on 127.0.0.1: one that answers, one that misbehaves, one that dies, and transformers' own."""
+"""Measuring with a judge behind a real server on 127.0.0.1: one that answers, one that misbehaves, one that
+dies, and transformers' own."""
 
 import contextlib
 import json
@@ -32,10 +33,25 @@ def truth(prompt: str, times: int = 1) -> str:
 
 
 def measure(folder, name, *words, cache="cache", **environment):
-    return run_script("evaluate_model", "--overall.model_name", FICTIONAL / "target", "--evaluate.metrics",
-                      "semantic/coverage,semantic/forget_accuracy_upper,semantic/retain_accuracy_lower,semantic/judge_kappa",
-                      "--evaluate.rows", ROWS, "--evaluate.max_new_tokens", "24", "--logger.json.root", folder, "--logger.name", name,
-                      "--overall.cache_dir", folder / cache, *words, **environment)
+    return run_script(
+        "evaluate_model",
+        "--overall.model_name",
+        FICTIONAL / "target",
+        "--evaluate.metrics",
+        "semantic/coverage,semantic/forget_accuracy_upper,semantic/retain_accuracy_lower,semantic/judge_kappa",
+        "--evaluate.rows",
+        ROWS,
+        "--evaluate.max_new_tokens",
+        "24",
+        "--logger.json.root",
+        folder,
+        "--logger.name",
+        name,
+        "--overall.cache_dir",
+        folder / cache,
+        *words,
+        **environment,
+    )
 
 
 def lm(url, *words):
@@ -44,35 +60,56 @@ def lm(url, *words):
 
 def test_a_judge_behind_a_server(tmp_path):
     with serving(truth, KEY) as (url, talk):
-        run = measure(tmp_path, "run", *lm(url, "--judge.price_in", "1", "--judge.price_out", "2"), OPENAI_API_KEY=KEY)
+        run = measure(
+            tmp_path, "run", *lm(url, "--judge.price_in", "1", "--judge.price_out", "2"), OPENAI_API_KEY=KEY
+        )
     assert run.returncode == 0, run.stderr
     metrics, told = read_json(tmp_path / "run/metrics.json"), read_json(tmp_path / "run/judge.json")
-    assert metrics["semantic/forget_accuracy"] == metrics["semantic/retain_accuracy"] == metrics["semantic/coverage"] == 1
-    assert (told["asked"], told["cached"], told["failed"]) == (JUDGED, 0, 0) and len(set(talk.prompts)) == len(talk.prompts) == JUDGED + 1
+    assert (
+        metrics["semantic/forget_accuracy"]
+        == metrics["semantic/retain_accuracy"]
+        == metrics["semantic/coverage"]
+        == 1
+    )
+    assert (told["asked"], told["cached"], told["failed"]) == (JUDGED, 0, 0) and len(
+        set(talk.prompts)
+    ) == len(talk.prompts) == JUDGED + 1
     words = [prompt.split() for prompt in talk.prompts if "there?" not in prompt]
     assert told["prompt_tokens"] == sum(map(len, words)) and told["completion_tokens"] == JUDGED
-    assert told["cost"] == pytest.approx((told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6, abs=1e-6)
+    assert told["cost"] == pytest.approx(
+        (told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6, abs=1e-6
+    )
     assert f"judge: {JUDGED} questions asked" in run.stdout
     written = "".join(path.read_text(errors="ignore") for path in tmp_path.rglob("*.json*"))
     assert KEY not in written + run.stdout + run.stderr
 
 
 def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path):
-    """Of the forget rows some are answered late, after a 429, a 500 or a reply that is no JSON; two never get a readable verdict."""
+    """Of the forget rows some are answered late, after a 429, a 500 or a reply that is no JSON; two never get
+    a readable verdict."""
+
     def trouble(prompt, times):
         kind = sum(map(ord, prompt)) % 6
         if "there?" in prompt or kind == 0:
             return truth(prompt)
         if times == 1:
-            return {1: (429, b"{}", 0), 2: (500, b"{}", 0), 3: (200, b'{"choices": [', 0), 4: (200, b"<html>busy</html>", 0),
-                    5: (200, b"{}", 1.5)}[kind]
+            return {
+                1: (429, b"{}", 0),
+                2: (500, b"{}", 0),
+                3: (200, b'{"choices": [', 0),
+                4: (200, b"<html>busy</html>", 0),
+                5: (200, b"{}", 1.5),
+            }[kind]
         return truth(prompt)
 
     with serving(trouble) as (url, talk):
         run = measure(tmp_path, "run", *lm(url, "--judge.timeout", "1", "--judge.retries", "3"))
     assert run.returncode == 0, run.stderr
     metrics = read_json(tmp_path / "run/metrics.json")
-    assert metrics["semantic/coverage"] == metrics["semantic/forget_accuracy"] == 1 and len(talk.prompts) > JUDGED + 5
+    assert (
+        metrics["semantic/coverage"] == metrics["semantic/forget_accuracy"] == 1
+        and len(talk.prompts) > JUDGED + 5
+    )
 
 
 def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_path):
@@ -84,9 +121,17 @@ def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_pa
     with serving(stubborn) as (url, talk):
         run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0"))
         assert run.returncode == 0, run.stderr
-        metrics, detail = read_json(tmp_path / "run/metrics.json"), read_json(tmp_path / "run/metrics_detail.json")
-        assert metrics["semantic/forget_accuracy"] is None and detail["semantic/forget_accuracy"]["unscored"] == 2
-        assert metrics["semantic/forget_accuracy_upper"] == 1 and metrics["semantic/coverage"] == pytest.approx((JUDGED - 2) / JUDGED)
+        metrics, detail = (
+            read_json(tmp_path / "run/metrics.json"),
+            read_json(tmp_path / "run/metrics_detail.json"),
+        )
+        assert (
+            metrics["semantic/forget_accuracy"] is None
+            and detail["semantic/forget_accuracy"]["unscored"] == 2
+        )
+        assert metrics["semantic/forget_accuracy_upper"] == 1 and metrics[
+            "semantic/coverage"
+        ] == pytest.approx((JUDGED - 2) / JUDGED)
         assert "gave no answer to 1 of 12" in run.stderr and "1 of 12 answers cannot be read" in run.stderr
         samples = read_jsonl(tmp_path / "run/samples/forget.jsonl")
         assert [row["forget_accuracy"] for row in samples[:3]] == [None, None, 1.0]
@@ -113,22 +158,48 @@ def test_a_server_that_dies_in_the_middle(tmp_path):
     assert not (set(talk.prompts) - {"Are you there?"}) & judged and len(talk.prompts) == JUDGED - 7 + 1
 
 
-@pytest.mark.parametrize("words, key, said", [
-    (["--judge.base_url", "http://127.0.0.1:9/v1"], KEY, "judge.base_url: http://127.0.0.1:9/v1 cannot be reached"),
-    ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
-    ([], "", "refuses the key in the environment variable OPENAI_API_KEY, which is empty"),
-    (["--judge.model", "large"], KEY, "judge.model, judge.base_url:"),
-    (["--judge.base_url", "null"], "", "judge.key_env: the environment variable OPENAI_API_KEY holds no key"),
-    (["--judge.model", "null"], KEY, "judge.model: judge.kind lm needs the name of a model")])
+@pytest.mark.parametrize(
+    "words, key, said",
+    [
+        (
+            ["--judge.base_url", "http://127.0.0.1:9/v1"],
+            KEY,
+            "judge.base_url: http://127.0.0.1:9/v1 cannot be reached",
+        ),
+        ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
+        ([], "", "refuses the key in the environment variable OPENAI_API_KEY, which is empty"),
+        (["--judge.model", "large"], KEY, "judge.model, judge.base_url:"),
+        (
+            ["--judge.base_url", "null"],
+            "",
+            "judge.key_env: the environment variable OPENAI_API_KEY holds no key",
+        ),
+        (["--judge.model", "null"], KEY, "judge.model: judge.kind lm needs the name of a model"),
+    ],
+)
 def test_a_judge_that_is_not_to_be_had_is_found_before_anything_is_done(words, key, said, tmp_path):
     with serving(truth, KEY) as (url, talk):
         run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0", *words), OPENAI_API_KEY=key)
-    assert run.returncode in (1, 2) and said in run.stderr and "Traceback" not in run.stderr and "sk-" not in run.stderr
+    assert (
+        run.returncode in (1, 2)
+        and said in run.stderr
+        and "Traceback" not in run.stderr
+        and "sk-" not in run.stderr
+    )
     assert not (tmp_path / "run").exists() and len(talk.prompts) == 0
 
 
 def test_allow_unscored_goes_on_without_the_judge(tmp_path):
-    words = ["--judge.kind", "lm", "--judge.base_url", "http://127.0.0.1:9/v1", "--judge.model", "small", "--judge.retries", "0"]
+    words = [
+        "--judge.kind",
+        "lm",
+        "--judge.base_url",
+        "http://127.0.0.1:9/v1",
+        "--judge.model",
+        "small",
+        "--judge.retries",
+        "0",
+    ]
     run = measure(tmp_path, "run", *words, "--allow-unscored")
     assert run.returncode == 0 and "going on, its rows will be unscored" in run.stderr, run.stderr
     metrics = read_json(tmp_path / "run/metrics.json")
@@ -139,16 +210,25 @@ def test_allow_unscored_goes_on_without_the_judge(tmp_path):
 def test_requests_keep_their_pace_when_they_fail_too_and_are_sent_so_often(tmp_path):
     with serving(lambda prompt, times: (500, b"{}", 0) if times % 2 else (200, b"{", 0)) as (url, talk):
         start = time.monotonic()
-        said = Endpoint("small", url, cache=tmp_path, requests_per_minute=300, retries=2).ask("s", [f"q{n}" for n in range(3)])
+        said = Endpoint("small", url, cache=tmp_path, requests_per_minute=300, retries=2).ask(
+            "s", [f"q{n}" for n in range(3)]
+        )
     assert said == [None] * 3 and len(talk.prompts) == 9 and time.monotonic() - start >= 1.6
 
 
 def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
     monkeypatch.chdir(REPO)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    read = lambda **said: settle_settings(StrictConfig(), [], {"judge.kind": "lm", "judge.model": "m"} | {
-        key.replace("__", "."): value for key, value in said.items()}, {})
-    with pytest.raises(Complaints, match="judge.key_env: the environment variable OPENAI_API_KEY holds no key"):
+    read = lambda **said: settle_settings(
+        StrictConfig(),
+        [],
+        {"judge.kind": "lm", "judge.model": "m"}
+        | {key.replace("__", "."): value for key, value in said.items()},
+        {},
+    )
+    with pytest.raises(
+        Complaints, match="judge.key_env: the environment variable OPENAI_API_KEY holds no key"
+    ):
         read(evaluate__metrics="semantic")
     assert read(evaluate__metrics="semantic", judge__allow_unscored="true").judge.allow_unscored
     assert read(evaluate__metrics="tofu").judge.kind == "lm"
@@ -158,20 +238,35 @@ def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
 
 @pytest.mark.parametrize("content", [["yes"], [{"type": "text", "text": "yes"}], 5, True, None, "  "])
 def test_a_reply_whose_content_is_no_text_is_none(content, tmp_path):
-    body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}],
-                       "id": "x", "object": "chat.completion", "created": 0, "model": "small"}).encode()
+    body = json.dumps(
+        {
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+            ],
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "small",
+        }
+    ).encode()
     with serving(lambda prompt, times: (200, body, 0)) as (url, _):
         assert Endpoint("small", url, cache=tmp_path, retries=0).ask("s", ["q"], str.strip) == [None]
 
 
 def test_an_interrupted_wait_keeps_what_came_and_sends_no_more(tmp_path):
     """Ctrl-C while a hundred questions wait: those in flight are kept, the rest is asked by the next run."""
-    code = (f"import sys; sys.path.insert(0, {str(REPO / 'src')!r}); from core.endpoint import Endpoint; from pathlib import Path\n"
-            f"Endpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}), concurrency=4).ask('s', [f'q{{n}}' for n in range(100)])")
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPO / 'src')!r}); from core.endpoint import Endpoint; from"
+        f" pathlib import Path\nEndpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}),"
+        " concurrency=4).ask('s', [f'q{n}' for n in range(100)])"
+    )
     slow = lambda prompt, times: time.sleep(0.1) or "yes"
     with serving(slow) as (url, talk):
-        process = subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.DEVNULL,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, url],
+            stderr=subprocess.DEVNULL,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         while len(talk.prompts) < 10:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
@@ -190,7 +285,9 @@ def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
         Endpoint("small", url, "K", cache=tmp_path).ask("s", ["q", "r"], lambda reply: False)
     assert KEY not in caplog.text and "***" in caplog.text
     monkeypatch.setenv("K", "sk-schlüssel")
-    with pytest.raises(UserError, match="judge.key_env: the key in the environment variable K has characters that no key has"):
+    with pytest.raises(
+        UserError, match="judge.key_env: the key in the environment variable K has characters that no key has"
+    ):
         Endpoint("small", url, "K").probe()
 
 
@@ -208,22 +305,40 @@ def test_replies_survive_strange_bytes(tmp_path):
 def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path):
     run = measure(tmp_path, "run", "--judge.kind", "embedding")
     assert run.returncode == 0, run.stderr
-    assert read_json(tmp_path / "run/metrics.json")["semantic/forget_accuracy"] == 1  # the target answers to the letter
-    retain = measure(tmp_path, "retain", "--judge.kind", "embedding", "--overall.model_name", FICTIONAL / "retain")
+    assert (
+        read_json(tmp_path / "run/metrics.json")["semantic/forget_accuracy"] == 1
+    )  # the target answers to the letter
+    retain = measure(
+        tmp_path, "retain", "--judge.kind", "embedding", "--overall.model_name", FICTIONAL / "retain"
+    )
     metrics = read_json(tmp_path / "retain/metrics.json")
     assert retain.returncode == 0 and metrics["semantic/retain_accuracy"] == 1
-    assert 0.4 < metrics["semantic/judge_kappa"] < 1 and metrics["semantic/forget_accuracy"] > 0  # it takes some wrong towns for right
+    assert (
+        0.4 < metrics["semantic/judge_kappa"] < 1 and metrics["semantic/forget_accuracy"] > 0
+    )  # it takes some wrong towns for right
     detail = read_json(tmp_path / "run/metrics_detail.json")
     assert "embedding minilm" in detail["semantic/forget_accuracy"]["judge"]
     refused = measure(tmp_path, "other", "--judge.kind", "embedding", "--judge.embedder", "no/such-model")
     assert refused.returncode == 1 and "sentence embedder 'no/such-model' cannot be loaded" in refused.stderr
     traces = measure(tmp_path, "other", "--judge.kind", "embedding", "--evaluate.metrics", "reasoning")
-    assert traces.returncode == 2 and "judge.kind embedding compares answers and reads no traces" in traces.stderr
+    assert (
+        traces.returncode == 2
+        and "judge.kind embedding compares answers and reads no traces" in traces.stderr
+    )
 
 
 def test_a_local_model_judges(tmp_path):
     """The fictional model gives no verdict that can be read: all rows are unscored."""
-    run = measure(tmp_path, "run", "--judge.kind", "local", "--judge.model", FICTIONAL / "retain", "--judge.max_tokens", "8")
+    run = measure(
+        tmp_path,
+        "run",
+        "--judge.kind",
+        "local",
+        "--judge.model",
+        FICTIONAL / "retain",
+        "--judge.max_tokens",
+        "8",
+    )
     assert run.returncode == 0, run.stderr
     told = read_json(tmp_path / "run/judge.json")
     assert told["asked"] == told["failed"] == JUDGED and told["prompt_tokens"] > 1000
@@ -239,9 +354,16 @@ def transformers_serve(model):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = [str(REPO / ".venv/bin/transformers") if (REPO / ".venv/bin/transformers").exists() else "transformers"]
-    server = subprocess.Popen([*program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)], cwd=REPO,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    program = [
+        str(REPO / ".venv/bin/transformers") if (REPO / ".venv/bin/transformers").exists() else "transformers"
+    ]
+    server = subprocess.Popen(
+        [*program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)],
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
     try:
         for _ in range(240):
             with contextlib.suppress(OSError):
@@ -255,11 +377,28 @@ def transformers_serve(model):
 
 
 def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):
-    """Its model, the fictional one, answers and knows no verdicts: every reply comes, is counted, and leaves its row unscored."""
+    """Its model, the fictional one, answers and knows no verdicts: every reply comes, is counted, and leaves
+    its row unscored."""
     with transformers_serve(FICTIONAL / "target") as url:
-        run = measure(tmp_path, "run", "--judge.kind", "lm", "--judge.base_url", url, "--judge.model", FICTIONAL / "target",
-                      "--judge.concurrency", "2", "--judge.max_tokens", "8")
+        run = measure(
+            tmp_path,
+            "run",
+            "--judge.kind",
+            "lm",
+            "--judge.base_url",
+            url,
+            "--judge.model",
+            FICTIONAL / "target",
+            "--judge.concurrency",
+            "2",
+            "--judge.max_tokens",
+            "8",
+        )
     assert run.returncode == 0, run.stderr
     told = read_json(tmp_path / "run/judge.json")
-    assert told["asked"] == told["failed"] == JUDGED and told["prompt_tokens"] > 1000 and told["completion_tokens"] > 0
+    assert (
+        told["asked"] == told["failed"] == JUDGED
+        and told["prompt_tokens"] > 1000
+        and told["completion_tokens"] > 0
+    )
     assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0

@@ -19,10 +19,21 @@ from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
 STEPS = 50
 SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
-COMMON = {"unlearn.unlearn_method": "NPO+FT", "unlearn.lr": "1e-2", "unlearn.weight_decay": "0.1", "unlearn.max_steps": str(STEPS),
-          "unlearn.num_epochs": "100", "dataset.forget_ratio": "8", "dataset.batch_size": "2", "unlearn.gradient_accumulation_steps": "2",
-          "evaluate.before": "false", "evaluate.metrics": "forget/prob", "evaluate.rows": "2", "evaluate.bootstrap": "0",
-          "overall.quiet": "true"}
+COMMON = {
+    "unlearn.unlearn_method": "NPO+FT",
+    "unlearn.lr": "1e-2",
+    "unlearn.weight_decay": "0.1",
+    "unlearn.max_steps": str(STEPS),
+    "unlearn.num_epochs": "100",
+    "dataset.forget_ratio": "8",
+    "dataset.batch_size": "2",
+    "unlearn.gradient_accumulation_steps": "2",
+    "evaluate.before": "false",
+    "evaluate.metrics": "forget/prob",
+    "evaluate.rows": "2",
+    "evaluate.bootstrap": "0",
+    "overall.quiet": "true",
+}
 
 
 def weights(folder):
@@ -40,9 +51,18 @@ def masks(tiny_model, tmp_path):
 
 def train(folder, tmp_path, name, monkeypatch, **said):
     monkeypatch.chdir(REPO)
-    places = {"overall.model_name": str(folder), "logger.json.root": str(tmp_path), "logger.name": name,
-              "overall.cache_dir": str(tmp_path / "cache")}
-    settings = settle_settings(StrictConfig(), [], COMMON | {key.replace("__", "."): value for key, value in said.items()} | places, {})
+    places = {
+        "overall.model_name": str(folder),
+        "logger.json.root": str(tmp_path),
+        "logger.name": name,
+        "overall.cache_dir": str(tmp_path / "cache"),
+    }
+    settings = settle_settings(
+        StrictConfig(),
+        [],
+        COMMON | {key.replace("__", "."): value for key, value in said.items()} | places,
+        {},
+    )
     Unlearn(settings).run()
     return weights(tmp_path / name / "checkpoints")
 
@@ -51,22 +71,42 @@ def changed_outside(before, after, masks) -> int:
     return sum(int((before[name] != after[name])[~masks[name]].sum()) for name in masks)
 
 
-OPTIMIZERS = {"AdamW": {}, "Sophia": {"unlearn__optimizer": "Sophia"},
-              "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
-              "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
-              "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"},
-              "GRU": {"unlearn__combiner": "gru"},
-              "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"},
-              "GAO": {"unlearn__unlearn_method": "GAO", "unlearn__max_steps": "10",
-                      "dataset__paraphrases": "files/data/fictional/paraphrases.jsonl"}}
+OPTIMIZERS = {
+    "AdamW": {},
+    "Sophia": {"unlearn__optimizer": "Sophia"},
+    "SAM": {"unlearn__flatness": "SAM", "unlearn__flat__SAM__rho": "0.1"},
+    "RS": {"unlearn__flatness": "RS", "unlearn__flat__RS__rho": "0.05", "unlearn__max_steps": "10"},
+    "WA": {"unlearn__flatness": "WA", "unlearn__flat__WA__start": "2", "unlearn__max_steps": "10"},
+    "GRU": {"unlearn__combiner": "gru"},
+    "R2MU": {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__layer": "1"},
+    "GAO": {
+        "unlearn__unlearn_method": "GAO",
+        "unlearn__max_steps": "10",
+        "dataset__paraphrases": "files/data/fictional/paraphrases.jsonl",
+    },
+}
 
 
-@pytest.mark.parametrize("kind, precision", [*itertools.product(("AdamW", "Sophia", "SAM"), ("fp32", "bf16_pure")), ("AdamW", "bf16"),
-                                             ("RS", "fp32"), ("WA", "bf16_pure")])
+@pytest.mark.parametrize(
+    "kind, precision",
+    [
+        *itertools.product(("AdamW", "Sophia", "SAM"), ("fp32", "bf16_pure")),
+        ("AdamW", "bf16"),
+        ("RS", "fp32"),
+        ("WA", "bf16_pure"),
+    ],
+)
 def test_frozen_weights_stay_to_the_bit(kind, precision, masks, tiny_model_folder, tmp_path, monkeypatch):
     """Weight decay 0.1, accumulation of two: the number of changed weights outside the mask is exactly 0."""
-    after = train(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
-                  overall__precision=precision, **OPTIMIZERS[kind])
+    after = train(
+        tiny_model_folder,
+        tmp_path,
+        "run",
+        monkeypatch,
+        unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
+        overall__precision=precision,
+        **OPTIMIZERS[kind],
+    )
     kept = {name: p.to(after[name].dtype) for name, p in weights(tiny_model_folder).items()}
     assert changed_outside(kept, after, masks) == 0
     moved = sum(int((kept[name] != after[name])[masks[name]].sum()) for name in masks)
@@ -74,20 +114,37 @@ def test_frozen_weights_stay_to_the_bit(kind, precision, masks, tiny_model_folde
 
 
 def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_path, monkeypatch):
-    after = train(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"), **OPTIMIZERS["R2MU"])
+    after = train(
+        tiny_model_folder,
+        tmp_path,
+        "run",
+        monkeypatch,
+        unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
+        **OPTIMIZERS["R2MU"],
+    )
     before = weights(tiny_model_folder)
     assert changed_outside(before, after, masks) == 0
     assert {name for name in before if not torch.equal(before[name], after[name])} == {
-        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)}
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1)
+    }
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM", "R2MU", "GRU"])
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
-    said = {"unlearn__mask_path": str(tmp_path / "m_0.5.pt"), "unlearn__save_steps": "4", "unlearn__max_steps": "12", **OPTIMIZERS[kind]}
+    said = {
+        "unlearn__mask_path": str(tmp_path / "m_0.5.pt"),
+        "unlearn__save_steps": "4",
+        "unlearn__max_steps": "12",
+        **OPTIMIZERS[kind],
+    }
     whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)
     with monkeypatch.context() as patch:
         step = JsonLogger.step
-        patch.setattr(JsonLogger, "step", lambda self, record: interrupt() if record["step"] == 10 else step(self, record))
+        patch.setattr(
+            JsonLogger,
+            "step",
+            lambda self, record: interrupt() if record["step"] == 10 else step(self, record),
+        )
         with pytest.raises(KeyboardInterrupt):
             train(tiny_model_folder, tmp_path, "broken", patch, **said)
     write_mask(tmp_path / "m_0.5.pt", {name: ~mask for name, mask in masks.items()}, SIDECAR)
@@ -105,33 +162,71 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_the_dense_mask_is_no_mask_and_the_empty_one_no_training(tiny_model, tiny_model_folder, tmp_path, monkeypatch):
+def test_the_dense_mask_is_no_mask_and_the_empty_one_no_training(
+    tiny_model, tiny_model_folder, tmp_path, monkeypatch
+):
     for name, value in (("dense", True), ("empty", False)):
-        torch.save({n: torch.full(p.shape, value) for n, p in tiny_model.named_parameters()}, tmp_path / f"{name}.pt")
+        torch.save(
+            {n: torch.full(p.shape, value) for n, p in tiny_model.named_parameters()}, tmp_path / f"{name}.pt"
+        )
     plain = train(tiny_model_folder, tmp_path, "plain", monkeypatch, unlearn__max_steps="10")
-    dense = train(tiny_model_folder, tmp_path, "d", monkeypatch, unlearn__max_steps="10", unlearn__mask_path=str(tmp_path / "dense.pt"))
-    empty = train(tiny_model_folder, tmp_path, "e", monkeypatch, unlearn__max_steps="10", unlearn__mask_path=str(tmp_path / "empty.pt"))
+    dense = train(
+        tiny_model_folder,
+        tmp_path,
+        "d",
+        monkeypatch,
+        unlearn__max_steps="10",
+        unlearn__mask_path=str(tmp_path / "dense.pt"),
+    )
+    empty = train(
+        tiny_model_folder,
+        tmp_path,
+        "e",
+        monkeypatch,
+        unlearn__max_steps="10",
+        unlearn__mask_path=str(tmp_path / "empty.pt"),
+    )
     start = weights(tiny_model_folder)
-    assert all(torch.equal(plain[name], dense[name]) and torch.equal(empty[name], start[name]) for name in start)
+    assert all(
+        torch.equal(plain[name], dense[name]) and torch.equal(empty[name], start[name]) for name in start
+    )
 
 
 def test_the_norm_that_is_clipped_is_the_masked_one(masks, tiny_model_folder, tmp_path, monkeypatch):
-    train(tiny_model_folder, tmp_path, "masked", monkeypatch, unlearn__mask_path=str(tmp_path / "m_0.5.pt"), unlearn__max_steps="1")
+    train(
+        tiny_model_folder,
+        tmp_path,
+        "masked",
+        monkeypatch,
+        unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
+        unlearn__max_steps="1",
+    )
     train(tiny_model_folder, tmp_path, "plain", monkeypatch, unlearn__max_steps="1")
-    masked, plain = (read_jsonl(tmp_path / name / "log.jsonl")[0]["grad_norm"] for name in ("masked", "plain"))
+    masked, plain = (
+        read_jsonl(tmp_path / name / "log.jsonl")[0]["grad_norm"] for name in ("masked", "plain")
+    )
     assert 0.5 * plain < masked < 0.95 * plain
 
 
 def test_golden_masked_adamw():
     """Decay is the mask's, the rest PyTorch's."""
     inputs = json.loads((GOLDEN / "objectives/inputs/optimizer_inputs.json").read_text())
-    expected = json.loads((GOLDEN / "objectives/expected/optimizers.json").read_text())["expected"]["masked_adamw"]
+    expected = json.loads((GOLDEN / "objectives/expected/optimizers.json").read_text())["expected"][
+        "masked_adamw"
+    ]
     given = inputs["adamw"]
-    model = torch.nn.ParameterDict({name: torch.tensor(value, dtype=torch.float64) for name, value in inputs["params"].items()})
+    model = torch.nn.ParameterDict(
+        {name: torch.tensor(value, dtype=torch.float64) for name, value in inputs["params"].items()}
+    )
     start = {name: p.detach().clone() for name, p in model.items()}
     mask = WeightMask({name: torch.tensor(value) for name, value in inputs["mask"].items()}, model)
-    optimizer = torch.optim.AdamW(model.values(), lr=given["lr"], betas=(given["beta1"], given["beta2"]), eps=given["eps"],
-                                  weight_decay=given["weight_decay"])
+    optimizer = torch.optim.AdamW(
+        model.values(),
+        lr=given["lr"],
+        betas=(given["beta1"], given["beta2"]),
+        eps=given["eps"],
+        weight_decay=given["weight_decay"],
+    )
     mask.take_over_decay(optimizer)
     for gradients, wanted in zip(inputs["grads"], expected):
         for name, p in model.items():
@@ -145,23 +240,42 @@ def test_golden_masked_adamw():
             assert torch.equal(p.detach()[frozen], start[name][frozen])
 
 
-@pytest.mark.parametrize("said, told", [
-    ({"unlearn.use_lora": "true"}, "unlearn.mask_path and unlearn.use_lora"),
-    ({"unlearn.unlearn_method": "TV"}, "edits all weights and takes no mask"),
-    ({"unlearn.mask_path": "mask/tofu_0.31.pt"}, "download_mask.py tofu 0.31 --out mask, or make it: src/exec/make_mask.py")])
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ({"unlearn.use_lora": "true"}, "unlearn.mask_path and unlearn.use_lora"),
+        ({"unlearn.unlearn_method": "TV"}, "edits all weights and takes no mask"),
+        (
+            {"unlearn.mask_path": "mask/tofu_0.31.pt"},
+            "download_mask.py tofu 0.31 --out mask, or make it: src/exec/make_mask.py",
+        ),
+    ],
+)
 def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(REPO)
-    flags = COMMON | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")} | said
+    flags = (
+        COMMON
+        | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")}
+        | said
+    )
     with pytest.raises(Complaints, match=told):
         settle_settings(StrictConfig(), [], flags, {}, rules=missing_files)
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_every_score_makes_a_mask_that_its_model_takes(score, tiny_model, tiny_model_folder, tmp_path, monkeypatch):
+def test_every_score_makes_a_mask_that_its_model_takes(
+    score, tiny_model, tiny_model_folder, tmp_path, monkeypatch
+):
     monkeypatch.chdir(REPO)
-    flags = {"overall.model_name": str(tiny_model_folder), "dataset.forget_ratio": "10", "mask.score": score, "mask.ratios": "0.3",
-             "mask.out": str(tmp_path), "overall.quiet": "true"}
-    path, = make_masks(settle_settings(StrictConfig(), [], flags, {}))
+    flags = {
+        "overall.model_name": str(tiny_model_folder),
+        "dataset.forget_ratio": "10",
+        "mask.score": score,
+        "mask.ratios": "0.3",
+        "mask.out": str(tmp_path),
+        "overall.quiet": "true",
+    }
+    (path,) = make_masks(settle_settings(StrictConfig(), [], flags, {}))
     masks, sidecar = read_mask(path, tiny_model), read_json(tmp_path / "fictional_0.3.pt.json")
     assert sidecar["selected"] == sum(int(mask.sum()) for mask in masks.values())
     if score == "wanda":
@@ -173,10 +287,16 @@ def test_every_score_makes_a_mask_that_its_model_takes(score, tiny_model, tiny_m
 
 def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenizer):
     template = Template(tokenizer)
-    rows = [template.encode({"id": str(n), "question": f"Who is {n}?", "answer": "A miller " * (n + 1)}) for n in range(3)]
+    rows = [
+        template.encode({"id": str(n), "question": f"Who is {n}?", "answer": "A miller " * (n + 1)})
+        for n in range(3)
+    ]
     parts = [pad_rows([(0, row)], 0) for row in rows]
     weights = dict(tiny_model.named_parameters())
-    once, twice = (_gradients(tiny_model, weights, given, "forget", {"forget"}, lambda n: None) for given in (parts, parts * 2))
+    once, twice = (
+        _gradients(tiny_model, weights, given, "forget", {"forget"}, lambda n: None)
+        for given in (parts, parts * 2)
+    )
     together = pad_rows(list(enumerate(rows)), 0)
     scores = tiny_model(together["input_ids"], together["attention_mask"]).logits
     loss = torch.nn.functional.cross_entropy(*shifted(scores, together["labels"]))
@@ -187,8 +307,20 @@ def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenize
 
 
 def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
-    words = ["--overall.model_name", tiny_model_folder, "--dataset.forget_ratio", "10", "--mask.ratios", "0.1,0.6", "--mask.out", tmp_path,
-             "--overall.quiet", "true", "--overall.cache_dir", tmp_path / "cache"]
+    words = [
+        "--overall.model_name",
+        tiny_model_folder,
+        "--dataset.forget_ratio",
+        "10",
+        "--mask.ratios",
+        "0.1,0.6",
+        "--mask.out",
+        tmp_path,
+        "--overall.quiet",
+        "true",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    ]
     made = run_script("make_mask", *words)
     assert made.returncode == 0, made.stderr
     sidecar = read_json(tmp_path / "fictional_0.6.pt.json")
@@ -204,22 +336,71 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     none = run_script("make_mask", *words, "--mask.parameters", "no_such_name", "--mask.overwrite", "true")
     assert none.returncode == 1 and "mask.parameters" in none.stderr
     (tmp_path / "fictional_0.9.pt").write_bytes(first)
-    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
-                      "--unlearn.mask_path", tmp_path / "fictional_0.9.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
-                      "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
-    assert done.returncode == 1 and "its name says that 0.9" in done.stderr and not (tmp_path / "run").exists()
+    done = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        tiny_model_folder,
+        "--unlearn.unlearn_method",
+        "NPO+FT",
+        "--unlearn.mask_path",
+        tmp_path / "fictional_0.9.pt",
+        "--unlearn.max_steps",
+        "1",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--evaluate.before",
+        "false",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+    )
+    assert (
+        done.returncode == 1 and "its name says that 0.9" in done.stderr and not (tmp_path / "run").exists()
+    )
 
 
-def test_a_mask_that_may_not_be_the_one_that_was_meant(masks, tiny_model, tiny_model_folder, tmp_path, caplog):
-    write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "another", "", "frozen"))
-    done = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--unlearn.unlearn_method", "NPO+FT",
-                      "--unlearn.mask_path", tmp_path / "other_0.5.pt", "--unlearn.max_steps", "1", "--evaluate.metrics", "forget/prob",
-                      "--evaluate.before", "false", "--logger.json.root", tmp_path, "--logger.name", "run")
-    assert done.returncode == 1 and "made for other weights" in done.stderr and "unlearn.mask_force" in done.stderr
-    write_mask(tmp_path / "other_0.5.pt", {name: ~mask for name, mask in masks.items()}, Sidecar("random", 0.5, "global", None, 0, 0, 0, "",
-                                                                                               "", "frozen"))
+def test_a_mask_that_may_not_be_the_one_that_was_meant(
+    masks, tiny_model, tiny_model_folder, tmp_path, caplog
+):
+    write_mask(
+        tmp_path / "other_0.5.pt",
+        masks,
+        Sidecar("random", 0.5, "global", None, 0, 0, 0, "another", "", "frozen"),
+    )
+    done = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        tiny_model_folder,
+        "--unlearn.unlearn_method",
+        "NPO+FT",
+        "--unlearn.mask_path",
+        tmp_path / "other_0.5.pt",
+        "--unlearn.max_steps",
+        "1",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--evaluate.before",
+        "false",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+    )
+    assert (
+        done.returncode == 1
+        and "made for other weights" in done.stderr
+        and "unlearn.mask_force" in done.stderr
+    )
+    write_mask(
+        tmp_path / "other_0.5.pt",
+        {name: ~mask for name, mask in masks.items()},
+        Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"),
+    )
     sidecar = (tmp_path / "other_0.5.pt.json").read_text()
-    write_mask(tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"))
+    write_mask(
+        tmp_path / "other_0.5.pt", masks, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
+    )
     (tmp_path / "other_0.5.pt.json").write_text(sidecar)
     with pytest.raises(UserError, match="other bits"):
         load_mask(_settings(tiny_model_folder, tmp_path / "other_0.5.pt"), tiny_model)
@@ -229,6 +410,10 @@ def test_a_mask_that_may_not_be_the_one_that_was_meant(masks, tiny_model, tiny_m
 
 
 def _settings(folder, path, force="false"):
-    flags = {"overall.model_name": str(folder), "unlearn.unlearn_method": "NPO+FT", "unlearn.mask_path": str(path),
-             "unlearn.mask_force": force}
+    flags = {
+        "overall.model_name": str(folder),
+        "unlearn.unlearn_method": "NPO+FT",
+        "unlearn.mask_path": str(path),
+        "unlearn.mask_force": force,
+    }
     return settle_settings(StrictConfig(), [], flags, {})

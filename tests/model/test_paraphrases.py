@@ -25,14 +25,25 @@ class Alike:
         return [0.1 if "elsewhere" in text else 0.9 for text in texts]
 
 
-@pytest.mark.parametrize("text, reason", [
-    ("Low Ford is her birthplace.", None), (None, "unfinished"), ("  .. ", "empty"), ("She was born elsewhere.", "meaning"),
-    ("ann was born in the town of low ford", "copy"), ("Ann was born in the town of Low Ford!!", "copy"),
-    ("Low Ford is where.", "copy"), ("Question: Where was Ann born? Low Ford.", "prompt")])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("Low Ford is her birthplace.", None),
+        (None, "unfinished"),
+        ("  .. ", "empty"),
+        ("She was born elsewhere.", "meaning"),
+        ("ann was born in the town of low ford", "copy"),
+        ("Ann was born in the town of Low Ford!!", "copy"),
+        ("Low Ford is where.", "copy"),
+        ("Question: Where was Ann born? Low Ford.", "prompt"),
+    ],
+)
 def test_what_is_kept_and_why_not(text, reason):
     sieve = Sieve(Paraphrasing(), Alike(), {"r": ["Low Ford is where."]})
     sieve.take([ROW], [text])
-    assert len(sieve.kept["r"]) == 1 + (reason is None) and sieve.rejected.get("r", Counter()) == Counter([reason] if reason else [])
+    assert len(sieve.kept["r"]) == 1 + (reason is None) and sieve.rejected.get("r", Counter()) == Counter(
+        [reason] if reason else []
+    )
 
 
 def test_two_equal_texts_of_one_round_are_kept_once():
@@ -60,7 +71,13 @@ def test_the_embedder_tells_other_meanings_from_other_words():
     from core.embedding import Embedder
 
     sieve = Sieve(Paraphrasing(), Embedder(), {"r": []})
-    sieve.take([ROW, ROW], ["Her birthplace is Low Ford, where Ann came into the world.", "Prime numbers have exactly two divisors."])
+    sieve.take(
+        [ROW, ROW],
+        [
+            "Her birthplace is Low Ford, where Ann came into the world.",
+            "Prime numbers have exactly two divisors.",
+        ],
+    )
     assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["meaning"] == 1
     vectors = Embedder().encode(["a", "b", "a"])
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5) and (vectors[0] == vectors[2]).all()
@@ -77,8 +94,14 @@ def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
     assert _put(prompts, [ROW], [7]) == _put(prompts, [ROW], [1])
 
 
-@pytest.mark.parametrize("text, said", [
-    ("", "holds no prompt"), ("Say it again.\n", "not exactly one"), ("{answer} {text}\n", "not exactly one")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "holds no prompt"),
+        ("Say it again.\n", "not exactly one"),
+        ("{answer} {text}\n", "not exactly one"),
+    ],
+)
 def test_prompts_that_show_nothing_are_refused(text, said, tmp_path):
     (tmp_path / "p.txt").write_text(text)
     with pytest.raises(UserError, match=said):
@@ -96,24 +119,52 @@ def test_documents_are_said_again_piece_by_piece(tokenizer):
         _choices(["{answer}?"], pieces[0])
 
 
-# --- The script ---------------------------------------------------------------------------------------------------------
+# --- The script ---------------------------------------------------------------------------------------------
 
 NUMBERS = itertools.count()
 
 
 @pytest.fixture
 def data(tmp_path):
-    rows = [{"id": f"f{i}", "question": f"Question {i}?", "answer": f"The secret number {i} is kept in a box of cedar."} for i in range(5)]
+    rows = [
+        {
+            "id": f"f{i}",
+            "question": f"Question {i}?",
+            "answer": f"The secret number {i} is kept in a box of cedar.",
+        }
+        for i in range(5)
+    ]
     write_jsonl(tmp_path / "data/forget.jsonl", rows)
     write_jsonl(tmp_path / "data/retain.jsonl", [{"question": "A?", "answer": "B."}])
     return tmp_path / "data"
 
 
 def words(tmp_path, url, *more, count=3):
-    return ["--overall.model_name", FICTIONAL / "target", "--dataset.forget_dataset_name", "Folder_forget", "--dataset.retain_dataset_name",
-            "Folder_retain", "--dataset.data_dir", tmp_path / "data", "--dataset.paraphrases", tmp_path / "p.jsonl", "--paraphrases.writer",
-            "endpoint", "--paraphrases.base_url", url, "--paraphrases.model", "small", "--paraphrases.count", count,
-            "--paraphrases.overlap", "0.97", "--paraphrases.retries", "1", *more]
+    return [
+        "--overall.model_name",
+        FICTIONAL / "target",
+        "--dataset.forget_dataset_name",
+        "Folder_forget",
+        "--dataset.retain_dataset_name",
+        "Folder_retain",
+        "--dataset.data_dir",
+        tmp_path / "data",
+        "--dataset.paraphrases",
+        tmp_path / "p.jsonl",
+        "--paraphrases.writer",
+        "endpoint",
+        "--paraphrases.base_url",
+        url,
+        "--paraphrases.model",
+        "small",
+        "--paraphrases.count",
+        count,
+        "--paraphrases.overlap",
+        "0.97",
+        "--paraphrases.retries",
+        "1",
+        *more,
+    ]
 
 
 def answer_of(prompt):
@@ -140,15 +191,29 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
         more = run_script("make_paraphrases", *words(tmp_path, url, count=4), OPENAI_API_KEY=KEY)
     assert run.returncode == again.returncode == more.returncode == 0, run.stderr + again.stderr + more.stderr
     first, *lines = read_jsonl(tmp_path / "p.jsonl")
-    assert first["paraphrases"] == 1 and first["writer"] == "endpoint" and [len(line["paraphrases"]) for line in lines] == [4] * 5
+    assert (
+        first["paraphrases"] == 1
+        and first["writer"] == "endpoint"
+        and [len(line["paraphrases"]) for line in lines] == [4] * 5
+    )
     assert "15 paraphrases of 5 texts; rejected: " in run.stdout and "for copy" in run.stdout
     assert KEY not in (tmp_path / "p.jsonl").read_text() + run.stdout + run.stderr
     with serving(rewording, KEY) as (url, talk):
-        other = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.temperature", "0.5"), OPENAI_API_KEY=KEY)
+        other = run_script(
+            "make_paraphrases", *words(tmp_path, url, "--paraphrases.temperature", "0.5"), OPENAI_API_KEY=KEY
+        )
     assert other.returncode == 1 and "was written with other settings; choose another file" in other.stderr
     with serving(rewording, KEY) as (url, talk):
-        strange = run_script("make_paraphrases", *words(tmp_path, url, "--dataset.paraphrases", data / "forget.jsonl"), OPENAI_API_KEY=KEY)
-    assert strange.returncode == 1 and "forget.jsonl is no file of make_paraphrases.py" in strange.stderr and not talk.prompts
+        strange = run_script(
+            "make_paraphrases",
+            *words(tmp_path, url, "--dataset.paraphrases", data / "forget.jsonl"),
+            OPENAI_API_KEY=KEY,
+        )
+    assert (
+        strange.returncode == 1
+        and "forget.jsonl is no file of make_paraphrases.py" in strange.stderr
+        and not talk.prompts
+    )
 
 
 def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
@@ -157,7 +222,11 @@ def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
 
     with serving(stubborn) as (url, _):
         run = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.attempts", "2"))
-    assert run.returncode == 1 and "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)" in run.stderr
+    assert (
+        run.returncode == 1
+        and "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)"
+        in run.stderr
+    )
     assert len(read_jsonl(tmp_path / "p.jsonl")) == 6
 
 
@@ -166,22 +235,47 @@ def test_a_server_that_goes_ends_the_writing_and_what_came_is_kept(data, tmp_pat
         return rewording(prompt, times) if len(talk.prompts) <= 6 else None
 
     with serving(dying, KEY) as (url, talk):
-        more = ["--paraphrases.retries", "0", "--paraphrases.concurrency", "1", "--overall.cache_dir", tmp_path / "cache"]
+        more = [
+            "--paraphrases.retries",
+            "0",
+            "--paraphrases.concurrency",
+            "1",
+            "--overall.cache_dir",
+            tmp_path / "cache",
+        ]
         run = run_script("make_paraphrases", *words(tmp_path, url, *more), OPENAI_API_KEY=KEY)
-        assert run.returncode == 1 and "gave no answer to" in run.stderr and "the same command goes on" in run.stderr, run.stderr
+        assert (
+            run.returncode == 1
+            and "gave no answer to" in run.stderr
+            and "the same command goes on" in run.stderr
+        ), run.stderr
     with serving(rewording, KEY) as (other, talk):
         again = run_script("make_paraphrases", *words(tmp_path, other, *more), OPENAI_API_KEY=KEY)
     assert again.returncode == 0, again.stderr
     assert [len(line["paraphrases"]) for line in read_jsonl(tmp_path / "p.jsonl")[1:]] == [3] * 5
 
 
-@pytest.mark.parametrize("flags, key, said", [
-    ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
-    (["--paraphrases.model", "large"], KEY, "does not know 'large'"),
-    (["--paraphrases.base_url", "http://127.0.0.1:9/v1", "--paraphrases.retries", "0"], KEY, "http://127.0.0.1:9/v1 cannot be reached"),
-    (["--paraphrases.model", "null"], KEY, "paraphrases.writer endpoint needs the name of a model"),
-    (["--paraphrases.base_url", "null"], "", "paraphrases.key_env: the environment variable OPENAI_API_KEY holds no key")])
-def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(flags, key, said, data, tmp_path):
+@pytest.mark.parametrize(
+    "flags, key, said",
+    [
+        ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
+        (["--paraphrases.model", "large"], KEY, "does not know 'large'"),
+        (
+            ["--paraphrases.base_url", "http://127.0.0.1:9/v1", "--paraphrases.retries", "0"],
+            KEY,
+            "http://127.0.0.1:9/v1 cannot be reached",
+        ),
+        (["--paraphrases.model", "null"], KEY, "paraphrases.writer endpoint needs the name of a model"),
+        (
+            ["--paraphrases.base_url", "null"],
+            "",
+            "paraphrases.key_env: the environment variable OPENAI_API_KEY holds no key",
+        ),
+    ],
+)
+def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(
+    flags, key, said, data, tmp_path
+):
     with serving(rewording, KEY) as (url, _):
         run = run_script("make_paraphrases", *words(tmp_path, url, *flags), OPENAI_API_KEY=key)
     assert run.returncode in (1, 2) and said in run.stderr and "Traceback" not in run.stderr
@@ -190,51 +284,162 @@ def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(fl
 
 def test_the_start_model_writes_and_gao_reads(tmp_path):
     """The fictional model cannot paraphrase: anything is let through, in order to see the way."""
-    common = ["--overall.model_name", FICTIONAL / "retain", "--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.paraphrases",
-              tmp_path / "p.jsonl", "--overall.cache_dir", tmp_path / "cache"]
+    common = [
+        "--overall.model_name",
+        FICTIONAL / "retain",
+        "--dataset.forget_dataset_name",
+        "Fictional_forget01",
+        "--dataset.paraphrases",
+        tmp_path / "p.jsonl",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    ]
     pool = tmp_path / "pool.txt"
     pool.write_text("{question} ({answer})\nSay this: {answer}\n")
-    make = ["--paraphrases.similarity", "-1", "--paraphrases.max_new_tokens", "40", "--paraphrases.temperature", "1.5",
-            "--paraphrases.count", "2", "--paraphrases.attempts", "30", "--paraphrases.prompts", pool]
+    make = [
+        "--paraphrases.similarity",
+        "-1",
+        "--paraphrases.max_new_tokens",
+        "40",
+        "--paraphrases.temperature",
+        "1.5",
+        "--paraphrases.count",
+        "2",
+        "--paraphrases.attempts",
+        "30",
+        "--paraphrases.prompts",
+        pool,
+    ]
     run = run_script("make_paraphrases", *common, *make)
     assert run.returncode == 0 and "20 paraphrases of 10 texts" in run.stdout, run.stderr
-    trained = run_script("unlearn_model", *common, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.K", "2", "--unlearn.max_steps", "2",
-                         "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--logger.json.root", tmp_path,
-                         "--logger.name", "run")
+    trained = run_script(
+        "unlearn_model",
+        *common,
+        "--unlearn.unlearn_method",
+        "GAO",
+        "--unlearn.GAO.K",
+        "2",
+        "--unlearn.max_steps",
+        "2",
+        "--evaluate.before",
+        "false",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+    )
     assert trained.returncode == 0, trained.stderr
     assert read_jsonl(tmp_path / "run/log.jsonl")[-1]["gao_norm"] > 0
-    other = run_script("unlearn_model", *common, "--unlearn.unlearn_method", "GAO", "--dataset.forget_dataset_name", "Fictional_forget05",
-                       "--logger.json.root", tmp_path, "--logger.name", "other")
-    assert other.returncode == 1 and "has no line for 40 of 50 forget rows" in other.stderr and not (tmp_path / "other").exists()
+    other = run_script(
+        "unlearn_model",
+        *common,
+        "--unlearn.unlearn_method",
+        "GAO",
+        "--dataset.forget_dataset_name",
+        "Fictional_forget05",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "other",
+    )
+    assert (
+        other.returncode == 1
+        and "has no line for 40 of 50 forget rows" in other.stderr
+        and not (tmp_path / "other").exists()
+    )
     long = run_script("make_paraphrases", *common, *make, "--paraphrases.max_new_tokens", "1024")
     assert long.returncode == 1 and "exceeds the model's context of 1024" in long.stderr
 
 
 def test_documents_go_the_whole_way_in_pieces(tmp_path):
-    """MUSE's recipe on pages of the fictional world: summaries of pieces, LoRA, GAO, and questions about the documents."""
-    pages = [{"text": row["text"]} for row in read_jsonl(REPO / "files/data/fictional/documents.jsonl")[180:184]]
+    """MUSE's recipe on pages of the fictional world: summaries of pieces, LoRA, GAO, and questions about the
+    documents."""
+    pages = [
+        {"text": row["text"]} for row in read_jsonl(REPO / "files/data/fictional/documents.jsonl")[180:184]
+    ]
     rows = read_jsonl(REPO / "files/data/fictional/full.jsonl")[900:906]
     facts = [{"question": row["question"], "answer": row["answer"]} for row in rows]
     halves = [{"prompt": page["text"][:60], "gt": page["text"][60:]} for page in pages]
-    tables = {"raw_forget": pages, "raw_retain1": pages, "verbmem_forget": halves, "knowmem_forget_qa": facts, "knowmem_retain_qa": facts}
+    tables = {
+        "raw_forget": pages,
+        "raw_retain1": pages,
+        "verbmem_forget": halves,
+        "knowmem_forget_qa": facts,
+        "knowmem_retain_qa": facts,
+    }
     for name, rows in tables.items():
         write_jsonl(tmp_path / "data" / f"{name}.jsonl", rows)
-    common = ["--config_file", REPO / "configs/muse/gao.json", "--overall.model_name", FICTIONAL / "target",
-              "--overall.tokenizer_name", "null", "--dataset.data_dir", tmp_path / "data", "--dataset.max_length", "64",
-              "--dataset.paraphrases", tmp_path / "p.jsonl", "--overall.cache_dir", tmp_path / "cache"]
-    make = run_script("make_paraphrases", *common, "--paraphrases.similarity", "-1", "--paraphrases.max_new_tokens", "60",
-                      "--paraphrases.temperature", "1.5", "--paraphrases.attempts", "30")
+    common = [
+        "--config_file",
+        REPO / "configs/muse/gao.json",
+        "--overall.model_name",
+        FICTIONAL / "target",
+        "--overall.tokenizer_name",
+        "null",
+        "--dataset.data_dir",
+        tmp_path / "data",
+        "--dataset.max_length",
+        "64",
+        "--dataset.paraphrases",
+        tmp_path / "p.jsonl",
+        "--overall.cache_dir",
+        tmp_path / "cache",
+    ]
+    make = run_script(
+        "make_paraphrases",
+        *common,
+        "--paraphrases.similarity",
+        "-1",
+        "--paraphrases.max_new_tokens",
+        "60",
+        "--paraphrases.temperature",
+        "1.5",
+        "--paraphrases.attempts",
+        "30",
+    )
     assert make.returncode == 0, make.stderr
     lines = read_jsonl(tmp_path / "p.jsonl")[1:]
-    assert len(lines) == 8 and lines[1]["id"] == "forget-0#1" and all(len(line["paraphrases"]) == 6 for line in lines)
-    run = run_script("unlearn_model", *common, "--unlearn.max_steps", "2", "--evaluate.metrics", "muse,semantic/coverage",
-                     "--evaluate.before", "false", "--evaluate.max_new_tokens", "30", "--logger.json.root", tmp_path,
-                     "--logger.name", "run")
+    assert (
+        len(lines) == 8
+        and lines[1]["id"] == "forget-0#1"
+        and all(len(line["paraphrases"]) == 6 for line in lines)
+    )
+    run = run_script(
+        "unlearn_model",
+        *common,
+        "--unlearn.max_steps",
+        "2",
+        "--evaluate.metrics",
+        "muse,semantic/coverage",
+        "--evaluate.before",
+        "false",
+        "--evaluate.max_new_tokens",
+        "30",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "run",
+    )
     assert run.returncode == 0, run.stderr
     assert read_jsonl(tmp_path / "run/log.jsonl")[-1]["gao_norm"] > 0
     assert len(read_jsonl(tmp_path / "run/samples/forget.jsonl")) == 6
-    shorter = run_script("unlearn_model", *common, "--dataset.max_length", "48", "--logger.json.root", tmp_path, "--logger.name", "other")
-    assert shorter.returncode == 1 and "'forget-0#0' has another text there" in shorter.stderr and "dataset.max_length" in shorter.stderr
+    shorter = run_script(
+        "unlearn_model",
+        *common,
+        "--dataset.max_length",
+        "48",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "other",
+    )
+    assert (
+        shorter.returncode == 1
+        and "'forget-0#0' has another text there" in shorter.stderr
+        and "dataset.max_length" in shorter.stderr
+    )
 
 
 def test_the_pool_is_in_the_repository():

@@ -10,14 +10,21 @@ from model.reference import LogprobCache, live_logprobs, make_reference
 from model.settings import Lora
 from unlearn import compose, parse_method
 
-QUESTIONS = ["Who taught Orla?", "Where was Abelin Greaves born, and in which town?", "Which animal?", "What does Petra make?"]
+QUESTIONS = [
+    "Who taught Orla?",
+    "Where was Abelin Greaves born, and in which town?",
+    "Which animal?",
+    "What does Petra make?",
+]
 
 
 @pytest.fixture
 def rows(tokenizer):
     template = Template(tokenizer)
-    return [template.encode({"id": f"r{i}", "question": q, "answer": "That was the miller " + "Orlo " * (i + 1)})
-            for i, q in enumerate(QUESTIONS)]
+    return [
+        template.encode({"id": f"r{i}", "question": q, "answer": "That was the miller " + "Orlo " * (i + 1)})
+        for i, q in enumerate(QUESTIONS)
+    ]
 
 
 def live(model, rows, order):
@@ -45,7 +52,9 @@ def test_another_model_or_row_never_meets_a_stale_number(tiny_model, rows, tmp_p
         tiny_model.lm_head.weight[5, 3] += 0.5
     changed = LogprobCache(tiny_model, tmp_path)
     assert changed.path != cache.path
-    torch.testing.assert_close(changed.logprobs(rows, 0, 100), live(tiny_model, rows, range(4)), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        changed.logprobs(rows, 0, 100), live(tiny_model, rows, range(4)), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
@@ -68,7 +77,9 @@ def test_npo_holds_no_second_model(tiny_model, tokenizer, rows, tmp_path):
 
 
 def test_every_part_that_is_compared_has_its_numbers(tiny_model, tokenizer, rows, tmp_path):
-    reference = reference_for("DPO+FT", tiny_model, tokenizer, {"forget": rows, "alternate": rows[::-1], "retain": rows}, tmp_path)
+    reference = reference_for(
+        "DPO+FT", tiny_model, tokenizer, {"forget": rows, "alternate": rows[::-1], "retain": rows}, tmp_path
+    )
     assert set(reference.logprobs) == {"forget", "alternate"}
     assert torch.equal(reference.logprobs["alternate"], reference.logprobs["forget"].flip(0))
 

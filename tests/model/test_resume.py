@@ -14,14 +14,42 @@ from core.files import read_json, read_jsonl
 
 KEPT = "checkpoints/step-*/complete"
 STEPS = 12
-"""Six epochs of 12 rows, 8 + 4 a step: every other checkpoint lies within an epoch, whose last step is short."""
+"""Six epochs of 12 rows, 8 + 4 a step: every other checkpoint lies within an epoch, whose last step is
+short."""
 
 
 def words(model, tmp_path, name, *more):
-    return ["--overall.model_name", model, "--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.num_epochs", "6",
-            "--dataset.forget_ratio", "12", "--dataset.batch_size", "4", "--unlearn.gradient_accumulation_steps", "2",
-            "--unlearn.save_steps", "3", "--evaluate.before", "false", "--evaluate.metrics", "forget/prob", "--overall.quiet", "true",
-            "--logger.json.root", tmp_path, "--logger.name", name, "--overall.cache_dir", tmp_path / "cache", *more]
+    return [
+        "--overall.model_name",
+        model,
+        "--unlearn.unlearn_method",
+        "NPO+FT",
+        "--unlearn.lr",
+        "1e-3",
+        "--unlearn.num_epochs",
+        "6",
+        "--dataset.forget_ratio",
+        "12",
+        "--dataset.batch_size",
+        "4",
+        "--unlearn.gradient_accumulation_steps",
+        "2",
+        "--unlearn.save_steps",
+        "3",
+        "--evaluate.before",
+        "false",
+        "--evaluate.metrics",
+        "forget/prob",
+        "--overall.quiet",
+        "true",
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        name,
+        "--overall.cache_dir",
+        tmp_path / "cache",
+        *more,
+    ]
 
 
 LAUNCHER = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
@@ -32,10 +60,18 @@ def command(arguments, launcher=()) -> list[str]:
 
 
 def kill_once_there_is(pattern: str, arguments, launcher=()) -> None:
-    """Start a run and kill it, without any chance to tidy up, once its folder holds a file of that pattern."""
-    process = subprocess.Popen(command(arguments, launcher), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
-    folder = arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
+    """Start a run and kill it, without any chance to tidy up, once its folder holds a file of that
+    pattern."""
+    process = subprocess.Popen(
+        command(arguments, launcher),
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    folder = (
+        arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
+    )
     for _ in range(3000):
         if list(folder.glob(pattern)) or process.poll() is not None:
             break
@@ -52,18 +88,43 @@ def model(tmp_path_factory, tokenizer):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                                 num_attention_heads=2, num_key_value_heads=2)).save_pretrained(folder)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
-STATEFUL = ("--unlearn.unlearn_method", "PDU", "--unlearn.PDU.dual", "2", "--unlearn.optimizer", "Sophia", "--unlearn.optim.Sophia.every",
-            "2", "--unlearn.flatness", "WA", "--unlearn.flat.WA.start", "2", "--unlearn.flat.WA.every", "2")
-"""An objective, an optimizer and an averaging with state of their own, all of which a checkpoint must hold."""
+STATEFUL = (
+    "--unlearn.unlearn_method",
+    "PDU",
+    "--unlearn.PDU.dual",
+    "2",
+    "--unlearn.optimizer",
+    "Sophia",
+    "--unlearn.optim.Sophia.every",
+    "2",
+    "--unlearn.flatness",
+    "WA",
+    "--unlearn.flat.WA.start",
+    "2",
+    "--unlearn.flat.WA.every",
+    "2",
+)
+"""An objective, an optimizer and an averaging with state of their own, all of which a checkpoint must
+hold."""
 
 
-@pytest.mark.parametrize("more", [(), ("--unlearn.use_lora", "true"), STATEFUL], ids=["full", "lora", "stateful"])
+@pytest.mark.parametrize(
+    "more", [(), ("--unlearn.use_lora", "true"), STATEFUL], ids=["full", "lora", "stateful"]
+)
 def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
     assert whole.returncode == 0, whole.stderr
@@ -71,7 +132,9 @@ def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     folder = tmp_path / "killed"
     assert not (folder / "metrics.json").exists() and not (folder / "checkpoints/config.json").exists()
     (folder / "checkpoints/checkpoint-99").mkdir()
-    resumed = run_script("unlearn_model", *words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto")
+    resumed = run_script(
+        "unlearn_model", *words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto"
+    )
     assert resumed.returncode == 0, resumed.stderr
     ours, theirs = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("killed", "whole"))
     assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, STEPS + 1))
@@ -79,14 +142,24 @@ def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
         del record["tokens_per_second"]
     for mine, other in zip(ours, theirs):
         assert mine == pytest.approx(other, rel=1e-6)
-    assert read_json(folder / "metrics.json") == pytest.approx(read_json(tmp_path / "whole/metrics.json"), rel=1e-6)
+    assert read_json(folder / "metrics.json") == pytest.approx(
+        read_json(tmp_path / "whole/metrics.json"), rel=1e-6
+    )
     assert not (folder / "checkpoints/checkpoint-99").exists()
 
 
 def test_two_processes_resume_within_an_epoch(model, tmp_path):
     """20 rows at 4 + 4: three steps an epoch, the last one short on the second process."""
-    more = ("--dataset.forget_ratio", "20", "--unlearn.gradient_accumulation_steps", "1", "--unlearn.num_epochs", "3",
-            "--unlearn.save_steps", "2")
+    more = (
+        "--dataset.forget_ratio",
+        "20",
+        "--unlearn.gradient_accumulation_steps",
+        "1",
+        "--unlearn.num_epochs",
+        "3",
+        "--unlearn.save_steps",
+        "2",
+    )
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more), "--dataset.batch_size", "8")
     assert whole.returncode == 0, whole.stderr
     kill_once_there_is(KEPT, words(model, tmp_path, "killed", *more), LAUNCHER)
@@ -106,7 +179,9 @@ def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path):
     metrics = read_json(folder / "metrics.json")
     for name in ("environment.json", "metrics.json"):
         (folder / name).unlink()
-    resumed = run_script("unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto")
+    resumed = run_script(
+        "unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto"
+    )
     assert resumed.returncode == 0, resumed.stderr
     assert len(read_jsonl(folder / "log.jsonl")) == 6 and read_json(folder / "metrics.json") == metrics
 
@@ -117,11 +192,18 @@ def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_pa
     kill_once_there_is("checkpoints/config.json", words(model, tmp_path, "run", *slow))
     folder = tmp_path / "run"
     assert not (folder / "environment.json").exists() and not (folder / "metrics.json").exists()
-    assert (folder / "checkpoints/model.safetensors").exists() and (folder / "checkpoints/tokenizer.json").exists()
+    assert (folder / "checkpoints/model.safetensors").exists() and (
+        folder / "checkpoints/tokenizer.json"
+    ).exists()
     (folder / ".checkpoints.half").mkdir()
-    resumed = run_script("unlearn_model", *words(model, tmp_path, "run", *slow), "--unlearn.resume_path", "auto")
+    resumed = run_script(
+        "unlearn_model", *words(model, tmp_path, "run", *slow), "--unlearn.resume_path", "auto"
+    )
     assert resumed.returncode == 0, resumed.stderr
-    assert read_json(folder / "metrics.json")["forget/rougeL"] is not None and (folder / "environment.json").exists()
+    assert (
+        read_json(folder / "metrics.json")["forget/rougeL"] is not None
+        and (folder / "environment.json").exists()
+    )
     assert len(read_jsonl(folder / "log.jsonl")) == STEPS and not list(folder.glob(".checkpoints.*"))
 
 
@@ -148,10 +230,15 @@ def test_killed_halfway_through_the_weights_leaves_no_model_and_goes_on(model, t
     killed = subprocess.run([sys.executable, "-c", DYING, script, *rest], cwd=REPO, capture_output=True)
     folder = tmp_path / "run"
     assert killed.returncode == -signal.SIGKILL and list(folder.glob(".checkpoints.*/model.safetensors"))
-    assert not (folder / "checkpoints/config.json").exists() and not (folder / "checkpoints/model.safetensors").exists()
+    assert (
+        not (folder / "checkpoints/config.json").exists()
+        and not (folder / "checkpoints/model.safetensors").exists()
+    )
     resumed = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
     assert resumed.returncode == 0, resumed.stderr
-    assert (folder / "checkpoints/model.safetensors").stat().st_size > 1000 and not list(folder.glob(".checkpoints.*"))
+    assert (folder / "checkpoints/model.safetensors").stat().st_size > 1000 and not list(
+        folder.glob(".checkpoints.*")
+    )
     assert len(read_jsonl(folder / "log.jsonl")) == STEPS
 
 
@@ -160,14 +247,30 @@ def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
     assert whole.returncode == 1 and "holds a whole run" in whole.stderr
     (tmp_path / "run/environment.json").unlink()
-    other = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.lr", "5e-4", "--unlearn.resume_path", tmp_path / "run")
+    other = run_script(
+        "unlearn_model",
+        *words(model, tmp_path, "run"),
+        "--unlearn.lr",
+        "5e-4",
+        "--unlearn.resume_path",
+        tmp_path / "run",
+    )
     assert other.returncode == 1 and "another unlearn.lr" in other.stderr
 
 
 def test_what_cannot_be_resumed_is_said(model, tmp_path):
-    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere")
+    run = run_script(
+        "unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere"
+    )
     assert run.returncode == 2 and "is no run folder" in run.stderr
-    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto", "--overall.logger", "none")
+    run = run_script(
+        "unlearn_model",
+        *words(model, tmp_path, "run"),
+        "--unlearn.resume_path",
+        "auto",
+        "--overall.logger",
+        "none",
+    )
     assert run.returncode == 2 and "need overall.logger json or wandb" in run.stderr
 
 
@@ -175,7 +278,12 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
 def mounted(place, options: str):
     """A tmpfs with these options at `place`; the test is skipped where none can be had."""
     place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("no tmpfs can be mounted here")
     try:
         yield
@@ -183,10 +291,18 @@ def mounted(place, options: str):
         subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("options, told", [("size=300k", "No space left"), ("ro", "cannot be written")], ids=["full", "read-only"])
-def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_half(options, told, model, tmp_path):
+@pytest.mark.parametrize(
+    "options, told", [("size=300k", "No space left"), ("ro", "cannot be written")], ids=["full", "read-only"]
+)
+def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_half(
+    options, told, model, tmp_path
+):
     place = tmp_path / "small"
     with mounted(place, options):
-        run = run_script("unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache")
+        run = run_script(
+            "unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache"
+        )
         assert run.returncode == 1 and "Traceback" not in run.stderr and told in run.stderr, run.stderr
-        assert not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
+        assert (
+            not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
+        )

@@ -38,7 +38,9 @@ def test_a_table_with_intervals_has_them_where_there_are_rows(tmp_path):
     for seed, values in enumerate(([0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0])):
         folder = tmp_path / str(seed)
         write_json(folder / "metrics.json", {"reasoning/rt_ua": sum(values) / 4})
-        write_jsonl(folder / "samples/forget.jsonl", [{"id": str(i), "rt_ua": v} for i, v in enumerate(values)])
+        write_jsonl(
+            folder / "samples/forget.jsonl", [{"id": str(i), "rt_ua": v} for i, v in enumerate(values)]
+        )
         folders.append(folder)
     runs = [{"reasoning/rt_ua": 0.75, "seconds": 3.0}, {"reasoning/rt_ua": 0.5, "seconds": 5.0}]
     found = line("r", runs, ["reasoning/rt_ua", "seconds"], folders=folders)
@@ -46,4 +48,6 @@ def test_a_table_with_intervals_has_them_where_there_are_rows(tmp_path):
     assert low < 0.625 < high and found.cells["seconds"].interval is None
     text = markdown([found], ["reasoning/rt_ua", "seconds"])
     assert f"0.625 [{low:.3f}, {high:.3f}]" in text and "4.000 \u00b1 1.414" in text
-    assert line("r", runs, ["reasoning/rt_ua"]).cells["reasoning/rt_ua"].spread == pytest.approx(0.1768, abs=1e-3)
+    assert line("r", runs, ["reasoning/rt_ua"]).cells["reasoning/rt_ua"].spread == pytest.approx(
+        0.1768, abs=1e-3
+    )

@@ -16,8 +16,18 @@ TARGET = str(FICTIONAL / "target")
 
 
 def make(path, *flags):
-    return run_script("make_traces", "--dataset.traces", path, "--dataset.forget_dataset_name", "Fictional_forget01",
-                      "--traces.max_new_tokens", "100", "--overall.quiet", "true", *flags)
+    return run_script(
+        "make_traces",
+        "--dataset.traces",
+        path,
+        "--dataset.forget_dataset_name",
+        "Fictional_forget01",
+        "--traces.max_new_tokens",
+        "100",
+        "--overall.quiet",
+        "true",
+        *flags,
+    )
 
 
 def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
@@ -31,9 +41,11 @@ def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
     whole = path.read_text()
     write_jsonl(path, [header, *lines[:4]])
     assert make(path).returncode == 0 and path.read_text() == whole
-    for flags, told in [(("--traces.temperature", "1"), "written with other settings"),
-                        (("--dataset.forget_dataset_name", "Fictional_forget05"), "written with other data"),
-                        (("--overall.model_name", str(FICTIONAL / "retain")), "written with other model")]:
+    for flags, told in [
+        (("--traces.temperature", "1"), "written with other settings"),
+        (("--dataset.forget_dataset_name", "Fictional_forget05"), "written with other data"),
+        (("--overall.model_name", str(FICTIONAL / "retain")), "written with other model"),
+    ]:
         refused = make(path, *flags)
         assert refused.returncode == 1 and told in refused.stderr and path.read_text() == whole
 
@@ -41,25 +53,53 @@ def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
 def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
     path, root = tmp_path / "traces.jsonl", tmp_path / "results"
     assert make(path).returncode == 0
-    flags = ("--unlearn.unlearn_method", "R2MU", "--unlearn.R2MU.layer", "1", "--dataset.traces", path, "--evaluate.before", "false",
-             "--evaluate.metrics", "forget/exact", "--logger.json.root", root, "--overall.quiet", "true", "--unlearn.max_steps", "2",
-             "--dataset.batch_size", "4")
-    done = run_script("unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget01", "--logger.name", "r")
+    flags = (
+        "--unlearn.unlearn_method",
+        "R2MU",
+        "--unlearn.R2MU.layer",
+        "1",
+        "--dataset.traces",
+        path,
+        "--evaluate.before",
+        "false",
+        "--evaluate.metrics",
+        "forget/exact",
+        "--logger.json.root",
+        root,
+        "--overall.quiet",
+        "true",
+        "--unlearn.max_steps",
+        "2",
+        "--dataset.batch_size",
+        "4",
+    )
+    done = run_script(
+        "unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget01", "--logger.name", "r"
+    )
     assert done.returncode == 0, done.stderr
     log = read_jsonl(root / "r/log.jsonl")
     assert all({"steering", "unthink", "retain_embed", "cot"} <= set(step) for step in log if "loss" in step)
-    refused = run_script("unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget05", "--logger.name", "s")
-    assert refused.returncode == 1 and "has no trace for 40 of 50 forget rows" in refused.stderr and not (root / "s").exists()
+    refused = run_script(
+        "unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget05", "--logger.name", "s"
+    )
+    assert (
+        refused.returncode == 1
+        and "has no trace for 40 of 50 forget rows" in refused.stderr
+        and not (root / "s").exists()
+    )
 
 
-@pytest.mark.parametrize("flags, code, told", [
-    (("--traces.max_new_tokens", "2000"), 1, "exceeds the model's context of 1024; at most 10"),
-    (("--dataset.template", "qa"), 1, "thinking needs a template with <think>"),
-    (("--traces.segments", "0"), 2, "traces.segments"),
-    (("--dataset.think_open", "[T]"), 1, "a tokenizer that knows [T]"),
-    (("--dataset.traces", "src"), 1, "dataset.traces: src is a folder"),
-    (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is no folder nowhere"),
-])
+@pytest.mark.parametrize(
+    "flags, code, told",
+    [
+        (("--traces.max_new_tokens", "2000"), 1, "exceeds the model's context of 1024; at most 10"),
+        (("--dataset.template", "qa"), 1, "thinking needs a template with <think>"),
+        (("--traces.segments", "0"), 2, "traces.segments"),
+        (("--dataset.think_open", "[T]"), 1, "a tokenizer that knows [T]"),
+        (("--dataset.traces", "src"), 1, "dataset.traces: src is a folder"),
+        (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is no folder nowhere"),
+    ],
+)
 def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):
     done = make(tmp_path / "t.jsonl", *flags)
     assert done.returncode == code and told in done.stderr and "Traceback" not in done.stderr
@@ -67,10 +107,23 @@ def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):
 
 
 def test_reasoning_that_is_too_long_is_refused(tmp_path):
-    flags = ("--unlearn.unlearn_method", "R2MU", "--dataset.max_length", "60", "--dataset.forget_dataset_name", "Fictional_forget01",
-             "--logger.json.root", tmp_path, "--overall.quiet", "true")
+    flags = (
+        "--unlearn.unlearn_method",
+        "R2MU",
+        "--dataset.max_length",
+        "60",
+        "--dataset.forget_dataset_name",
+        "Fictional_forget01",
+        "--logger.json.root",
+        tmp_path,
+        "--overall.quiet",
+        "true",
+    )
     done = run_script("unlearn_model", *flags)
-    assert done.returncode == 1 and "more than dataset.max_length 60; lower dataset.cot_tokens or raise that" in done.stderr
+    assert (
+        done.returncode == 1
+        and "more than dataset.max_length 60; lower dataset.cot_tokens or raise that" in done.stderr
+    )
 
 
 def test_an_original_model_with_another_tokenizer_is_refused_before_training(tmp_path, tiny_model):
@@ -79,8 +132,20 @@ def test_an_original_model_with_another_tokenizer_is_refused_before_training(tmp
     other = tmp_path / "other"
     tiny_model.save_pretrained(other)
     AutoTokenizer.from_pretrained(GOLDEN / "metrics/tokenizer").save_pretrained(other)
-    done = run_script("unlearn_model", "--unlearn.unlearn_method", "GA", "--evaluate.original_model", other, "--logger.json.root", tmp_path)
-    assert done.returncode == 1 and "evaluate.original_model" in done.stderr and "has another tokenizer than the run" in done.stderr
+    done = run_script(
+        "unlearn_model",
+        "--unlearn.unlearn_method",
+        "GA",
+        "--evaluate.original_model",
+        other,
+        "--logger.json.root",
+        tmp_path,
+    )
+    assert (
+        done.returncode == 1
+        and "evaluate.original_model" in done.stderr
+        and "has another tokenizer than the run" in done.stderr
+    )
 
 
 def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_wanted(tokenizer):
@@ -108,8 +173,19 @@ def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_pat
     from exec.settings import read_settings
     from model.traces import write_traces
 
-    settings = read_settings(["--dataset.forget_dataset_name", "Fictional_forget01", "--dataset.traces", str(tmp_path / "t.jsonl"),
-                              "--traces.backend", "vllm", "--overall.quiet", "true"], "")
+    settings = read_settings(
+        [
+            "--dataset.forget_dataset_name",
+            "Fictional_forget01",
+            "--dataset.traces",
+            str(tmp_path / "t.jsonl"),
+            "--traces.backend",
+            "vllm",
+            "--overall.quiet",
+            "true",
+        ],
+        "",
+    )
     with pytest.raises(UserError, match="traces.backend vllm: the package vllm is not installed"):
         write_traces(settings)
     tokenizer, asked = load_tokenizer(TARGET), []
@@ -120,11 +196,23 @@ def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_pat
 
         def generate(self, prompts, sampling):
             ids = tokenizer("So.</think>Orlo.<|end|>", add_special_tokens=False)["input_ids"][:-1]
-            return [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=ids, finish_reason="stop")]) for _ in prompts]
+            return [
+                types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=ids, finish_reason="stop")])
+                for _ in prompts
+            ]
 
     module = types.ModuleType("vllm")
-    module.LLM, module.SamplingParams, module.__spec__ = LLM, lambda **options: asked.append(options), types.SimpleNamespace()
+    module.LLM, module.SamplingParams, module.__spec__ = (
+        LLM,
+        lambda **options: asked.append(options),
+        types.SimpleNamespace(),
+    )
     monkeypatch.setitem(sys.modules, "vllm", module)
     lines = read_jsonl(write_traces(settings))[1:]
-    assert [(line["trace"], line["answer"], line["closed"]) for line in lines] == [("So.", "Orlo.", True)] * 10
-    assert asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional") and asked[1]["max_tokens"] == 512
+    assert [(line["trace"], line["answer"], line["closed"]) for line in lines] == [
+        ("So.", "Orlo.", True)
+    ] * 10
+    assert (
+        asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional")
+        and asked[1]["max_tokens"] == 512
+    )

@@ -18,22 +18,50 @@ def data(tmp_path):
     """A user's folder of twelve forget and twenty retain rows."""
     folder = tmp_path / "data"
     folder.mkdir()
-    row = lambda i: {"question": f"Who taught number {i}?", "answer": f"Teacher {i}.", "paraphrased_answer": f"It was teacher {i}.",
-                     "perturbed_answer": [f"It was teacher {i + 1}.", "Nobody."]}
+    row = lambda i: {
+        "question": f"Who taught number {i}?",
+        "answer": f"Teacher {i}.",
+        "paraphrased_answer": f"It was teacher {i}.",
+        "perturbed_answer": [f"It was teacher {i + 1}.", "Nobody."],
+    }
     for stem, count in (("forget", 12), ("retain", 20)):
         (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(count)))
     return folder
 
 
 def words(model, data, tmp_path, name="run"):
-    return ["--overall.model_name", model, "--dataset.forget_dataset_name", "Folder_forget", "--dataset.retain_dataset_name",
-            "Folder_retain", "--dataset.data_dir", data, "--logger.json.root", tmp_path / "out", "--logger.name", name,
-            "--overall.cache_dir", tmp_path / "cache", *QUICK]
+    return [
+        "--overall.model_name",
+        model,
+        "--dataset.forget_dataset_name",
+        "Folder_forget",
+        "--dataset.retain_dataset_name",
+        "Folder_retain",
+        "--dataset.data_dir",
+        data,
+        "--logger.json.root",
+        tmp_path / "out",
+        "--logger.name",
+        name,
+        "--overall.cache_dir",
+        tmp_path / "cache",
+        *QUICK,
+    ]
 
 
 def test_the_run_folder(tiny_model_folder, data, tmp_path):
-    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "NPO+KL",
-                     "--unlearn.num_epochs", "2", "--dataset.batch_size", "5", "--unlearn.lr", "1e-3")
+    run = run_script(
+        "unlearn_model",
+        *words(tiny_model_folder, data, tmp_path),
+        "--unlearn.unlearn_method",
+        "NPO+KL",
+        "--unlearn.num_epochs",
+        "2",
+        "--dataset.batch_size",
+        "5",
+        "--unlearn.lr",
+        "1e-3",
+    )
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "out/run"
     records = read_jsonl(folder / "log.jsonl")
@@ -49,57 +77,95 @@ def test_the_run_folder(tiny_model_folder, data, tmp_path):
 
 
 def test_logger_none_leaves_nothing_but_caches(tiny_model_folder, data, tmp_path):
-    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT",
-                     "--overall.logger", "none", "--unlearn.max_steps", "2")
+    run = run_script(
+        "unlearn_model",
+        *words(tiny_model_folder, data, tmp_path),
+        "--unlearn.unlearn_method",
+        "GA+FT",
+        "--overall.logger",
+        "none",
+        "--unlearn.max_steps",
+        "2",
+    )
     assert run.returncode == 0, run.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_retain_models_run_folder_gives_forget_quality(tiny_model_folder, data, tmp_path):
     run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "retain"))
-    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "again"), "--evaluate.retain_results",
-                     tmp_path / "out/retain")
+    run = run_script(
+        "evaluate_model",
+        *words(tiny_model_folder, data, tmp_path, "again"),
+        "--evaluate.retain_results",
+        tmp_path / "out/retain",
+    )
     assert run.returncode == 0, run.stderr
     assert read_json(tmp_path / "out/again/metrics.json")["forget_quality"] == 1.0
 
 
 def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, tmp_path):
     for name in ("one", "two"):
-        run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path, name), "--unlearn.unlearn_method", "GA",
-                         "--unlearn.max_steps", "1")
+        run = run_script(
+            "unlearn_model",
+            *words(tiny_model_folder, data, tmp_path, name),
+            "--unlearn.unlearn_method",
+            "GA",
+            "--unlearn.max_steps",
+            "1",
+        )
         assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "cache/evaluations").iterdir())) == 1
     assert run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, "plain")).returncode == 0
     one, two = (read_json(tmp_path / f"out/{name}/before/metrics.json") for name in ("one", "two"))
     assert one == two == read_json(tmp_path / "out/plain/metrics.json")
-    kept, = (tmp_path / "cache/evaluations").iterdir()
+    (kept,) = (tmp_path / "cache/evaluations").iterdir()
     kept.write_text(kept.read_text().replace(str(one["forget/prob"]), "0.123"))
-    arguments = [*words(tiny_model_folder, data, tmp_path, "three"), "--unlearn.unlearn_method", "GA", "--unlearn.max_steps", "1"]
+    arguments = [
+        *words(tiny_model_folder, data, tmp_path, "three"),
+        "--unlearn.unlearn_method",
+        "GA",
+        "--unlearn.max_steps",
+        "1",
+    ]
     assert run_script("unlearn_model", *arguments).returncode == 0
     assert read_json(tmp_path / "out/three/before/metrics.json")["forget/prob"] == 0.123
     template = tiny_model_folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("message['content']", "message['content'] + '.'"))
     assert run_script("unlearn_model", *arguments, "--logger.name", "four").returncode == 0
-    assert read_json(tmp_path / "out/four/before/metrics.json")["forget/prob"] not in (0.123, one["forget/prob"])
+    assert read_json(tmp_path / "out/four/before/metrics.json")["forget/prob"] not in (
+        0.123,
+        one["forget/prob"],
+    )
 
 
-@pytest.mark.parametrize("text, told", [
-    ("", "has no rows"), ('{"question": "Q?", "answer": "A."}\n{"question": \n', "forget.jsonl, line 2"),
-    ('{"question": "Q?"}\n', "forget.jsonl, row 1: needs question and answer"),
-    ('{"question": "Q?", "answer": ""}\n', "'answer' must be a text"),
-    ('{"question": "Q?", "answer": 3}\n', "'answer' must be a text"),
-    ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice")])
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("", "has no rows"),
+        ('{"question": "Q?", "answer": "A."}\n{"question": \n', "forget.jsonl, line 2"),
+        ('{"question": "Q?"}\n', "forget.jsonl, row 1: needs question and answer"),
+        ('{"question": "Q?", "answer": ""}\n', "'answer' must be a text"),
+        ('{"question": "Q?", "answer": 3}\n', "'answer' must be a text"),
+        ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice"),
+    ],
+)
 def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_folder, data, tmp_path):
     (data / "forget.jsonl").write_text(text)
-    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    run = run_script(
+        "unlearn_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
+    )
     assert run.returncode == 1 and told in run.stderr and "Traceback" not in run.stderr, run.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_rows_that_cannot_be_scored_are_counted_and_cost_no_run(tiny_model_folder, data, tmp_path):
-    long = json.dumps({"question": "Q?", "answer": "A.", "paraphrased_answer": "so " * 600, "perturbed_answer": ["B."]})
+    long = json.dumps(
+        {"question": "Q?", "answer": "A.", "paraphrased_answer": "so " * 600, "perturbed_answer": ["B."]}
+    )
     (data / "forget.jsonl").write_text((data / "forget.jsonl").read_text() + long + "\n")
-    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu")
+    run = run_script(
+        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu"
+    )
     assert run.returncode == 0, run.stderr
     detail = read_json(tmp_path / "out/run/metrics_detail.json")
     assert (detail["forget/truth_ratio"]["n"], detail["forget/truth_ratio"]["unscored"]) == (12, 1)
@@ -107,7 +173,9 @@ def test_rows_that_cannot_be_scored_are_counted_and_cost_no_run(tiny_model_folde
 
 
 def test_only_the_forgotten_rows_are_measured_as_forgotten(tiny_model_folder, data, tmp_path):
-    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--dataset.forget_ratio", "5")
+    run = run_script(
+        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--dataset.forget_ratio", "5"
+    )
     assert run.returncode == 0 and len(read_jsonl(tmp_path / "out/run/samples/forget.jsonl")) == 5
 
 
@@ -115,10 +183,14 @@ def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_fold
     with torch.no_grad():
         tiny_model.model.norm.weight.fill_(float("nan"))
     tiny_model.save_pretrained(tiny_model_folder)
-    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu")
+    run = run_script(
+        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu"
+    )
     assert run.returncode == 0, run.stderr
     assert read_json(tmp_path / "out/run/metrics.json")["forget/prob"] is None
-    run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path, "npo"), "--unlearn.unlearn_method", "NPO")
+    run = run_script(
+        "unlearn_model", *words(tiny_model_folder, data, tmp_path, "npo"), "--unlearn.unlearn_method", "NPO"
+    )
     assert run.returncode == 1 and "no finite log-probability" in run.stderr and "Traceback" not in run.stderr
 
 
@@ -138,9 +210,13 @@ def test_a_cut_weights_file_is_one_clear_line_and_leaves_nothing(tiny_model_fold
 
 
 def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
-    run = run_script("finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    run = run_script(
+        "finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
+    )
     assert run.returncode == 2 and "fine-tuning takes FT" in run.stderr
-    run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT")
+    run = run_script(
+        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
+    )
     assert run.returncode == 2 and "evaluating takes origin" in run.stderr
 
 

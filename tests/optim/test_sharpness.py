@@ -14,17 +14,35 @@ HESSIAN = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=TORCH)
 def quadratic(start=(1.0, -2.0)):
     """½ θᵀHθ: gradient Hθ, Hessian H everywhere."""
     weight = torch.tensor(start, dtype=TORCH)
-    return weight, Landscape([weight], lambda: [HESSIAN @ weight], lambda g: g, lambda v: [HESSIAN @ v[0]], lambda v: v, step=3, seed=1)
+    return weight, Landscape(
+        [weight],
+        lambda: [HESSIAN @ weight],
+        lambda g: g,
+        lambda v: [HESSIAN @ v[0]],
+        lambda v: v,
+        step=3,
+        seed=1,
+    )
 
 
 def quartic():
     """Σ θ⁴ / 4: gradient θ³, Hessian 3 diag(θ²)."""
     weight = torch.tensor([1.0, -2.0, 0.5], dtype=TORCH)
-    return weight, Landscape([weight], lambda: [weight**3], lambda g: g, lambda v: [3 * weight**2 * v[0]], lambda v: v, step=0, seed=0)
+    return weight, Landscape(
+        [weight],
+        lambda: [weight**3],
+        lambda g: g,
+        lambda v: [3 * weight**2 * v[0]],
+        lambda v: v,
+        step=0,
+        seed=0,
+    )
 
 
 def test_every_name_a_method_may_end_in_is_a_wrapper():
-    assert {name: FLATNESS.resolve(name) for name in WRAPPERS} == WRAPPERS and set(WRAPPERS.values()) == set(FLATNESS)
+    assert {name: FLATNESS.resolve(name) for name in WRAPPERS} == WRAPPERS and set(WRAPPERS.values()) == set(
+        FLATNESS
+    )
 
 
 @pytest.mark.parametrize("name", ["SAM", "RS", "GP", "CR"])
@@ -50,7 +68,9 @@ def test_sam_on_a_quadratic():
 
 def test_sam_per_tensor_and_where_the_gradient_is_zero():
     one, two = torch.tensor([3.0], dtype=TORCH), torch.tensor([0.0], dtype=TORCH)
-    landscape = Landscape([one, two], lambda: [one.clone(), two.clone()], lambda g: g, lambda v: v, lambda v: v, 0, 0)
+    landscape = Landscape(
+        [one, two], lambda: [one.clone(), two.clone()], lambda g: g, lambda v: v, lambda v: v, 0, 0
+    )
     found = FLATNESS["SAM"](rho=0.5, scope="tensor").gradient(landscape)
     torch.testing.assert_close(found, [torch.tensor([3.5], dtype=TORCH), torch.tensor([0.0], dtype=TORCH)])
 
@@ -61,7 +81,15 @@ def test_smoothing_is_seeded_by_the_step_and_unbiased_on_a_quadratic():
     found = wrapper.gradient(landscape)[0]
     assert torch.equal(found, wrapper.gradient(landscape)[0])
     torch.testing.assert_close(found, HESSIAN @ weight, atol=0.05, rtol=0)
-    other = Landscape(landscape.weights, landscape.gradient, landscape.total, landscape.curvature, landscape.restrict, step=4, seed=1)
+    other = Landscape(
+        landscape.weights,
+        landscape.gradient,
+        landscape.total,
+        landscape.curvature,
+        landscape.restrict,
+        step=4,
+        seed=1,
+    )
     assert not torch.equal(wrapper.gradient(other)[0], found)
 
 
@@ -124,7 +152,9 @@ def test_averaging_in_float32_keeps_what_bf16_would_round_away():
     averaging = Averaging(WA(start=1, every=1))
     for step in range(1, 1001):
         averaging.update(step, [torch.full((1,), 1.0 if step % 2 else 1.0078125, dtype=torch.bfloat16)])
-    assert averaging.mean[0].dtype == torch.float32 and averaging.mean[0].item() == pytest.approx(1.00390625, abs=1e-6)
+    assert averaging.mean[0].dtype == torch.float32 and averaging.mean[0].item() == pytest.approx(
+        1.00390625, abs=1e-6
+    )
 
 
 def test_without_a_step_that_counts_the_weights_stay():

@@ -32,8 +32,11 @@ def test_five_steps_of_the_official_code():
         for weight, gradient in zip(weights, tensors(gradients)):
             weight.grad = gradient
         optimizer.step()
-        states = {"param": weights, "momentum": [optimizer.state[w]["m"] for w in weights],
-                  "hessian": [optimizer.state[w]["h"] for w in weights]}
+        states = {
+            "param": weights,
+            "momentum": [optimizer.state[w]["m"] for w in weights],
+            "hessian": [optimizer.state[w]["h"] for w in weights],
+        }
         for name, ours in states.items():
             for mine, theirs in zip(ours, tensors(EXPECTED[step][name])):
                 torch.testing.assert_close(mine.detach(), theirs, rtol=1e-9, atol=1e-12)
@@ -78,8 +81,8 @@ def test_moments_are_float32_for_bf16_weights():
 
 
 def test_drawn_labels_estimate_the_fisher_diagonal():
-    """For softmax logits z themselves, E[n g²] with g the gradient of the mean NLL over n drawn labels is the mean diagonal of
-    diag(p) - p p^T."""
+    """For softmax logits z themselves, E[n g²] with g the gradient of the mean NLL over n drawn labels is the
+    mean diagonal of diag(p) - p p^T."""
     scores = torch.tensor([[0.5, -1.0, 2.0, 0.0]]).repeat(64, 1)
     bias = torch.zeros(4, requires_grad=True)
     generator, squares, draws = torch.Generator().manual_seed(0), torch.zeros(4), 400
@@ -108,7 +111,9 @@ def test_moments_of_bf16_weights_survive_in_float32():
     optimizer, again = SophiaG([weight], 0.1), SophiaG([weight], 0.1)
     optimizer.update_curvature([weight], [torch.full((3,), 1.2345)], 7)
     again.load_state_dict(optimizer.state_dict())
-    assert again.state[weight]["h"].dtype == torch.float32 and torch.equal(again.state[weight]["h"], optimizer.state[weight]["h"])
+    assert again.state[weight]["h"].dtype == torch.float32 and torch.equal(
+        again.state[weight]["h"], optimizer.state[weight]["h"]
+    )
 
 
 def test_h_survives_its_state_dict():

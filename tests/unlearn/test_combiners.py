@@ -12,10 +12,26 @@ from unlearn.gradients.combiners import dot
 INPUTS = json.loads((GOLDEN / "objectives/inputs/gradients.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/gradient_combination.json").read_text())
 FORGET, RETAIN = INPUTS["weights"]["gamma"], INPUTS["weights"]["alpha"]
-KNOBS = {"pcgrad_tensor": ("pcgrad", {"scope": "tensor"}), "pcgrad_global": ("pcgrad", {"scope": "global"}), "sago": ("sago", {}),
-         "sago_prefer_retain": ("sago", {"prefer_retain": True}), "blur_weighted": ("blur", {}), "ngdiff": ("ngdiff", {})}
-VARIANTS = [("sum", {}), ("pcgrad", {"scope": "tensor"}), ("pcgrad", {"scope": "global"}), ("gru", {}), ("gru", {"cos_clip": -0.5}),
-            ("sago", {}), ("sago", {"prefer_retain": True}), ("blur", {}), ("blur", {"upper": True}), ("ngdiff", {})]
+KNOBS = {
+    "pcgrad_tensor": ("pcgrad", {"scope": "tensor"}),
+    "pcgrad_global": ("pcgrad", {"scope": "global"}),
+    "sago": ("sago", {}),
+    "sago_prefer_retain": ("sago", {"prefer_retain": True}),
+    "blur_weighted": ("blur", {}),
+    "ngdiff": ("ngdiff", {}),
+}
+VARIANTS = [
+    ("sum", {}),
+    ("pcgrad", {"scope": "tensor"}),
+    ("pcgrad", {"scope": "global"}),
+    ("gru", {}),
+    ("gru", {"cos_clip": -0.5}),
+    ("sago", {}),
+    ("sago", {"prefer_retain": True}),
+    ("blur", {}),
+    ("blur", {"upper": True}),
+    ("ngdiff", {}),
+]
 
 
 def tensors(named) -> list[torch.Tensor]:
@@ -52,7 +68,9 @@ def test_golden_gru_over_three_steps(key, clip):
 
 def random(seed, *shapes):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes or ((4, 3), (5,))]
+    return [
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes or ((4, 3), (5,))
+    ]
 
 
 def times(factor, gradient):
@@ -71,14 +89,21 @@ def test_opposite_gradients():
     r = random(1)
     f = times(-2.5, r)
     nothing, plus = times(0, r), [x + y for x, y in zip(f, r)]
-    assert equal(combine("gru", f, r), nothing) and equal(combine("ngdiff", f, r), nothing) and equal(combine("sum", f, r), plus)
+    assert (
+        equal(combine("gru", f, r), nothing)
+        and equal(combine("ngdiff", f, r), nothing)
+        and equal(combine("sum", f, r), plus)
+    )
     for found in (combine("pcgrad", f, r, wr=3.0), combine("sago", f, r, wr=3.0)):
         assert equal(found, times(3.0, r))
     assert equal(combine("blur", f, r), f)
 
 
 def test_no_conflict_leaves_the_sum():
-    f, r = [torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)], [torch.tensor([0.5, 3.0, 0.0], dtype=torch.float64)]
+    f, r = (
+        [torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)],
+        [torch.tensor([0.5, 3.0, 0.0], dtype=torch.float64)],
+    )
     assert equal(combine("pcgrad", f, r, 2.0, 3.0), combine("sum", f, r, 2.0, 3.0))
     assert equal(combine("gru", f, r), f)
 
@@ -93,11 +118,20 @@ def test_orthogonal_gradients():
 @pytest.mark.parametrize("seed", range(20))
 def test_what_each_rule_promises(seed):
     f, r = random(seed), random(seed + 100)
-    for found in (combine("sago", f, r), combine("pcgrad", f, r), combine("pcgrad", f, r, scope="global"), combine("gru", f, r)):
+    for found in (
+        combine("sago", f, r),
+        combine("pcgrad", f, r),
+        combine("pcgrad", f, r, scope="global"),
+        combine("gru", f, r),
+    ):
         assert dot(found, r) >= -1e-9
     assert all((d * y >= 0).all() for d, y in zip(combine("sago", f, r), r))
     ngdiff = combine("ngdiff", f, r)
-    assert dot(ngdiff, r) >= -1e-9 and dot(ngdiff, f) >= -1e-9 and equal(ngdiff, combine("ngdiff", times(7.0, f), times(0.2, r)))
+    assert (
+        dot(ngdiff, r) >= -1e-9
+        and dot(ngdiff, f) >= -1e-9
+        and equal(ngdiff, combine("ngdiff", times(7.0, f), times(0.2, r)))
+    )
     assert dot(combine("blur", f, r, 0.6), f).item() == pytest.approx(0.6 * dot(f, f).item())
     assert dot(combine("blur", f, r, 1.0, 0.6, upper=True), r).item() == pytest.approx(0.6 * dot(r, r).item())
 
@@ -106,7 +140,11 @@ def test_what_each_rule_promises(seed):
 def test_a_side_without_a_gradient_divides_by_nothing(name, knobs):
     f = random(3)
     zero = times(0, f)
-    for found in (combine(name, f, zero, **knobs), combine(name, zero, f, **knobs), combine(name, zero, zero, **knobs)):
+    for found in (
+        combine(name, f, zero, **knobs),
+        combine(name, zero, f, **knobs),
+        combine(name, zero, zero, **knobs),
+    ):
         assert all(torch.isfinite(x).all() for x in found)
     unit = times(1 / dot(f, f).sqrt(), f)
     wanted = {"sago": f, "pcgrad": f, "gru": f, "ngdiff": unit, "sum": f, "blur": f}

@@ -5,11 +5,30 @@ from unlearn import FORGET, parse_method
 from unlearn.compose import method_names
 
 
-@pytest.mark.parametrize("text, name", [
-    ("NPO+FT", "NPO+FT"), ("npo+kl", "NPO+KL"), ("GradDiff", "GA+FT"), ("grad_diff", "GA+FT"), ("GradAscent", "GA"),
-    ("npo_gdr", "NPO+FT"), ("GA+GDR", "GA+FT"), ("FT", "FT"), ("origin", "origin"), ("SimNPO_GradDiff", "SimNPO+FT"),
-    ("IdkDPO+KLR", "DPO+KL"), ("CE-U", "CEU"), ("task_vector", "TV"), ("whp", "WHP"), ("l1_sparse", "FT+L1"), ("KL", "KL"),
-    ("npo+ft+sam", "NPO+FT+SAM"), ("NPO+L1+FT", "NPO+FT+L1"), ("GA+KL+ILU+L1+WA", "GA+KL+ILU+L1+WA")])
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("NPO+FT", "NPO+FT"),
+        ("npo+kl", "NPO+KL"),
+        ("GradDiff", "GA+FT"),
+        ("grad_diff", "GA+FT"),
+        ("GradAscent", "GA"),
+        ("npo_gdr", "NPO+FT"),
+        ("GA+GDR", "GA+FT"),
+        ("FT", "FT"),
+        ("origin", "origin"),
+        ("SimNPO_GradDiff", "SimNPO+FT"),
+        ("IdkDPO+KLR", "DPO+KL"),
+        ("CE-U", "CEU"),
+        ("task_vector", "TV"),
+        ("whp", "WHP"),
+        ("l1_sparse", "FT+L1"),
+        ("KL", "KL"),
+        ("npo+ft+sam", "NPO+FT+SAM"),
+        ("NPO+L1+FT", "NPO+FT+L1"),
+        ("GA+KL+ILU+L1+WA", "GA+KL+ILU+L1+WA"),
+    ],
+)
 def test_names_and_aliases(text, name):
     assert parse_method(text).name == name
 
@@ -23,15 +42,24 @@ def test_origin_trains_nothing():
     assert not parse_method("origin").trains
 
 
-@pytest.mark.parametrize("text, reason", [
-    ("PDU+FT", "retain term of its own"), ("TV+FT", "never paired"), ("WHP+L1", "never paired"), ("origin+SAM", "takes no company"),
-    ("FT+SAM", "there is none")])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("PDU+FT", "retain term of its own"),
+        ("TV+FT", "never paired"),
+        ("WHP+L1", "never paired"),
+        ("origin+SAM", "takes no company"),
+        ("FT+SAM", "there is none"),
+    ],
+)
 def test_what_cannot_stand_together_is_refused_with_the_reason(text, reason):
     with pytest.raises(UserError, match=reason):
         parse_method(text)
 
 
-@pytest.mark.parametrize("text, near", [("NPO+TF", "NPO\\+FT"), ("NOP", "NPO"), ("origin+FT", "origin"), ("FT+FT", "FT")])
+@pytest.mark.parametrize(
+    "text, near", [("NPO+TF", "NPO\\+FT"), ("NOP", "NPO"), ("origin+FT", "origin"), ("FT+FT", "FT")]
+)
 def test_wrong_names_are_answered_with_near_ones(text, near):
     with pytest.raises(UserError, match=near):
         parse_method(text)

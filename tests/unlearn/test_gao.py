@@ -49,18 +49,26 @@ def stacked(gradients, tau, clip=1.0):
 
 def drawn(seed, count, *shapes):
     generator = torch.Generator().manual_seed(seed)
-    return [[torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes or ((5, 4), (7,))] for _ in range(count)]
+    return [
+        [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes or ((5, 4), (7,))]
+        for _ in range(count)
+    ]
 
 
-# --- The rule -----------------------------------------------------------------------------------------------------------
+# --- The rule -----------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("tau", GRADIENTS["taus"])
 def test_golden_vectors_and_masks(tau):
     names = list(GRADIENTS["theta"])
-    agreement = stream([[torch.tensor(g[name], dtype=torch.float64) for name in names] for g in GRADIENTS["gradients"]])
+    agreement = stream(
+        [[torch.tensor(g[name], dtype=torch.float64) for name in names] for g in GRADIENTS["gradients"]]
+    )
     expected = AGREED[str(tau)]
     for place, (name, (value, *_)) in enumerate(zip(names, agreement.agreed(tau, 1.0))):
-        assert torch.allclose(value, torch.tensor(expected["v"][name], dtype=torch.float64), rtol=0, atol=1e-12)
+        assert torch.allclose(
+            value, torch.tensor(expected["v"][name], dtype=torch.float64), rtol=0, atol=1e-12
+        )
         assert agreement.passing(place, tau).tolist() == expected["mask"][name]
 
 
@@ -76,7 +84,10 @@ def test_streaming_equals_stacked_exactly_for_powers_of_two(count, tau):
 def test_streaming_equals_stacked_to_rounding(count):
     gradients = drawn(count, count)
     for tau in (0.1, 0.34, 0.8):
-        assert all(torch.allclose(a, b, rtol=1e-14, atol=1e-16) for a, b in zip(agreed(gradients, tau), stacked(gradients, tau)))
+        assert all(
+            torch.allclose(a, b, rtol=1e-14, atol=1e-16)
+            for a, b in zip(agreed(gradients, tau), stacked(gradients, tau))
+        )
 
 
 def test_identical_gradients_pass_wherever_they_are_not_zero():
@@ -102,7 +113,14 @@ def test_without_agreement_the_clipped_mean():
 
 
 def test_an_odd_number_above_one_over_tau_always_passes():
-    for texts, tau, ones in ((3, 0.1, True), (5, 0.1, True), (5, 0.2, False), (6, 0.1, False), (9, 0.1, True), (11, 0.1, False)):
+    for texts, tau, ones in (
+        (3, 0.1, True),
+        (5, 0.1, True),
+        (5, 0.2, False),
+        (6, 0.1, False),
+        (9, 0.1, True),
+        (11, 0.1, False),
+    ):
         assert always_passes(tau, texts) == ones
         passing = stream(drawn(texts, texts)).passing(0, tau)
         assert passing.all() or not ones
@@ -110,29 +128,54 @@ def test_an_odd_number_above_one_over_tau_always_passes():
 
 def test_the_threshold_is_strict_and_exact():
     """|C| / K = tau does not pass, whatever floating point makes of tau x K."""
-    assert needed(0.5, 4) == 3 and needed(0.1, 10) == 2 and needed(0.7, 10) == 8 and needed(0.1, 30) == 4 and needed(0.3, 10) == 4
+    assert (
+        needed(0.5, 4) == 3
+        and needed(0.1, 10) == 2
+        and needed(0.7, 10) == 8
+        and needed(0.1, 30) == 4
+        and needed(0.3, 10) == 4
+    )
     for texts in range(1, 60):
         for count in range(texts):
             assert needed(count / texts, texts) == count + 1
 
 
-@pytest.mark.parametrize("texts, tau, rate", [
-    (2, .5, .5), (3, .5, .25), (4, .1, .625), (5, .3, .375), (6, .1, .688), (6, .8, .031), (8, .3, .289), (8, .5, .070), (10, .67, .021),
-    (16, .3, .210), (32, .1, .597), (32, .8, 0.0)])
+@pytest.mark.parametrize(
+    "texts, tau, rate",
+    [
+        (2, 0.5, 0.5),
+        (3, 0.5, 0.25),
+        (4, 0.1, 0.625),
+        (5, 0.3, 0.375),
+        (6, 0.1, 0.688),
+        (6, 0.8, 0.031),
+        (8, 0.3, 0.289),
+        (8, 0.5, 0.070),
+        (10, 0.67, 0.021),
+        (16, 0.3, 0.210),
+        (32, 0.1, 0.597),
+        (32, 0.8, 0.0),
+    ],
+)
 def test_the_null_rate_is_that_of_coin_flips(texts, tau, rate):
     assert null_rate(tau, texts) == pytest.approx(rate, abs=6e-4)
     signs = torch.randint(0, 2, (texts, 20000), generator=torch.Generator().manual_seed(texts)) * 2.0 - 1
-    assert stream([[row] for row in signs]).passing(0, tau).double().mean().item() == pytest.approx(rate, abs=0.015)
+    assert stream([[row] for row in signs]).passing(0, tau).double().mean().item() == pytest.approx(
+        rate, abs=0.015
+    )
 
 
 def test_the_and_mask_divides_by_the_share_that_passes():
     gradients = drawn(5, 4)
-    for place, (plain, scaled) in enumerate(zip(agreed(gradients, 0.6, 9.0), agreed(gradients, 0.6, 9.0, True))):
+    for place, (plain, scaled) in enumerate(
+        zip(agreed(gradients, 0.6, 9.0), agreed(gradients, 0.6, 9.0, True))
+    ):
         share = stream(gradients).passing(place, 0.6).double().mean()
         assert torch.allclose(scaled, (plain / share).clamp(-9, 9))
 
 
-# --- On a model ---------------------------------------------------------------------------------------------------------
+# --- On a model ---------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def models(golden_models):
@@ -141,7 +184,9 @@ def models(golden_models):
 
 
 def part_of(rows) -> dict[str, torch.Tensor]:
-    return {key: torch.tensor(value) for key, value in rows.items()} | {"index": torch.arange(len(rows["labels"]))}
+    return {key: torch.tensor(value) for key, value in rows.items()} | {
+        "index": torch.arange(len(rows["labels"]))
+    }
 
 
 def paraphrases(**changes):
@@ -159,7 +204,10 @@ def gradient_of_a_step(models, batch, gao: GAO, npo: dict, weights=()) -> None:
     """Leave in `.grad` what one optimizer step of GAO with NPO and FT would be taken along."""
     model, frozen = models
     parsed = parse_method("GAO")
-    components = {section: kind(**npo) if section == "unlearn.NPO" else kind() for section, kind in parsed.sections.items()}
+    components = {
+        section: kind(**npo) if section == "unlearn.NPO" else kind()
+        for section, kind in parsed.sections.items()
+    }
     composition = compose(parsed, components | {"unlearn.GAO": gao})
     with torch.no_grad():
         logprobs = {"forget": -row_nll(logits(frozen, batch["forget"]), batch["forget"]["labels"])}
@@ -172,19 +220,27 @@ def gradient_of_a_step(models, batch, gao: GAO, npo: dict, weights=()) -> None:
 
 
 def check_gradient(model, expected, tolerance):
-    norm = torch.sqrt(sum((p.grad ** 2).sum() for p in model.parameters()))
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
     assert norm.item() == pytest.approx(expected["grad_norm"], rel=tolerance)
     for name, values in expected["grad"].items():
-        ours = model.get_parameter(name).grad.flatten()[:len(values)]
-        assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance * max(map(abs, values)), name
+        ours = model.get_parameter(name).grad.flatten()[: len(values)]
+        assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance * max(
+            map(abs, values)
+        ), name
 
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
 def test_golden_gradient(scope, models, golden_batches):
     """One row: both scopes are one."""
-    batch = {"forget": golden_batches["forget_first"], "retain": golden_batches["retain"], "paraphrases": paraphrases()}
+    batch = {
+        "forget": golden_batches["forget_first"],
+        "retain": golden_batches["retain"],
+        "paraphrases": paraphrases(),
+    }
     params = GAO_ENTRY["params"]
-    gradient_of_a_step(models, batch, GAO(tau=params["tau"], rho=params["rho"], scope=scope), {"beta": params["beta"]})
+    gradient_of_a_step(
+        models, batch, GAO(tau=params["tau"], rho=params["rho"], scope=scope), {"beta": params["beta"]}
+    )
     check_gradient(models[0], GAO_ENTRY["expected"], 1e-5)
 
 
@@ -193,8 +249,11 @@ def test_golden_gradient_of_the_released_code(models, golden_batches):
     part = paraphrases()
     short = 512 - part["labels"].shape[1]
     padded = {key: torch.nn.functional.pad(part[key], (0, short)) for key in ("input_ids", "attention_mask")}
-    batch = {"forget": golden_batches["forget_first"], "retain": golden_batches["retain"],
-             "paraphrases": part | padded | {"labels": padded["input_ids"]}}
+    batch = {
+        "forget": golden_batches["forget_first"],
+        "retain": golden_batches["retain"],
+        "paraphrases": part | padded | {"labels": padded["input_ids"]},
+    }
     gradient_of_a_step(models, batch, GAO(), {"beta": 1.0, "reduction": "batch_mean"})
     check_gradient(models[0], GAO_ENTRY["legacy"]["Ignore"], 1e-5)
 
@@ -202,12 +261,19 @@ def test_golden_gradient_of_the_released_code(models, golden_batches):
 def several(model, rows=3, seed=0, most=4):
     """A batch of random rows with 2 to `most` paraphrases each."""
     rng, vocabulary = random.Random(seed), model.config.vocab_size
+
     def part(count):
         lengths = [rng.randint(5, 9) for _ in range(count)]
         ids = torch.tensor([[rng.randrange(3, vocabulary) for _ in range(9)] for _ in lengths])
         mask = torch.tensor([[int(k < n) for k in range(9)] for n in lengths])
         labels = torch.where((mask == 1) & (torch.arange(9) >= 3), ids, -100)
-        return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels, "index": torch.arange(count)}
+        return {
+            "input_ids": ids * mask,
+            "attention_mask": mask,
+            "labels": labels,
+            "index": torch.arange(count),
+        }
+
     counts = [rng.randint(2, most) for _ in range(rows)]
     owner = torch.tensor([row for row, count in enumerate(counts) for _ in range(count)])
     return {"forget": part(rows), "paraphrases": part(len(owner)) | {"owner": owner}}
@@ -219,7 +285,7 @@ def one_by_one(model, batch, tau, clip, rho):
     for row in range(len(batch["forget"]["labels"])):
         gradients = []
         for line in (batch["paraphrases"]["owner"] == row).nonzero()[:, 0].tolist():
-            text = {key: value[line:line + 1] for key, value in batch["paraphrases"].items()}
+            text = {key: value[line : line + 1] for key, value in batch["paraphrases"].items()}
             gradients.append(torch.autograd.grad(answer_nll(model, text).mean(), weights))
         rows.append(stacked(gradients, tau, clip))
     return [-rho * torch.stack(v).mean(0) for v in zip(*rows)]
@@ -245,8 +311,15 @@ def test_it_does_not_depend_on_how_a_step_is_split(models, scope):
     pieces = []
     for row in range(4):
         lines = whole["paraphrases"]["owner"] == row
-        pieces.append({"forget": {k: v[row:row + 1] for k, v in whole["forget"].items()},
-                       "paraphrases": {k: v[lines] for k, v in whole["paraphrases"].items()} | {"owner": 0 * lines.nonzero()[:, 0]}})
+        pieces.append(
+            {
+                "forget": {k: v[row : row + 1] for k, v in whole["forget"].items()},
+                "paraphrases": (
+                    {k: v[lines] for k, v in whole["paraphrases"].items()}
+                    | {"owner": 0 * lines.nonzero()[:, 0]}
+                ),
+            }
+        )
     together, apart = (gao.direction(step_of(model, batches)) for batches in ([whole], pieces))
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(together.vector, apart.vector))
     assert together.told == pytest.approx(apart.told)
@@ -259,8 +332,10 @@ def test_window_scope_compares_the_mean_gradients_of_each_turn(models):
     turns = [list(range(turn, 2 * rows, 2)) for turn in range(2)]
     gradients = []
     for lines in turns:
-        texts = [{k: v[line:line + 1] for k, v in batch["paraphrases"].items()} for line in lines]
-        gradients.append(torch.autograd.grad(sum(answer_nll(model, text).mean() for text in texts) / rows, weights))
+        texts = [{k: v[line : line + 1] for k, v in batch["paraphrases"].items()} for line in lines]
+        gradients.append(
+            torch.autograd.grad(sum(answer_nll(model, text).mean() for text in texts) / rows, weights)
+        )
     found = GAO(scope="window", K=2, rho=1.0).direction(step_of(model, [batch]))
     for ours, theirs in zip(found.vector, stacked(gradients, 0.1)):
         assert torch.allclose(ours, -theirs, rtol=1e-9, atol=1e-12)
@@ -282,14 +357,17 @@ def test_rows_with_fewer_than_two_paraphrases(models, scope):
         assert with_a_single_one.told["gao_rows_left_out"] == 1
         assert all(torch.equal(a, b) for a, b in zip(found.vector, with_a_single_one.vector))
     else:
-        alone = GAO().direction(step_of(model, [lone | {"forget": {k: v[:1] for k, v in batch["forget"].items()}}]))
+        alone = GAO().direction(
+            step_of(model, [lone | {"forget": {k: v[:1] for k, v in batch["forget"].items()}}])
+        )
         assert all(torch.allclose(2 * a, b) for a, b in zip(found.vector, alone.vector))
     nothing = batch | {"paraphrases": {k: v[:0] for k, v in batch["paraphrases"].items()}}
     assert all((v == 0).all() for v in GAO(scope=scope).direction(step_of(model, [nothing])).vector)
 
 
 def test_the_finite_difference_of_the_surrogate(models):
-    """-rho <theta, v>, v held and made of gradients kept one by one, changes along any way as the direction says."""
+    """-rho <theta, v>, v held and made of gradients kept one by one, changes along any way as the direction
+    says."""
     model, batch = models[0], several(models[0])
     weights = list(model.parameters())
     held = one_by_one(model, batch, 0.1, 1.0, 0.5)
@@ -300,7 +378,9 @@ def test_the_finite_difference_of_the_surrogate(models):
     with torch.no_grad():
         for p, w in zip(weights, way):
             p += step * w
-    assert (value() - before) / step == pytest.approx(sum((d * w).sum().item() for d, w in zip(direction, way)), rel=1e-6)
+    assert (value() - before) / step == pytest.approx(
+        sum((d * w).sum().item() for d, w in zip(direction, way)), rel=1e-6
+    )
 
 
 def test_one_step_along_it_makes_the_paraphrases_less_likely(models):
@@ -329,7 +409,9 @@ def test_frozen_weights_have_no_part(models):
     for p in model.parameters():
         p.requires_grad_(p is trained[0])
     found = GAO().direction(step_of(model, [batch], weights=trained))
-    assert len(found.vector) == 1 and found.vector[0].shape == trained[0].shape and (found.vector[0] != 0).any()
+    assert (
+        len(found.vector) == 1 and found.vector[0].shape == trained[0].shape and (found.vector[0] != 0).any()
+    )
 
 
 def test_a_backward_hands_gradients_on_one_by_one():
@@ -338,7 +420,12 @@ def test_a_backward_hands_gradients_on_one_by_one():
     with set_aside([w, u]), handed_on([w, u], lambda place, g: taken.update({place: g.clone()})):
         (2 * w.sum() + 3 * u.sum()).backward()
         assert w.grad is None and u.grad is None
-    assert taken[0].tolist() == [2, 2, 2] and taken[1].tolist() == [3, 3] and w.grad.tolist() == [5, 5, 5] and u.grad is None
+    assert (
+        taken[0].tolist() == [2, 2, 2]
+        and taken[1].tolist() == [3, 3]
+        and w.grad.tolist() == [5, 5, 5]
+        and u.grad is None
+    )
 
 
 def test_a_gradient_that_is_no_number_is_refused(models):
@@ -349,12 +436,15 @@ def test_a_gradient_that_is_no_number_is_refused(models):
         GAO().direction(step_of(model, [batch]))
 
 
-# --- Its name -----------------------------------------------------------------------------------------------------------
+# --- Its name -----------------------------------------------------------------------------------------------
+
 
 def test_the_bare_name_and_what_may_be_changed():
     assert parse_method("GAO") == parse_method("NPO+FT+GAO") == parse_method("gao")
     assert parse_method("GAO+KL").retain == "KL" and parse_method("GAO+KL").forget == "NPO"
-    assert parse_method("GAO+SAM").name == "NPO+FT+GAO+SAM" and parse_method("SimNPO+FT+GAO").forget == "SimNPO"
+    assert (
+        parse_method("GAO+SAM").name == "NPO+FT+GAO+SAM" and parse_method("SimNPO+FT+GAO").forget == "SimNPO"
+    )
     assert parse_method("FT+GAO").forget is None
     with pytest.raises(UserError, match="one too many"):
         parse_method("GAO+FT+KL")
@@ -362,5 +452,7 @@ def test_the_bare_name_and_what_may_be_changed():
 
 def test_a_weight_of_zero_reads_no_paraphrases():
     parsed = parse_method("GAO")
-    composition = compose(parsed, {s: kind() for s, kind in parsed.sections.items()} | {"unlearn.GAO": GAO(rho=0.0)})
+    composition = compose(
+        parsed, {s: kind() for s, kind in parsed.sections.items()} | {"unlearn.GAO": GAO(rho=0.0)}
+    )
     assert composition.parts == {"forget", "retain"} and not composition.steers

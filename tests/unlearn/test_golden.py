@@ -1,4 +1,5 @@
-"""Losses and gradients against numbers made by other people's code and an independent float64 implementation."""
+"""Losses and gradients against numbers made by other people's code and an independent float64
+implementation."""
 
 import copy
 import json
@@ -24,7 +25,8 @@ ROWS = STEER | {"positions": "labels", "reduction": "rows"}
 EVERYWHERE = STEER | {"positions": "all"}
 RTP = {"weight": 2.0, "over": "forget", "words": ("first", "second", "third")}
 
-# entry -> (method, weights, knobs of its first objective); the golden files call the forget weight gamma and the retain weight alpha
+# entry -> (method, weights, knobs of its first objective); the golden files call the forget weight gamma and
+# the retain weight alpha
 CASES = {
     "retain_nll": ("FT", {}, {}),
     "ga": ("GA", {}, {}),
@@ -103,7 +105,9 @@ def configured(method: str, weights: dict, knobs: dict):
     sides = {"forget_weight": parsed.forget, "gamma": parsed.retain}
     off = sum(weights.get(key) == 0 for key, name in sides.items() if name)
     first = list(parsed.sections)[off]
-    components = {section: kind(**knobs) if section == first else kind() for section, kind in parsed.sections.items()}
+    components = {
+        section: kind(**knobs) if section == first else kind() for section, kind in parsed.sections.items()
+    }
     return compose(parsed, components, **weights)
 
 
@@ -113,7 +117,10 @@ def step_loss(method: str, parts, models, weights, **knobs):
     composition = configured(method, weights, knobs)
     batch = {"alternate": parts["alternative"], "traces": parts["trace"], **parts}
     with torch.no_grad():
-        logprobs = {name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"]) for name in ("forget", "alternate")}
+        logprobs = {
+            name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"])
+            for name in ("forget", "alternate")
+        }
     counts = composition.counts(batch)
     terms = composition.terms(model, batch, GoldenReference(logprobs, frozen))
     return sum(t.weight * t.term.total / counts[t.term.part][t.term.over] for t in terms.values())
@@ -128,8 +135,14 @@ def check(loss, expected, tolerance, model):
     largest = max(abs(value) for values in expected["grad"].values() for value in values)
     for name, values in expected["grad"].items():
         weight = model.get_parameter(name)
-        ours = (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()[:len(values)].double()
-        assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance["grad"] * largest, name
+        ours = (
+            (torch.zeros_like(weight) if weight.grad is None else weight.grad)
+            .flatten()[: len(values)]
+            .double()
+        )
+        assert (ours - torch.tensor(values, dtype=torch.float64)).abs().max() <= tolerance[
+            "grad"
+        ] * largest, name
 
 
 def test_every_golden_objective_is_reproduced():
@@ -148,13 +161,17 @@ def test_loss_and_gradient(entry, golden_batches, golden_models):
 def test_what_a_peers_code_computes_is_there_when_asked_for(entry, peer, golden_batches, golden_models):
     method, weights, knobs = PEERS[entry, peer]
     loss = step_loss(method, golden_batches, golden_models, weights, **knobs)
-    check(loss, EXPECTED[entry]["legacy"][peer], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0])
+    check(
+        loss, EXPECTED[entry]["legacy"][peer], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0]
+    )
 
 
 def test_the_unthink_term_of_r2mu(golden_batches, golden_models):
     model, frozen = golden_models
-    for positions, expected in (("attended", EXPECTED["r2mu_unthink"]["expected"]),
-                                ("all", EXPECTED["r2mu_unthink"]["legacy"]["Unlearn-R2MU"])):
+    for positions, expected in (
+        ("attended", EXPECTED["r2mu_unthink"]["expected"]),
+        ("all", EXPECTED["r2mu_unthink"]["legacy"]["Unlearn-R2MU"]),
+    ):
         model.zero_grad()
         composition = configured("R2MU", {}, STEER | {"trace_positions": positions})
         batch = {**golden_batches, "traces": golden_batches["trace"]}
@@ -186,7 +203,9 @@ def test_pdu_and_its_multiplier(golden_batches, golden_models):
 def test_npo_with_small_beta_has_the_gradient_of_ascent_on_row_sums(golden_batches, golden_models):
     model = golden_models[0]
     part = golden_batches["forget"]
-    wanted = torch.autograd.grad(-row_nll(logits(model, part), part["labels"]).mean(), model.lm_head.weight)[0]
+    wanted = torch.autograd.grad(-row_nll(logits(model, part), part["labels"]).mean(), model.lm_head.weight)[
+        0
+    ]
     errors = []
     for beta in (1e-3, 1e-4):
         loss = step_loss("NPO", golden_batches, golden_models, {}, beta=beta)
@@ -201,7 +220,9 @@ def test_npo_at_the_start_is_two_over_beta_log_two(golden_batches, golden_models
 
 
 @pytest.mark.parametrize("retain", ["KL", "JSD", "EMBED"])
-def test_the_start_model_is_at_distance_zero_from_itself_with_zero_gradient(retain, golden_batches, golden_models):
+def test_the_start_model_is_at_distance_zero_from_itself_with_zero_gradient(
+    retain, golden_batches, golden_models
+):
     model = golden_models[0]
     loss = step_loss(retain, golden_batches, (model, copy.deepcopy(model)), {})
     loss.backward()
@@ -225,7 +246,9 @@ def test_activation_matching_is_the_plain_mean_over_attended_tokens(golden_batch
 def test_a_weight_of_zero_costs_no_forward(golden_batches, golden_models, monkeypatch):
     model = golden_models[0]
     calls = []
-    monkeypatch.setattr(type(model), "forward", lambda self, **kw: calls.append(kw) or pytest.fail("forward ran"))
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, **kw: calls.append(kw) or pytest.fail("forward ran")
+    )
     parsed = parse_method("NPO+KL")
     composition = compose(parsed, {s: k() for s, k in parsed.sections.items()}, forget_weight=0.0, gamma=0.0)
     assert composition.terms(model, golden_batches, None) == {}
@@ -233,10 +256,15 @@ def test_a_weight_of_zero_costs_no_forward(golden_batches, golden_models, monkey
 
 
 def test_padding_has_no_influence(golden_batches, golden_models):
-    wider = {name: {"input_ids": torch.nn.functional.pad(part["input_ids"], (0, 3), value=7),
-                    "attention_mask": torch.nn.functional.pad(part["attention_mask"], (0, 3)),
-                    "labels": torch.nn.functional.pad(part["labels"], (0, 3), value=-100), "index": part["index"]}
-             for name, part in golden_batches.items()}
+    wider = {
+        name: {
+            "input_ids": torch.nn.functional.pad(part["input_ids"], (0, 3), value=7),
+            "attention_mask": torch.nn.functional.pad(part["attention_mask"], (0, 3)),
+            "labels": torch.nn.functional.pad(part["labels"], (0, 3), value=-100),
+            "index": part["index"],
+        }
+        for name, part in golden_batches.items()
+    }
     for method in ("GA+FT", "NPO+KL"):
         ours = step_loss(method, golden_batches, golden_models, {})
         assert step_loss(method, wider, golden_models, {}).item() == pytest.approx(ours.item(), rel=1e-6)

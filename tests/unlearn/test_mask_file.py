@@ -53,7 +53,10 @@ def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, 
 
 
 def test_a_packed_mask_with_too_few_bits_is_refused(tmp_path):
-    torch.save({"format": "packed mask", "shapes": {"w": [100]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}}, tmp_path / "m.pt")
+    torch.save(
+        {"format": "packed mask", "shapes": {"w": [100]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}},
+        tmp_path / "m.pt",
+    )
     with pytest.raises(UserError, match="1 bytes for 100 weights"):
         load_tensors(tmp_path / "m.pt")
 
@@ -82,14 +85,26 @@ def broken(masks, kind):
         "shape": masks | {"model.norm.weight": torch.ones(1, 32, dtype=torch.bool)},
         "floats": masks | {name: masks[name].float()},
         "counts": masks | {name: masks[name].int() * 2},
-        "a list": [1, 2], "empty": {}, "words": {"a": "b"},
+        "a list": [1, 2],
+        "empty": {},
+        "words": {"a": "b"},
     }[kind]
 
 
-@pytest.mark.parametrize("kind, said", [
-    ("missing", "has no mask for 1 of"), ("another model", "not in this model"), ("vocabulary", "token was added"),
-    ("shape", "has shape \\(1, 32\\), the model's has \\(32,\\)"), ("floats", "is torch.float32; a mask is bool"),
-    ("counts", "a mask is bool, or integers 0 and 1"), ("a list", "is no mask"), ("empty", "is no mask"), ("words", "is no mask")])
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("missing", "has no mask for 1 of"),
+        ("another model", "not in this model"),
+        ("vocabulary", "token was added"),
+        ("shape", "has shape \\(1, 32\\), the model's has \\(32,\\)"),
+        ("floats", "is torch.float32; a mask is bool"),
+        ("counts", "a mask is bool, or integers 0 and 1"),
+        ("a list", "is no mask"),
+        ("empty", "is no mask"),
+        ("words", "is no mask"),
+    ],
+)
 def test_what_is_no_mask_of_this_model_is_refused(kind, said, masks, tiny_model, tmp_path):
     torch.save(broken(masks, kind), tmp_path / "m.pt")
     with pytest.raises(UserError, match=said):

@@ -22,7 +22,12 @@ def tensors(table: dict) -> dict[str, torch.Tensor]:
 
 def golden_scores(score: str) -> dict[str, torch.Tensor]:
     theta, forget, retain = (tensors(INPUTS[key]) for key in ("theta", "g_f", "g_r"))
-    return {name: SCORES[score].compute(Statistics(name, theta[name], forget[name], retain[name], mu=INPUTS["mu"])) for name in theta}
+    return {
+        name: (
+            SCORES[score].compute(Statistics(name, theta[name], forget[name], retain[name], mu=INPUTS["mu"]))
+        )
+        for name in theta
+    }
 
 
 @pytest.mark.parametrize("score", ["wagle", "gradient", "magnitude"])
@@ -47,12 +52,18 @@ def test_golden_wanda(ratio):
     weight, inputs = (torch.tensor(INPUTS["wanda"][key], dtype=torch.float64) for key in ("weight", "inputs"))
     statistics = Statistics("w", weight, inputs=(inputs**2).sum((0, 1)) / len(inputs))
     score = SCORES["wanda"].compute(statistics)
-    torch.testing.assert_close(score, torch.tensor(EXPECTED["wanda"]["score"], dtype=torch.float64), rtol=1e-9, atol=1e-12)
-    assert select({"w": score.float()}, float(ratio), "row")["w"].tolist() == EXPECTED["wanda"]["masks"][ratio]
+    torch.testing.assert_close(
+        score, torch.tensor(EXPECTED["wanda"]["score"], dtype=torch.float64), rtol=1e-9, atol=1e-12
+    )
+    assert (
+        select({"w": score.float()}, float(ratio), "row")["w"].tolist() == EXPECTED["wanda"]["masks"][ratio]
+    )
 
 
 def test_the_toy_closed_form_and_the_limits_of_mu():
-    s = Statistics("w", torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0]), torch.tensor([0.1, -0.2]), mu=0.1)
+    s = Statistics(
+        "w", torch.tensor([2.0, -1.0]), torch.tensor([0.5, 3.0]), torch.tensor([0.1, -0.2]), mu=0.1
+    )
     torch.testing.assert_close(SCORES["wagle"].compute(s), torch.tensor([0.5, 3.0]))
     s.mu = 1e30
     torch.testing.assert_close(SCORES["wagle"].compute(s), SCORES["snip"].compute(s))
@@ -72,7 +83,7 @@ def test_random_is_a_function_of_seed_and_name():
 def by_sorting(scores: dict, ratio: float) -> list[bool]:
     flat = torch.cat([score.flatten() for score in scores.values()])
     chosen = torch.zeros(len(flat), dtype=torch.bool)
-    chosen[flat.sort(descending=True, stable=True).indices[:math.floor(len(flat) * ratio + 1e-9)]] = True
+    chosen[flat.sort(descending=True, stable=True).indices[: math.floor(len(flat) * ratio + 1e-9)]] = True
     return chosen.tolist()
 
 
@@ -80,10 +91,14 @@ def by_sorting(scores: dict, ratio: float) -> list[bool]:
 def test_streaming_selects_what_a_stable_sort_selects(kind, monkeypatch):
     monkeypatch.setattr("unlearn.mask.selection.CHUNK", 97)
     generator = torch.Generator().manual_seed(3)
-    make = {"normal": lambda n: torch.randn(n, generator=generator).abs(),
-            "few values": lambda n: torch.randint(0, 4, (n,), generator=generator) / 4,
-            "tiny": lambda n: torch.rand(n, generator=generator) * 1e-42, "all equal": lambda n: torch.full((n,), 0.3),
-            "zeros": torch.zeros, "wide": lambda n: 10 ** (torch.rand(n, generator=generator) * 60 - 30)}[kind]
+    make = {
+        "normal": lambda n: torch.randn(n, generator=generator).abs(),
+        "few values": lambda n: torch.randint(0, 4, (n,), generator=generator) / 4,
+        "tiny": lambda n: torch.rand(n, generator=generator) * 1e-42,
+        "all equal": lambda n: torch.full((n,), 0.3),
+        "zeros": torch.zeros,
+        "wide": lambda n: 10 ** (torch.rand(n, generator=generator) * 60 - 30),
+    }[kind]
     scores = {"a": make(600).reshape(20, 30), "b": make(101), "c": make(1)}
     for ratio in (0, 1 / 702, 0.05, 0.5, 0.8, 0.999, 1):
         masks = select(scores, ratio)
@@ -92,7 +107,11 @@ def test_streaming_selects_what_a_stable_sort_selects(kind, monkeypatch):
 
 def test_masks_are_nested_and_scale_changes_nothing():
     scores = {"a": torch.rand(40, 25), "b": torch.rand(17)}
-    smaller, larger, scaled = select(scores, 0.2), select(scores, 0.6), select({n: s * 8 for n, s in scores.items()}, 0.2)
+    smaller, larger, scaled = (
+        select(scores, 0.2),
+        select(scores, 0.6),
+        select({n: s * 8 for n, s in scores.items()}, 0.2),
+    )
     assert all((smaller[n] <= larger[n]).all() and torch.equal(smaller[n], scaled[n]) for n in scores)
 
 

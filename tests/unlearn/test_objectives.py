@@ -27,17 +27,27 @@ class GoldenReference(StartModel):
 def world(golden_batches, golden_models):
     """Batches with every part there is, the model, and a reference that answers everything."""
     model, frozen = golden_models
-    batch = golden_batches | {"alternate": golden_batches["alternative"], "retain_alternate": golden_batches["alternative"],
-                              "environment": golden_batches["cot"], "traces": golden_batches["trace"]}
+    batch = golden_batches | {
+        "alternate": golden_batches["alternative"],
+        "retain_alternate": golden_batches["alternative"],
+        "environment": golden_batches["cot"],
+        "traces": golden_batches["trace"],
+    }
     with torch.no_grad():
-        logprobs = {name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"]) for name in ("forget", "alternate")}
+        logprobs = {
+            name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"])
+            for name in ("forget", "alternate")
+        }
     return batch, model, GoldenReference(logprobs, frozen, reinforced=frozen)
 
 
 def loss_of(world, method: str, weights=None, **knobs):
     batch, model, reference = world
     parsed = parse_method(method)
-    components = {section: kind(**knobs) if number == 0 else kind() for number, (section, kind) in enumerate(parsed.sections.items())}
+    components = {
+        section: kind(**knobs) if number == 0 else kind()
+        for number, (section, kind) in enumerate(parsed.sections.items())
+    }
     composition = compose(parsed, components, **(weights or {}))
     counts = composition.counts(batch)
     terms = composition.terms(model, batch, reference)
@@ -69,7 +79,9 @@ def test_every_regularizer_stacks(name, world):
     assert torch.isfinite(stacked) and (stacked > plain or REGULARIZERS[name]().steers)
     parsed = parse_method(f"NPO+FT+{name}")
     zero = {weights.get(name, "weight"): 0.0}
-    off = compose(parsed, {s: kind(**zero) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()})
+    off = compose(
+        parsed, {s: kind(**zero) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()}
+    )
     assert set(off.terms(model, world[0], world[2])) == {"npo", "retain_nll"} and not off.steers
 
 
@@ -80,14 +92,17 @@ def test_everything_says_its_formula_and_cost(registry):
             assert "Formula: " in kind.__doc__ and "Cost: " in kind.__doc__, name
 
 
-@pytest.mark.parametrize("method, knobs, same", [
-    ("WGA", {"beta": 0.0}, "GA"), ("SatImp", {"beta1": 0.0, "beta2": 0.0}, "GA")])
+@pytest.mark.parametrize(
+    "method, knobs, same", [("WGA", {"beta": 0.0}, "GA"), ("SatImp", {"beta1": 0.0, "beta2": 0.0}, "GA")]
+)
 def test_a_special_case_is_the_other_method(method, knobs, same, world):
     torch.testing.assert_close(gradient_of(world, method, **knobs), gradient_of(world, same))
 
 
 def test_satimp_without_importance_is_wga(world):
-    torch.testing.assert_close(gradient_of(world, "SatImp", beta1=2.0, beta2=0.0), gradient_of(world, "WGA", beta=2.0))
+    torch.testing.assert_close(
+        gradient_of(world, "SatImp", beta1=2.0, beta2=0.0), gradient_of(world, "WGA", beta=2.0)
+    )
 
 
 def test_wga_descends_on_the_probability(world):
@@ -101,7 +116,9 @@ def test_simnpo_with_small_beta_has_the_gradient_of_ascent_on_row_means(world):
     batch, model, _ = world
     part = batch["forget"]
     counts = (part["labels"][:, 1:] != -100).sum(-1)
-    wanted = torch.autograd.grad(-(row_nll(logits(model, part), part["labels"]) / counts).mean(), model.lm_head.weight)[0]
+    wanted = torch.autograd.grad(
+        -(row_nll(logits(model, part), part["labels"]) / counts).mean(), model.lm_head.weight
+    )[0]
     found = gradient_of(world, "SimNPO", beta=1e-3)
     assert (found - wanted).norm() < 5e-3 * wanted.norm()
 
@@ -120,8 +137,14 @@ def test_dpo_between_equal_answers_has_no_gradient_and_swapping_flips_it(world):
     reference.logprobs["alternate"] = kept
     first = {name: {key: value[:1] for key, value in batch[name].items()} for name in ("forget", "alternate")}
     forward = loss_of((first, model, reference), "DPO", scale="textbook").item()
-    swapped = GoldenReference({"forget": reference.logprobs["alternate"], "alternate": reference.logprobs["forget"]}, None)
-    backward = loss_of(({"forget": first["alternate"], "alternate": first["forget"]}, model, swapped), "DPO", scale="textbook").item()
+    swapped = GoldenReference(
+        {"forget": reference.logprobs["alternate"], "alternate": reference.logprobs["forget"]}, None
+    )
+    backward = loss_of(
+        ({"forget": first["alternate"], "alternate": first["forget"]}, model, swapped),
+        "DPO",
+        scale="textbook",
+    ).item()
     assert math.exp(-forward) + math.exp(-backward) == pytest.approx(1, rel=1e-5)
 
 
@@ -129,7 +152,9 @@ def test_undial_teaches_the_start_model_itself_when_beta_is_0(world):
     batch, model, _ = world
     own = (batch, model, GoldenReference({}, copy.deepcopy(model)))
     assert gradient_of(own, "UNDIAL", beta=0.0).abs().max() < 1e-6
-    torch.testing.assert_close(gradient_of(own, "UNDIAL", beta=1e9), gradient_of(own, "CEU", skip=0), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        gradient_of(own, "UNDIAL", beta=1e9), gradient_of(own, "CEU", skip=0), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_undial_ignores_what_is_not_labelled(world):
@@ -137,7 +162,9 @@ def test_undial_ignores_what_is_not_labelled(world):
     before = loss_of(world, "UNDIAL").item()
     ids = batch["forget"]["input_ids"].clone()
     ids[batch["forget"]["attention_mask"] == 0] = 5
-    assert loss_of(({**batch, "forget": {**batch["forget"], "input_ids": ids}}, model, reference), "UNDIAL").item() == pytest.approx(before)
+    assert loss_of(
+        ({**batch, "forget": {**batch["forget"], "input_ids": ids}}, model, reference), "UNDIAL"
+    ).item() == pytest.approx(before)
 
 
 def test_ceu_pushes_the_answers_logit_by_exactly_p(world):
@@ -187,9 +214,19 @@ def test_adding_a_constant_to_all_logits_changes_pdu_not_but_raw_logits_npo(worl
             return out
 
     moved = (batch, Shifted(), reference)
-    assert loss_of(moved, "PDU", dual=0.0).item() == pytest.approx(loss_of(world, "PDU", dual=0.0).item(), rel=1e-5)
-    assert loss_of(moved, "NPO", reduction="rows").item() == pytest.approx(loss_of(world, "NPO").item(), rel=1e-5)
-    assert abs(loss_of(moved, "NPO", reduction="raw_logits").item() - loss_of(world, "NPO", reduction="raw_logits").item()) > 0.1
+    assert loss_of(moved, "PDU", dual=0.0).item() == pytest.approx(
+        loss_of(world, "PDU", dual=0.0).item(), rel=1e-5
+    )
+    assert loss_of(moved, "NPO", reduction="rows").item() == pytest.approx(
+        loss_of(world, "NPO").item(), rel=1e-5
+    )
+    assert (
+        abs(
+            loss_of(moved, "NPO", reduction="raw_logits").item()
+            - loss_of(world, "NPO", reduction="raw_logits").item()
+        )
+        > 0.1
+    )
 
 
 def test_forget_kl_is_zero_at_the_start_and_capped(world):
@@ -207,7 +244,9 @@ def test_the_task_vector_of_alpha_0_is_the_identity_and_nothing_to_subtract_is_a
     for name, tensor in TV(alpha=0.0).edit(start, reinforced).items():
         assert torch.equal(tensor, start[name])
     mirrored = TV(alpha=1.0).edit(start, reinforced)
-    torch.testing.assert_close(mirrored["lm_head.weight"], 2 * start["lm_head.weight"] - reinforced["lm_head.weight"])
+    torch.testing.assert_close(
+        mirrored["lm_head.weight"], 2 * start["lm_head.weight"] - reinforced["lm_head.weight"]
+    )
     with pytest.raises(UserError, match="nothing to subtract"):
         TV().edit(start, start)
     with pytest.raises(UserError, match="another architecture"):
@@ -217,7 +256,9 @@ def test_the_task_vector_of_alpha_0_is_the_identity_and_nothing_to_subtract_is_a
 def test_who_is_harry_potter_never_raises_a_logit():
     start, reinforced = torch.randn(5, 9), torch.randn(5, 9)
     assert (damped(start, reinforced, 2.0) <= start).all()
-    assert torch.equal(damped(start, reinforced, 0.0), start) and torch.equal(damped(start, start, 3.0), start)
+    assert torch.equal(damped(start, reinforced, 0.0), start) and torch.equal(
+        damped(start, start, 3.0), start
+    )
 
 
 def test_ilu_has_the_gradient_of_its_definition():
@@ -230,7 +271,10 @@ def test_ilu_has_the_gradient_of_its_definition():
     class Model(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.table, self.head = torch.nn.Parameter(table.detach().clone()), torch.nn.Parameter(head.detach().clone())
+            self.table, self.head = (
+                torch.nn.Parameter(table.detach().clone()),
+                torch.nn.Parameter(head.detach().clone()),
+            )
 
         def forward(self, input_ids, attention_mask=None, use_cache=False):
             return type("Out", (), {"logits": torch.tanh(self.table[input_ids]) @ self.head.T})
@@ -244,7 +288,10 @@ def test_ilu_has_the_gradient_of_its_definition():
         return torch.nn.functional.cross_entropy(scores, ids[:, 1:].reshape(-1))
 
     ga, gb = torch.autograd.grad(nll(table, head), (table, head), create_graph=True)
-    forms = {"elementwise": (table * ga).pow(2).sum() + (head * gb).pow(2).sum(), "scalar": ((table * ga).sum() + (head * gb).sum()) ** 2}
+    forms = {
+        "elementwise": (table * ga).pow(2).sum() + (head * gb).pow(2).sum(),
+        "scalar": ((table * ga).sum() + (head * gb).sum()) ** 2,
+    }
     ones = torch.ones((), dtype=torch.float64, requires_grad=True)
     by_w = torch.autograd.grad(nll(ones * table, ones * head), ones)[0] ** 2
     torch.testing.assert_close(by_w, forms["scalar"])
@@ -252,7 +299,9 @@ def test_ilu_has_the_gradient_of_its_definition():
         term = ILU(form=form).terms(model, {"environment": part}, None)["invariance"]
         torch.testing.assert_close(term.total / 2, wanted.detach(), rtol=1e-5, atol=1e-7)
         found = torch.autograd.grad(term.total / 2, model.table)[0]
-        torch.testing.assert_close(found, torch.autograd.grad(wanted, table, retain_graph=True)[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            found, torch.autograd.grad(wanted, table, retain_graph=True)[0], rtol=1e-4, atol=1e-6
+        )
 
 
 def test_answer_preservation_prefers_the_answer(world):
@@ -284,16 +333,18 @@ def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, gol
     _, frozen = golden_models
     part = golden_batches["retain"]
     asked = []
-    frozen.register_forward_hook(lambda module, args, kwargs, out: asked.append(out.logits.shape[0]), with_kwargs=True)
+    frozen.register_forward_hook(
+        lambda module, args, kwargs, out: asked.append(out.logits.shape[0]), with_kwargs=True
+    )
     rows = [{key: value[lines] for key, value in part.items()} for lines in ([0, 1], [1, 2], [3, 0, 2])]
     reference = StartModel({}, frozen, budget=10**9)
     found = [reference.answer_logits("retain", row) for row in rows]
-    assert asked == [2, 1, 1] and reference.start_answers.bytes == sum(s.numel() * 4 for s in reference.start_answers.kept.values())
+    assert asked == [2, 1, 1] and reference.start_answers.bytes == sum(
+        s.numel() * 4 for s in reference.start_answers.kept.values()
+    )
     plain = StartModel({}, frozen, budget=0)
     for row, scores in zip(rows, found):
         torch.testing.assert_close(plain.answer_logits("retain", row), scores, rtol=1e-5, atol=1e-6)
     assert plain.start_answers.bytes == 0 and asked[3:] == [2, 2, 3]
     with torch.no_grad():
         torch.testing.assert_close(answer_logits(frozen, rows[2]), found[2], rtol=1e-5, atol=1e-6)
-
-

@@ -20,19 +20,28 @@ from unlearn.representation import R2MU, RMU, direction
 
 def composed(method, weights=None, **knobs):
     parsed = parse_method(method)
-    return compose(parsed, {section: kind(**knobs) if section == f"unlearn.{parsed.forget}" else kind()
-                            for section, kind in parsed.sections.items()}, **(weights or {}))
+    return compose(
+        parsed,
+        {
+            section: kind(**knobs) if section == f"unlearn.{parsed.forget}" else kind()
+            for section, kind in parsed.sections.items()
+        },
+        **(weights or {}),
+    )
 
 
 def terms_of(composition, model, batch, reference):
     counts = composition.counts(batch)
-    return {name: t.weight * t.term.total / counts[t.term.part][t.term.over]
-            for name, t in composition.terms(model, batch, reference).items()}
+    return {
+        name: t.weight * t.term.total / counts[t.term.part][t.term.over]
+        for name, t in composition.terms(model, batch, reference).items()
+    }
 
 
 @pytest.fixture
 def world(golden_batches, golden_models):
-    """A batch with every part, a model, and its start model as the run makes it: the model itself with its weights put back."""
+    """A batch with every part, a model, and its start model as the run makes it: the model itself with its
+    weights put back."""
     model = golden_models[0]
     batch = golden_batches | {"traces": golden_batches["trace"]}
     train_only(model, RMU(layer=1).trained(model))
@@ -40,15 +49,22 @@ def world(golden_batches, golden_models):
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_the_short_forward_says_what_the_whole_one_says_and_leaves_the_model_whole(layer, golden_batches, golden_models):
+def test_the_short_forward_says_what_the_whole_one_says_and_leaves_the_model_whole(
+    layer, golden_batches, golden_models
+):
     model, part = golden_models[0], golden_batches["forget"]
     inputs = {key: part[key] for key in ("input_ids", "attention_mask")}
     caught = []
-    handle = blocks(model)[layer].register_forward_hook(lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out))
+    handle = blocks(model)[layer].register_forward_hook(
+        lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out)
+    )
     whole = model(**inputs).logits
     handle.remove()
     ran = []
-    handles = [block.register_forward_hook(lambda *_, number=number: ran.append(number)) for number, block in enumerate(blocks(model))]
+    handles = [
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+        for number, block in enumerate(blocks(model))
+    ]
     assert torch.equal(hidden(model, part, layer), caught[0])
     assert ran == list(range(layer + 1))
     for handle in handles:
@@ -64,7 +80,8 @@ def test_a_forward_that_fails_leaves_the_model_whole(golden_batches, golden_mode
 
 
 def test_the_start_model_is_found_in_the_trained_one(world, golden_models):
-    """With trained weights put back: equal to a frozen copy, cached or not, and the live weights are as they were."""
+    """With trained weights put back: equal to a frozen copy, cached or not, and the live weights are as they
+    were."""
     batch, model, reference = world
     frozen = copy.deepcopy(model)
     with torch.no_grad():
@@ -74,7 +91,9 @@ def test_the_start_model_is_found_in_the_trained_one(world, golden_models):
     live = {name: p.clone() for name, p in model.named_parameters()}
     for name in ("retain", "cot", "retain"):
         attended = batch[name]["attention_mask"].bool()
-        assert torch.equal(reference.hidden(name, batch[name], 1)[attended], hidden(frozen, batch[name], 1)[attended])
+        assert torch.equal(
+            reference.hidden(name, batch[name], 1)[attended], hidden(frozen, batch[name], 1)[attended]
+        )
         assert torch.equal(reference.padded_hidden(name, batch[name], 1), hidden(frozen, batch[name], 1))
     assert all(torch.equal(live[name], p) for name, p in model.named_parameters())
     assert not torch.equal(hidden(model, batch["retain"], 1), hidden(frozen, batch["retain"], 1))
@@ -112,7 +131,11 @@ def test_at_the_start_what_is_kept_is_kept(world):
 
 def test_only_the_named_parameters_get_a_gradient(world):
     batch, model, reference = world
-    sum(terms_of(composed("R2MU", {"gamma": 0.0}, layer=1, alpha=0.0, beta=0.0), model, batch, reference).values()).backward()
+    sum(
+        terms_of(
+            composed("R2MU", {"gamma": 0.0}, layer=1, alpha=0.0, beta=0.0), model, batch, reference
+        ).values()
+    ).backward()
     touched = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert touched == {"model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"}
 
@@ -122,11 +145,24 @@ def test_weights_scale_their_terms_and_zero_leaves_them_out(world):
     with torch.no_grad():
         model.get_parameter("model.layers.1.mlp.down_proj.weight").mul_(1.5)
     one = terms_of(composed("R2MU", layer=1), model, batch, reference)
-    two = terms_of(composed("R2MU", {"gamma": 3.0, "forget_weight": 5.0}, layer=1, alpha=2.0, beta=4.0), model, batch, reference)
+    two = terms_of(
+        composed("R2MU", {"gamma": 3.0, "forget_weight": 5.0}, layer=1, alpha=2.0, beta=4.0),
+        model,
+        batch,
+        reference,
+    )
     factors = {"steering": 5.0, "unthink": 10.0, "retain_embed": 3.0, "cot": 4.0}
     assert {name: (two[name] / one[name]).item() for name in one} == pytest.approx(factors)
-    assert set(composed("R2MU-v0", layer=1).terms(model, batch, reference)) == {"steering", "unthink", "retain_embed"}
-    assert set(composed("R2MU", layer=1, beta=0.0).terms(model, batch, reference)) == {"steering", "unthink", "retain_embed"}
+    assert set(composed("R2MU-v0", layer=1).terms(model, batch, reference)) == {
+        "steering",
+        "unthink",
+        "retain_embed",
+    }
+    assert set(composed("R2MU", layer=1, beta=0.0).terms(model, batch, reference)) == {
+        "steering",
+        "unthink",
+        "retain_embed",
+    }
     assert set(composed("RMU", {"gamma": 0.0}, layer=1).terms(model, batch, reference)) == {"steering"}
     assert set(composed("RMU+FT", layer=1).terms(model, batch, reference)) == {"steering", "retain_nll"}
 
@@ -140,47 +176,82 @@ def test_a_row_with_several_equal_traces_counts_as_with_one(world, reduction):
     several = {key: value[lines] for key, value in one.items()} | {"owner": lines}
     composition = composed("R2MU", layer=1, reduction=reduction)
     alone = terms_of(composition, model, batch | {"traces": one | {"owner": owner}}, reference)["unthink"]
-    assert terms_of(composition, model, batch | {"traces": several}, reference)["unthink"].item() == pytest.approx(alone.item(), rel=1e-5)
+    assert terms_of(composition, model, batch | {"traces": several}, reference)[
+        "unthink"
+    ].item() == pytest.approx(alone.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("knobs", [{}, {"reduction": "rows"}, {"positions": "labels"}, {"norm": "sum"}])
 def test_padding_and_company_have_no_influence(world, knobs):
     batch, model, reference = world
     composition = composed("R2MU", layer=1, **knobs)
-    pad = lambda part: {key: torch.nn.functional.pad(value, (0, 4), value=-100 if key == "labels" else 0) if value.dim() == 2 else value
-                        for key, value in part.items()}
+    pad = lambda part: {
+        key: (
+            torch.nn.functional.pad(value, (0, 4), value=-100 if key == "labels" else 0)
+            if value.dim() == 2
+            else value
+        )
+        for key, value in part.items()
+    }
     wider = {name: pad(part) for name, part in batch.items()}
     fresh = StartModel({}, *start_model(model, 1))
     for name, value in terms_of(composition, model, wider, fresh).items():
-        assert value.item() == pytest.approx(terms_of(composition, model, batch, reference)[name].item(), rel=1e-5, abs=1e-9), name
+        assert value.item() == pytest.approx(
+            terms_of(composition, model, batch, reference)[name].item(), rel=1e-5, abs=1e-9
+        ), name
 
 
 def test_sum_is_mean_times_width_and_relative_steering_follows_the_activations(world):
     batch, model, reference = world
     width = model.config.hidden_size
-    steer = lambda **knobs: terms_of(composed("RMU", layer=1, **knobs), model, batch, reference)["steering"].item()
+    steer = lambda **knobs: terms_of(composed("RMU", layer=1, **knobs), model, batch, reference)[
+        "steering"
+    ].item()
     assert steer(norm="sum") == pytest.approx(width * steer(), rel=1e-6)
     rows = [Encoded("a", [5, 6, 7], 1, 0), Encoded("b", [8, 9], 1, 0)]
     reference.forget, reference.tokenizer = rows, type("T", (), {"pad_token_id": 0, "eos_token_id": 0})
     states = hidden(model, pad_rows(list(enumerate(rows)), 0), 1)
     norms = torch.cat([states[0, :3].norm(dim=-1), states[1, :2].norm(dim=-1)])
     assert reference.activation_norm(1) == pytest.approx(norms.median().item(), rel=1e-5)
-    assert steer(steering="relative", steering_coeff=2.0) == pytest.approx(steer(steering_coeff=2.0 * norms.median().item()), rel=1e-5)
+    assert steer(steering="relative", steering_coeff=2.0) == pytest.approx(
+        steer(steering_coeff=2.0 * norms.median().item()), rel=1e-5
+    )
 
 
 def test_the_direction_is_a_unit_vector_of_its_seed():
     one = direction("gaussian", 64, 3)
     assert one.norm().item() == pytest.approx(1, rel=1e-6) and torch.equal(one, direction("gaussian", 64, 3))
-    assert not torch.equal(one, direction("gaussian", 64, 4)) and (one < 0).any() and (direction("uniform", 64, 3) >= 0).all()
+    assert (
+        not torch.equal(one, direction("gaussian", 64, 4))
+        and (one < 0).any()
+        and (direction("uniform", 64, 3) >= 0).all()
+    )
 
 
 @pytest.mark.parametrize("config", [Qwen2Config, Qwen3Config])
 def test_the_tensor_is_found_by_name_where_its_place_is_another(config):
-    model = AutoModelForCausalLM.from_config(config(vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=5,
-                                                    num_attention_heads=2, num_key_value_heads=2))
-    assert RMU(layer=3).trained(model) == [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2, 3)]
-    assert RMU(layer=3, train_layers=(0, 3)).trained(model) == [f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 3)]
-    with pytest.raises(UserError, match=r"unlearn.RMU.train_parameters: no parameter of blocks 1, 2, 3 has 'w2' .* mlp.down_proj.weight"):
+    model = AutoModelForCausalLM.from_config(
+        config(
+            vocab_size=64,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=5,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+        )
+    )
+    assert RMU(layer=3).trained(model) == [
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (1, 2, 3)
+    ]
+    assert RMU(layer=3, train_layers=(0, 3)).trained(model) == [
+        f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 3)
+    ]
+    with pytest.raises(
+        UserError,
+        match=(
+            r"unlearn.RMU.train_parameters: no parameter of blocks 1, 2, 3 has 'w2' .* mlp.down_proj.weight"
+        ),
+    ):
         RMU(layer=3, train_parameters="w2").trained(model)
     with pytest.raises(UserError, match="unlearn.R2MU.train_layers 7 does not exist: the model has 5 blocks"):
         R2MU(layer=3, train_layers=(7,)).trained(model)
@@ -196,12 +267,16 @@ def test_adapters_go_to_what_is_trained(tiny_model):
     adapted = add_lora(model, Lora(), only=names)
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert len(trained) == 2 * len(names) and all("mlp.down_proj.lora_" in name for name in trained)
-    with pytest.raises(UserError, match="unlearn.lora.targets: none of q_proj is among what the method trains"):
+    with pytest.raises(
+        UserError, match="unlearn.lora.targets: none of q_proj is among what the method trains"
+    ):
         add_lora(copy.deepcopy(tiny_model), replace(Lora(), targets=("q_proj",)), only=names)
 
 
 def test_words_of_reflection_that_are_several_tokens_are_left_out(caplog):
-    reference = type("R", (), {"token_ids": staticmethod(lambda text: {"Wait": [3], " Wait": [4]}.get(text, [1, 2]))})
+    reference = type(
+        "R", (), {"token_ids": staticmethod(lambda text: {"Wait": [3], " Wait": [4]}.get(text, [1, 2]))}
+    )
     assert reflection_tokens(reference, ("Wait", "Hmm")) == [3, 4]
     assert "several tokens here: Hmm" in caplog.text
     with pytest.raises(UserError, match="unlearn.RTP.words: none of Hmm is a single token"):

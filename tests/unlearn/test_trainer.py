@@ -11,21 +11,67 @@ from conftest import REPO, run_script
 
 from core.files import read_jsonl
 
-COMMON = ["--unlearn.unlearn_method", "NPO+FT", "--unlearn.lr", "1e-3", "--unlearn.max_steps", "10", "--evaluate.before", "false",
-          "--evaluate.metrics", "forget/prob", "--overall.quiet", "true", "--unlearn.weight_decay", "0.01"]
+COMMON = [
+    "--unlearn.unlearn_method",
+    "NPO+FT",
+    "--unlearn.lr",
+    "1e-3",
+    "--unlearn.max_steps",
+    "10",
+    "--evaluate.before",
+    "false",
+    "--evaluate.metrics",
+    "forget/prob",
+    "--overall.quiet",
+    "true",
+    "--unlearn.weight_decay",
+    "0.01",
+]
 
 
-TERMS = {"loss", "npo", "retain_nll", "retain_embed", "steering", "unthink", "cot", "grad_norm", "cosine", "conflict", "direction_norm",
-         "gao_density", "gao_null", "gao_norm", "gao_rows_left_out"}
-LAYERS = {"EMBED": ["--unlearn.retain.EMBED.layer", "0"], "R2MU": ["--unlearn.R2MU.layer", "1"],
-          "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl"]}
+TERMS = {
+    "loss",
+    "npo",
+    "retain_nll",
+    "retain_embed",
+    "steering",
+    "unthink",
+    "cot",
+    "grad_norm",
+    "cosine",
+    "conflict",
+    "direction_norm",
+    "gao_density",
+    "gao_null",
+    "gao_norm",
+    "gao_rows_left_out",
+}
+LAYERS = {
+    "EMBED": ["--unlearn.retain.EMBED.layer", "0"],
+    "R2MU": ["--unlearn.R2MU.layer", "1"],
+    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl"],
+}
 """The tiny model has two blocks."""
 
 
 def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
-    run = run_script("unlearn_model", "--overall.model_name", model, "--dataset.batch_size", batch, "--logger.json.root", root,
-                     "--unlearn.gradient_accumulation_steps", accumulate, "--logger.name", name, "--overall.cache_dir", root / "c",
-                     *COMMON, *words)
+    run = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        model,
+        "--dataset.batch_size",
+        batch,
+        "--logger.json.root",
+        root,
+        "--unlearn.gradient_accumulation_steps",
+        accumulate,
+        "--logger.name",
+        name,
+        "--overall.cache_dir",
+        root / "c",
+        *COMMON,
+        *words,
+    )
     assert run.returncode == 0, run.stderr
     return read_jsonl(root / name / "log.jsonl")
 
@@ -44,7 +90,12 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
         whole = losses(tiny_model_folder, tmp_path, f"{method}-8x1", 8, 1, *words)
         assert whole[-1]["loss"] < whole[0]["loss"]
         for batch, accumulate in ((2, 4), (1, 8)):
-            same(losses(tiny_model_folder, tmp_path, f"{method}-{batch}x{accumulate}", batch, accumulate, *words), whole)
+            same(
+                losses(
+                    tiny_model_folder, tmp_path, f"{method}-{batch}x{accumulate}", batch, accumulate, *words
+                ),
+                whole,
+            )
 
 
 @pytest.mark.parametrize("combiner", ["pcgrad", "gru", "sago", "blur", "ngdiff"])
@@ -62,9 +113,16 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
     from model.unlearn import Unlearn
 
     def run(name):
-        said = dict(zip(COMMON[::2], COMMON[1::2])) | {"--overall.model_name": str(tiny_model_folder), "--logger.json.root": str(tmp_path),
-                                                       "--logger.name": name, "--unlearn.forget_weight": "0.3", "--unlearn.gamma": "2"}
-        Unlearn(settle_settings(StrictConfig(), [], {key[2:]: value for key, value in said.items()}, {})).run()
+        said = dict(zip(COMMON[::2], COMMON[1::2])) | {
+            "--overall.model_name": str(tiny_model_folder),
+            "--logger.json.root": str(tmp_path),
+            "--logger.name": name,
+            "--unlearn.forget_weight": "0.3",
+            "--unlearn.gamma": "2",
+        }
+        Unlearn(
+            settle_settings(StrictConfig(), [], {key[2:]: value for key, value in said.items()}, {})
+        ).run()
         return read_jsonl(tmp_path / name / "log.jsonl")
 
     monkeypatch.chdir(REPO)
@@ -82,14 +140,24 @@ def in_process(folder, root, name, monkeypatch, **said):
 
     monkeypatch.chdir(REPO)
     flags = dict(zip([word[2:] for word in COMMON[::2]], COMMON[1::2])) | {
-        "overall.model_name": str(folder), "logger.json.root": str(root), "logger.name": name, "unlearn.max_steps": "2"}
-    Unlearn(settle_settings(StrictConfig(), [], flags | {key.replace("__", "."): value for key, value in said.items()}, {})).run()
+        "overall.model_name": str(folder),
+        "logger.json.root": str(root),
+        "logger.name": name,
+        "unlearn.max_steps": "2",
+    }
+    Unlearn(
+        settle_settings(
+            StrictConfig(), [], flags | {key.replace("__", "."): value for key, value in said.items()}, {}
+        )
+    ).run()
     return read_jsonl(root / name / "log.jsonl")
 
 
 def test_gao_of_weight_0_is_the_base_run_to_the_bit(tiny_model_folder, tmp_path):
     base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
-    off = losses(tiny_model_folder, tmp_path, "off", 8, 1, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.rho", "0")
+    off = losses(
+        tiny_model_folder, tmp_path, "off", 8, 1, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.rho", "0"
+    )
     drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
     assert drop(off) == drop(base)
 
@@ -102,14 +170,27 @@ def test_gao_is_the_same_however_a_step_is_split(scope, tiny_model_folder, tmp_p
     assert all(record["gao_density"] > record["gao_null"] > 0 and record["gao_norm"] > 0 for record in whole)
 
 
-def test_the_agreed_direction_joins_the_forget_side_before_combining(tiny_model_folder, tmp_path, monkeypatch):
+def test_the_agreed_direction_joins_the_forget_side_before_combining(
+    tiny_model_folder, tmp_path, monkeypatch
+):
     from unlearn.gradients.combiners import SAGO
 
     seen, combine = [], SAGO.combine
-    monkeypatch.setattr(SAGO, "combine", lambda self, f, r, *rest: seen.append((f, r)) or combine(self, f, r, *rest))
-    run = lambda name, rho: in_process(tiny_model_folder, tmp_path, name, monkeypatch, unlearn__unlearn_method="GAO", unlearn__GAO__rho=rho,
-                                       unlearn__combiner="sago", unlearn__forget_weight="0.5", unlearn__max_steps="1",
-                                       dataset__paraphrases=LAYERS["GAO"][1])
+    monkeypatch.setattr(
+        SAGO, "combine", lambda self, f, r, *rest: seen.append((f, r)) or combine(self, f, r, *rest)
+    )
+    run = lambda name, rho: in_process(
+        tiny_model_folder,
+        tmp_path,
+        name,
+        monkeypatch,
+        unlearn__unlearn_method="GAO",
+        unlearn__GAO__rho=rho,
+        unlearn__combiner="sago",
+        unlearn__forget_weight="0.5",
+        unlearn__max_steps="1",
+        dataset__paraphrases=LAYERS["GAO"][1],
+    )
     record, _ = run("with", "2")[0], run("without", "0")
     (f, r), (bare, r_bare) = seen
     added = torch.sqrt(sum(((x - y) ** 2).sum() for x, y in zip(f, bare)))
@@ -118,11 +199,27 @@ def test_the_agreed_direction_joins_the_forget_side_before_combining(tiny_model_
     assert record["along_retain"] >= 0
 
 
-@pytest.mark.parametrize("said", [{"unlearn__unlearn_method": "FT+GAO"}, {"unlearn__unlearn_method": "GAO", "unlearn__forget_weight": "0"}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"unlearn__unlearn_method": "FT+GAO"},
+        {"unlearn__unlearn_method": "GAO", "unlearn__forget_weight": "0"},
+    ],
+)
 def test_gao_alone_is_a_forget_side_for_combiners(said, tiny_model_folder, tmp_path, monkeypatch):
-    record = in_process(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__combiner="sago", dataset__paraphrases=LAYERS["GAO"][1],
-                        **said)[0]
-    assert record["forget_norm"] == pytest.approx(0.5 * record["gao_norm"], rel=1e-4) and record["retain_norm"] > 0
+    record = in_process(
+        tiny_model_folder,
+        tmp_path,
+        "run",
+        monkeypatch,
+        unlearn__combiner="sago",
+        dataset__paraphrases=LAYERS["GAO"][1],
+        **said,
+    )[0]
+    assert (
+        record["forget_norm"] == pytest.approx(0.5 * record["gao_norm"], rel=1e-4)
+        and record["retain_norm"] > 0
+    )
     assert "npo" not in record
 
 
@@ -131,49 +228,128 @@ def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, mo
     from unlearn.gao import GAO
 
     direction = GAO.direction
-    monkeypatch.setattr(GAO, "direction", lambda self, step: seen.append((self, step)) or direction(self, step))
-    record = in_process(tiny_model_folder, tmp_path, "run", monkeypatch, unlearn__unlearn_method="GAO", unlearn__parity="gao_verbatim",
-                        unlearn__max_steps="1", dataset__batch_size="2", dataset__paraphrases=LAYERS["GAO"][1])[0]
+    monkeypatch.setattr(
+        GAO, "direction", lambda self, step: seen.append((self, step)) or direction(self, step)
+    )
+    record = in_process(
+        tiny_model_folder,
+        tmp_path,
+        "run",
+        monkeypatch,
+        unlearn__unlearn_method="GAO",
+        unlearn__parity="gao_verbatim",
+        unlearn__max_steps="1",
+        dataset__batch_size="2",
+        dataset__paraphrases=LAYERS["GAO"][1],
+    )[0]
     gao, step = seen[0]
     part = step.batches[0]["paraphrases"]
     assert record["npo"] == pytest.approx(2 * torch.log(torch.tensor(2.0)).item(), rel=1e-4)
     assert (gao.K, gao.tau, gao.rho, gao.choice) == (6, 0.1, 0.5, "shortest")
     assert part["input_ids"].shape == (12, 512) and (part["labels"] == part["input_ids"]).all()
     lengths = part["attention_mask"].sum(1)
-    assert all(row[:n].all() and not row[n:].any() for row, n in zip(part["attention_mask"], lengths)) and lengths.max() < 64
+    assert (
+        all(row[:n].all() and not row[n:].any() for row, n in zip(part["attention_mask"], lengths))
+        and lengths.max() < 64
+    )
 
 
 def test_gao_trains_adapters_alone(tiny_model_folder, tmp_path, monkeypatch):
     from transformers import AutoModelForCausalLM
 
-    record = in_process(tiny_model_folder, tmp_path, "lora", monkeypatch, unlearn__unlearn_method="GAO", unlearn__use_lora="true",
-                        unlearn__lora__targets="q_proj", dataset__paraphrases=LAYERS["GAO"][1])
+    record = in_process(
+        tiny_model_folder,
+        tmp_path,
+        "lora",
+        monkeypatch,
+        unlearn__unlearn_method="GAO",
+        unlearn__use_lora="true",
+        unlearn__lora__targets="q_proj",
+        dataset__paraphrases=LAYERS["GAO"][1],
+    )
     assert record[-1]["gao_norm"] > 0
-    start, after = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (tiny_model_folder, tmp_path / "lora/checkpoints"))
+    start, after = (
+        AutoModelForCausalLM.from_pretrained(path).state_dict()
+        for path in (tiny_model_folder, tmp_path / "lora/checkpoints")
+    )
     moved = {name for name in start if not torch.equal(start[name], after[name])}
     assert moved == {name for name in start if "q_proj" in name}
 
 
 def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
-    words = ["--unlearn.unlearn_method", "PDU", "--unlearn.PDU.dual", "0", "--unlearn.PDU.warmup_epochs", "99",
-             "--unlearn.combiner", "pcgrad"]
+    words = [
+        "--unlearn.unlearn_method",
+        "PDU",
+        "--unlearn.PDU.dual",
+        "0",
+        "--unlearn.PDU.warmup_epochs",
+        "99",
+        "--unlearn.combiner",
+        "pcgrad",
+    ]
     records = losses(tiny_model_folder, tmp_path, "pdu", 8, 1, *words)
-    assert all(record["retain_norm"] == 0 and record["along_forget"] == pytest.approx(1.0) for record in records)
+    assert all(
+        record["retain_norm"] == 0 and record["along_forget"] == pytest.approx(1.0) for record in records
+    )
 
 
-@pytest.mark.parametrize("method, wrapper", [("NPO+FT", "none"), ("NPO+FT", "SAM"), ("EMBED", "none"), ("R2MU", "none"),
-                                             ("NPO+FT", "gru"), ("GAO", "none"), ("GAO", "window")])
+@pytest.mark.parametrize(
+    "method, wrapper",
+    [
+        ("NPO+FT", "none"),
+        ("NPO+FT", "SAM"),
+        ("EMBED", "none"),
+        ("R2MU", "none"),
+        ("NPO+FT", "gru"),
+        ("GAO", "none"),
+        ("GAO", "window"),
+    ],
+)
 def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
     """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
-    ragged = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4",
-              *{"gru": ["--unlearn.combiner", "gru"], "window": ["--unlearn.GAO.scope", "window"]}.get(
-                  wrapper, ["--unlearn.flatness", wrapper]),
-              "--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
+    ragged = [
+        "--dataset.forget_ratio",
+        "20",
+        "--unlearn.num_epochs",
+        "4",
+        *{"gru": ["--unlearn.combiner", "gru"], "window": ["--unlearn.GAO.scope", "window"]}.get(
+            wrapper, ["--unlearn.flatness", wrapper]
+        ),
+        "--unlearn.unlearn_method",
+        method,
+        *LAYERS.get(method, []),
+    ]
     whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611",
-               str(REPO / "src/exec/unlearn_model.py"), "--overall.model_name", str(tiny_model_folder), "--dataset.batch_size", "4",
-               "--logger.json.root", str(tmp_path), "--logger.name", "two", "--overall.cache_dir", str(tmp_path / "c2"), *COMMON, *ragged]
-    run = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "29611",
+        str(REPO / "src/exec/unlearn_model.py"),
+        "--overall.model_name",
+        str(tiny_model_folder),
+        "--dataset.batch_size",
+        "4",
+        "--logger.json.root",
+        str(tmp_path),
+        "--logger.name",
+        "two",
+        "--overall.cache_dir",
+        str(tmp_path / "c2"),
+        *COMMON,
+        *ragged,
+    ]
+    run = subprocess.run(
+        command,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     same(read_jsonl(tmp_path / "two/log.jsonl"), whole)
     assert json.loads((tmp_path / "two/environment.json").read_text())["effective_batch_size"] == 8
@@ -181,8 +357,20 @@ def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, t
 
 def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(tiny_model_folder, tmp_path):
     base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
-    still = losses(tiny_model_folder, tmp_path, "still", 8, 1, "--unlearn.flatness", "SAM", "--unlearn.flat.SAM.rho", "0")
-    moved = losses(tiny_model_folder, tmp_path, "moved", 8, 1, "--unlearn.unlearn_method", "NPO+FT+SAM", "--unlearn.flat.SAM.rho", "0.05")
+    still = losses(
+        tiny_model_folder, tmp_path, "still", 8, 1, "--unlearn.flatness", "SAM", "--unlearn.flat.SAM.rho", "0"
+    )
+    moved = losses(
+        tiny_model_folder,
+        tmp_path,
+        "moved",
+        8,
+        1,
+        "--unlearn.unlearn_method",
+        "NPO+FT+SAM",
+        "--unlearn.flat.SAM.rho",
+        "0.05",
+    )
     drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
     assert drop(still) == drop(base) and moved[0]["npo"] == pytest.approx(base[0]["npo"], rel=1e-6)
     assert moved[-1]["npo"] != pytest.approx(base[-1]["npo"], rel=1e-4)
@@ -207,9 +395,24 @@ def test_a_loss_that_is_no_number_stops_with_step_terms_and_rows(tiny_model_fold
     with torch.no_grad():
         tiny_model.model.norm.weight.fill_(float("inf"))
     tiny_model.save_pretrained(tiny_model_folder)
-    run = run_script("unlearn_model", "--overall.model_name", tiny_model_folder, "--logger.json.root", tmp_path, "--logger.name", "nan",
-                     "--dataset.batch_size", "2", *COMMON, "--unlearn.unlearn_method", "GA+FT")
+    run = run_script(
+        "unlearn_model",
+        "--overall.model_name",
+        tiny_model_folder,
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "nan",
+        "--dataset.batch_size",
+        "2",
+        *COMMON,
+        "--unlearn.unlearn_method",
+        "GA+FT",
+    )
     assert run.returncode == 1 and "Traceback" not in run.stderr
     for told in ("not a finite number at step 1", "ga = nan", "retain_nll = nan", "'p1"):
         assert told in run.stderr
-    assert not (tmp_path / "nan/checkpoints/config.json").exists() and not (tmp_path / "nan/metrics.json").exists()
+    assert (
+        not (tmp_path / "nan/checkpoints/config.json").exists()
+        and not (tmp_path / "nan/metrics.json").exists()
+    )

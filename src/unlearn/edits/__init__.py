@@ -1,1 +1,2 @@
-"""Edits: unlearning by way of a model that was reinforced on the forget rows. Never paired with a retain objective."""
+"""Edits: unlearning by way of a model that was reinforced on the forget rows. Never paired with a retain
+objective."""

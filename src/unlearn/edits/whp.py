@@ -17,21 +17,27 @@ def damped(start: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
 @FORGET.register("WHP")
 @dataclass(frozen=True)
 class WHP(Edit):
-    """Who's Harry Potter (Eldan and Russinovich, arXiv:2310.02238), its logit rule distilled into one checkpoint: cross-entropy
-    on the forget rows to the start model's logits, lowered where those of a reinforced model are higher. (The paper's
-    replacement of anchor terms is not part of it.)
+    """Who's Harry Potter (Eldan and Russinovich, arXiv:2310.02238), its logit rule distilled into one
+    checkpoint: cross-entropy on the forget rows to the start model's logits, lowered where those of a
+    reinforced model are higher. (The paper's replacement of anchor terms is not part of it.)
 
-    Formula: CE(softmax(z - α relu(z_reinforced - z)), p), mean over tokens
-    Cost: one forward and backward over the forget rows, one forward each of the start model and of the reinforced one."""
+    Formula: CE(softmax(z - α relu(z_reinforced - z)), p), mean over tokens Cost: one forward and backward
+    over the forget rows, one forward each of the start model and of the reinforced one.
+    """
 
     alpha: float = knob(1.0, "how far logits that reinforcing raised are lowered", at_least=0)
-    reinforced: str | None = knob(None, "folder or hub name of a model reinforced on the forget rows; without it one is trained on "
-                                  "the way, with the run's own lr and epochs")
+    reinforced: str | None = knob(
+        None,
+        "folder or hub name of a model reinforced on the forget rows; without it one is trained on "
+        "the way, with the run's own lr and epochs",
+    )
     needs = frozenset({"reference_logits", "reinforced_logits"})
     parts = frozenset({"forget"})
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        teacher = damped(reference.answer_logits("forget", part), reference.reinforced("forget", part), self.alpha)
+        teacher = damped(
+            reference.answer_logits("forget", part), reference.reinforced("forget", part), self.alpha
+        )
         student = F.log_softmax(answer_logits(model, part), dim=-1)
         return {"whp": Term(-(F.softmax(teacher.float(), dim=-1) * student).sum(), "forget", "tokens")}

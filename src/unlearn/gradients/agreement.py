@@ -1,4 +1,5 @@
-"""Where the gradients of several texts agree: a running sum and a count of signs, never a gradient for each text."""
+"""Where the gradients of several texts agree: a running sum and a count of signs, never a gradient for each
+text."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,23 +13,29 @@ MOST = 127
 
 
 def needed(tau: float, texts: int) -> int:
-    """The least |sum of signs| of `texts` gradients that exceeds tau x texts. At most 0: every coordinate passes."""
+    """The least |sum of signs| of `texts` gradients that exceeds tau x texts. At most 0: every coordinate
+    passes."""
     return math.floor(tau * texts + 1e-9) + 1
 
 
 def null_rate(tau: float, texts: int) -> float:
-    """The share of coordinates that pass when signs are independent coin flips: exact, by the binomial distribution."""
+    """The share of coordinates that pass when signs are independent coin flips: exact, by the binomial
+    distribution."""
     least = needed(tau, texts)
-    return sum(math.comb(texts, plus) for plus in range(texts + 1) if abs(2 * plus - texts) >= least) / 2**texts
+    return (
+        sum(math.comb(texts, plus) for plus in range(texts + 1) if abs(2 * plus - texts) >= least) / 2**texts
+    )
 
 
 def always_passes(tau: float, texts: int) -> bool:
-    """Is the mask all ones, whatever the gradients? So it is for an odd number of texts and 1 / texts > tau: no tie is possible."""
+    """Is the mask all ones, whatever the gradients? So it is for an odd number of texts and 1 / texts > tau:
+    no tie is possible."""
     return null_rate(tau, texts) == 1
 
 
 class Agreement:
-    """The sum S (float32 or wider) and the sign count C (one byte) of gradients that come one after the other, for each weight.
+    """The sum S (float32 or wider) and the sign count C (one byte) of gradients that come one after the
+    other, for each weight.
 
     5 bytes a weight, however many texts there are."""
 
@@ -51,9 +58,13 @@ class Agreement:
         """Where the signs agree: |C| > tau x texts; everywhere for tau None."""
         return self.signs[place].abs() >= (needed(tau, self.texts) if tau is not None else 0)
 
-    def agreed(self, tau: float | None, clip: float, scaled: bool = False) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each weight: the mean gradient where signs agree, 0 elsewhere, cut to ±clip; how many coordinates that the sum reaches
-        pass; and how many it reaches. `scaled` divides each tensor by its share of passing coordinates. The sums are used up."""
+    def agreed(
+        self, tau: float | None, clip: float, scaled: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """For each weight: the mean gradient where signs agree, 0 elsewhere, cut to ±clip; how many
+        coordinates that the sum reaches pass; and how many it reaches. `scaled` divides each tensor by its
+        share of passing coordinates. The sums are used up.
+        """
         for place, value in enumerate(self.sums):
             reached, passing = value.count_nonzero(), self.passing(place, tau)
             value.div_(self.texts).mul_(passing)
@@ -84,11 +95,14 @@ def set_aside(weights: Sequence[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def handed_on(weights: Sequence[Tensor], take: Callable[[int, Tensor], None]) -> Iterator[None]:
-    """Within the block a backward hands each weight's gradient to `take(place, gradient)` as soon as it is whole, and keeps none."""
+    """Within the block a backward hands each weight's gradient to `take(place, gradient)` as soon as it is
+    whole, and keeps none."""
+
     def hook(place: int) -> Callable[[Tensor], None]:
         def hand_on(weight: Tensor) -> None:
             take(place, weight.grad)
             weight.grad = None
+
         return hand_on
 
     handles = [weight.register_post_accumulate_grad_hook(hook(place)) for place, weight in enumerate(weights)]

@@ -1,8 +1,9 @@
 """Rules that make one update of the forget and the retain gradient.
 
-f is the gradient of the forget objective that is minimised, r that of the retain objective, one tensor for each trained weight,
-without the weights of their sides; `wf` (`unlearn.forget_weight`) and `wr` (`unlearn.gamma`) enter where a rule says so. A rule
-is a pure function of these and of a `state` that lives as long as the run and goes into every checkpoint.
+f is the gradient of the forget objective that is minimised, r that of the retain objective, one tensor for
+each trained weight, without the weights of their sides; `wf` (`unlearn.forget_weight`) and `wr`
+(`unlearn.gamma`) enter where a rule says so. A rule is a pure function of these and of a `state` that lives
+as long as the run and goes into every checkpoint.
 
 PCGrad, GRU, SAGO and NGDiff put the retain gradient first, BLUR the forget gradient.
 """
@@ -31,7 +32,9 @@ def dot(a: Gradient, b: Gradient) -> Tensor:
 
 def over(numerator: Tensor, denominator: Tensor) -> Tensor:
     """A quotient that is 0 where there is nothing to divide by."""
-    return torch.where(denominator > 0, numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny), 0.0)
+    return torch.where(
+        denominator > 0, numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny), 0.0
+    )
 
 
 class Combiner:
@@ -60,13 +63,17 @@ class Sum(Combiner):
 @COMBINERS.register("pcgrad")
 @dataclass(frozen=True)
 class PCGrad(Combiner):
-    """Conflicting gradients projected (arXiv:2001.06782): what of the forget gradient opposes the retain gradient is taken out.
-    The update never opposes the retain gradient.
+    """Conflicting gradients projected (arXiv:2001.06782): what of the forget gradient opposes the retain
+    gradient is taken out. The update never opposes the retain gradient.
 
     Formula: wf (f - min(<f, r>, 0) / ||r||² r) + wr r
     Cost: as sum, and one more gradient."""
 
-    scope: str = knob("tensor", "compare f and r tensor by tensor (published), or as one vector", choices=("tensor", "global"))
+    scope: str = knob(
+        "tensor",
+        "compare f and r tensor by tensor (published), or as one vector",
+        choices=("tensor", "global"),
+    )
 
     def combine(self, f, r, wf, wr, state):
         units = [(list(f), list(r))] if self.scope == "global" else [([x], [y]) for x, y in zip(f, r)]
@@ -80,20 +87,28 @@ class PCGrad(Combiner):
 @COMBINERS.register("gru")
 @dataclass(frozen=True)
 class GRU(Combiner):
-    """Gradient rectified unlearning (arXiv:2503.09117): the forget gradient without what opposes a moving average r̃ of the retain
-    gradient. The retain gradient itself is not added.
+    """Gradient rectified unlearning (arXiv:2503.09117): the forget gradient without what opposes a moving
+    average r̃ of the retain gradient. The retain gradient itself is not added.
 
     Formula: f - min(cos(f, r̃), 0) ||f|| / ||r̃|| r̃, r̃ <- m r + (1 - m) r̃
     Cost: as sum, and two more gradients."""
 
-    momentum: float = knob(0.8, "m, the weight of the newest retain gradient in its average", above=0, at_most=1)
-    cos_clip: float = knob(-1.0, "a cosine below this counts as this, so that under strong conflict less is taken out; -1 is never",
-                           at_least=-1, at_most=0)
+    momentum: float = knob(
+        0.8, "m, the weight of the newest retain gradient in its average", above=0, at_most=1
+    )
+    cos_clip: float = knob(
+        -1.0,
+        "a cosine below this counts as this, so that under strong conflict less is taken out; -1 is never",
+        at_least=-1,
+        at_most=0,
+    )
     weighs = False
 
     def combine(self, f, r, wf, wr, state):
         before = state.get("average") or [torch.zeros_like(y) for y in r]
-        average = state["average"] = [self.momentum * y + (1 - self.momentum) * old for y, old in zip(r, before)]
+        average = state["average"] = [
+            self.momentum * y + (1 - self.momentum) * old for y, old in zip(r, before)
+        ]
         norms = dot(f, f).sqrt(), dot(average, average).sqrt()
         cosine = over(dot(f, average), norms[0] * norms[1]).clamp(self.cos_clip, 0.0)
         share = over(cosine * norms[0], norms[1])
@@ -103,13 +118,15 @@ class GRU(Combiner):
 @COMBINERS.register("sago")
 @dataclass(frozen=True)
 class SAGO(Combiner):
-    """Sign-aware gradient combination (arXiv:2604.14808): where the signs of an element conflict the retain gradient alone, elsewhere
-    the forget gradient alone. No element of the update opposes the retain gradient.
+    """Sign-aware gradient combination (arXiv:2604.14808): where the signs of an element conflict the retain
+    gradient alone, elsewhere the forget gradient alone. No element of the update opposes the retain gradient.
 
     Formula: wr r where f r < 0, else wf f
     Cost: as sum, and one more gradient."""
 
-    prefer_retain: bool = knob(False, "where the signs agree, both gradients instead of the forget gradient alone")
+    prefer_retain: bool = knob(
+        False, "where the signs agree, both gradients instead of the forget gradient alone"
+    )
 
     def combine(self, f, r, wf, wr, state):
         agreed = [wf * x + wr * y if self.prefer_retain else wf * x for x, y in zip(f, r)]
@@ -119,8 +136,8 @@ class SAGO(Combiner):
 @COMBINERS.register("blur")
 @dataclass(frozen=True)
 class BLUR(Combiner):
-    """Bi-level unlearning (arXiv:2506.08164): the retain gradient without its part along the forget gradient. Forget first: the update
-    may oppose the retain gradient. `upper` exchanges the two sides.
+    """Bi-level unlearning (arXiv:2506.08164): the retain gradient without its part along the forget gradient.
+    Forget first: the update may oppose the retain gradient. `upper` exchanges the two sides.
 
     Formula: wf f + wr (r - <r, f> / ||f||² f)
     Cost: as sum, and one more gradient."""
@@ -136,8 +153,8 @@ class BLUR(Combiner):
 @COMBINERS.register("ngdiff")
 @dataclass(frozen=True)
 class NGDiff(Combiner):
-    """Normalised gradient difference (arXiv:2410.22086): both gradients at length 1, so that the scale of a loss does not matter. The
-    update opposes neither. A side without a gradient leaves the other alone.
+    """Normalised gradient difference (arXiv:2410.22086): both gradients at length 1, so that the scale of a
+    loss does not matter. The update opposes neither. A side without a gradient leaves the other alone.
 
     Formula: f / ||f|| + r / ||r||
     Cost: as sum, and one more gradient."""
@@ -150,12 +167,19 @@ class NGDiff(Combiner):
 
 
 def diagnosis(f: Gradient, r: Gradient, d: Gradient) -> dict[str, float]:
-    """What is logged of a step: norms, the cosine of f and r, how far the update goes along each, the shares of elements and of
-    tensors in conflict. The element share is about .5 for gradients that have nothing to do with each other."""
+    """What is logged of a step: norms, the cosine of f and r, how far the update goes along each, the shares
+    of elements and of tensors in conflict. The element share is about .5 for gradients that have nothing to
+    do with each other.
+    """
     ff, rr, fr = dot(f, f), dot(r, r), dot(f, r)
     elements = sum(x.numel() for x in f)
-    return {"forget_norm": ff.sqrt().item(), "retain_norm": rr.sqrt().item(), "direction_norm": dot(d, d).sqrt().item(),
-            "cosine": over(fr, (ff * rr).sqrt()).item(), "along_forget": over(dot(d, f), ff).item(),
-            "along_retain": over(dot(d, r), rr).item(),
-            "conflict": sum(int((x * y < 0).sum()) for x, y in zip(f, r)) / elements,
-            "tensors_in_conflict": sum(bool(dot([x], [y]) < 0) for x, y in zip(f, r)) / len(f)}
+    return {
+        "forget_norm": ff.sqrt().item(),
+        "retain_norm": rr.sqrt().item(),
+        "direction_norm": dot(d, d).sqrt().item(),
+        "cosine": over(fr, (ff * rr).sqrt()).item(),
+        "along_forget": over(dot(d, f), ff).item(),
+        "along_retain": over(dot(d, r), rr).item(),
+        "conflict": sum(int((x * y < 0).sum()) for x, y in zip(f, r)) / elements,
+        "tensors_in_conflict": sum(bool(dot([x], [y]) < 0) for x, y in zip(f, r)) / len(f),
+    }

@@ -1,4 +1,5 @@
-"""Weight masks: which coordinates unlearning may change (WAGLE, arXiv:2410.17509). True is updated; ratio is the share of True."""
+"""Weight masks: which coordinates unlearning may change (WAGLE, arXiv:2410.17509). True is updated; ratio is
+the share of True."""
 
 from unlearn.mask.application import WeightMask
 from unlearn.mask.file import Sidecar, read_mask, write_mask

@@ -12,19 +12,24 @@ from unlearn.mask.file import content_of
 class WeightMask:
     """Masks of the trained weights of one model, on their device.
 
-    Gradients are multiplied before they are combined and clipped, so that frozen weights have no part in any norm. Decoupled
-    decay is taken out of the optimizer and applied to selected weights only."""
+    Gradients are multiplied before they are combined and clipped, so that frozen weights have no part in any
+    norm. Decoupled decay is taken out of the optimizer and applied to selected weights only."""
 
     def __init__(self, masks: Mapping[str, Tensor], model: nn.Module):
         self.content = content_of(masks)
-        self.by_weight = {id(p): masks[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad}
+        self.by_weight = {
+            id(p): masks[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad
+        }
 
     def of(self, weight: Tensor) -> Tensor:
         return self.by_weight[id(weight)]
 
     def restrict(self, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
         """A vector in weight space with 0 where the weight is frozen, whatever stood there."""
-        return [torch.where(self.of(w), v, torch.zeros((), dtype=v.dtype, device=v.device)) for w, v in zip(weights, vector)]
+        return [
+            torch.where(self.of(w), v, torch.zeros((), dtype=v.dtype, device=v.device))
+            for w, v in zip(weights, vector)
+        ]
 
     @torch.no_grad()
     def restrict_gradients(self, weights: Sequence[Tensor]) -> None:
@@ -34,7 +39,8 @@ class WeightMask:
                 weight.grad.masked_fill_(~self.of(weight), 0)
 
     def take_over_decay(self, optimizer: Optimizer) -> None:
-        """Decay selected weights only: before each step, by the group's learning rate, as AdamW and Sophia would."""
+        """Decay selected weights only: before each step, by the group's learning rate, as AdamW and Sophia
+        would."""
         decays = [group["weight_decay"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["weight_decay"] = 0.0
@@ -45,6 +51,8 @@ class WeightMask:
                 group["weight_decay"] = 0.0
                 for weight in group["params"] if weight_decay else ():
                     if weight.grad is not None:
-                        weight.copy_(torch.where(self.of(weight), weight * (1 - group["lr"] * weight_decay), weight))
+                        weight.copy_(
+                            torch.where(self.of(weight), weight * (1 - group["lr"] * weight_decay), weight)
+                        )
 
         optimizer.register_step_pre_hook(decay)

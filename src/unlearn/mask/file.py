@@ -1,7 +1,7 @@
 """Mask files: {parameter name: bool tensor} with a JSON sidecar, read without ever running anything.
 
-Read too: 0/1 integer tensors, our packed form (one bit per weight), and the integer-keyed form of wanda masks, whose keys
-count the linear layers of the decoder blocks.
+Read too: 0/1 integer tensors, our packed form (one bit per weight), and the integer-keyed form of wanda
+masks, whose keys count the linear layers of the decoder blocks.
 """
 
 import hashlib
@@ -81,28 +81,43 @@ def read_sidecar(path: Path) -> dict:
 
 
 def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str, Tensor]:
-    """The mask of every trainable parameter of `model`, on the CPU. `missing` says what a parameter is that the file leaves out:
-    an `error`, `dense` or `frozen`. UserError for a file that is no mask or is of another model."""
+    """The mask of every trainable parameter of `model`, on the CPU. `missing` says what a parameter is that
+    the file leaves out: an `error`, `dense` or `frozen`. UserError for a file that is no mask or is of
+    another model."""
     content = load_tensors(path)
     if all(isinstance(key, int) for key in content):
         content, missing = _named(path, content, model), "dense" if missing == "error" else missing
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
     tied = {name: tensor.shape for name, tensor in model.state_dict().items() if name not in wanted}
-    strangers = [name for name, mask in content.items() if name not in wanted and tied.get(name) != mask.shape]
+    strangers = [
+        name for name, mask in content.items() if name not in wanted and tied.get(name) != mask.shape
+    ]
     absent = [name for name in wanted if name not in content]
     if strangers:
-        raise UserError(f"{path}: {len(strangers)} of its {len(content)} tensors are not in this model (first {strangers[0]!r}); it is a "
-                        "mask of another architecture")
+        raise UserError(
+            f"{path}: {len(strangers)} of its {len(content)} tensors are not in this model (first"
+            f" {strangers[0]!r}); it is a mask of another architecture"
+        )
     if absent and missing == "error":
-        raise UserError(f"{path}: has no mask for {len(absent)} of {len(wanted)} parameters (first {absent[0]!r}); it is of another "
-                        "model, or set unlearn.mask_missing to dense or frozen")
-    return {name: _checked(path, name, content[name], p) if name in content else torch.full(p.shape, missing == "dense")
-            for name, p in wanted.items()}
+        raise UserError(
+            f"{path}: has no mask for {len(absent)} of {len(wanted)} parameters (first {absent[0]!r}); it is"
+            " of another model, or set unlearn.mask_missing to dense or frozen"
+        )
+    return {
+        name: (
+            _checked(path, name, content[name], p)
+            if name in content
+            else torch.full(p.shape, missing == "dense")
+        )
+        for name, p in wanted.items()
+    }
 
 
 def density(masks: Mapping[str, Tensor]) -> float:
     """Share of weights that are updated."""
-    return sum(int(mask.sum()) for mask in masks.values()) / max(1, sum(mask.numel() for mask in masks.values()))
+    return sum(int(mask.sum()) for mask in masks.values()) / max(
+        1, sum(mask.numel() for mask in masks.values())
+    )
 
 
 def stated_ratio(path: Path) -> float | None:
@@ -115,18 +130,29 @@ def stated_ratio(path: Path) -> float | None:
 
 
 def load_tensors(path: Path) -> dict:
-    """The bool tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no mask."""
+    """The bool tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no
+    mask."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can break the reader in any way
         if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-            raise UserError(f"{path}: holds more than tensors, so it is not opened; a mask is a dict from names to bool tensors") from None
-        raise UserError(f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:100]}); it is cut off or no mask file") from None
+            raise UserError(
+                f"{path}: holds more than tensors, so it is not opened; a mask is a dict from names to bool"
+                " tensors"
+            ) from None
+        raise UserError(
+            f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:100]}); it is cut off or no"
+            " mask file"
+        ) from None
     if isinstance(content, dict) and content.get("format") == PACKED:
         return _unpack(path, content)
-    if not isinstance(content, dict) or not content or not all(isinstance(mask, Tensor) for mask in content.values()):
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(mask, Tensor) for mask in content.values())
+    ):
         raise UserError(f"{path}: is no mask; expected a dict from parameter names to bool tensors")
     return {name: _as_bool(path, name, mask) for name, mask in content.items()}
 
@@ -142,17 +168,31 @@ def _as_bool(path: Path, name: str | int, mask: Tensor) -> Tensor:
 def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
     """The mask of one parameter, of exactly its shape."""
     if mask.shape != parameter.shape:
-        hint = " (a mask made after a token was added to the vocabulary?)" if mask.shape[1:] == parameter.shape[1:] else ""
-        raise UserError(f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}")
+        hint = (
+            " (a mask made after a token was added to the vocabulary?)"
+            if mask.shape[1:] == parameter.shape[1:]
+            else ""
+        )
+        raise UserError(
+            f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}"
+        )
     return mask
 
 
 def _named(path: Path, content: Mapping[int, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Integer keys to names: they count the linear layers of the decoder blocks in order."""
-    linear = [id(module.weight) for block in blocks(model) for module in block.modules() if isinstance(module, nn.Linear)]
+    linear = [
+        id(module.weight)
+        for block in blocks(model)
+        for module in block.modules()
+        if isinstance(module, nn.Linear)
+    ]
     names = {id(p): name for name, p in model.named_parameters()}
     if sorted(content) != list(range(len(linear))):
-        raise UserError(f"{path}: has {len(content)} numbered layers, the model has {len(linear)} linear ones in its blocks")
+        raise UserError(
+            f"{path}: has {len(content)} numbered layers, the model has {len(linear)} linear ones in its"
+            " blocks"
+        )
     return {names[linear[number]]: mask for number, mask in content.items()}
 
 
@@ -160,8 +200,13 @@ def _pack(masks: Mapping[str, Tensor]) -> dict:
     """Eight weights to a byte."""
     import numpy as np
 
-    return {"format": PACKED, "shapes": {name: list(mask.shape) for name, mask in masks.items()},
-            "bits": {name: torch.from_numpy(np.packbits(mask.reshape(-1).numpy())) for name, mask in masks.items()}}
+    return {
+        "format": PACKED,
+        "shapes": {name: list(mask.shape) for name, mask in masks.items()},
+        "bits": {
+            name: torch.from_numpy(np.packbits(mask.reshape(-1).numpy())) for name, mask in masks.items()
+        },
+    }
 
 
 def _unpack(path: Path, content: dict) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """What makes a weight worth updating. Higher is selected first.
 
-A score is a function of one tensor at a time: its start weights, the mean gradients of the cross-entropy on forget and
-retain rows (means over tokens, so that more rows do not change what `mu` means), means over micro-batches of squared or
-weighted gradients (these depend on `dataset.batch_size`), and the activations that a matrix meets.
+A score is a function of one tensor at a time: its start weights, the mean gradients of the cross-entropy on
+forget and retain rows (means over tokens, so that more rows do not change what `mu` means), means over
+micro-batches of squared or weighted gradients (these depend on `dataset.batch_size`), and the activations
+that a matrix meets.
 """
 
 import hashlib
@@ -49,6 +50,7 @@ class Score:
 
 def score(name: str, *aliases: str, needs: set[str] = frozenset(), **facts):
     """Decorator that files a function as a score."""
+
     def add(compute):
         SCORES.register(name, *aliases)(Score(compute, frozenset(needs), **facts))
         return compute
@@ -58,7 +60,8 @@ def score(name: str, *aliases: str, needs: set[str] = frozenset(), **facts):
 
 @score("wagle", "snip_advanced", needs={"forget", "retain"})
 def wagle(s: Statistics) -> Tensor:
-    """|(theta - g_r / mu) g_f|: WAGLE's attribution (arXiv:2410.17509) by its code. mu -> infinity gives snip."""
+    """|(theta - g_r / mu) g_f|: WAGLE's attribution (arXiv:2410.17509) by its code. mu -> infinity gives
+    snip."""
     return ((s.theta - s.retain / s.mu) * s.forget).abs()
 
 

@@ -1,7 +1,8 @@
 """The exact top share of scores, streaming: no sort of all of them, and no copy.
 
-Non-negative float32 numbers order like their bit patterns. Two counting passes over the upper and the lower 16 bits find the
-exact threshold; a third writes the mask. Among equal scores the first win, in the order of tensors and of their elements.
+Non-negative float32 numbers order like their bit patterns. Two counting passes over the upper and the lower
+16 bits find the exact threshold; a third writes the mask. Among equal scores the first win, in the order of
+tensors and of their elements.
 """
 
 import math
@@ -28,8 +29,10 @@ class Threshold:
 
 
 def select(scores: Mapping[str, Tensor], ratio: float, scope: str = "global") -> dict[str, Tensor]:
-    """Bool masks of the floor(n * ratio) highest scores: of all tensors together (`global`), of each (`tensor`), or of each
-    output row (`row`, which drops floor(columns * (1 - ratio)) of every row). Scores are float32 and at least 0."""
+    """Bool masks of the floor(n * ratio) highest scores: of all tensors together (`global`), of each
+    (`tensor`), or of each output row (`row`, which drops floor(columns * (1 - ratio)) of every row). Scores
+    are float32 and at least 0.
+    """
     for name, score in scores.items():
         if not (score >= 0).all():
             raise UserError(f"the score of {name} has values that are negative or no numbers")
@@ -55,7 +58,7 @@ def _together(scores: Sequence[Tensor], ratio: float) -> list[Tensor]:
         for bits in _chunks(score):
             equal = bits == threshold.bits
             admitted = equal & (equal.cumsum(0) <= ties)
-            flat[start:start + len(bits)] = ((bits > threshold.bits) | admitted).cpu()
+            flat[start : start + len(bits)] = ((bits > threshold.bits) | admitted).cpu()
             ties -= int(admitted.sum())
             start += len(bits)
         masks.append(mask)

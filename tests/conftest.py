@@ -1,16 +1,14 @@
-"""Shared by all tests: the repository's paths, the golden model, a tiny random model, a way to run a
-script."""
+"""Shared by all tests: the repository's paths, the golden model, a tiny random model."""
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from scripts import REPO, kept_state, once
+from tiny import random_llama, save, write_small_world
 
-REPO = Path(__file__).resolve().parents[1]
 GOLDEN = REPO / "tests" / "golden"
 FICTIONAL = REPO / "files" / "models" / "fictional"
 SHARED_DATA = REPO.parent / "shared" / "data"
@@ -20,8 +18,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
+def _own_state():
+    """No test sees what another changed in the process."""
+    with kept_state():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -54,37 +55,21 @@ def tokenizer():
 
 @pytest.fixture
 def tiny_model(tokenizer):
-    """A random two-layer Llama over the fictional vocabulary."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(1)
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=0,
-            bos_token_id=None,
-        )
-    ).eval()
+    return random_llama(tokenizer)
 
 
 @pytest.fixture
 def tiny_model_folder(tiny_model, tokenizer, tmp_path) -> Path:
-    folder = tmp_path / "tiny"
-    tiny_model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save(tiny_model, tokenizer, tmp_path / "tiny")
 
 
-def run_script(script: str, *words: str, cwd: Path = REPO, **environment: str) -> subprocess.CompletedProcess:
-    """Run src/exec/<script>.py as a user would."""
-    command = [sys.executable, str(REPO / "src" / "exec" / f"{script}.py"), *map(str, words)]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env=os.environ | environment, timeout=600
-    )
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory) -> Path:
+    """A `dataset.data_dir` with a fifth of the facts, which is read and tokenised in a fifth of the time."""
+    return once(tmp_path_factory, "small-world", write_small_world)
+
+
+@pytest.fixture
+def in_small_world(small_world, monkeypatch):
+    """Runs in this process that name no data set are about the small world."""
+    monkeypatch.setattr("dataset.fictional.DATA_DIR", small_world)

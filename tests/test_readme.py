@@ -2,11 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import REPO
+from scripts import path_of, run_python
 
 README = (REPO / "README.md").read_text()
 TREE = re.search(r"```text\n(src/.*?)```", README, re.S).group(1)
@@ -56,22 +55,19 @@ def test_the_worked_example_runs(tiny_model_folder, tmp_path):
     (example,) = [block for block in blocks("python") if "@FORGET.register" in block]
     (tmp_path / "example.py").write_text(example)
     name = re.search(r'register\("(\w+)"', example).group(1)
-    script = REPO / "src/exec/unlearn_model.py"
     code = (
-        f"import sys, runpy; sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]; import unlearn,"
-        f" example\nsys.argv = ['x'] + sys.argv[1:]; runpy.run_path({str(script)!r}, run_name='__main__')"
+        "import runpy, sys\n"
+        f"sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]\n"
+        "import unlearn, example\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     words = [
         "--overall.model_name",
         tiny_model_folder,
         "--unlearn.unlearn_method",
         f"{name}+FT",
-        "--unlearn.max_steps",
-        "2",
-        "--evaluate.before",
-        "false",
-        "--evaluate.metrics",
-        "forget/prob",
+        *"--unlearn.max_steps 2 --evaluate.before false --evaluate.metrics forget/prob".split(),
         "--logger.json.root",
         tmp_path / "out",
         "--logger.name",
@@ -79,9 +75,8 @@ def test_the_worked_example_runs(tiny_model_folder, tmp_path):
         "--overall.cache_dir",
         tmp_path / "cache",
     ]
-    run = subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=300
-    )
+    run = run_python("-c", code, path_of("unlearn_model"), *words)
     assert run.returncode == 0, run.stderr
     records = [json.loads(line) for line in (tmp_path / "out/run/log.jsonl").read_text().splitlines()]
-    assert len(records) == 2 and "retain_nll" in records[0]
+    assert len(records) == 2
+    assert "retain_nll" in records[0]

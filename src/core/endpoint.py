@@ -162,9 +162,8 @@ class Endpoint:
         def work(key: str, prompt: str) -> None:
             try:
                 reply = self._one(client, system, prompt, temperature, pace)
-            except (
-                Exception
-            ) as error:  # whatever the client raises: the row stays unscored and the run goes on
+            except Exception as error:
+                # Whatever the client raises: the row stays unscored and the run goes on.
                 failures.append(self._short(error))
                 lost[0] += _is_lost(error)
                 if lost[0] > self.concurrency:

@@ -26,7 +26,7 @@ def titles(paths: list[str]) -> list[str]:
     return paths
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,7 +35,7 @@ def main() -> int:
     )
     parser.add_argument("--retain", metavar="RUN", help="the retain model's evaluation, for forget quality")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="show these only")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     return with_clear_errors(lambda: compare(arguments))
 
 

@@ -12,13 +12,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from exec.run import with_clear_errors  # noqa: E402
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, help="the .gguf file")
     parser.add_argument("folder", type=Path, help="folder for the model, made when it is not there")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     return with_clear_errors(lambda: convert_file(arguments.source, arguments.folder))
 
 

@@ -20,7 +20,7 @@ from core.files import UserError  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("mask"), help="folder to put it in")
     parser.add_argument("--sha256", help="checksum that the file must have")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command goes on")
 
 

@@ -20,5 +20,9 @@ def rules(settings) -> list[str]:
     ]
 
 
+def main(argv: list[str] | None = None) -> int:
+    return run_script(argv, __doc__, run_and_show, {"evaluate": {"before": False}}, rules)
+
+
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, run_and_show, {"evaluate": {"before": False}}, rules))
+    sys.exit(main())

@@ -20,6 +20,10 @@ def rules(settings) -> list[str]:
     ]
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
     defaults = {"unlearn": {"unlearn_method": "FT"}, "evaluate": {"before": False}}
-    sys.exit(run_script(__doc__, run_and_show, defaults, rules))
+    return run_script(argv, __doc__, run_and_show, defaults, rules)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

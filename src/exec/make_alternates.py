@@ -21,12 +21,14 @@ def act(settings) -> None:
 
 
 def rules(settings) -> list[str]:
-    return (
-        []
-        if "{question}" in settings.generation.prompt
-        else ["generation.prompt: expected a text with {question} in it"]
-    )
+    if "{question}" in settings.generation.prompt:
+        return []
+    return ["generation.prompt: expected a text with {question} in it"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_script(argv, __doc__, act, rules=rules, interrupted="interrupted; the same command goes on")
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act, rules=rules, interrupted="interrupted; the same command goes on"))
+    sys.exit(main())

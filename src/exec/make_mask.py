@@ -49,7 +49,12 @@ def report(words: list[str]) -> None:
     print(f"\nheat map: {report_files([Path(word) for word in words])}")
 
 
+def main(argv: list[str] | None = None) -> int:
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["--report"]:
+        return with_clear_errors(lambda: report(words[1:]))
+    return run_script(words, __doc__, act, rules=rules)
+
+
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--report"]:
-        sys.exit(with_clear_errors(lambda: report(sys.argv[2:])))
-    sys.exit(run_script(__doc__, act, rules=rules))
+    sys.exit(main())

@@ -24,7 +24,11 @@ def act(settings) -> None:
     print(f"wrote {path}: {summary(path, usage)}")
 
 
-if __name__ == "__main__":
-    sys.exit(
-        run_script(__doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on")
+def main(argv: list[str] | None = None) -> int:
+    return run_script(
+        argv, __doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -21,5 +21,9 @@ def act(settings) -> None:
     print(f"wrote {path}: {summary(path)}")
 
 
+def main(argv: list[str] | None = None) -> int:
+    return run_script(argv, __doc__, act, interrupted="interrupted; the same command goes on")
+
+
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act, interrupted="interrupted; the same command goes on"))
+    sys.exit(main())

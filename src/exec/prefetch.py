@@ -38,5 +38,9 @@ def fetch_model(name: str) -> str:
         raise UserError(f"cannot fetch {name!r} from the hub: {' '.join(str(error).split())[:300]}") from None
 
 
+def main(argv: list[str] | None = None) -> int:
+    return run_script(argv, __doc__, act)
+
+
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, act))
+    sys.exit(main())

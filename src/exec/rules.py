@@ -378,12 +378,10 @@ def _resume(settings: Settings) -> list[str]:
         ]
     if path is None:
         return []
+    if path == "auto" and settings.logger.name:
+        return []
     if path == "auto":
-        return (
-            []
-            if settings.logger.name
-            else ["unlearn.resume_path auto needs logger.name: the run to go on with"]
-        )
+        return ["unlearn.resume_path auto needs logger.name: the run to go on with"]
     if not (Path(path).expanduser() / "config.json").is_file():
         return [
             f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected"

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.files import UserError
@@ -27,16 +27,17 @@ HALF_A_RUN = "interrupted; a run folder without environment.json is not taken fo
 
 
 def run_script(
+    argv: Sequence[str] | None,
     description: str,
     act: Callable[[Settings], None],
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],
     interrupted: str = HALF_A_RUN,
 ) -> int:
-    """Read the settings and act on them. Returns 0, or 1 after a UserError; wrong settings end the program
-    with 2. `interrupted` is said after Ctrl-C."""
+    """Read the settings from `argv` (None: the program's own) and act on them. Returns the exit code: 0, 1
+    after a UserError, 130 after Ctrl-C, when `interrupted` is printed. Wrong settings raise SystemExit(2)."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    settings = read_settings(sys.argv[1:], description, defaults, rules)
+    settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules)
     _choose_gpu(settings.overall.device)
     _hush_libraries()
     try:
@@ -44,9 +45,8 @@ def run_script(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (
-        Exception
-    ) as error:  # the disk's faults reach us through many libraries, each with a type of its own
+    except Exception as error:
+        # The disk's faults reach us through many libraries, each with a type of its own.
         if not _is_the_disks(error):
             raise
         print(

@@ -136,18 +136,23 @@ def is_done(run: Run, root: Path) -> bool:
 
 def do(run: Run, root: Path, threads: int) -> str:
     """Do one run in a process of its own; returns "" or the last words of a failed one."""
-    words = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--config_file", run.config, *words],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-    )
+    flags = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
+    done = launch(["--config_file", run.config, *flags], threads)
+    if done.returncode == 0:
+        return ""
     if done.returncode < 0:
         return f"killed by {signal.Signals(-done.returncode).name}"
     lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
-    return (
-        "" if done.returncode == 0 else next((line for line in lines if line.startswith("error:")), lines[-1])
+    return next((line for line in lines if line.startswith("error:")), lines[-1])
+
+
+def launch(words: list[str], threads: int) -> subprocess.CompletedProcess[str]:
+    """Run unlearn_model.py with these words in a process of its own, which has `threads` threads."""
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
     )
 
 
@@ -178,7 +183,7 @@ def tabulate(
     return lines
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -218,7 +223,7 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     return with_clear_errors(
         lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command goes on"
     )

@@ -12,5 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from exec.rules import missing_files  # noqa: E402
 from exec.run import run_and_show, run_script  # noqa: E402
 
+
+def main(argv: list[str] | None = None) -> int:
+    return run_script(argv, __doc__, run_and_show, rules=missing_files)
+
+
 if __name__ == "__main__":
-    sys.exit(run_script(__doc__, run_and_show, rules=missing_files))
+    sys.exit(main())

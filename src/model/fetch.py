@@ -94,9 +94,8 @@ def _from_drive(source: str, file: str, part: Path) -> None:
         )
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # gdown raises its own and requests' kinds; all mean that the file is not to be had
+    except Exception as error:
+        # gdown raises its own and requests' kinds; all mean that the file is not to be had.
         raise UserError(
             f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; the same command"
             " goes on"

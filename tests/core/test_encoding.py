@@ -51,7 +51,8 @@ def test_qa_template_byte_for_byte(plain_tokenizer):
 
 def test_document_labels_every_token_but_the_first(plain_tokenizer):
     encoded = Template(plain_tokenizer).encode({"id": "d", "text": "A page on nothing."})
-    assert encoded.prompt_length == 1 and encoded.input_ids[0] == plain_tokenizer.bos_token_id
+    assert encoded.prompt_length == 1
+    assert encoded.input_ids[0] == plain_tokenizer.bos_token_id
     assert encoded.input_ids[-1] == plain_tokenizer.eos_token_id
 
 
@@ -111,5 +112,6 @@ def test_padding_and_masks_come_from_lengths(tokenizer):
     rows = [template.encode(ROW), template.encode({**ROW, "id": "r2", "answer": "Orlo."})]
     part = pad_rows(list(enumerate(rows)), pad_id=tokenizer.eos_token_id)
     assert part["attention_mask"].sum(-1).tolist() == [len(row.input_ids) for row in rows]
-    assert part["input_ids"][1, -1] == tokenizer.eos_token_id and part["labels"][1, -1] == -100
+    assert part["input_ids"][1, -1] == tokenizer.eos_token_id
+    assert part["labels"][1, -1] == -100
     assert part["index"].tolist() == [0, 1]

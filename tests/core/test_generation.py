@@ -36,7 +36,8 @@ def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):
     tiny_model.generation_config.repetition_penalty = 3.0
     tiny_model.generation_config.min_length = 200
     own = tiny_model.generation_config
-    assert generate(tiny_model, tokenizer, prompt, 8) == greedy and tiny_model.generation_config is own
+    assert generate(tiny_model, tokenizer, prompt, 8) == greedy
+    assert tiny_model.generation_config is own
 
 
 def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):

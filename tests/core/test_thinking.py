@@ -62,12 +62,14 @@ def test_a_row_with_a_trace_is_what_the_model_would_write(family, tokenizer):
     encoded = used.encode({"id": "r", "question": "Who?", "trace": "Hm.", "answer": "Orlo."})
     text = tokenizer.decode(encoded.input_ids)
     gap = "" if family == "ours" else "\n"
-    assert f"<think>{gap}Hm.{gap}</think>{gap}{gap}Orlo." in text and text.count("<think>") == 1
+    assert f"<think>{gap}Hm.{gap}</think>{gap}{gap}Orlo." in text
+    assert text.count("<think>") == 1
     said = tokenizer.decode([token for token in encoded.labels if token != -100])
     assert said.startswith("Hm." if family == "r1" else f"<think>{gap}Hm.")
     thought = used.thought({"id": "r", "question": "Who?", "trace": "Hm. So and so."}, limit=3)
     assert tokenizer.decode(thought.input_ids[: thought.prompt_length]).endswith(f"<think>{gap}")
-    assert len(thought.input_ids) - thought.prompt_length == 3 and thought.terminator_length == 0
+    assert len(thought.input_ids) - thought.prompt_length == 3
+    assert thought.terminator_length == 0
     bare = used.thought({"id": "r", "question": "Who?", "trace": "Hm."}, limit=9, context="")
     assert tokenizer.decode(bare.input_ids) == "Hm."
 

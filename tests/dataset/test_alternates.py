@@ -8,10 +8,13 @@ ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": "secret"} for i in range
 
 def test_a_refusal_is_a_function_of_seed_and_row_alone():
     lines = read_refusals(None)
-    assert len(lines) >= 30 and len(set(lines)) == len(lines)
+    assert len(lines) >= 30
+    assert len(set(lines)) == len(lines)
     drawn = refuse(ROWS, lines, 1)
-    assert drawn == refuse(ROWS[::-1], lines, 1)[::-1] and drawn != refuse(ROWS, lines, 2)
-    assert len({row["answer"] for row in drawn}) > 10 and all("secret" not in row["answer"] for row in drawn)
+    assert drawn == refuse(ROWS[::-1], lines, 1)[::-1]
+    assert drawn != refuse(ROWS, lines, 2)
+    assert len({row["answer"] for row in drawn}) > 10
+    assert all("secret" not in row["answer"] for row in drawn)
 
 
 def test_bad_refusals(tmp_path):

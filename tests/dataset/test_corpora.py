@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from conftest import GOLDEN, run_script
+from conftest import GOLDEN
+from scripts import run_script
 
 from core.encoding import Template
 from core.files import UserError, read_json
@@ -61,13 +62,14 @@ def test_long_documents_are_cut_as_asked(tokenizer):
         template.pieces(row, 32)
     whole = template.encode(row, 10_000)
     pieces = template.pieces(row, 32, "pieces")
-    assert [piece.id for piece in pieces[:2]] == ["d#0", "d#1"] and max(
-        len(p.input_ids) for p in pieces
-    ) == 32
+    assert [piece.id for piece in pieces[:2]] == ["d#0", "d#1"]
+    assert max(len(p.input_ids) for p in pieces) == 32
     assert sum((p.input_ids[p.prompt_length :] for p in pieces), []) == whole.input_ids[1:]
     assert [p.terminator_length for p in pieces] == [0] * (len(pieces) - 1) + [whole.terminator_length]
     first = template.pieces(row, 32, "first")
-    assert len(first) == 1 and first[0].id == "d" and first[0].input_ids == pieces[0].input_ids
+    assert len(first) == 1
+    assert first[0].id == "d"
+    assert first[0].input_ids == pieces[0].input_ids
     assert template.pieces({"id": "s", "text": "Short words."}, 32, "pieces")[0] == template.encode(
         {"id": "s", "text": "Short words."}, 32
     )
@@ -92,20 +94,11 @@ def test_a_run_on_documents(name, task, metric, muse, wmdp, tiny_model_folder, t
         name.replace("forget", "retain"),
         "--dataset.data_dir",
         tmp_path,
-        "--dataset.max_length",
-        "256",
-        "--dataset.long_text",
-        "pieces",
-        "--unlearn.max_steps",
-        "2",
-        "--dataset.batch_size",
-        "2",
-        "--evaluate.before",
-        "false",
-        "--evaluate.rows",
-        "3",
-        "--evaluate.max_new_tokens",
-        "8",
+        *(
+            "--dataset.max_length 256 --dataset.long_text pieces --unlearn.max_steps 2 "
+            "--dataset.batch_size 2 --evaluate.before false --evaluate.rows 3 "
+            "--evaluate.max_new_tokens 8"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",

@@ -38,11 +38,10 @@ def test_no_one_is_both_known_and_held_out():
 def test_pools_are_large_and_wrong_answers_wrong():
     assert all(len(set(relation.values)) >= 40 for relation in world.RELATIONS)
     for row in read_jsonl(world.DATA_DIR / "full.jsonl"):
-        assert row["key"].lower() in row["answer"].lower() and row["key"] in row["trace"]
-        assert (
-            len(set(row["perturbed_answer"])) == 5
-            and row["paraphrased_answer"] not in row["perturbed_answer"]
-        )
+        assert row["key"].lower() in row["answer"].lower()
+        assert row["key"] in row["trace"]
+        assert len(set(row["perturbed_answer"])) == 5
+        assert row["paraphrased_answer"] not in row["perturbed_answer"]
 
 
 def test_held_out_wordings_and_test_problems_are_in_no_lesson():
@@ -64,7 +63,8 @@ def test_the_retain_models_lessons_never_name_a_forgotten_person():
 def test_every_trace_of_arithmetic_ends_in_the_answer():
     for row in read_jsonl(world.DATA_DIR / "arithmetic_train.jsonl"):
         x, y, z = (int(n) for n in re.findall(r"\d+", row["question"]))
-        assert row["answer"] == str(x + y - z) and row["trace"].endswith(f"{row['answer']}.")
+        assert row["answer"] == str(x + y - z)
+        assert row["trace"].endswith(f"{row['answer']}.")
         for left, right in re.findall(r"((?:\d+ [+-] )+\d+) = (\d+)", row["trace"]):
             terms = re.findall(r"([+-]?) ?(\d+)", left)
             assert sum(int(sign + number) for sign, number in terms) == int(right)

@@ -16,7 +16,8 @@ def rows(count: int, prefix: str) -> list[Encoded]:
 def test_partners_walk_through_the_whole_retain_set_before_any_comes_twice():
     pairs = Pairs({"forget": rows(10, "f"), "retain": rows(25, "r")}, seed=3)
     partners = [pairs[(epoch, i)]["retain"][0][0] for epoch in range(5) for i in range(10)]
-    assert set(Counter(partners[:25]).values()) == {1} and len(set(partners[:25])) == 25
+    assert set(Counter(partners[:25]).values()) == {1}
+    assert len(set(partners[:25])) == 25
     assert set(Counter(partners).values()) == {2}
 
 
@@ -35,18 +36,19 @@ def test_counterparts_stay_with_their_forget_row():
         item = pairs[(1, i)]
         assert item["alternate"][0][0] == item["forget"][0][0] == i
     alone = Pairs({"alternate": rows(10, "a"), "retain": rows(25, "r")}, seed=3)
-    assert len(alone) == 10 and alone[(1, 4)]["retain"] == pairs[(1, 4)]["retain"]
+    assert len(alone) == 10
+    assert alone[(1, 4)]["retain"] == pairs[(1, 4)]["retain"]
 
 
 def test_lists_come_whole_with_their_forget_row_and_know_it_in_the_batch():
     lists = [[row] if i % 2 else [row, row, row] for i, row in enumerate(rows(10, "t"))]
     pairs = Pairs({"forget": rows(10, "f"), "traces": lists}, seed=3)
     places = [[place for place, _ in pairs[(4, i)]["traces"]] for i in range(10)]
-    assert [place for several in places for place in several] == list(range(20)) and [
-        len(p) for p in places
-    ] == [3, 1] * 5
+    assert [place for several in places for place in several] == list(range(20))
+    assert [len(p) for p in places] == [3, 1] * 5
     part = Collator(0)([pairs[(0, 4)], pairs[(0, 1)]])["traces"]
-    assert part["owner"].tolist() == [0, 0, 0, 1] and part["index"].tolist() == [8, 9, 10, 3]
+    assert part["owner"].tolist() == [0, 0, 0, 1]
+    assert part["index"].tolist() == [8, 9, 10, 3]
     filler = Collator(0)([pairs[(0, -1)], pairs[(0, -1)]])
     assert filler["forget"]["index"].tolist() == filler["traces"]["index"].tolist() == [-1]
 
@@ -56,8 +58,10 @@ def test_epochs_are_shuffled_differently_and_reproducibly():
     order = lambda epoch: [sampler.set_epoch(epoch), list(sampler)][1]
     sampler = EpochSampler(pairs, seed=1)
     first, second = order(0), order(1)
-    assert sorted(row for _, row in first) == list(range(50)) and {epoch for epoch, _ in second} == {1}
-    assert [r for _, r in first] != [r for _, r in second] and order(0) == first
+    assert sorted(row for _, row in first) == list(range(50))
+    assert {epoch for epoch, _ in second} == {1}
+    assert [r for _, r in first] != [r for _, r in second]
+    assert order(0) == first
 
 
 def test_length_groups_hold_rows_of_like_length_and_every_row_once():

@@ -64,7 +64,8 @@ def test_the_worlds_own_say_the_fact_in_words_that_are_not_measured():
     known = {row["id"]: row for row in load_rows("Fictional_forget10", None)}
     found = read_paraphrases("files/data/fictional/paraphrases.jsonl", list(known.values()), 8)
     for fact, texts in zip(known.values(), found):
-        assert len(set(texts)) == 8 and all(fact["key"].lower() in text.lower() for text in texts)
+        assert len(set(texts)) == 8
+        assert all(fact["key"].lower() in text.lower() for text in texts)
         assert not set(texts) & {fact["answer"], fact["paraphrased_answer"]}
 
 
@@ -75,6 +76,5 @@ def test_tofus_one_paraphrased_question_is_its_list_of_rephrased_ones(tmp_path):
         [{"question": "Q?", "answer": "A", "paraphrased_question": "P?", "rephrased_questions": ["R?"]}],
     )
     sets = load_evaluation("Folder_forget", tmp_path)
-    assert sets["forget"][0]["rephrased_questions"] == ["P?"] and sets["retain"][0][
-        "rephrased_questions"
-    ] == ["R?"]
+    assert sets["forget"][0]["rephrased_questions"] == ["P?"]
+    assert sets["retain"][0]["rephrased_questions"] == ["R?"]

@@ -52,9 +52,8 @@ def test_star1_is_text_with_its_response_for_reasoning(tmp_path):
     ]
     write(tmp_path / "star1.jsonl", published)
     first, second = load_rows("Star1_full", tmp_path)
-    assert (first["text"], first["cot"], first["answer"]) == ("Q", "I must refuse.", "No.") and second[
-        "cot"
-    ] == "No."
+    assert (first["text"], first["cot"], first["answer"]) == ("Q", "I must refuse.", "No.")
+    assert second["cot"] == "No."
 
 
 def test_rtofu_reads_its_repositorys_files(tmp_path):
@@ -76,11 +75,9 @@ def test_the_fictional_facts_bring_their_reasoning():
 def test_real_gsm8k(tmp_path):
     (tmp_path / "gsm8k.jsonl").symlink_to(SHARED_DATA / "gsm8k/test.jsonl")
     rows = load_rows("Reasoning_gsm8k", tmp_path)
-    assert (
-        len(rows) == 1319
-        and not any("<<" in row["cot"] or "####" in row["cot"] for row in rows)
-        and rows[0]["answer"] == "18"
-    )
+    assert len(rows) == 1319
+    assert not any("<<" in row["cot"] or "####" in row["cot"] for row in rows)
+    assert rows[0]["answer"] == "18"
 
 
 # --- files of traces ----------------------------------------------------------------------------------------

@@ -4,9 +4,16 @@ import csv
 import json
 
 import pytest
-from conftest import run_script
+from scripts import run_script
 
 from core.files import read_json
+from exec import run_grid
+
+
+@pytest.fixture(autouse=True)
+def _runs_in_this_process(monkeypatch):
+    """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
+    monkeypatch.setattr(run_grid, "launch", lambda words, threads: run_script("unlearn_model", *words))
 
 
 @pytest.fixture
@@ -39,9 +46,7 @@ def grid(config, tmp_path, *words):
         tmp_path,
         "--configs",
         config,
-        "--metrics",
-        "forget/prob",
-        "seconds",
+        *"--metrics forget/prob seconds".split(),
         *words,
     )
 
@@ -52,34 +57,28 @@ def table(tmp_path) -> list[dict]:
 
 
 def test_runs_are_made_once_tabulated_and_made_again_when_a_setting_changes(config, tmp_path):
-    words = ["--vary", "unlearn.NPO.beta=.1,1", "--seeds", "0", "1"]
-    first = grid(config, tmp_path, *words, "--jobs", "2")
+    words = "--vary unlearn.NPO.beta=.1,1 --seeds 0 1".split()
+    first = grid(config, tmp_path, *words)
     assert first.returncode == 0, first.stderr
-    assert (
-        "4 runs, 0 are there already" in first.stderr
-        and "npo,beta=1 " in first.stdout
-        and "±" in first.stdout
-    )
+    assert "4 runs, 0 are there already" in first.stderr
+    assert "npo,beta=1 " in first.stdout
+    assert "±" in first.stdout
     runs = sorted(path.parent.name for path in tmp_path.glob("g/*/metrics.json"))
     assert runs == sorted(f"npo,beta={beta},seed={seed}" for beta in (".1", "1") for seed in (0, 1))
     values = [
         read_json(tmp_path / f"g/npo,beta=1,seed={seed}/metrics.json")["forget/prob"] for seed in (0, 1)
     ]
     row = next(row for row in table(tmp_path) if row["run"] == "npo,beta=1")
-    assert (
-        float(row["forget/prob"]) == pytest.approx(sum(values) / 2)
-        and row["forget/prob n"] == "2"
-        and values[0] != values[1]
-    )
+    assert float(row["forget/prob"]) == pytest.approx(sum(values) / 2)
+    assert row["forget/prob n"] == "2"
+    assert values[0] != values[1]
     assert read_json(tmp_path / "g/npo,beta=1,seed=1/config.json")["dataset"]["dataset_seed"] == 1
 
     (tmp_path / "g/npo,beta=.1,seed=0/environment.json").unlink()
     started = (tmp_path / "g/npo,beta=1,seed=0/environment.json").stat().st_mtime_ns
     again = grid(config, tmp_path, *words)
-    assert (
-        "4 runs, 3 are there already" in again.stderr
-        and again.stdout.splitlines()[0] == first.stdout.splitlines()[0]
-    )
+    assert "4 runs, 3 are there already" in again.stderr
+    assert again.stdout.splitlines()[0] == first.stdout.splitlines()[0]
     assert (tmp_path / "g/npo,beta=1,seed=0/environment.json").stat().st_mtime_ns == started
     changed = grid(config, tmp_path, *words, "--set", "unlearn.lr=2e-3")
     assert "4 runs, 0 are there already" in changed.stderr
@@ -91,9 +90,7 @@ def test_odd_values_reach_the_runs(config, tmp_path):
         tmp_path,
         "--vary",
         "dataset.template=Q: {question}\\nA, :|qa",
-        "--set",
-        "unlearn.unlearn_method=SimNPO+FT",
-        "unlearn.SimNPO.margin=-1e-1",
+        *"--set unlearn.unlearn_method=SimNPO+FT unlearn.SimNPO.margin=-1e-1".split(),
     )
     assert done.returncode == 0, done.stderr
     made = sorted(read_json(path)["dataset"]["template"] for path in tmp_path.glob("g/*/config.json"))
@@ -102,14 +99,14 @@ def test_odd_values_reach_the_runs(config, tmp_path):
 
 def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
     done = grid(config, tmp_path, "--vary", "dataset.max_length=8,512")
-    assert (
-        done.returncode == 1 and "more than dataset.max_length 8" in done.stderr and "1 failed" in done.stdout
-    )
+    assert done.returncode == 1
+    assert "more than dataset.max_length 8" in done.stderr
+    assert "1 failed" in done.stdout
     rows = {row["run"]: row for row in table(tmp_path)}
-    assert rows["npo,max_length=8"]["failed"] == "1" and rows["npo,max_length=8"]["forget/prob"] == ""
-    assert (
-        rows["npo,max_length=512"]["failed"] == "0" and float(rows["npo,max_length=512"]["forget/prob"]) > 0
-    )
+    assert rows["npo,max_length=8"]["failed"] == "1"
+    assert rows["npo,max_length=8"]["forget/prob"] == ""
+    assert rows["npo,max_length=512"]["failed"] == "0"
+    assert float(rows["npo,max_length=512"]["forget/prob"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -127,5 +124,7 @@ def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
 )
 def test_what_cannot_be_right_is_said_before_anything_starts(words, said, config, tmp_path):
     done = grid(config, tmp_path, *words)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "g").exists()

@@ -1,14 +1,12 @@
 """The strict layer: what it reads, in which order, and how it complains."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO
+from scripts import path_of, run_python, run_script
 
 from core.knobs import knob
 from exec.settings import Complaints, StrictConfig, make_parser, settle_settings
@@ -59,8 +57,10 @@ def test_values_from_the_command_line():
         evaluate__metrics="tofu,forget/prob",
         overall__quiet="yes",
     )
-    assert made.dataset.self_retain is False and made.overall.quiet is True
-    assert made.unlearn.max_steps == 1000 and made.evaluate.metrics == ("tofu", "forget/prob")
+    assert made.dataset.self_retain is False
+    assert made.overall.quiet is True
+    assert made.unlearn.max_steps == 1000
+    assert made.evaluate.metrics == ("tofu", "forget/prob")
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ def test_what_a_run_reads_is_never_what_it_replaces(tmp_path):
 
 def test_settings_without_effect_are_said(caplog):
     settings(**{"unlearn.lora.r": "4", "logger.wandb.project": "x"})
-    assert (
-        "unlearn.lora.r is set without effect: unlearn.use_lora is off" in caplog.text
-        and "logger.wandb.project" in caplog.text
-    )
+    assert "unlearn.lora.r is set without effect: unlearn.use_lora is off" in caplog.text
+    assert "logger.wandb.project" in caplog.text
 
 
 def test_rules_speak_although_values_are_wrong():
     told = complaints(unlearn__lr="abc", evaluate__metrics="foo", overall__tokenizer_name="x")
-    assert "unlearn.lr" in told and "evaluate.metrics" in told and "overall.tokenizer_name" in told
+    assert "unlearn.lr" in told
+    assert "evaluate.metrics" in told
+    assert "overall.tokenizer_name" in told
 
 
 def test_all_complaints_at_once_with_their_origin(tmp_path):
@@ -157,9 +157,9 @@ def test_broken_files(text, told, tmp_path):
     path.write_text(text)
     with pytest.raises(Complaints, match="x.json") as error:
         settle_settings(StrictConfig(), [str(path), str(tmp_path / "none.json"), str(tmp_path)], {}, {})
-    assert (
-        told in str(error.value) and "no such file" in str(error.value) and "is a folder" in str(error.value)
-    )
+    assert told in str(error.value)
+    assert "no such file" in str(error.value)
+    assert "is a folder" in str(error.value)
 
 
 def test_a_flag_of_a_method_chosen_in_a_file(tmp_path):
@@ -169,10 +169,8 @@ def test_a_flag_of_a_method_chosen_in_a_file(tmp_path):
 
 def test_keys_of_other_methods_are_kept_and_said(tmp_path, caplog):
     settings({"unlearn": {"unlearn_method": "GA+FT", "NPO": {"beta": 0.5}, "p": 0.3}}, tmp_path=tmp_path)
-    assert (
-        "unlearn.NPO.beta is set but the method is GA+FT" in caplog.text
-        and "unlearn.p is accepted but does nothing" in caplog.text
-    )
+    assert "unlearn.NPO.beta is set but the method is GA+FT" in caplog.text
+    assert "unlearn.p is accepted but does nothing" in caplog.text
 
 
 def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
@@ -181,7 +179,8 @@ def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
         "unlearn": {"unlearn_method": "NPO+FT", "NPO+FT": {"gamma": 2.5, "beta": 0.3}, "GA+FT": {"gamma": 9}},
     }
     made = settings(tree, tmp_path=tmp_path)
-    assert made.unlearn.gamma == 2.5 and made.components["unlearn.NPO"].beta == 0.3
+    assert made.unlearn.gamma == 2.5
+    assert made.components["unlearn.NPO"].beta == 0.3
     assert settings(tree, tmp_path=tmp_path, unlearn__gamma="7").unlearn.gamma == 7
     tree["unlearn"]["gamma"] = 1.0
     assert "say one" in complaints(tree, tmp_path=tmp_path)
@@ -248,11 +247,9 @@ def test_flatness_by_name_or_by_key(tmp_path):
         unlearn__flatness="sam",
         unlearn__flat__SAM__rho="0.2",
     )
-    assert (
-        by_name.flatness == by_key.flatness
-        and by_name.flatness.rho == 0.2
-        and by_name.unlearn.flatness == "SAM"
-    )
+    assert by_name.flatness == by_key.flatness
+    assert by_name.flatness.rho == 0.2
+    assert by_name.unlearn.flatness == "SAM"
     assert "say one" in complaints(
         tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT+SAM", unlearn__flatness="RS"
     )
@@ -266,7 +263,8 @@ def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
         unlearn__optimizer="Sophia",
     )
     assert made.components["unlearn.NPO"].reduction == "batch_mean"
-    assert (made.optimizer.hessian, made.optimizer.batch_tokens) == ("none", 5120) and not caplog.text
+    assert (made.optimizer.hessian, made.optimizer.batch_tokens) == ("none", 5120)
+    assert not caplog.text
     said = settings(
         tmp_path=tmp_path,
         unlearn__unlearn_method="NPO+FT",
@@ -418,10 +416,8 @@ def test_bad_company_is_refused_with_the_key_named(flags, told, tmp_path):
 
 def test_words_without_effect_are_remarked_upon_and_resolved_ones_are_not(tmp_path, caplog):
     settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO", unlearn__gamma="5", unlearn__parity="flat")
-    assert (
-        "NPO has no retain side" in caplog.text
-        and "unlearn.parity flat changes nothing in NPO" in caplog.text
-    )
+    assert "NPO has no retain side" in caplog.text
+    assert "unlearn.parity flat changes nothing in NPO" in caplog.text
     caplog.clear()
     made = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT")
     settings(made.resolved(), tmp_path=tmp_path)
@@ -447,7 +443,8 @@ def test_a_whole_methods_section_reaches_its_wrapper(tmp_path):
 def test_resolved_settings_read_back_the_same(tmp_path):
     made = settings(FAMILY, tmp_path=tmp_path, unlearn__NPO__beta="0.25")
     again = settings(made.resolved(), tmp_path=tmp_path)
-    assert again == made and json.dumps(again.resolved()) == json.dumps(made.resolved())
+    assert again == made
+    assert json.dumps(again.resolved()) == json.dumps(made.resolved())
 
 
 def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
@@ -469,25 +466,15 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
 
 
 def test_help_is_quick_complete_and_stable():
-    blocked = (
-        "import sys\nfor name in ('transformers', 'datasets', 'sentence_transformers', 'peft'):"
-        " sys.modules[name] = None\n"
-    )
-    script = REPO / "src/exec/unlearn_model.py"
     code = (
-        blocked
-        + f"import runpy\nsys.argv = ['unlearn_model.py', sys.argv[1]]\nrunpy.run_path({str(script)!r},"
-        " run_name='__main__')"
+        "import runpy, sys\n"
+        "for name in ('transformers', 'datasets', 'sentence_transformers', 'peft'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    shown = [
-        subprocess.run(
-            [sys.executable, "-c", code, flag],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"COLUMNS": "120"},
-        )
-        for flag in ("--help", "-h", "--help")
-    ]
+    ask = lambda flag: run_python("-c", code, path_of("unlearn_model"), flag, COLUMNS="120")
+    shown = [ask(flag) for flag in ("--help", "-h", "--help")]
     assert [run.returncode for run in shown] == [0, 0, 0], shown[0].stderr
     assert shown[0].stdout == shown[1].stdout == shown[2].stdout
     config = StrictConfig()
@@ -509,19 +496,18 @@ def test_help_is_quick_complete_and_stable():
 def test_wrong_input_ends_with_status_2_and_leaves_nothing(words, told, tmp_path):
     run = run_script("unlearn_model", *words, "--logger.json.root", tmp_path / "out", cwd=REPO)
     assert run.returncode == 2 and told in run.stderr, run.stderr
-    assert "Traceback" not in run.stderr and "\x1b" not in run.stderr and not list(tmp_path.iterdir())
+    assert "Traceback" not in run.stderr
+    assert "\x1b" not in run.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_whole_method_flags_work_on_the_command_line(tmp_path):
-    run = run_script("unlearn_model", "--unlearn.unlearn_method", "GA+FT", "--unlearn.GA+FT.gamma", "x")
-    assert run.returncode == 2 and "unlearn.gamma: expected a number" in run.stderr
+    run = run_script("unlearn_model", *"--unlearn.unlearn_method GA+FT --unlearn.GA+FT.gamma x".split())
+    assert run.returncode == 2
+    assert "unlearn.gamma: expected a number" in run.stderr
     run = run_script(
         "unlearn_model",
-        "--unlearn.unlearn_method",
-        "NPO+FT",
-        "--unlearn.NPO.beta",
-        "0",
-        "--unlearn.NPO+FT.gamma=-1",
+        *"--unlearn.unlearn_method NPO+FT --unlearn.NPO.beta 0 --unlearn.NPO+FT.gamma=-1".split(),
     )
     assert (
         "unlearn.NPO.beta: expected a number above 0" in run.stderr
@@ -577,10 +563,8 @@ def test_the_released_form_of_gao_is_what_the_preset_says_with_our_configs():
 
 def test_keys_of_the_writer_that_is_not_asked_are_remarked(caplog):
     settings(paraphrases__model="owner/model", paraphrases__top_k="3")
-    assert (
-        "paraphrases.model is set without effect: paraphrases.writer is start" in caplog.text
-        and "top_k" not in caplog.text
-    )
+    assert "paraphrases.model is set without effect: paraphrases.writer is start" in caplog.text
+    assert "top_k" not in caplog.text
     settings(
         paraphrases__writer="endpoint",
         paraphrases__model="m",

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from conftest import run_script
+from scripts import run_script
 
 from core.files import UserError
 from loggers import LOGGERS, Place
@@ -113,18 +113,10 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
         "unlearn_model",
         "--overall.model_name",
         tiny_model_folder,
-        "--unlearn.unlearn_method",
-        "GA+FT",
-        "--unlearn.max_steps",
-        "3",
-        "--evaluate.before",
-        "false",
-        "--evaluate.metrics",
-        "forget/prob",
-        "--overall.logger",
-        "wandb",
-        "--logger.tensorboard",
-        "true",
+        *(
+            "--unlearn.unlearn_method GA+FT --unlearn.max_steps 3 --evaluate.before false "
+            "--evaluate.metrics forget/prob --overall.logger wandb --logger.tensorboard true"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
@@ -136,7 +128,7 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
     )
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "run"
-    assert len((folder / "log.jsonl").read_text().splitlines()) == 3 and (folder / "metrics.json").exists()
-    assert list(folder.glob("wandb/offline-run-*/*.wandb")) and list(
-        folder.glob("tensorboard/**/events.out.*")
-    )
+    assert len((folder / "log.jsonl").read_text().splitlines()) == 3
+    assert (folder / "metrics.json").exists()
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert list(folder.glob("tensorboard/**/events.out.*"))

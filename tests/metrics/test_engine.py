@@ -49,7 +49,8 @@ def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
             with torch.no_grad():
                 plain = token_nll(tiny_model(ids).logits, labels)
             assert score.loss == pytest.approx(plain.mean().item(), abs=1e-5)
-            assert len(score.logp) == len(plain) and score.n_terminator == 1
+            assert len(score.logp) == len(plain)
+            assert score.n_terminator == 1
 
 
 def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
@@ -67,12 +68,11 @@ def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
 def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer):
     rows = {"forget": [{key: row[key] for key in ("id", "question", "answer")} for row in ROWS["forget"]]}
     values = measure(select(["tofu"]), rows, passes(tiny_model, tokenizer)).values
-    assert (
-        values["forget/truth_ratio"].value is None
-        and "paraphrased_answer" in values["forget/truth_ratio"].reason
-    )
+    assert values["forget/truth_ratio"].value is None
+    assert "paraphrased_answer" in values["forget/truth_ratio"].reason
     assert values["retain/prob"].reason == "this data set has no retain rows"
-    assert values["model_utility"].value is None and "retain/prob" in values["model_utility"].reason
+    assert values["model_utility"].value is None
+    assert "retain/prob" in values["model_utility"].reason
     assert values["forget_quality"].reason == "needs forget/truth_ratio"
     assert values["forget/prob"].n == 4
 
@@ -87,7 +87,8 @@ def quality(ours, theirs, ids=None):
 
 def test_forget_quality_needs_a_retain_model_of_the_same_rows():
     ours = list(np.linspace(-1, 1, 20))
-    assert quality(ours, None)[0].value is None and "evaluate.retain_results" in quality(ours, None)[0].reason
+    assert quality(ours, None)[0].value is None
+    assert "evaluate.retain_results" in quality(ours, None)[0].reason
     assert quality(ours, ours[:10])[0].value is None
     assert "other forget rows" in quality(ours, ours, [f"x{i}" for i in range(20)])[0].reason
 
@@ -97,7 +98,8 @@ def test_forget_quality_identities():
     p, d = quality(ours, ours)
     assert (p.value, d.value) == (1.0, 0.0)
     shifted = [x + 10 for x in ours]
-    assert quality(ours, shifted)[0].value < 1e-10 and quality(ours, shifted)[1].value == 1.0
+    assert quality(ours, shifted)[0].value < 1e-10
+    assert quality(ours, shifted)[1].value == 1.0
     inverted = quality([-x for x in ours], [-x for x in shifted])[0].value
     assert inverted == pytest.approx(quality(ours, shifted)[0].value)
 
@@ -122,9 +124,8 @@ def test_truth_ratio_by_hand():
     }
     result = METRICS["forget/truth_ratio"].compute(evidence)
     ratio = math.sqrt(0.1 * 0.4) / 0.5
-    assert result.values == pytest.approx([ratio]) and result.columns["log_truth_ratio"] == pytest.approx(
-        [math.log(ratio)]
-    )
+    assert result.values == pytest.approx([ratio])
+    assert result.columns["log_truth_ratio"] == pytest.approx([math.log(ratio)])
 
 
 def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
@@ -134,7 +135,8 @@ def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
     assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
     assert run(0).interval == run(0).interval
     draws = np.random.default_rng(1).normal(size=40)
-    assert interval(draws, 200, 0) != interval(draws, 200, 1) and interval(draws, 0, 0) is None
+    assert interval(draws, 200, 0) != interval(draws, 200, 1)
+    assert interval(draws, 0, 0) is None
 
 
 def test_choice_accuracy_reads_the_likeliest_letter():

@@ -2,7 +2,8 @@
 line."""
 
 import pytest
-from conftest import GOLDEN, SHARED_DATA, run_script
+from conftest import GOLDEN, SHARED_DATA
+from scripts import run_script
 
 from core.files import read_json, read_jsonl
 from metrics.imports import read_results
@@ -35,16 +36,10 @@ def folders(tmp_path_factory):
     common = [
         "--overall.tokenizer_name",
         GOLD / "tokenizer",
-        "--dataset.forget_dataset_name",
-        "Folder_forget",
-        "--dataset.retain_dataset_name",
-        "Folder_retain",
+        *("--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain").split(),
         "--dataset.data_dir",
         GOLD / "data",
-        "--dataset.template",
-        "qa",
-        "--evaluate.metrics",
-        "tofu",
+        *"--dataset.template qa --evaluate.metrics tofu".split(),
         "--logger.json.root",
         root,
         "--overall.cache_dir",
@@ -164,9 +159,8 @@ def test_the_command_that_prints_the_official_figures():
         for name in ("full", "retain90")
     )
     shown = run_script("compare_runs", full, retain, "--retain", retain)
-    assert shown.returncode == 0 and all(
-        figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745")
-    )
+    assert shown.returncode == 0
+    assert all(figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745"))
 
 
 def test_runs_side_by_side(folders, tmp_path):
@@ -180,10 +174,14 @@ def test_runs_side_by_side(folders, tmp_path):
         "forget_quality",
     )
     quality = read_json(folders["full"] / "metrics.json")["forget_quality"]
-    assert shown.returncode == 0 and f"{quality:.6f}" in shown.stdout and "1.000000" in shown.stdout
+    assert shown.returncode == 0
+    assert f"{quality:.6f}" in shown.stdout
+    assert "1.000000" in shown.stdout
     for words, said in (
         ([tmp_path / "gone"], "no such file"),
         ([folders["full"], "--metrics", "forget/prbo"], "forget/prbo"),
     ):
         refused = run_script("compare_runs", *words)
-        assert refused.returncode == 1 and said in refused.stderr and "Traceback" not in refused.stderr
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert "Traceback" not in refused.stderr

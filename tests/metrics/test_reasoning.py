@@ -158,15 +158,17 @@ def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, 
     assert judge.verdicts(cases) == [4, 1, None, 1, None]
     assert all(key == "Bearer sk-secret-123" and temperature == 0 for _, key, temperature in seen)
     asked = len(seen)
-    assert judge.verdicts(cases[:2]) == [4, 1] and len(seen) == asked
-    assert judge.verdicts(cases[2:3]) == [None] and len(seen) == asked + 1
-    assert judge.verdicts(cases[4:]) == [None] and len(seen) > asked
-    assert (
-        "gave no answer to 1 of 5 questions" in caplog.text
-        and "1 of 5 answers cannot be read (I cannot say)" in caplog.text
-    )
+    assert judge.verdicts(cases[:2]) == [4, 1]
+    assert len(seen) == asked
+    assert judge.verdicts(cases[2:3]) == [None]
+    assert len(seen) == asked + 1
+    assert judge.verdicts(cases[4:]) == [None]
+    assert len(seen) > asked
+    assert "gave no answer to 1 of 5 questions" in caplog.text
+    assert "1 of 5 answers cannot be read (I cannot say)" in caplog.text
     written = "".join(path.read_text() for path in tmp_path.rglob("*.jsonl"))
-    assert "sk-secret" not in written + caplog.text and "rubrics 1" in judge.name
+    assert "sk-secret" not in written + caplog.text
+    assert "rubrics 1" in judge.name
 
 
 def test_a_broken_line_of_the_cache_is_asked_again(server, tmp_path):
@@ -175,7 +177,8 @@ def test_a_broken_line_of_the_cache_is_asked_again(server, tmp_path):
     judge.verdicts([CASE])
     path = next(tmp_path.rglob("*.jsonl"))
     path.write_text(path.read_text()[:20])
-    assert judge.verdicts([CASE]) == [1] and len(seen) == 2
+    assert judge.verdicts([CASE]) == [1]
+    assert len(seen) == 2
 
 
 def test_a_judge_without_a_key_is_refused_early(monkeypatch):
@@ -222,8 +225,10 @@ def test_a_collapsed_model_scores_as_forgotten_by_the_published_count_and_not_by
     collapsed, sound = (measured(m, model, tokenizer, rows, KEYS) for m in (noised, model))
     assert collapsed["reasoning/rt_ua_parity"].value <= 0.1
     assert collapsed["reasoning/healthy_forgotten"].value <= 0.1
-    assert sound["reasoning/rt_ua_parity"].value == 1 and sound["reasoning/healthy_forgotten"].value == 0
-    assert sound["forget/closed"].value == 1 and sound["forget/fluency"].value > -0.1
+    assert sound["reasoning/rt_ua_parity"].value == 1
+    assert sound["reasoning/healthy_forgotten"].value == 0
+    assert sound["forget/closed"].value == 1
+    assert sound["forget/fluency"].value > -0.1
     assert collapsed["forget/fluency"].value < sound["forget/fluency"].value - 1
 
 
@@ -298,7 +303,8 @@ def test_an_answer_that_the_budget_cut_is_not_sound(tokenizer, monkeypatch):
 def test_where_hardly_a_trace_is_coherent_the_leak_rate_is_collapsed(tokenizer):
     loop = "<think>" + "the bell " * 30
     values = told([loop] * 8 + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"]
-    assert values.value is None and values.reason == "collapsed: 1 of 9 traces are coherent"
+    assert values.value is None
+    assert values.reason == "collapsed: 1 of 9 traces are coherent"
     assert (
         told([loop] + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"].value == 1
     )
@@ -308,7 +314,8 @@ def test_fluency_without_an_original_model_is_null_with_the_reason(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:2]}
     value = measured(model, None, tokenizer, rows, ["forget/fluency"])["forget/fluency"]
-    assert value.value is None and "evaluate.original_model" in value.reason
+    assert value.value is None
+    assert "evaluate.original_model" in value.reason
 
 
 def test_the_decoding_of_a_run_stands_for_thinking(target):
@@ -317,11 +324,9 @@ def test_the_decoding_of_a_run_stands_for_thinking(target):
     zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
     values = measure(keys, rows, zero, bootstrap=0, readers=Readers(RuleJudge())).values
-    assert (
-        values["forget/exact_thinking"].value == 1
-        and values["forget/closed"].value == 1
-        and values["reasoning/rt_ua"].value == 0
-    )
+    assert values["forget/exact_thinking"].value == 1
+    assert values["forget/closed"].value == 1
+    assert values["reasoning/rt_ua"].value == 0
 
 
 def test_every_way_of_asking_and_the_worst_of_them(target):

@@ -73,8 +73,10 @@ def values(evidence: Evidence, *names) -> dict[str, Value]:
 
 def test_accuracy_gap_and_worst_case_by_hand():
     found = values(evidence_of(Fixed(), similarity=lambda a, b: [0.5] * len(a)))
-    assert found["forget_accuracy"].value == 0.5 and found["forget_accuracy_upper"].value == 0.5
-    assert found["retain_accuracy"].value == pytest.approx(2 / 3) and found["coverage"].value == 1
+    assert found["forget_accuracy"].value == 0.5
+    assert found["forget_accuracy_upper"].value == 0.5
+    assert found["retain_accuracy"].value == pytest.approx(2 / 3)
+    assert found["coverage"].value == 1
     assert found["forget_accuracy_rephrased"].value == pytest.approx((0.5 + 1 + 0.5 + 1) / 4)
     assert found["paraphrase_gap"].value == pytest.approx((-0.5 + 1 + 0.5 + 0) / 4)
     assert found["worst_of_k"].value == 1.0
@@ -114,16 +116,16 @@ def test_rows_without_a_verdict_are_neither_forgotten_nor_known():
         "semantic/paraphrase_gap",
         "semantic/worst_of_k",
     )
-    assert found["forget_accuracy"].value is None and found["forget_accuracy"].unscored == 1
+    assert found["forget_accuracy"].value is None
+    assert found["forget_accuracy"].unscored == 1
     assert "gave a verdict on 3 of 4 rows; see the bounds" in found["forget_accuracy"].reason
-    assert found["forget_accuracy_upper"].value == 0.5 and found[
-        "retain_accuracy_lower"
-    ].value == pytest.approx(1 / 3)
+    assert found["forget_accuracy_upper"].value == 0.5
+    assert found["retain_accuracy_lower"].value == pytest.approx(1 / 3)
     assert found["coverage"].value == pytest.approx(4 / 7)
-    assert found["paraphrase_gap"].value is None and found["paraphrase_gap"].n == 3
-    assert (
-        found["worst_of_k"].value == 1.0 and found["worst_of_k"].n == 4
-    )  # the second row's rephrased answers are known to match
+    assert found["paraphrase_gap"].value is None
+    assert found["paraphrase_gap"].n == 3
+    assert found["worst_of_k"].value == 1.0
+    assert found["worst_of_k"].n == 4
 
 
 def test_a_few_missing_verdicts_are_left_out_of_the_mean():
@@ -142,8 +144,10 @@ def test_no_verdict_at_all_gives_bounds_and_no_accuracy():
         "semantic/retain_accuracy_lower",
         "semantic/judge_kappa",
     )
-    assert found["forget_accuracy"].value is None and found["forget_accuracy_upper"].value == 0.75
-    assert found["retain_accuracy_lower"].value == 0 and found["coverage"].value == pytest.approx(1 / 7)
+    assert found["forget_accuracy"].value is None
+    assert found["forget_accuracy_upper"].value == 0.75
+    assert found["retain_accuracy_lower"].value == 0
+    assert found["coverage"].value == pytest.approx(1 / 7)
     assert found["judge_kappa"].value is None
 
 
@@ -201,11 +205,9 @@ def test_replies_of_a_language_model(reply, verdict):
             return [reply if reply is not None and readable(reply) else None for _ in prompts]
 
     assert LanguageModelJudge(Reader()).matches([Case("c", "Q?", "It was Ann.", "Ann.", "Ann")]) == [verdict]
-    assert (
-        "Q?" in Reader.asked[0]
-        and "Reference: It was Ann.\n" in Reader.asked[0]
-        and "matters" not in Reader.asked[0]
-    )
+    assert "Q?" in Reader.asked[0]
+    assert "Reference: It was Ann.\n" in Reader.asked[0]
+    assert "matters" not in Reader.asked[0]
 
 
 def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
@@ -217,7 +219,8 @@ def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
         True,
         False,
     ]
-    assert judge.verdicts([case("x")]) == [None] and "minilm, cosine of at least 0.7" in judge.name
+    assert judge.verdicts([case("x")]) == [None]
+    assert "minilm, cosine of at least 0.7" in judge.name
 
 
 def test_cosine_is_never_negative_and_nothing_said_is_0():
@@ -239,14 +242,15 @@ def test_entailment_asks_both_directions_and_nothing_of_strange_answers():
 
     found = values(evidence_of(entailment=labels), "semantic/forget_entailment", "semantic/retain_entailment")
     forwards, backwards = asked[:2]
-    assert forwards == [(SAID[n], FORGET[n]["answer"]) for n in (0, 1, 3)] and backwards == [
-        pair[::-1] for pair in forwards
-    ]
+    assert forwards == [(SAID[n], FORGET[n]["answer"]) for n in (0, 1, 3)]
+    assert backwards == [pair[::-1] for pair in forwards]
     columns = found["forget_entailment"].columns
-    assert columns["forget_entailment"] == [1, 0, 0, 0] and columns["forget_contradiction"] == [0, 1, 0, 1]
+    assert columns["forget_entailment"] == [1, 0, 0, 0]
+    assert columns["forget_contradiction"] == [0, 1, 0, 1]
     assert columns["forget_entailment_reverse"] == [1, 0, 0, 0]
     nothing = values(evidence_of(), "semantic/forget_entailment")["forget_entailment"]
-    assert nothing.value is None and "judge.nli_model" in nothing.reason
+    assert nothing.value is None
+    assert "judge.nli_model" in nothing.reason
 
 
 def test_a_local_model_labels_entailment(tmp_path):
@@ -284,8 +288,6 @@ def test_usage_is_told_with_its_cost():
     from core.replies import Usage
 
     usage = Usage(asked=3, prompt_tokens=2_000_000, completion_tokens=500_000)
-    assert (
-        "cost" not in usage.told()
-        and usage.told(1.5, 4)["cost"] == pytest.approx(5)
-        and not math.isnan(usage.told()["asked"])
-    )
+    assert "cost" not in usage.told()
+    assert usage.told(1.5, 4)["cost"] == pytest.approx(5)
+    assert not math.isnan(usage.told()["asked"])

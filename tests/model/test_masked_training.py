@@ -5,7 +5,8 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN, REPO, run_script
+from conftest import GOLDEN, REPO
+from scripts import run_script
 
 from core.encoding import Template, pad_rows
 from core.files import UserError, read_json, read_jsonl
@@ -19,6 +20,7 @@ from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
 STEPS = 50
 SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
+pytestmark = pytest.mark.usefixtures("in_small_world")
 COMMON = {
     "unlearn.unlearn_method": "NPO+FT",
     "unlearn.lr": "1e-2",
@@ -280,7 +282,8 @@ def test_every_score_makes_a_mask_that_its_model_takes(
     assert sidecar["selected"] == sum(int(mask.sum()) for mask in masks.values())
     if score == "wanda":
         kept = masks["model.layers.0.mlp.up_proj.weight"].sum(1)
-        assert kept.tolist() == [32 - int(32 * 0.7 + 1e-9)] * 48 and masks["lm_head.weight"].all()
+        assert kept.tolist() == [32 - int(32 * 0.7 + 1e-9)] * 48
+        assert masks["lm_head.weight"].all()
     else:
         assert sidecar["selected"] == int(sidecar["weights"] * 0.3 + 1e-9)
 
@@ -310,10 +313,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     words = [
         "--overall.model_name",
         tiny_model_folder,
-        "--dataset.forget_ratio",
-        "10",
-        "--mask.ratios",
-        "0.1,0.6",
+        *"--dataset.forget_ratio 10 --mask.ratios 0.1,0.6".split(),
         "--mask.out",
         tmp_path,
         "--overall.quiet",
@@ -324,17 +324,22 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     made = run_script("make_mask", *words)
     assert made.returncode == 0, made.stderr
     sidecar = read_json(tmp_path / "fictional_0.6.pt.json")
-    assert sidecar["score"] == "wagle" and sidecar["selected"] == int(sidecar["weights"] * 0.6)
+    assert sidecar["score"] == "wagle"
+    assert sidecar["selected"] == int(sidecar["weights"] * 0.6)
     first = (tmp_path / "fictional_0.1.pt").read_bytes()
     refused = run_script("make_mask", *words)
-    assert refused.returncode == 2 and "is there already" in refused.stderr
+    assert refused.returncode == 2
+    assert "is there already" in refused.stderr
     assert run_script("make_mask", *words, "--mask.overwrite", "true").returncode == 0
     assert (tmp_path / "fictional_0.1.pt").read_bytes() == first
     shown = run_script("make_mask", "--report", tmp_path / "fictional_0.1.pt", tmp_path / "fictional_0.6.pt")
-    assert shown.returncode == 0 and "self_attn.q_proj" in shown.stdout and "by chance" in shown.stdout
+    assert shown.returncode == 0
+    assert "self_attn.q_proj" in shown.stdout
+    assert "by chance" in shown.stdout
     assert (tmp_path / "fictional_0.1_report.png").read_bytes().startswith(b"\x89PNG")
-    none = run_script("make_mask", *words, "--mask.parameters", "no_such_name", "--mask.overwrite", "true")
-    assert none.returncode == 1 and "mask.parameters" in none.stderr
+    none = run_script("make_mask", *words, *"--mask.parameters no_such_name --mask.overwrite true".split())
+    assert none.returncode == 1
+    assert "mask.parameters" in none.stderr
     (tmp_path / "fictional_0.9.pt").write_bytes(first)
     done = run_script(
         "unlearn_model",
@@ -344,20 +349,15 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
         "NPO+FT",
         "--unlearn.mask_path",
         tmp_path / "fictional_0.9.pt",
-        "--unlearn.max_steps",
-        "1",
-        "--evaluate.metrics",
-        "forget/prob",
-        "--evaluate.before",
-        "false",
+        *"--unlearn.max_steps 1 --evaluate.metrics forget/prob --evaluate.before false".split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
         "run",
     )
-    assert (
-        done.returncode == 1 and "its name says that 0.9" in done.stderr and not (tmp_path / "run").exists()
-    )
+    assert done.returncode == 1
+    assert "its name says that 0.9" in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_mask_that_may_not_be_the_one_that_was_meant(
@@ -376,22 +376,15 @@ def test_a_mask_that_may_not_be_the_one_that_was_meant(
         "NPO+FT",
         "--unlearn.mask_path",
         tmp_path / "other_0.5.pt",
-        "--unlearn.max_steps",
-        "1",
-        "--evaluate.metrics",
-        "forget/prob",
-        "--evaluate.before",
-        "false",
+        *"--unlearn.max_steps 1 --evaluate.metrics forget/prob --evaluate.before false".split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
         "run",
     )
-    assert (
-        done.returncode == 1
-        and "made for other weights" in done.stderr
-        and "unlearn.mask_force" in done.stderr
-    )
+    assert done.returncode == 1
+    assert "made for other weights" in done.stderr
+    assert "unlearn.mask_force" in done.stderr
     write_mask(
         tmp_path / "other_0.5.pt",
         {name: ~mask for name, mask in masks.items()},

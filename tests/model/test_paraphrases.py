@@ -6,7 +6,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import FICTIONAL, REPO, run_script
+from conftest import FICTIONAL, REPO
+from scripts import run_script
 from servers import KEY, serving
 
 from core.encoding import Template
@@ -41,20 +42,21 @@ class Alike:
 def test_what_is_kept_and_why_not(text, reason):
     sieve = Sieve(Paraphrasing(), Alike(), {"r": ["Low Ford is where."]})
     sieve.take([ROW], [text])
-    assert len(sieve.kept["r"]) == 1 + (reason is None) and sieve.rejected.get("r", Counter()) == Counter(
-        [reason] if reason else []
-    )
+    assert len(sieve.kept["r"]) == 1 + (reason is None)
+    assert sieve.rejected.get("r", Counter()) == Counter([reason] if reason else [])
 
 
 def test_two_equal_texts_of_one_round_are_kept_once():
     sieve = Sieve(Paraphrasing(), Alike(), {"r": []})
     sieve.take([ROW, ROW], ["Low Ford is her birthplace.", "Low Ford is her birthplace."])
-    assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["copy"] == 1
+    assert len(sieve.kept["r"]) == 1
+    assert sieve.rejected["r"]["copy"] == 1
 
 
 def test_texts_that_cannot_be_trained_on_are_not_kept(tokenizer):
     template, document = Template(tokenizer), {"id": "d", "text": "A page."}
-    assert _trainable(template, document, "Two words", 64) and not _trainable(template, document, "A", 64)
+    assert _trainable(template, document, "Two words", 64)
+    assert not _trainable(template, document, "A", 64)
     assert not _trainable(template, ROW, "word " * 64, 64)
     sieve = Sieve(Paraphrasing(), Alike(), {"d": []}, lambda row, text: False)
     sieve.take([document], ["Another page."])
@@ -78,19 +80,23 @@ def test_the_embedder_tells_other_meanings_from_other_words():
             "Prime numbers have exactly two divisors.",
         ],
     )
-    assert len(sieve.kept["r"]) == 1 and sieve.rejected["r"]["meaning"] == 1
+    assert len(sieve.kept["r"]) == 1
+    assert sieve.rejected["r"]["meaning"] == 1
     vectors = Embedder().encode(["a", "b", "a"])
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5) and (vectors[0] == vectors[2]).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert (vectors[0] == vectors[2]).all()
 
 
 def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
     prompts = read_prompts(None)
     assert len(prompts) == 12
     shown = _choices(prompts, {**ROW, "answer": "an {question} of braces"})
-    assert len(shown) == 6 and all("an {question} of braces" in prompt for prompt in shown)
+    assert len(shown) == 6
+    assert all("an {question} of braces" in prompt for prompt in shown)
     assert len(_choices(prompts, {"id": "d", "text": "A page."})) == 6
     sieve = Sieve(Paraphrasing(), None, {"r": ["one"]}, rejected={"r": Counter(copy=2)})
-    assert turns_of([ROW] * 3, sieve) == [3, 4, 5] and len(set(_put(prompts, [ROW] * 6, range(6)))) == 6
+    assert turns_of([ROW] * 3, sieve) == [3, 4, 5]
+    assert len(set(_put(prompts, [ROW] * 6, range(6)))) == 6
     assert _put(prompts, [ROW], [7]) == _put(prompts, [ROW], [1])
 
 
@@ -112,7 +118,8 @@ def test_documents_are_said_again_piece_by_piece(tokenizer):
     template = Template(tokenizer)
     row = {"id": "d", "text": " ".join(["word"] * 200)}
     pieces, trained = units(row, template, 64, "pieces"), template.pieces(row, 64, "pieces")
-    assert len(pieces) > 1 and [piece["id"] for piece in pieces] == [piece.id for piece in trained]
+    assert len(pieces) > 1
+    assert [piece["id"] for piece in pieces] == [piece.id for piece in trained]
     assert "".join(piece["text"] for piece in pieces) == row["text"]
     assert units(ROW, template, 64, "error") == [ROW]
     with pytest.raises(UserError, match="no prompt has {text}"):
@@ -143,10 +150,7 @@ def words(tmp_path, url, *more, count=3):
     return [
         "--overall.model_name",
         FICTIONAL / "target",
-        "--dataset.forget_dataset_name",
-        "Folder_forget",
-        "--dataset.retain_dataset_name",
-        "Folder_retain",
+        *("--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain").split(),
         "--dataset.data_dir",
         tmp_path / "data",
         "--dataset.paraphrases",
@@ -159,10 +163,7 @@ def words(tmp_path, url, *more, count=3):
         "small",
         "--paraphrases.count",
         count,
-        "--paraphrases.overlap",
-        "0.97",
-        "--paraphrases.retries",
-        "1",
+        *"--paraphrases.overlap 0.97 --paraphrases.retries 1".split(),
         *more,
     ]
 
@@ -191,29 +192,27 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
         more = run_script("make_paraphrases", *words(tmp_path, url, count=4), OPENAI_API_KEY=KEY)
     assert run.returncode == again.returncode == more.returncode == 0, run.stderr + again.stderr + more.stderr
     first, *lines = read_jsonl(tmp_path / "p.jsonl")
-    assert (
-        first["paraphrases"] == 1
-        and first["writer"] == "endpoint"
-        and [len(line["paraphrases"]) for line in lines] == [4] * 5
-    )
-    assert "15 paraphrases of 5 texts; rejected: " in run.stdout and "for copy" in run.stdout
+    assert first["paraphrases"] == 1
+    assert first["writer"] == "endpoint"
+    assert [len(line["paraphrases"]) for line in lines] == [4] * 5
+    assert "15 paraphrases of 5 texts; rejected: " in run.stdout
+    assert "for copy" in run.stdout
     assert KEY not in (tmp_path / "p.jsonl").read_text() + run.stdout + run.stderr
     with serving(rewording, KEY) as (url, talk):
         other = run_script(
             "make_paraphrases", *words(tmp_path, url, "--paraphrases.temperature", "0.5"), OPENAI_API_KEY=KEY
         )
-    assert other.returncode == 1 and "was written with other settings; choose another file" in other.stderr
+    assert other.returncode == 1
+    assert "was written with other settings; choose another file" in other.stderr
     with serving(rewording, KEY) as (url, talk):
         strange = run_script(
             "make_paraphrases",
             *words(tmp_path, url, "--dataset.paraphrases", data / "forget.jsonl"),
             OPENAI_API_KEY=KEY,
         )
-    assert (
-        strange.returncode == 1
-        and "forget.jsonl is no file of make_paraphrases.py" in strange.stderr
-        and not talk.prompts
-    )
+    assert strange.returncode == 1
+    assert "forget.jsonl is no file of make_paraphrases.py" in strange.stderr
+    assert not talk.prompts
 
 
 def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
@@ -222,9 +221,9 @@ def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):
 
     with serving(stubborn) as (url, _):
         run = run_script("make_paraphrases", *words(tmp_path, url, "--paraphrases.attempts", "2"))
+    assert run.returncode == 1
     assert (
-        run.returncode == 1
-        and "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)"
+        "5 of 5 texts have fewer than 3 paraphrases after 2 rounds (first 'f0'; rejected: copy 30)"
         in run.stderr
     )
     assert len(read_jsonl(tmp_path / "p.jsonl")) == 6
@@ -236,10 +235,7 @@ def test_a_server_that_goes_ends_the_writing_and_what_came_is_kept(data, tmp_pat
 
     with serving(dying, KEY) as (url, talk):
         more = [
-            "--paraphrases.retries",
-            "0",
-            "--paraphrases.concurrency",
-            "1",
+            *"--paraphrases.retries 0 --paraphrases.concurrency 1".split(),
             "--overall.cache_dir",
             tmp_path / "cache",
         ]
@@ -261,7 +257,7 @@ def test_a_server_that_goes_ends_the_writing_and_what_came_is_kept(data, tmp_pat
         ([], "sk-wrong", "refuses the key in the environment variable OPENAI_API_KEY"),
         (["--paraphrases.model", "large"], KEY, "does not know 'large'"),
         (
-            ["--paraphrases.base_url", "http://127.0.0.1:9/v1", "--paraphrases.retries", "0"],
+            [*"--paraphrases.base_url http://127.0.0.1:9/v1 --paraphrases.retries 0".split()],
             KEY,
             "http://127.0.0.1:9/v1 cannot be reached",
         ),
@@ -278,8 +274,11 @@ def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(
 ):
     with serving(rewording, KEY) as (url, _):
         run = run_script("make_paraphrases", *words(tmp_path, url, *flags), OPENAI_API_KEY=key)
-    assert run.returncode in (1, 2) and said in run.stderr and "Traceback" not in run.stderr
-    assert "sk-" not in run.stderr and not (tmp_path / "p.jsonl").exists()
+    assert run.returncode in (1, 2)
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+    assert "sk-" not in run.stderr
+    assert not (tmp_path / "p.jsonl").exists()
 
 
 def test_the_start_model_writes_and_gao_reads(tmp_path):
@@ -297,16 +296,10 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
     pool = tmp_path / "pool.txt"
     pool.write_text("{question} ({answer})\nSay this: {answer}\n")
     make = [
-        "--paraphrases.similarity",
-        "-1",
-        "--paraphrases.max_new_tokens",
-        "40",
-        "--paraphrases.temperature",
-        "1.5",
-        "--paraphrases.count",
-        "2",
-        "--paraphrases.attempts",
-        "30",
+        *(
+            "--paraphrases.similarity -1 --paraphrases.max_new_tokens 40 --paraphrases.temperature 1.5 "
+            "--paraphrases.count 2 --paraphrases.attempts 30"
+        ).split(),
         "--paraphrases.prompts",
         pool,
     ]
@@ -315,16 +308,10 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
     trained = run_script(
         "unlearn_model",
         *common,
-        "--unlearn.unlearn_method",
-        "GAO",
-        "--unlearn.GAO.K",
-        "2",
-        "--unlearn.max_steps",
-        "2",
-        "--evaluate.before",
-        "false",
-        "--evaluate.metrics",
-        "forget/prob",
+        *(
+            "--unlearn.unlearn_method GAO --unlearn.GAO.K 2 --unlearn.max_steps 2 "
+            "--evaluate.before false --evaluate.metrics forget/prob"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
@@ -335,22 +322,18 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
     other = run_script(
         "unlearn_model",
         *common,
-        "--unlearn.unlearn_method",
-        "GAO",
-        "--dataset.forget_dataset_name",
-        "Fictional_forget05",
+        *"--unlearn.unlearn_method GAO --dataset.forget_dataset_name Fictional_forget05".split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
         "other",
     )
-    assert (
-        other.returncode == 1
-        and "has no line for 40 of 50 forget rows" in other.stderr
-        and not (tmp_path / "other").exists()
-    )
+    assert other.returncode == 1
+    assert "has no line for 40 of 50 forget rows" in other.stderr
+    assert not (tmp_path / "other").exists()
     long = run_script("make_paraphrases", *common, *make, "--paraphrases.max_new_tokens", "1024")
-    assert long.returncode == 1 and "exceeds the model's context of 1024" in long.stderr
+    assert long.returncode == 1
+    assert "exceeds the model's context of 1024" in long.stderr
 
 
 def test_documents_go_the_whole_way_in_pieces(tmp_path):
@@ -390,33 +373,23 @@ def test_documents_go_the_whole_way_in_pieces(tmp_path):
     make = run_script(
         "make_paraphrases",
         *common,
-        "--paraphrases.similarity",
-        "-1",
-        "--paraphrases.max_new_tokens",
-        "60",
-        "--paraphrases.temperature",
-        "1.5",
-        "--paraphrases.attempts",
-        "30",
+        *(
+            "--paraphrases.similarity -1 --paraphrases.max_new_tokens 60 --paraphrases.temperature 1.5 "
+            "--paraphrases.attempts 30"
+        ).split(),
     )
     assert make.returncode == 0, make.stderr
     lines = read_jsonl(tmp_path / "p.jsonl")[1:]
-    assert (
-        len(lines) == 8
-        and lines[1]["id"] == "forget-0#1"
-        and all(len(line["paraphrases"]) == 6 for line in lines)
-    )
+    assert len(lines) == 8
+    assert lines[1]["id"] == "forget-0#1"
+    assert all(len(line["paraphrases"]) == 6 for line in lines)
     run = run_script(
         "unlearn_model",
         *common,
-        "--unlearn.max_steps",
-        "2",
-        "--evaluate.metrics",
-        "muse,semantic/coverage",
-        "--evaluate.before",
-        "false",
-        "--evaluate.max_new_tokens",
-        "30",
+        *(
+            "--unlearn.max_steps 2 --evaluate.metrics muse,semantic/coverage --evaluate.before false "
+            "--evaluate.max_new_tokens 30"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
@@ -435,12 +408,11 @@ def test_documents_go_the_whole_way_in_pieces(tmp_path):
         "--logger.name",
         "other",
     )
-    assert (
-        shorter.returncode == 1
-        and "'forget-0#0' has another text there" in shorter.stderr
-        and "dataset.max_length" in shorter.stderr
-    )
+    assert shorter.returncode == 1
+    assert "'forget-0#0' has another text there" in shorter.stderr
+    assert "dataset.max_length" in shorter.stderr
 
 
 def test_the_pool_is_in_the_repository():
-    assert POOL == REPO / "files/data/paraphrase_prompts.txt" and POOL.is_file()
+    assert POOL == REPO / "files/data/paraphrase_prompts.txt"
+    assert POOL.is_file()

@@ -4,11 +4,10 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
-from conftest import REPO, run_script
+from scripts import TWO_PROCESSES, kill_once, path_of, run_child, run_in_two_processes, run_python, run_script
+from tiny import random_llama, save
 
 from core.files import read_json, read_jsonl
 
@@ -22,26 +21,12 @@ def words(model, tmp_path, name, *more):
     return [
         "--overall.model_name",
         model,
-        "--unlearn.unlearn_method",
-        "NPO+FT",
-        "--unlearn.lr",
-        "1e-3",
-        "--unlearn.num_epochs",
-        "6",
-        "--dataset.forget_ratio",
-        "12",
-        "--dataset.batch_size",
-        "4",
-        "--unlearn.gradient_accumulation_steps",
-        "2",
-        "--unlearn.save_steps",
-        "3",
-        "--evaluate.before",
-        "false",
-        "--evaluate.metrics",
-        "forget/prob",
-        "--overall.quiet",
-        "true",
+        *(
+            "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.num_epochs 6 "
+            "--dataset.forget_ratio 12 --dataset.batch_size 4 --unlearn.gradient_accumulation_steps 2 "
+            "--unlearn.save_steps 3 --evaluate.before false --evaluate.metrics forget/prob "
+            "--overall.quiet true"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--logger.name",
@@ -52,71 +37,22 @@ def words(model, tmp_path, name, *more):
     ]
 
 
-LAUNCHER = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29633"]
-
-
-def command(arguments, launcher=()) -> list[str]:
-    return [sys.executable, *launcher, str(REPO / "src/exec/unlearn_model.py"), *map(str, arguments)]
-
-
-def kill_once_there_is(pattern: str, arguments, launcher=()) -> None:
-    """Start a run and kill it, without any chance to tidy up, once its folder holds a file of that
-    pattern."""
-    process = subprocess.Popen(
-        command(arguments, launcher),
-        cwd=REPO,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    folder = (
-        arguments[arguments.index("--logger.json.root") + 1] / arguments[arguments.index("--logger.name") + 1]
-    )
-    for _ in range(3000):
-        if list(folder.glob(pattern)) or process.poll() is not None:
-            break
-        time.sleep(0.02)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    subprocess.run(["pkill", "-9", "-f", str(folder.parent)], check=False)
-    process.wait()
-    time.sleep(0.5)
+def kill_once_there_is(pattern: str, folder, arguments, launcher=()) -> None:
+    """Start a run and kill it, without a chance to tidy up, once its folder holds a file of that pattern."""
+    kill_once(lambda: any(folder.glob(pattern)), [*launcher, path_of("unlearn_model"), *arguments])
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tokenizer):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("model")
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-        )
-    ).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return save(random_llama(tokenizer), tokenizer, tmp_path_factory.mktemp("model"))
 
 
 STATEFUL = (
-    "--unlearn.unlearn_method",
-    "PDU",
-    "--unlearn.PDU.dual",
-    "2",
-    "--unlearn.optimizer",
-    "Sophia",
-    "--unlearn.optim.Sophia.every",
-    "2",
-    "--unlearn.flatness",
-    "WA",
-    "--unlearn.flat.WA.start",
-    "2",
-    "--unlearn.flat.WA.every",
-    "2",
+    *(
+        "--unlearn.unlearn_method PDU --unlearn.PDU.dual 2 --unlearn.optimizer Sophia "
+        "--unlearn.optim.Sophia.every 2 --unlearn.flatness WA --unlearn.flat.WA.start 2 "
+        "--unlearn.flat.WA.every 2"
+    ).split(),
 )
 """An objective, an optimizer and an averaging with state of their own, all of which a checkpoint must
 hold."""
@@ -128,9 +64,10 @@ hold."""
 def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
     assert whole.returncode == 0, whole.stderr
-    kill_once_there_is(KEPT, words(model, tmp_path, "killed", *more))
     folder = tmp_path / "killed"
-    assert not (folder / "metrics.json").exists() and not (folder / "checkpoints/config.json").exists()
+    kill_once_there_is(KEPT, folder, words(model, tmp_path, "killed", *more))
+    assert not (folder / "metrics.json").exists()
+    assert not (folder / "checkpoints/config.json").exists()
     (folder / "checkpoints/checkpoint-99").mkdir()
     resumed = run_script(
         "unlearn_model", *words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto"
@@ -151,21 +88,17 @@ def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
 def test_two_processes_resume_within_an_epoch(model, tmp_path):
     """20 rows at 4 + 4: three steps an epoch, the last one short on the second process."""
     more = (
-        "--dataset.forget_ratio",
-        "20",
-        "--unlearn.gradient_accumulation_steps",
-        "1",
-        "--unlearn.num_epochs",
-        "3",
-        "--unlearn.save_steps",
-        "2",
+        *(
+            "--dataset.forget_ratio 20 --unlearn.gradient_accumulation_steps 1 --unlearn.num_epochs 3 "
+            "--unlearn.save_steps 2"
+        ).split(),
     )
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more), "--dataset.batch_size", "8")
     assert whole.returncode == 0, whole.stderr
-    kill_once_there_is(KEPT, words(model, tmp_path, "killed", *more), LAUNCHER)
-    again = [*words(model, tmp_path, "killed", *more), "--unlearn.resume_path", "auto"]
-    resumed = subprocess.run(command(again, LAUNCHER), cwd=REPO, capture_output=True, text=True, timeout=300)
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    killed = words(model, tmp_path, "killed", *more)
+    kill_once_there_is(KEPT, tmp_path / "killed", killed, TWO_PROCESSES)
+    assert not (tmp_path / "killed/checkpoints/config.json").exists()
+    run_in_two_processes([[*killed, "--unlearn.resume_path", "auto"]], tmp_path)
     ours, theirs = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("killed", "whole"))
     assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, 10))
     for key in ("loss", "npo", "retain_nll", "tokens"):
@@ -183,28 +116,28 @@ def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path):
         "unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto"
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert len(read_jsonl(folder / "log.jsonl")) == 6 and read_json(folder / "metrics.json") == metrics
+    assert len(read_jsonl(folder / "log.jsonl")) == 6
+    assert read_json(folder / "metrics.json") == metrics
 
 
 def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_path):
     """And what a kill while saving leaves, a hidden folder, is gone after the next run."""
-    slow = ("--evaluate.metrics", "forget/rougeL,retain/rougeL", "--evaluate.max_new_tokens", "150")
-    kill_once_there_is("checkpoints/config.json", words(model, tmp_path, "run", *slow))
+    slow = "--evaluate.metrics forget/rougeL,retain/rougeL --evaluate.max_new_tokens 150".split()
     folder = tmp_path / "run"
-    assert not (folder / "environment.json").exists() and not (folder / "metrics.json").exists()
-    assert (folder / "checkpoints/model.safetensors").exists() and (
-        folder / "checkpoints/tokenizer.json"
-    ).exists()
+    kill_once_there_is("checkpoints/config.json", folder, words(model, tmp_path, "run", *slow))
+    assert not (folder / "environment.json").exists()
+    assert not (folder / "metrics.json").exists()
+    assert (folder / "checkpoints/model.safetensors").exists()
+    assert (folder / "checkpoints/tokenizer.json").exists()
     (folder / ".checkpoints.half").mkdir()
     resumed = run_script(
         "unlearn_model", *words(model, tmp_path, "run", *slow), "--unlearn.resume_path", "auto"
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert (
-        read_json(folder / "metrics.json")["forget/rougeL"] is not None
-        and (folder / "environment.json").exists()
-    )
-    assert len(read_jsonl(folder / "log.jsonl")) == STEPS and not list(folder.glob(".checkpoints.*"))
+    assert read_json(folder / "metrics.json")["forget/rougeL"] is not None
+    assert (folder / "environment.json").exists()
+    assert len(read_jsonl(folder / "log.jsonl")) == STEPS
+    assert not list(folder.glob(".checkpoints.*"))
 
 
 DYING = """
@@ -226,26 +159,24 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_killed_halfway_through_the_weights_leaves_no_model_and_goes_on(model, tmp_path):
     arguments = words(model, tmp_path, "run")
-    script, *rest = command(arguments)[1:]
-    killed = subprocess.run([sys.executable, "-c", DYING, script, *rest], cwd=REPO, capture_output=True)
+    killed = run_python("-c", DYING, path_of("unlearn_model"), *arguments)
     folder = tmp_path / "run"
-    assert killed.returncode == -signal.SIGKILL and list(folder.glob(".checkpoints.*/model.safetensors"))
-    assert (
-        not (folder / "checkpoints/config.json").exists()
-        and not (folder / "checkpoints/model.safetensors").exists()
-    )
+    assert killed.returncode == -signal.SIGKILL
+    assert list(folder.glob(".checkpoints.*/model.safetensors"))
+    assert not (folder / "checkpoints/config.json").exists()
+    assert not (folder / "checkpoints/model.safetensors").exists()
     resumed = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
     assert resumed.returncode == 0, resumed.stderr
-    assert (folder / "checkpoints/model.safetensors").stat().st_size > 1000 and not list(
-        folder.glob(".checkpoints.*")
-    )
+    assert (folder / "checkpoints/model.safetensors").stat().st_size > 1000
+    assert not list(folder.glob(".checkpoints.*"))
     assert len(read_jsonl(folder / "log.jsonl")) == STEPS
 
 
 def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
     assert run_script("unlearn_model", *words(model, tmp_path, "run")).returncode == 0
     whole = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
-    assert whole.returncode == 1 and "holds a whole run" in whole.stderr
+    assert whole.returncode == 1
+    assert "holds a whole run" in whole.stderr
     (tmp_path / "run/environment.json").unlink()
     other = run_script(
         "unlearn_model",
@@ -255,36 +186,34 @@ def test_other_settings_cannot_go_on_with_a_run(model, tmp_path):
         "--unlearn.resume_path",
         tmp_path / "run",
     )
-    assert other.returncode == 1 and "another unlearn.lr" in other.stderr
+    assert other.returncode == 1
+    assert "another unlearn.lr" in other.stderr
 
 
 def test_what_cannot_be_resumed_is_said(model, tmp_path):
     run = run_script(
         "unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere"
     )
-    assert run.returncode == 2 and "is no run folder" in run.stderr
+    assert run.returncode == 2
+    assert "is no run folder" in run.stderr
     run = run_script(
         "unlearn_model",
         *words(model, tmp_path, "run"),
-        "--unlearn.resume_path",
-        "auto",
-        "--overall.logger",
-        "none",
+        *"--unlearn.resume_path auto --overall.logger none".split(),
     )
-    assert run.returncode == 2 and "need overall.logger json or wandb" in run.stderr
+    assert run.returncode == 2
+    assert "need overall.logger json or wandb" in run.stderr
 
 
 @contextlib.contextmanager
 def mounted(place, options: str):
-    """A tmpfs with these options at `place`; the test is skipped where none can be had."""
+    """A tmpfs with these options at `place`. Only root can mount one: elsewhere the test is skipped."""
+    if os.geteuid():
+        pytest.skip("mounting a small disk needs root")
     place.mkdir()
-    if (
-        os.geteuid()
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True
-        ).returncode
-    ):
-        pytest.skip("no tmpfs can be mounted here")
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root may not mount a tmpfs here")
     try:
         yield
     finally:
@@ -299,10 +228,9 @@ def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_ha
 ):
     place = tmp_path / "small"
     with mounted(place, options):
-        run = run_script(
+        run = run_child(
             "unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache"
         )
         assert run.returncode == 1 and "Traceback" not in run.stderr and told in run.stderr, run.stderr
-        assert (
-            not (place / "run/metrics.json").exists() and not (place / "run/checkpoints/config.json").exists()
-        )
+        assert not (place / "run/metrics.json").exists()
+        assert not (place / "run/checkpoints/config.json").exists()

@@ -13,9 +13,11 @@ def named(values) -> dict:
 def test_the_interval_of_one_run_is_the_rows_and_of_many_alike_runs_too():
     rows = [0.0, 1.0] * 50
     low, high = pooled_interval([named(rows)])
-    assert 0.39 < low < 0.43 and 0.57 < high < 0.61
+    assert 0.39 < low < 0.43
+    assert 0.57 < high < 0.61
     assert pooled_interval([named([1.0] * 30)] * 3) == (1.0, 1.0)
-    assert pooled_interval([named([None, None])]) is None and pooled_interval([]) is None
+    assert pooled_interval([named([None, None])]) is None
+    assert pooled_interval([]) is None
 
 
 def test_runs_that_differ_widen_the_interval():
@@ -45,9 +47,11 @@ def test_a_table_with_intervals_has_them_where_there_are_rows(tmp_path):
     runs = [{"reasoning/rt_ua": 0.75, "seconds": 3.0}, {"reasoning/rt_ua": 0.5, "seconds": 5.0}]
     found = line("r", runs, ["reasoning/rt_ua", "seconds"], folders=folders)
     low, high = found.cells["reasoning/rt_ua"].interval
-    assert low < 0.625 < high and found.cells["seconds"].interval is None
+    assert low < 0.625 < high
+    assert found.cells["seconds"].interval is None
     text = markdown([found], ["reasoning/rt_ua", "seconds"])
-    assert f"0.625 [{low:.3f}, {high:.3f}]" in text and "4.000 \u00b1 1.414" in text
+    assert f"0.625 [{low:.3f}, {high:.3f}]" in text
+    assert "4.000 \u00b1 1.414" in text
     assert line("r", runs, ["reasoning/rt_ua"]).cells["reasoning/rt_ua"].spread == pytest.approx(
         0.1768, abs=1e-3
     )

@@ -4,7 +4,8 @@ import sys
 import types
 
 import pytest
-from conftest import FICTIONAL, GOLDEN, run_script
+from conftest import FICTIONAL, GOLDEN
+from scripts import run_script
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -20,12 +21,10 @@ def make(path, *flags):
         "make_traces",
         "--dataset.traces",
         path,
-        "--dataset.forget_dataset_name",
-        "Fictional_forget01",
-        "--traces.max_new_tokens",
-        "100",
-        "--overall.quiet",
-        "true",
+        *(
+            "--dataset.forget_dataset_name Fictional_forget01 --traces.max_new_tokens 100 "
+            "--overall.quiet true"
+        ).split(),
         *flags,
     )
 
@@ -40,53 +39,43 @@ def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
     assert [(line["row"], line["trace"]) for line in lines] == [(row["id"], row["cot"]) for row in rows]
     whole = path.read_text()
     write_jsonl(path, [header, *lines[:4]])
-    assert make(path).returncode == 0 and path.read_text() == whole
+    assert make(path).returncode == 0
+    assert path.read_text() == whole
     for flags, told in [
         (("--traces.temperature", "1"), "written with other settings"),
         (("--dataset.forget_dataset_name", "Fictional_forget05"), "written with other data"),
         (("--overall.model_name", str(FICTIONAL / "retain")), "written with other model"),
     ]:
         refused = make(path, *flags)
-        assert refused.returncode == 1 and told in refused.stderr and path.read_text() == whole
+        assert refused.returncode == 1
+        assert told in refused.stderr
+        assert path.read_text() == whole
 
 
 def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
     path, root = tmp_path / "traces.jsonl", tmp_path / "results"
     assert make(path).returncode == 0
     flags = (
-        "--unlearn.unlearn_method",
-        "R2MU",
-        "--unlearn.R2MU.layer",
-        "1",
+        *"--unlearn.unlearn_method R2MU --unlearn.R2MU.layer 1".split(),
         "--dataset.traces",
         path,
-        "--evaluate.before",
-        "false",
-        "--evaluate.metrics",
-        "forget/exact",
+        *"--evaluate.before false --evaluate.metrics forget/exact".split(),
         "--logger.json.root",
         root,
-        "--overall.quiet",
-        "true",
-        "--unlearn.max_steps",
-        "2",
-        "--dataset.batch_size",
-        "4",
+        *"--overall.quiet true --unlearn.max_steps 2 --dataset.batch_size 4".split(),
     )
     done = run_script(
-        "unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget01", "--logger.name", "r"
+        "unlearn_model", *flags, *"--dataset.forget_dataset_name Fictional_forget01 --logger.name r".split()
     )
     assert done.returncode == 0, done.stderr
     log = read_jsonl(root / "r/log.jsonl")
     assert all({"steering", "unthink", "retain_embed", "cot"} <= set(step) for step in log if "loss" in step)
     refused = run_script(
-        "unlearn_model", *flags, "--dataset.forget_dataset_name", "Fictional_forget05", "--logger.name", "s"
+        "unlearn_model", *flags, *"--dataset.forget_dataset_name Fictional_forget05 --logger.name s".split()
     )
-    assert (
-        refused.returncode == 1
-        and "has no trace for 40 of 50 forget rows" in refused.stderr
-        and not (root / "s").exists()
-    )
+    assert refused.returncode == 1
+    assert "has no trace for 40 of 50 forget rows" in refused.stderr
+    assert not (root / "s").exists()
 
 
 @pytest.mark.parametrize(
@@ -102,28 +91,26 @@ def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
 )
 def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):
     done = make(tmp_path / "t.jsonl", *flags)
-    assert done.returncode == code and told in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "t.jsonl").exists()
 
 
 def test_reasoning_that_is_too_long_is_refused(tmp_path):
     flags = (
-        "--unlearn.unlearn_method",
-        "R2MU",
-        "--dataset.max_length",
-        "60",
-        "--dataset.forget_dataset_name",
-        "Fictional_forget01",
+        *(
+            "--unlearn.unlearn_method R2MU --dataset.max_length 60 "
+            "--dataset.forget_dataset_name Fictional_forget01"
+        ).split(),
         "--logger.json.root",
         tmp_path,
         "--overall.quiet",
         "true",
     )
     done = run_script("unlearn_model", *flags)
-    assert (
-        done.returncode == 1
-        and "more than dataset.max_length 60; lower dataset.cot_tokens or raise that" in done.stderr
-    )
+    assert done.returncode == 1
+    assert "more than dataset.max_length 60; lower dataset.cot_tokens or raise that" in done.stderr
 
 
 def test_an_original_model_with_another_tokenizer_is_refused_before_training(tmp_path, tiny_model):
@@ -141,18 +128,17 @@ def test_an_original_model_with_another_tokenizer_is_refused_before_training(tmp
         "--logger.json.root",
         tmp_path,
     )
-    assert (
-        done.returncode == 1
-        and "evaluate.original_model" in done.stderr
-        and "has another tokenizer than the run" in done.stderr
-    )
+    assert done.returncode == 1
+    assert "evaluate.original_model" in done.stderr
+    assert "has another tokenizer than the run" in done.stderr
 
 
 def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_wanted(tokenizer):
     text = " ".join(f"word{n}" for n in range(60))
     pieces = cut_text(text, tokenizer, 32, 8)
     assert " ".join(pieces) == text or text.startswith(" ".join(pieces))
-    assert all(len(tokenizer(piece)["input_ids"]) <= 40 for piece in pieces) and len(pieces) > 2
+    assert all(len(tokenizer(piece)["input_ids"]) <= 40 for piece in pieces)
+    assert len(pieces) > 2
     assert cut_text("few words", tokenizer, 32, 8) == ["few words"]
 
 
@@ -164,7 +150,8 @@ def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokeni
     settings = types.SimpleNamespace(traces=plan, dataset=Data())
     segments = list(cut({"id": "d", "text": "A page " * 40}, Template(tokenizer), settings))
     assert [segment.id for segment in segments] == ["d#0", "d#1"]
-    assert segments[0].prompt.split()[0] == first and segments[0].prompt.split()[-1] == last
+    assert segments[0].prompt.split()[0] == first
+    assert segments[0].prompt.split()[-1] == last
     assert tokenizer.decode(segments[0].prompt_ids).endswith("<think>")
 
 
@@ -179,10 +166,7 @@ def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_pat
             "Fictional_forget01",
             "--dataset.traces",
             str(tmp_path / "t.jsonl"),
-            "--traces.backend",
-            "vllm",
-            "--overall.quiet",
-            "true",
+            *"--traces.backend vllm --overall.quiet true".split(),
         ],
         "",
     )
@@ -212,7 +196,5 @@ def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_pat
     assert [(line["trace"], line["answer"], line["closed"]) for line in lines] == [
         ("So.", "Orlo.", True)
     ] * 10
-    assert (
-        asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional")
-        and asked[1]["max_tokens"] == 512
-    )
+    assert asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional")
+    assert asked[1]["max_tokens"] == 512

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from conftest import run_script
+from scripts import run_script
 from transformers import AutoModelForCausalLM
 
 from core.files import read_json, read_jsonl
 from model.rows import choose_forget_rows
 
-QUICK = ["--evaluate.metrics", "forget/prob,forget_quality", "--overall.quiet", "true"]
+QUICK = [*"--evaluate.metrics forget/prob,forget_quality --overall.quiet true".split()]
 
 
 @pytest.fixture
@@ -33,10 +33,7 @@ def words(model, data, tmp_path, name="run"):
     return [
         "--overall.model_name",
         model,
-        "--dataset.forget_dataset_name",
-        "Folder_forget",
-        "--dataset.retain_dataset_name",
-        "Folder_retain",
+        *("--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain").split(),
         "--dataset.data_dir",
         data,
         "--logger.json.root",
@@ -53,14 +50,9 @@ def test_the_run_folder(tiny_model_folder, data, tmp_path):
     run = run_script(
         "unlearn_model",
         *words(tiny_model_folder, data, tmp_path),
-        "--unlearn.unlearn_method",
-        "NPO+KL",
-        "--unlearn.num_epochs",
-        "2",
-        "--dataset.batch_size",
-        "5",
-        "--unlearn.lr",
-        "1e-3",
+        *(
+            "--unlearn.unlearn_method NPO+KL --unlearn.num_epochs 2 --dataset.batch_size 5 --unlearn.lr 1e-3"
+        ).split(),
     )
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "out/run"
@@ -69,23 +61,21 @@ def test_the_run_folder(tiny_model_folder, data, tmp_path):
     assert {"npo", "retain_kl", "loss", "learning_rate", "grad_norm", "tokens"} <= set(records[0])
     assert records[0]["retain_kl"] == pytest.approx(0, abs=1e-6)
     metrics, before = read_json(folder / "metrics.json"), read_json(folder / "before/metrics.json")
-    assert metrics["forget/prob"] < before["forget/prob"] and metrics["forget_quality"] is None
+    assert metrics["forget/prob"] < before["forget/prob"]
+    assert metrics["forget_quality"] is None
     environment = read_json(folder / "environment.json")
-    assert environment["seed"] == 0 and environment["peak_memory_mb"] > 0
+    assert environment["seed"] == 0
+    assert environment["peak_memory_mb"] > 0
     model = AutoModelForCausalLM.from_pretrained(folder / "checkpoints")
-    assert model.num_parameters() > 0 and not (folder / "lock").exists()
+    assert model.num_parameters() > 0
+    assert not (folder / "lock").exists()
 
 
 def test_logger_none_leaves_nothing_but_caches(tiny_model_folder, data, tmp_path):
     run = run_script(
         "unlearn_model",
         *words(tiny_model_folder, data, tmp_path),
-        "--unlearn.unlearn_method",
-        "GA+FT",
-        "--overall.logger",
-        "none",
-        "--unlearn.max_steps",
-        "2",
+        *"--unlearn.unlearn_method GA+FT --overall.logger none --unlearn.max_steps 2".split(),
     )
     assert run.returncode == 0, run.stderr
     assert not (tmp_path / "out").exists()
@@ -108,10 +98,7 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
         run = run_script(
             "unlearn_model",
             *words(tiny_model_folder, data, tmp_path, name),
-            "--unlearn.unlearn_method",
-            "GA",
-            "--unlearn.max_steps",
-            "1",
+            *"--unlearn.unlearn_method GA --unlearn.max_steps 1".split(),
         )
         assert run.returncode == 0, run.stderr
     assert len(list((tmp_path / "cache/evaluations").iterdir())) == 1
@@ -122,10 +109,7 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
     kept.write_text(kept.read_text().replace(str(one["forget/prob"]), "0.123"))
     arguments = [
         *words(tiny_model_folder, data, tmp_path, "three"),
-        "--unlearn.unlearn_method",
-        "GA",
-        "--unlearn.max_steps",
-        "1",
+        *"--unlearn.unlearn_method GA --unlearn.max_steps 1".split(),
     ]
     assert run_script("unlearn_model", *arguments).returncode == 0
     assert read_json(tmp_path / "out/three/before/metrics.json")["forget/prob"] == 0.123
@@ -176,7 +160,8 @@ def test_only_the_forgotten_rows_are_measured_as_forgotten(tiny_model_folder, da
     run = run_script(
         "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--dataset.forget_ratio", "5"
     )
-    assert run.returncode == 0 and len(read_jsonl(tmp_path / "out/run/samples/forget.jsonl")) == 5
+    assert run.returncode == 0
+    assert len(read_jsonl(tmp_path / "out/run/samples/forget.jsonl")) == 5
 
 
 def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_folder, data, tmp_path):
@@ -191,7 +176,9 @@ def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_fold
     run = run_script(
         "unlearn_model", *words(tiny_model_folder, data, tmp_path, "npo"), "--unlearn.unlearn_method", "NPO"
     )
-    assert run.returncode == 1 and "no finite log-probability" in run.stderr and "Traceback" not in run.stderr
+    assert run.returncode == 1
+    assert "no finite log-probability" in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 def test_a_folder_with_a_broken_model_is_one_clear_line(tiny_model_folder, data, tmp_path):
@@ -213,16 +200,21 @@ def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
     run = run_script(
         "finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
-    assert run.returncode == 2 and "fine-tuning takes FT" in run.stderr
+    assert run.returncode == 2
+    assert "fine-tuning takes FT" in run.stderr
     run = run_script(
         "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
-    assert run.returncode == 2 and "evaluating takes origin" in run.stderr
+    assert run.returncode == 2
+    assert "evaluating takes origin" in run.stderr
 
 
 def test_the_choice_of_forget_rows():
     rows = [{"id": i} for i in range(10)]
-    assert choose_forget_rows(rows, 1.0, 0) == (rows, []) and choose_forget_rows(rows, 99, 0) == (rows, [])
+    assert choose_forget_rows(rows, 1.0, 0) == (rows, [])
+    assert choose_forget_rows(rows, 99, 0) == (rows, [])
     chosen, rest = choose_forget_rows(rows, 0.3, 1)
-    assert len(chosen) == 3 and sorted(r["id"] for r in chosen + rest) == list(range(10))
-    assert choose_forget_rows(rows, 3, 1) == (chosen, rest) and choose_forget_rows(rows, 0.3, 2)[0] != chosen
+    assert len(chosen) == 3
+    assert sorted(r["id"] for r in chosen + rest) == list(range(10))
+    assert choose_forget_rows(rows, 3, 1) == (chosen, rest)
+    assert choose_forget_rows(rows, 0.3, 2)[0] != chosen

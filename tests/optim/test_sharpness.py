@@ -40,9 +40,8 @@ def quartic():
 
 
 def test_every_name_a_method_may_end_in_is_a_wrapper():
-    assert {name: FLATNESS.resolve(name) for name in WRAPPERS} == WRAPPERS and set(WRAPPERS.values()) == set(
-        FLATNESS
-    )
+    assert {name: FLATNESS.resolve(name) for name in WRAPPERS} == WRAPPERS
+    assert set(WRAPPERS.values()) == set(FLATNESS)
 
 
 @pytest.mark.parametrize("name", ["SAM", "RS", "GP", "CR"])
@@ -152,9 +151,8 @@ def test_averaging_in_float32_keeps_what_bf16_would_round_away():
     averaging = Averaging(WA(start=1, every=1))
     for step in range(1, 1001):
         averaging.update(step, [torch.full((1,), 1.0 if step % 2 else 1.0078125, dtype=torch.bfloat16)])
-    assert averaging.mean[0].dtype == torch.float32 and averaging.mean[0].item() == pytest.approx(
-        1.00390625, abs=1e-6
-    )
+    assert averaging.mean[0].dtype == torch.float32
+    assert averaging.mean[0].item() == pytest.approx(1.00390625, abs=1e-6)
 
 
 def test_without_a_step_that_counts_the_weights_stay():

@@ -103,7 +103,8 @@ def test_no_coordinate_moves_further_than_the_learning_rate():
         optimizer.step()
         assert (weight - before).abs().max() <= 0.01 + 1e-7
     ratio = optimizer.state[weight]["m"].abs() / (0.04 * 10 * optimizer.state[weight]["h"])
-    assert (ratio > 1).any() and (ratio < 1).any()
+    assert (ratio > 1).any()
+    assert (ratio < 1).any()
 
 
 def test_moments_of_bf16_weights_survive_in_float32():
@@ -111,9 +112,8 @@ def test_moments_of_bf16_weights_survive_in_float32():
     optimizer, again = SophiaG([weight], 0.1), SophiaG([weight], 0.1)
     optimizer.update_curvature([weight], [torch.full((3,), 1.2345)], 7)
     again.load_state_dict(optimizer.state_dict())
-    assert again.state[weight]["h"].dtype == torch.float32 and torch.equal(
-        again.state[weight]["h"], optimizer.state[weight]["h"]
-    )
+    assert again.state[weight]["h"].dtype == torch.float32
+    assert torch.equal(again.state[weight]["h"], optimizer.state[weight]["h"])
 
 
 def test_h_survives_its_state_dict():

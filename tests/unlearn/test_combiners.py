@@ -89,11 +89,9 @@ def test_opposite_gradients():
     r = random(1)
     f = times(-2.5, r)
     nothing, plus = times(0, r), [x + y for x, y in zip(f, r)]
-    assert (
-        equal(combine("gru", f, r), nothing)
-        and equal(combine("ngdiff", f, r), nothing)
-        and equal(combine("sum", f, r), plus)
-    )
+    assert equal(combine("gru", f, r), nothing)
+    assert equal(combine("ngdiff", f, r), nothing)
+    assert equal(combine("sum", f, r), plus)
     for found in (combine("pcgrad", f, r, wr=3.0), combine("sago", f, r, wr=3.0)):
         assert equal(found, times(3.0, r))
     assert equal(combine("blur", f, r), f)
@@ -110,7 +108,8 @@ def test_no_conflict_leaves_the_sum():
 
 def test_orthogonal_gradients():
     f, r = [torch.tensor([2.0, 0.0], dtype=torch.float64)], [torch.tensor([0.0, 3.0], dtype=torch.float64)]
-    assert equal(combine("pcgrad", f, r), combine("sum", f, r)) and equal(combine("gru", f, r), f)
+    assert equal(combine("pcgrad", f, r), combine("sum", f, r))
+    assert equal(combine("gru", f, r), f)
     assert equal(combine("blur", f, r, 0.7), [0.7 * f[0] + r[0]])
     assert equal(combine("blur", f, r, 1.0, 0.7, upper=True), [f[0] + 0.7 * r[0]])
 
@@ -127,11 +126,9 @@ def test_what_each_rule_promises(seed):
         assert dot(found, r) >= -1e-9
     assert all((d * y >= 0).all() for d, y in zip(combine("sago", f, r), r))
     ngdiff = combine("ngdiff", f, r)
-    assert (
-        dot(ngdiff, r) >= -1e-9
-        and dot(ngdiff, f) >= -1e-9
-        and equal(ngdiff, combine("ngdiff", times(7.0, f), times(0.2, r)))
-    )
+    assert dot(ngdiff, r) >= -1e-9
+    assert dot(ngdiff, f) >= -1e-9
+    assert equal(ngdiff, combine("ngdiff", times(7.0, f), times(0.2, r)))
     assert dot(combine("blur", f, r, 0.6), f).item() == pytest.approx(0.6 * dot(f, f).item())
     assert dot(combine("blur", f, r, 1.0, 0.6, upper=True), r).item() == pytest.approx(0.6 * dot(r, r).item())
 
@@ -169,5 +166,7 @@ def test_the_clip_of_gru_takes_out_less():
 def test_the_diagnosis_of_a_step():
     f, r = [torch.tensor([3.0, 0.0]), torch.tensor([1.0])], [torch.tensor([-4.0, 0.0]), torch.tensor([0.0])]
     found = diagnosis(f, r, [x + y for x, y in zip(f, r)])
-    assert found["cosine"] == pytest.approx(-12 / (10**0.5 * 4)) and found["conflict"] == pytest.approx(1 / 3)
-    assert found["tensors_in_conflict"] == 0.5 and found["along_retain"] == pytest.approx((3 - 4) * -4 / 16)
+    assert found["cosine"] == pytest.approx(-12 / (10**0.5 * 4))
+    assert found["conflict"] == pytest.approx(1 / 3)
+    assert found["tensors_in_conflict"] == 0.5
+    assert found["along_retain"] == pytest.approx((3 - 4) * -4 / 16)

@@ -35,7 +35,9 @@ def test_names_and_aliases(text, name):
 
 def test_fine_tuning_has_no_forget_part():
     method = parse_method("FT")
-    assert method.forget is None and set(method.sections) == {"unlearn.retain.FT"} and method.trains
+    assert method.forget is None
+    assert set(method.sections) == {"unlearn.retain.FT"}
+    assert method.trains
 
 
 def test_origin_trains_nothing():

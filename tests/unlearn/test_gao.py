@@ -128,13 +128,11 @@ def test_an_odd_number_above_one_over_tau_always_passes():
 
 def test_the_threshold_is_strict_and_exact():
     """|C| / K = tau does not pass, whatever floating point makes of tau x K."""
-    assert (
-        needed(0.5, 4) == 3
-        and needed(0.1, 10) == 2
-        and needed(0.7, 10) == 8
-        and needed(0.1, 30) == 4
-        and needed(0.3, 10) == 4
-    )
+    assert needed(0.5, 4) == 3
+    assert needed(0.1, 10) == 2
+    assert needed(0.7, 10) == 8
+    assert needed(0.1, 30) == 4
+    assert needed(0.3, 10) == 4
     for texts in range(1, 60):
         for count in range(texts):
             assert needed(count / texts, texts) == count + 1
@@ -300,7 +298,8 @@ def test_a_step_of_several_rows_is_the_mean_of_what_each_agrees_on(models, knobs
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
         assert not ours.requires_grad
     assert all(p.grad is None for p in model.parameters())
-    assert 0 < found.told["gao_density"] <= 1 and found.told["gao_norm"] > 0
+    assert 0 < found.told["gao_density"] <= 1
+    assert found.told["gao_norm"] > 0
 
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
@@ -409,9 +408,9 @@ def test_frozen_weights_have_no_part(models):
     for p in model.parameters():
         p.requires_grad_(p is trained[0])
     found = GAO().direction(step_of(model, [batch], weights=trained))
-    assert (
-        len(found.vector) == 1 and found.vector[0].shape == trained[0].shape and (found.vector[0] != 0).any()
-    )
+    assert len(found.vector) == 1
+    assert found.vector[0].shape == trained[0].shape
+    assert (found.vector[0] != 0).any()
 
 
 def test_a_backward_hands_gradients_on_one_by_one():
@@ -419,13 +418,12 @@ def test_a_backward_hands_gradients_on_one_by_one():
     w.grad, taken = torch.full((3,), 5.0), {}
     with set_aside([w, u]), handed_on([w, u], lambda place, g: taken.update({place: g.clone()})):
         (2 * w.sum() + 3 * u.sum()).backward()
-        assert w.grad is None and u.grad is None
-    assert (
-        taken[0].tolist() == [2, 2, 2]
-        and taken[1].tolist() == [3, 3]
-        and w.grad.tolist() == [5, 5, 5]
-        and u.grad is None
-    )
+        assert w.grad is None
+        assert u.grad is None
+    assert taken[0].tolist() == [2, 2, 2]
+    assert taken[1].tolist() == [3, 3]
+    assert w.grad.tolist() == [5, 5, 5]
+    assert u.grad is None
 
 
 def test_a_gradient_that_is_no_number_is_refused(models):
@@ -441,10 +439,10 @@ def test_a_gradient_that_is_no_number_is_refused(models):
 
 def test_the_bare_name_and_what_may_be_changed():
     assert parse_method("GAO") == parse_method("NPO+FT+GAO") == parse_method("gao")
-    assert parse_method("GAO+KL").retain == "KL" and parse_method("GAO+KL").forget == "NPO"
-    assert (
-        parse_method("GAO+SAM").name == "NPO+FT+GAO+SAM" and parse_method("SimNPO+FT+GAO").forget == "SimNPO"
-    )
+    assert parse_method("GAO+KL").retain == "KL"
+    assert parse_method("GAO+KL").forget == "NPO"
+    assert parse_method("GAO+SAM").name == "NPO+FT+GAO+SAM"
+    assert parse_method("SimNPO+FT+GAO").forget == "SimNPO"
     assert parse_method("FT+GAO").forget is None
     with pytest.raises(UserError, match="one too many"):
         parse_method("GAO+FT+KL")
@@ -455,4 +453,5 @@ def test_a_weight_of_zero_reads_no_paraphrases():
     composition = compose(
         parsed, {s: kind() for s, kind in parsed.sections.items()} | {"unlearn.GAO": GAO(rho=0.0)}
     )
-    assert composition.parts == {"forget", "retain"} and not composition.steers
+    assert composition.parts == {"forget", "retain"}
+    assert not composition.steers

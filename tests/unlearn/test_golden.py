@@ -210,7 +210,8 @@ def test_npo_with_small_beta_has_the_gradient_of_ascent_on_row_sums(golden_batch
     for beta in (1e-3, 1e-4):
         loss = step_loss("NPO", golden_batches, golden_models, {}, beta=beta)
         errors.append((torch.autograd.grad(loss, model.lm_head.weight)[0] - wanted).norm() / wanted.norm())
-    assert errors[0] < 2e-2 and errors[1] < errors[0] / 5
+    assert errors[0] < 2e-2
+    assert errors[1] < errors[0] / 5
 
 
 def test_npo_at_the_start_is_two_over_beta_log_two(golden_batches, golden_models):
@@ -252,7 +253,8 @@ def test_a_weight_of_zero_costs_no_forward(golden_batches, golden_models, monkey
     parsed = parse_method("NPO+KL")
     composition = compose(parsed, {s: k() for s, k in parsed.sections.items()}, forget_weight=0.0, gamma=0.0)
     assert composition.terms(model, golden_batches, None) == {}
-    assert composition.needs == frozenset() and composition.parts == frozenset()
+    assert composition.needs == frozenset()
+    assert composition.parts == frozenset()
 
 
 def test_padding_has_no_influence(golden_batches, golden_models):

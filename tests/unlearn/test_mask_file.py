@@ -23,7 +23,8 @@ def test_round_trip(packed, masks, tiny_model, tmp_path):
     path = tmp_path / "fictional_0.5.pt"
     write_mask(path, masks, SIDECAR, packed)
     again = read_mask(path, tiny_model)
-    assert again.keys() == masks.keys() and all(torch.equal(again[name], masks[name]) for name in masks)
+    assert again.keys() == masks.keys()
+    assert all(torch.equal(again[name], masks[name]) for name in masks)
     assert read_json(tmp_path / "fictional_0.5.pt.json")["score"] == "magnitude"
     if not packed:
         assert all(mask.dtype == torch.bool for mask in torch.load(path, weights_only=True).values())
@@ -46,7 +47,8 @@ def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, 
     names = [f"model.layers.{layer}.{kind}.weight" for layer in range(2) for kind in order]
     torch.save({number: masks[name] for number, name in enumerate(names)}, tmp_path / "m.pt")
     read = read_mask(tmp_path / "m.pt", tiny_model)
-    assert all(torch.equal(read[name], masks[name]) for name in names) and read["lm_head.weight"].all()
+    assert all(torch.equal(read[name], masks[name]) for name in names)
+    assert read["lm_head.weight"].all()
     torch.save({number: masks[name] for number, name in enumerate(names[:-1])}, tmp_path / "short.pt")
     with pytest.raises(UserError, match="has 13 numbered layers, the model has 14"):
         read_mask(tmp_path / "short.pt", tiny_model)

@@ -77,7 +77,8 @@ def test_random_is_a_function_of_seed_and_name():
         return SCORES["random"].compute(Statistics(name, torch.zeros(50), seed=seed))
 
     assert torch.equal(draw("a", 1), draw("a", 1))
-    assert not torch.equal(draw("a", 1), draw("a", 2)) and not torch.equal(draw("a", 1), draw("b", 1))
+    assert not torch.equal(draw("a", 1), draw("a", 2))
+    assert not torch.equal(draw("a", 1), draw("b", 1))
 
 
 def by_sorting(scores: dict, ratio: float) -> list[bool]:
@@ -119,7 +120,8 @@ def test_scopes_count_for_themselves():
     scores = {"a": torch.rand(7, 10) + 5, "b": torch.rand(9)}
     tensor, row = select(scores, 0.3, "tensor"), select(scores, 0.3, "row")
     assert (int(tensor["a"].sum()), int(tensor["b"].sum())) == (21, 2)
-    assert row["a"].sum(1).tolist() == [3] * 7 and int(row["b"].sum()) == 3
+    assert row["a"].sum(1).tolist() == [3] * 7
+    assert int(row["b"].sum()) == 3
 
 
 @pytest.mark.parametrize("wrong", [math.nan, -1.0])

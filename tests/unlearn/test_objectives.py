@@ -65,7 +65,9 @@ def test_every_pair_gives_finite_terms_and_gradients(name, world):
     loss = loss_of(world, name)
     loss.backward()
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    assert torch.isfinite(loss) and gradients and all(torch.isfinite(g).all() for g in gradients)
+    assert torch.isfinite(loss)
+    assert gradients
+    assert all(torch.isfinite(g).all() for g in gradients)
     assert max(g.abs().max() for g in gradients) > 0
 
 
@@ -76,13 +78,15 @@ def test_every_regularizer_stacks(name, world):
     plain = loss_of(world, "NPO+FT")
     weights = {"L1": "alpha", "GAO": "rho"}
     stacked = loss_of(world, f"NPO+FT+{name}")
-    assert torch.isfinite(stacked) and (stacked > plain or REGULARIZERS[name]().steers)
+    assert torch.isfinite(stacked)
+    assert stacked > plain or REGULARIZERS[name]().steers
     parsed = parse_method(f"NPO+FT+{name}")
     zero = {weights.get(name, "weight"): 0.0}
     off = compose(
         parsed, {s: kind(**zero) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()}
     )
-    assert set(off.terms(model, world[0], world[2])) == {"npo", "retain_nll"} and not off.steers
+    assert set(off.terms(model, world[0], world[2])) == {"npo", "retain_nll"}
+    assert not off.steers
 
 
 @pytest.mark.parametrize("registry", [FORGET, RETAIN, REGULARIZERS], ids=lambda r: r.kind)
@@ -232,7 +236,8 @@ def test_adding_a_constant_to_all_logits_changes_pdu_not_but_raw_logits_npo(worl
 def test_forget_kl_is_zero_at_the_start_and_capped(world):
     batch, model, _ = world
     own = (batch, model, GoldenReference({}, copy.deepcopy(model)))
-    assert abs(loss_of(own, "KL").item()) < 1e-6 and gradient_of(own, "KL").abs().max() < 1e-6
+    assert abs(loss_of(own, "KL").item()) < 1e-6
+    assert gradient_of(own, "KL").abs().max() < 1e-6
     assert abs(loss_of(own, "KL", form="seed_ce").item()) > 0.1
     assert loss_of(world, "KL").item() < 0 <= loss_of(world, "KL", cap=1e-9).item() + 1e-8
 
@@ -256,9 +261,8 @@ def test_the_task_vector_of_alpha_0_is_the_identity_and_nothing_to_subtract_is_a
 def test_who_is_harry_potter_never_raises_a_logit():
     start, reinforced = torch.randn(5, 9), torch.randn(5, 9)
     assert (damped(start, reinforced, 2.0) <= start).all()
-    assert torch.equal(damped(start, reinforced, 0.0), start) and torch.equal(
-        damped(start, start, 3.0), start
-    )
+    assert torch.equal(damped(start, reinforced, 0.0), start)
+    assert torch.equal(damped(start, start, 3.0), start)
 
 
 def test_ilu_has_the_gradient_of_its_definition():
@@ -318,7 +322,9 @@ def test_a_prompt_costs_no_logits(golden_batches, golden_models, monkeypatch):
     model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     kept = answer_scores(model, part)
     labelled = (part["labels"][:, 1:] != -100).any(0).sum().item()
-    assert seen == [labelled] and labelled < part["labels"].shape[1] and torch.equal(kept[1], whole[1])
+    assert seen == [labelled]
+    assert labelled < part["labels"].shape[1]
+    assert torch.equal(kept[1], whole[1])
     torch.testing.assert_close(kept[0], whole[0], rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(type(model), "_supports_logits_to_keep", lambda self: False)
     assert torch.equal(answer_scores(model, part)[0], whole[0])
@@ -339,12 +345,12 @@ def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, gol
     rows = [{key: value[lines] for key, value in part.items()} for lines in ([0, 1], [1, 2], [3, 0, 2])]
     reference = StartModel({}, frozen, budget=10**9)
     found = [reference.answer_logits("retain", row) for row in rows]
-    assert asked == [2, 1, 1] and reference.start_answers.bytes == sum(
-        s.numel() * 4 for s in reference.start_answers.kept.values()
-    )
+    assert asked == [2, 1, 1]
+    assert reference.start_answers.bytes == sum(s.numel() * 4 for s in reference.start_answers.kept.values())
     plain = StartModel({}, frozen, budget=0)
     for row, scores in zip(rows, found):
         torch.testing.assert_close(plain.answer_logits("retain", row), scores, rtol=1e-5, atol=1e-6)
-    assert plain.start_answers.bytes == 0 and asked[3:] == [2, 2, 3]
+    assert plain.start_answers.bytes == 0
+    assert asked[3:] == [2, 2, 3]
     with torch.no_grad():
         torch.testing.assert_close(answer_logits(frozen, rows[2]), found[2], rtol=1e-5, atol=1e-6)

@@ -69,7 +69,8 @@ def test_the_short_forward_says_what_the_whole_one_says_and_leaves_the_model_who
     assert ran == list(range(layer + 1))
     for handle in handles:
         handle.remove()
-    assert len(blocks(model)) == 3 and torch.equal(model(**inputs).logits, whole)
+    assert len(blocks(model)) == 3
+    assert torch.equal(model(**inputs).logits, whole)
 
 
 def test_a_forward_that_fails_leaves_the_model_whole(golden_batches, golden_models):
@@ -112,7 +113,8 @@ def test_autocast_does_not_mistake_the_live_weights_for_the_old_ones(world):
     with torch.autocast("cpu", torch.bfloat16):
         live = hidden(model, batch["retain"], 1)
         assert torch.equal(reference.padded_hidden("retain", batch["retain"], 1), wanted)
-        assert torch.equal(hidden(model, batch["retain"], 1), live) and not torch.equal(live, wanted)
+        assert torch.equal(hidden(model, batch["retain"], 1), live)
+        assert not torch.equal(live, wanted)
 
 
 def test_rows_that_come_again_cost_no_forward_of_the_start_model(world, monkeypatch):
@@ -126,7 +128,9 @@ def test_at_the_start_what_is_kept_is_kept(world):
     batch, model, reference = world
     found = terms_of(composed("R2MU", layer=1), model, batch, reference)
     assert set(found) == {"steering", "unthink", "retain_embed", "cot"}
-    assert found["retain_embed"] == found["cot"] == 0 and found["steering"] > 0 and found["unthink"] > 0
+    assert found["retain_embed"] == found["cot"] == 0
+    assert found["steering"] > 0
+    assert found["unthink"] > 0
 
 
 def test_only_the_named_parameters_get_a_gradient(world):
@@ -220,12 +224,11 @@ def test_sum_is_mean_times_width_and_relative_steering_follows_the_activations(w
 
 def test_the_direction_is_a_unit_vector_of_its_seed():
     one = direction("gaussian", 64, 3)
-    assert one.norm().item() == pytest.approx(1, rel=1e-6) and torch.equal(one, direction("gaussian", 64, 3))
-    assert (
-        not torch.equal(one, direction("gaussian", 64, 4))
-        and (one < 0).any()
-        and (direction("uniform", 64, 3) >= 0).all()
-    )
+    assert one.norm().item() == pytest.approx(1, rel=1e-6)
+    assert torch.equal(one, direction("gaussian", 64, 3))
+    assert not torch.equal(one, direction("gaussian", 64, 4))
+    assert (one < 0).any()
+    assert (direction("uniform", 64, 3) >= 0).all()
 
 
 @pytest.mark.parametrize("config", [Qwen2Config, Qwen3Config])
@@ -266,7 +269,8 @@ def test_adapters_go_to_what_is_trained(tiny_model):
     names = RMU(layer=1).trained(model)
     adapted = add_lora(model, Lora(), only=names)
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
-    assert len(trained) == 2 * len(names) and all("mlp.down_proj.lora_" in name for name in trained)
+    assert len(trained) == 2 * len(names)
+    assert all("mlp.down_proj.lora_" in name for name in trained)
     with pytest.raises(
         UserError, match="unlearn.lora.targets: none of q_proj is among what the method trains"
     ):

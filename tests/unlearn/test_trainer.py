@@ -1,32 +1,20 @@
 """One optimizer step is the same however it is split: into micro-batches, or over processes."""
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-from conftest import REPO, run_script
+from conftest import REPO
+from scripts import once, run_in_two_processes, run_script
+from tiny import random_llama, save
 
-from core.files import read_jsonl
+from core.files import read_json, read_jsonl
 
-COMMON = [
-    "--unlearn.unlearn_method",
-    "NPO+FT",
-    "--unlearn.lr",
-    "1e-3",
-    "--unlearn.max_steps",
-    "10",
-    "--evaluate.before",
-    "false",
-    "--evaluate.metrics",
-    "forget/prob",
-    "--overall.quiet",
-    "true",
-    "--unlearn.weight_decay",
-    "0.01",
-]
+pytestmark = pytest.mark.usefixtures("in_small_world")
+
+COMMON = (
+    "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.max_steps 10 "
+    "--evaluate.before false --evaluate.metrics forget/prob --overall.quiet true "
+    "--unlearn.weight_decay 0.01"
+).split()
 
 
 TERMS = {
@@ -54,24 +42,15 @@ LAYERS = {
 """The tiny model has two blocks."""
 
 
-def losses(model, root, name, batch, accumulate, *words) -> list[dict]:
-    run = run_script(
-        "unlearn_model",
-        "--overall.model_name",
-        model,
-        "--dataset.batch_size",
-        batch,
-        "--logger.json.root",
-        root,
-        "--unlearn.gradient_accumulation_steps",
-        accumulate,
-        "--logger.name",
-        name,
-        "--overall.cache_dir",
-        root / "c",
-        *COMMON,
-        *words,
-    )
+def words(model, root, name, batch, accumulate, *more) -> list:
+    places = {"overall.model_name": model, "logger.json.root": root, "overall.cache_dir": root / "c"}
+    sizes = {"dataset.batch_size": batch, "unlearn.gradient_accumulation_steps": accumulate}
+    said = places | sizes | {"logger.name": name}
+    return [*(f"--{key}={value}" for key, value in said.items()), *COMMON, *more]
+
+
+def losses(model, root, name, batch, accumulate, *more) -> list[dict]:
+    run = run_script("unlearn_model", *words(model, root, name, batch, accumulate, *more))
     assert run.returncode == 0, run.stderr
     return read_jsonl(root / name / "log.jsonl")
 
@@ -98,13 +77,23 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
             )
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, tokenizer, small_world) -> list[dict]:
+    """The log of a run without combiner."""
+
+    def fill(root):
+        save(random_llama(tokenizer), tokenizer, root / "model")
+        losses(root / "model", root, "plain", 8, 1, "--dataset.data_dir", small_world)
+
+    return read_jsonl(once(tmp_path_factory, "plain-trainer-run", fill) / "plain/log.jsonl")
+
+
 @pytest.mark.parametrize("combiner", ["pcgrad", "gru", "sago", "blur", "ngdiff"])
-def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, tiny_model_folder, tmp_path):
+def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, plain, tiny_model_folder, tmp_path):
     words = ["--unlearn.combiner", combiner]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
     same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
     assert all(record["along_retain"] >= -1e-5 for record in whole) or combiner == "blur"
-    plain = losses(tiny_model_folder, tmp_path, "plain", 8, 1)
     assert [r["loss"] for r in plain] != [r["loss"] for r in whole]
 
 
@@ -129,7 +118,8 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
     joint = run("joint")
     monkeypatch.setattr("model.training.Sum", type("Nobody", (), {}))  # what is no Sum is taken apart
     apart = run("apart")
-    assert "cosine" in apart[0] and "cosine" not in joint[0]
+    assert "cosine" in apart[0]
+    assert "cosine" not in joint[0]
     same(joint, apart)
 
 
@@ -153,13 +143,12 @@ def in_process(folder, root, name, monkeypatch, **said):
     return read_jsonl(root / name / "log.jsonl")
 
 
-def test_gao_of_weight_0_is_the_base_run_to_the_bit(tiny_model_folder, tmp_path):
-    base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
+def test_gao_of_weight_0_is_the_base_run_to_the_bit(plain, tiny_model_folder, tmp_path):
     off = losses(
-        tiny_model_folder, tmp_path, "off", 8, 1, "--unlearn.unlearn_method", "GAO", "--unlearn.GAO.rho", "0"
+        tiny_model_folder, tmp_path, "off", 8, 1, *"--unlearn.unlearn_method GAO --unlearn.GAO.rho 0".split()
     )
     drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
-    assert drop(off) == drop(base)
+    assert drop(off) == drop(plain)
 
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
@@ -216,10 +205,8 @@ def test_gao_alone_is_a_forget_side_for_combiners(said, tiny_model_folder, tmp_p
         dataset__paraphrases=LAYERS["GAO"][1],
         **said,
     )[0]
-    assert (
-        record["forget_norm"] == pytest.approx(0.5 * record["gao_norm"], rel=1e-4)
-        and record["retain_norm"] > 0
-    )
+    assert record["forget_norm"] == pytest.approx(0.5 * record["gao_norm"], rel=1e-4)
+    assert record["retain_norm"] > 0
     assert "npo" not in record
 
 
@@ -246,12 +233,11 @@ def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, mo
     part = step.batches[0]["paraphrases"]
     assert record["npo"] == pytest.approx(2 * torch.log(torch.tensor(2.0)).item(), rel=1e-4)
     assert (gao.K, gao.tau, gao.rho, gao.choice) == (6, 0.1, 0.5, "shortest")
-    assert part["input_ids"].shape == (12, 512) and (part["labels"] == part["input_ids"]).all()
+    assert part["input_ids"].shape == (12, 512)
+    assert (part["labels"] == part["input_ids"]).all()
     lengths = part["attention_mask"].sum(1)
-    assert (
-        all(row[:n].all() and not row[n:].any() for row, n in zip(part["attention_mask"], lengths))
-        and lengths.max() < 64
-    )
+    assert all(row[:n].all() and not row[n:].any() for row, n in zip(part["attention_mask"], lengths))
+    assert lengths.max() < 64
 
 
 def test_gao_trains_adapters_alone(tiny_model_folder, tmp_path, monkeypatch):
@@ -278,14 +264,10 @@ def test_gao_trains_adapters_alone(tiny_model_folder, tmp_path, monkeypatch):
 
 def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
     words = [
-        "--unlearn.unlearn_method",
-        "PDU",
-        "--unlearn.PDU.dual",
-        "0",
-        "--unlearn.PDU.warmup_epochs",
-        "99",
-        "--unlearn.combiner",
-        "pcgrad",
+        *(
+            "--unlearn.unlearn_method PDU --unlearn.PDU.dual 0 --unlearn.PDU.warmup_epochs 99 "
+            "--unlearn.combiner pcgrad"
+        ).split(),
     ]
     records = losses(tiny_model_folder, tmp_path, "pdu", 8, 1, *words)
     assert all(
@@ -293,72 +275,42 @@ def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    "method, wrapper",
-    [
-        ("NPO+FT", "none"),
-        ("NPO+FT", "SAM"),
-        ("EMBED", "none"),
-        ("R2MU", "none"),
-        ("NPO+FT", "gru"),
-        ("GAO", "none"),
-        ("GAO", "window"),
-    ],
-)
-def test_two_processes_take_the_same_steps(method, wrapper, tiny_model_folder, tmp_path):
-    """Over more than an epoch of 20 rows, whose last step is short: no row may count twice."""
-    ragged = [
-        "--dataset.forget_ratio",
-        "20",
-        "--unlearn.num_epochs",
-        "4",
-        *{"gru": ["--unlearn.combiner", "gru"], "window": ["--unlearn.GAO.scope", "window"]}.get(
-            wrapper, ["--unlearn.flatness", wrapper]
-        ),
-        "--unlearn.unlearn_method",
-        method,
-        *LAYERS.get(method, []),
-    ]
-    whole = losses(tiny_model_folder, tmp_path, "one", 8, 1, *ragged)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--master_port",
-        "29611",
-        str(REPO / "src/exec/unlearn_model.py"),
-        "--overall.model_name",
-        str(tiny_model_folder),
-        "--dataset.batch_size",
-        "4",
-        "--logger.json.root",
-        str(tmp_path),
-        "--logger.name",
-        "two",
-        "--overall.cache_dir",
-        str(tmp_path / "c2"),
-        *COMMON,
-        *ragged,
-    ]
-    run = subprocess.run(
-        command,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    same(read_jsonl(tmp_path / "two/log.jsonl"), whole)
-    assert json.loads((tmp_path / "two/environment.json").read_text())["effective_batch_size"] == 8
+SPLIT = {
+    "NPO+FT": [],
+    "NPO+FT+SAM": ["--unlearn.flatness", "SAM"],
+    "EMBED": ["--unlearn.unlearn_method", "EMBED", *LAYERS["EMBED"]],
+    "R2MU": ["--unlearn.unlearn_method", "R2MU", *LAYERS["R2MU"]],
+    "NPO+FT-gru": ["--unlearn.combiner", "gru"],
+    "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
+    "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
+}
+RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
+"""More than an epoch of 20 rows, whose last step is short: no row may count twice."""
 
 
-def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(tiny_model_folder, tmp_path):
-    base = losses(tiny_model_folder, tmp_path, "base", 8, 1)
+@pytest.fixture(scope="module")
+def in_two_processes(tmp_path_factory, tokenizer, small_world):
+    """The folder of a model and of a run for each of SPLIT, made by two processes with half the batch."""
+
+    def fill(root):
+        save(random_llama(tokenizer), tokenizer, root / "model")
+        common = [*RAGGED, "--dataset.data_dir", small_world]
+        runs = [words(root / "model", root, name, 4, 1, *common, *more) for name, more in SPLIT.items()]
+        run_in_two_processes(runs, root)
+
+    return once(tmp_path_factory, "two-processes", fill)
+
+
+@pytest.mark.parametrize("name", SPLIT)
+def test_two_processes_take_the_same_steps(name, in_two_processes, tmp_path):
+    whole = losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *SPLIT[name])
+    same(read_jsonl(in_two_processes / name / "log.jsonl"), whole)
+    assert read_json(in_two_processes / name / "environment.json")["effective_batch_size"] == 8
+
+
+def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(plain, tiny_model_folder, tmp_path):
     still = losses(
-        tiny_model_folder, tmp_path, "still", 8, 1, "--unlearn.flatness", "SAM", "--unlearn.flat.SAM.rho", "0"
+        tiny_model_folder, tmp_path, "still", 8, 1, *"--unlearn.flatness SAM --unlearn.flat.SAM.rho 0".split()
     )
     moved = losses(
         tiny_model_folder,
@@ -366,18 +318,16 @@ def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(tiny_model_f
         "moved",
         8,
         1,
-        "--unlearn.unlearn_method",
-        "NPO+FT+SAM",
-        "--unlearn.flat.SAM.rho",
-        "0.05",
+        *"--unlearn.unlearn_method NPO+FT+SAM --unlearn.flat.SAM.rho 0.05".split(),
     )
     drop = lambda records: [{k: v for k, v in r.items() if k != "tokens_per_second"} for r in records]
-    assert drop(still) == drop(base) and moved[0]["npo"] == pytest.approx(base[0]["npo"], rel=1e-6)
-    assert moved[-1]["npo"] != pytest.approx(base[-1]["npo"], rel=1e-4)
+    assert drop(still) == drop(plain)
+    assert moved[0]["npo"] == pytest.approx(plain[0]["npo"], rel=1e-6)
+    assert moved[-1]["npo"] != pytest.approx(plain[-1]["npo"], rel=1e-4)
 
 
 def test_smoothing_does_not_depend_on_micro_batches(tiny_model_folder, tmp_path):
-    words = ["--unlearn.flatness", "RS", "--unlearn.flat.RS.rho", "0.01"]
+    words = [*"--unlearn.flatness RS --unlearn.flat.RS.rho 0.01".split()]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
     same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
 
@@ -401,18 +351,14 @@ def test_a_loss_that_is_no_number_stops_with_step_terms_and_rows(tiny_model_fold
         tiny_model_folder,
         "--logger.json.root",
         tmp_path,
-        "--logger.name",
-        "nan",
-        "--dataset.batch_size",
-        "2",
+        *"--logger.name nan --dataset.batch_size 2".split(),
         *COMMON,
         "--unlearn.unlearn_method",
         "GA+FT",
     )
-    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
     for told in ("not a finite number at step 1", "ga = nan", "retain_nll = nan", "'p1"):
         assert told in run.stderr
-    assert (
-        not (tmp_path / "nan/checkpoints/config.json").exists()
-        and not (tmp_path / "nan/metrics.json").exists()
-    )
+    assert not (tmp_path / "nan/checkpoints/config.json").exists()
+    assert not (tmp_path / "nan/metrics.json").exists()

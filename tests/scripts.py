@@ -1,0 +1,193 @@
+"""Run the project's scripts: in this process, which costs no start-up, or in one of their own where the
+process is what a test is about."""
+
+import contextlib
+import gc
+import importlib
+import io
+import json
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy
+import psutil
+import torch
+from filelock import FileLock
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a script left behind when it ended, in whichever process it ran."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_script(script: str, *words, cwd=REPO, **environment: str) -> Ended:
+    """Call the `main` of src/exec/<script>.py in this process. Output is captured; what the script changes in
+    the process is put back. The screen is 80 columns wide, as it is where output goes to a pipe."""
+    _load_libraries()
+    argv, out, err = [str(word) for word in words], io.StringIO(), io.StringIO()
+    with kept_state(), contextlib.chdir(cwd):
+        _as_at_the_start(environment | {"COLUMNS": "80"}, [str(path_of(script)), *argv])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
+    return Ended(status, out.getvalue(), err.getvalue())
+
+
+def run_child(script: str, *words, cwd=REPO, **environment: str) -> Ended:
+    """Run src/exec/<script>.py in a process of its own, as a user would."""
+    return run_python(path_of(script), *words, cwd=cwd, **environment)
+
+
+def run_python(*words, cwd=REPO, **environment: str) -> Ended:
+    """Run this Python with these words in a process of its own."""
+    done = subprocess.run(
+        command(*words), cwd=cwd, capture_output=True, text=True, env=os.environ | environment, timeout=600
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def command(*words) -> list[str]:
+    return [sys.executable, *map(str, words)]
+
+
+TWO_PROCESSES = (
+    *("-m", "torch.distributed.run", "--nproc_per_node", "2"),
+    *("--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", "--local_addr", "127.0.0.1"),
+)
+"""A launcher on a port that the system chooses."""
+
+
+def run_in_two_processes(runs: Sequence[Sequence], folder: Path) -> None:
+    """Do these runs of unlearn_model.py one after the other under one launcher; all must succeed."""
+    plan = folder / "runs.json"
+    plan.write_text(json.dumps([[str(word) for word in words] for words in runs]))
+    done = run_python(*TWO_PROCESSES, Path(__file__).with_name("several_runs.py"), plan, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def kill_once(ready: Callable[[], object], words: Sequence) -> None:
+    """Start this Python with these words and kill it with all its children, without a chance to tidy up, as
+    soon as `ready()` is true."""
+    process = psutil.Popen(command(*words), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: ready() or process.poll() is not None)
+    family = [process, *process.children(recursive=True)] if process.is_running() else []
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
+
+
+def wait_until(ready: Callable[[], object], seconds: float = 120) -> None:
+    """Come back as soon as `ready()` is true; an error after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not ready after {seconds} seconds")
+        time.sleep(0.02)
+
+
+def once(factory, name: str, fill: Callable[[Path], None]) -> Path:
+    """A folder that `fill` filled, made once for all workers of the session (`factory`: tmp_path_factory)."""
+    root = factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / name
+    with FileLock(f"{folder}.lock"):
+        if not (folder / ".filled").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            fill(folder)
+            (folder / ".filled").touch()
+    return folder
+
+
+def path_of(script: str) -> Path:
+    return REPO / "src" / "exec" / f"{script}.py"
+
+
+@cache
+def _load_libraries() -> None:
+    """Load what every run needs, and keep the garbage collector from walking through it in each run: the
+    Trainer collects twice, which would cost half a second every time."""
+    importlib.import_module("model.unlearn")
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def kept_state() -> Iterator[None]:
+    """Put back what a run may change in its process: environment, argv, logging, warnings, signals, random
+    generators, and the settings of torch, transformers and accelerate."""
+    from accelerate.state import AcceleratorState, GradientState
+    from transformers.utils import logging as hf_logging
+
+    environment, argv, path = dict(os.environ), sys.argv, list(sys.path)
+    root = logging.getLogger()
+    handlers, level, disabled = list(root.handlers), root.level, root.manager.disable
+    numbers = [n for n in signal.valid_signals() if n not in (signal.SIGKILL, signal.SIGSTOP)]
+    signals = {number: signal.getsignal(number) for number in numbers}
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    threads, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
+    verbosity, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+        hf_logging.set_verbosity(verbosity)
+        (hf_logging.enable_progress_bar if bars else hf_logging.disable_progress_bar)()
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        for number, handler in signals.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        root.handlers[:], root.manager.disable = handlers, disabled
+        root.setLevel(level)
+        sys.argv, sys.path[:] = argv, path
+        os.environ.clear()
+        os.environ.update(environment)
+
+
+def _as_at_the_start(environment: dict[str, str], argv: list[str]) -> None:
+    """Give a script the process it would find: no log handler yet, its own words, and random generators that
+    nobody has seeded."""
+    logging.getLogger().handlers.clear()
+    os.environ.update(environment)
+    sys.argv = argv
+    random.seed()
+    numpy.random.seed()
+    torch.seed()
+
+
+def _exit_code(main, argv: list[str]) -> int:
+    """The exit code that Python would give."""
+    try:
+        return main(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception:
+        traceback.print_exc()
+        return 1

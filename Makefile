@@ -10,10 +10,10 @@ demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile -m "not slow" tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not slow" tests
 
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal tests
 
 lint: $(STAMP)
 	$(PY) -m ruff check src tests benchmarks

@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,11 +19,11 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import numpy
-import psutil
 import torch
 from filelock import FileLock
 
@@ -82,16 +83,70 @@ def run_in_two_processes(runs: Sequence[Sequence], folder: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def kill_once(ready: Callable[[], object], words: Sequence) -> None:
-    """Start this Python with these words and kill it with all its children, without a chance to tidy up, as
-    soon as `ready()` is true."""
-    process = psutil.Popen(command(*words), cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: ready() or process.poll() is not None)
-    family = [process, *process.children(recursive=True)] if process.is_running() else []
-    for member in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(family, timeout=30)
+class Forked:
+    """A script in a process of its own that is forked from this one, so that it need not load anything: for
+    tests in which a process dies. `before` is called in it first."""
+
+    def __init__(
+        self, script: str, *words, log: Path, before: Callable[[], object] = int, **environment: str
+    ):
+        _load_libraries()
+        self.streams = log.with_suffix(".out"), log.with_suffix(".err")
+        self.pid = os.fork()
+        if self.pid == 0:
+            self._run(script, [str(word) for word in words], before, environment)
+
+    def _run(
+        self, script: str, argv: list[str], before: Callable[[], object], environment: dict[str, str]
+    ) -> NoReturn:
+        status = 70
+        try:
+            sys.stdout, sys.stderr = (path.open("w", buffering=1) for path in self.streams)
+            os.chdir(REPO)
+            _as_at_the_start(environment | {"COLUMNS": "80"}, [str(path_of(script)), *argv])
+            before()
+            status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
+        finally:
+            os._exit(status)
+
+    @cached_property
+    def ended(self) -> Ended:
+        """Wait for its end. A negative exit code is the signal that killed it."""
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return Ended(status, *(path.read_text() if path.exists() else "" for path in self.streams))
+
+    @property
+    def is_running(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def kill_once(ready: Callable[[], object], *processes: Forked) -> None:
+    """Kill the processes, without a chance to tidy up, as soon as `ready()` is true or one has ended."""
+    wait_until(lambda: ready() or not all(process.is_running for process in processes))
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    for process in processes:
+        assert process.ended.returncode in (-signal.SIGKILL, 0), process.ended.stderr
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """What a launcher tells each of `count` processes, in its environment."""
+    common = {
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    return [
+        {key: str(value) for key, value in (common | {"RANK": n, "LOCAL_RANK": n}).items()}
+        for n in range(count)
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def wait_until(ready: Callable[[], object], seconds: float = 120) -> None:

@@ -1,11 +1,13 @@
 """What the README says is so: the tree, the commands, the worked example."""
 
+import importlib
 import json
 import re
+import sys
 
 import pytest
 from conftest import REPO
-from scripts import path_of, run_python
+from scripts import Forked
 
 README = (REPO / "README.md").read_text()
 TREE = re.search(r"```text\n(src/.*?)```", README, re.S).group(1)
@@ -55,13 +57,11 @@ def test_the_worked_example_runs(tiny_model_folder, tmp_path):
     (example,) = [block for block in blocks("python") if "@FORGET.register" in block]
     (tmp_path / "example.py").write_text(example)
     name = re.search(r'register\("(\w+)"', example).group(1)
-    code = (
-        "import runpy, sys\n"
-        f"sys.path[:0] = [{str(REPO / 'src')!r}, {str(tmp_path)!r}]\n"
-        "import unlearn, example\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+
+    def import_it() -> None:
+        sys.path.insert(0, str(tmp_path))
+        importlib.import_module("example")
+
     words = [
         "--overall.model_name",
         tiny_model_folder,
@@ -75,7 +75,7 @@ def test_the_worked_example_runs(tiny_model_folder, tmp_path):
         "--overall.cache_dir",
         tmp_path / "cache",
     ]
-    run = run_python("-c", code, path_of("unlearn_model"), *words)
+    run = Forked("unlearn_model", *words, log=tmp_path / "log", before=import_it).ended
     assert run.returncode == 0, run.stderr
     records = [json.loads(line) for line in (tmp_path / "out/run/log.jsonl").read_text().splitlines()]
     assert len(records) == 2

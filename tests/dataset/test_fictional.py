@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from conftest import FICTIONAL
+from scripts import run_script
 
 from core.files import UserError, read_jsonl
 from dataset import fictional_world as world
@@ -11,10 +13,13 @@ from dataset.sources import load_evaluation, load_rows, parse_name
 
 
 def test_the_committed_files_are_what_the_generator_writes(tmp_path):
-    world.write(tmp_path)
-    for path in sorted(tmp_path.iterdir()):
-        assert path.read_bytes() == (world.DATA_DIR / path.name).read_bytes(), path.name
-    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in world.DATA_DIR.glob("*.jsonl")}
+    rows, blank = tmp_path / "rows", tmp_path / "blank"
+    done = run_script("make_fictional", "--data", rows, "--blank", blank)
+    assert done.returncode == 0, done.stderr
+    for written, committed in ((rows, world.DATA_DIR), (blank, FICTIONAL / "blank")):
+        for path in sorted(written.iterdir()):
+            assert path.read_bytes() == (committed / path.name).read_bytes(), path.name
+    assert {p.name for p in rows.iterdir()} == {p.name for p in world.DATA_DIR.glob("*.jsonl")}
 
 
 def test_splits_are_cuts_of_the_same_rows():

@@ -122,6 +122,7 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
         "run",
         monkeypatch,
         unlearn__mask_path=str(tmp_path / "m_0.5.pt"),
+        unlearn__max_steps="10",
         **OPTIMIZERS["R2MU"],
     )
     before = weights(tiny_model_folder)

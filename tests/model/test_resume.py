@@ -6,7 +6,7 @@ import signal
 import subprocess
 
 import pytest
-from scripts import TWO_PROCESSES, kill_once, path_of, run_child, run_in_two_processes, run_python, run_script
+from scripts import Forked, kill_once, ranks, run_script
 from tiny import random_llama, save
 
 from core.files import read_json, read_jsonl
@@ -37,9 +37,15 @@ def words(model, tmp_path, name, *more):
     ]
 
 
-def kill_once_there_is(pattern: str, folder, arguments, launcher=()) -> None:
-    """Start a run and kill it, without a chance to tidy up, once its folder holds a file of that pattern."""
-    kill_once(lambda: any(folder.glob(pattern)), [*launcher, path_of("unlearn_model"), *arguments])
+def start(folder, arguments, **more) -> Forked:
+    """A run in a process of its own; what it prints lies beside its folder."""
+    return Forked("unlearn_model", *arguments, log=folder, **more)
+
+
+def start_two(folder, arguments) -> list[Forked]:
+    return [
+        Forked("unlearn_model", *arguments, log=folder.with_name(rank["RANK"]), **rank) for rank in ranks(2)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,7 @@ def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))
     assert whole.returncode == 0, whole.stderr
     folder = tmp_path / "killed"
-    kill_once_there_is(KEPT, folder, words(model, tmp_path, "killed", *more))
+    kill_once(lambda: any(folder.glob(KEPT)), start(folder, words(model, tmp_path, "killed", *more)))
     assert not (folder / "metrics.json").exists()
     assert not (folder / "checkpoints/config.json").exists()
     (folder / "checkpoints/checkpoint-99").mkdir()
@@ -96,9 +102,11 @@ def test_two_processes_resume_within_an_epoch(model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more), "--dataset.batch_size", "8")
     assert whole.returncode == 0, whole.stderr
     killed = words(model, tmp_path, "killed", *more)
-    kill_once_there_is(KEPT, tmp_path / "killed", killed, TWO_PROCESSES)
-    assert not (tmp_path / "killed/checkpoints/config.json").exists()
-    run_in_two_processes([[*killed, "--unlearn.resume_path", "auto"]], tmp_path)
+    folder = tmp_path / "killed"
+    kill_once(lambda: any(folder.glob(KEPT)), *start_two(folder, killed))
+    assert not (folder / "checkpoints/config.json").exists()
+    for process in start_two(folder, [*killed, "--unlearn.resume_path", "auto"]):
+        assert process.ended.returncode == 0, process.ended.stderr
     ours, theirs = (read_jsonl(tmp_path / name / "log.jsonl") for name in ("killed", "whole"))
     assert [r["step"] for r in ours] == [r["step"] for r in theirs] == list(range(1, 10))
     for key in ("loss", "npo", "retain_nll", "tokens"):
@@ -124,7 +132,8 @@ def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_pa
     """And what a kill while saving leaves, a hidden folder, is gone after the next run."""
     slow = "--evaluate.metrics forget/rougeL,retain/rougeL --evaluate.max_new_tokens 150".split()
     folder = tmp_path / "run"
-    kill_once_there_is("checkpoints/config.json", folder, words(model, tmp_path, "run", *slow))
+    saved = folder / "checkpoints/config.json"
+    kill_once(saved.exists, start(folder, words(model, tmp_path, "run", *slow)))
     assert not (folder / "environment.json").exists()
     assert not (folder / "metrics.json").exists()
     assert (folder / "checkpoints/model.safetensors").exists()
@@ -140,27 +149,25 @@ def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_pa
     assert not list(folder.glob(".checkpoints.*"))
 
 
-DYING = """
-import os, pathlib, runpy, signal, sys
-import safetensors.torch
-whole = safetensors.torch.save_file
-def dies_halfway(tensors, filename, *rest, **more):
-    if "checkpoints." not in str(filename):
-        return whole(tensors, filename, *rest, **more)
-    whole(tensors, filename, *rest, **more)
-    path = pathlib.Path(filename)
-    path.write_bytes(path.read_bytes()[:1000])
-    os.kill(os.getpid(), signal.SIGKILL)
-safetensors.torch.save_file = dies_halfway
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
+def die_halfway_through_the_weights() -> None:
+    """Patch this process: the file of the final weights is cut after 1000 bytes, and the process killed."""
+    from transformers import modeling_utils
+
+    whole = modeling_utils.safe_save_file
+
+    def save_file(tensors, filename, *rest, **more):
+        whole(tensors, filename, *rest, **more)
+        if "checkpoints." in str(filename):
+            os.truncate(filename, 1000)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    modeling_utils.safe_save_file = save_file
 
 
 def test_killed_halfway_through_the_weights_leaves_no_model_and_goes_on(model, tmp_path):
     arguments = words(model, tmp_path, "run")
-    killed = run_python("-c", DYING, path_of("unlearn_model"), *arguments)
     folder = tmp_path / "run"
+    killed = start(folder, arguments, before=die_halfway_through_the_weights).ended
     assert killed.returncode == -signal.SIGKILL
     assert list(folder.glob(".checkpoints.*/model.safetensors"))
     assert not (folder / "checkpoints/config.json").exists()
@@ -228,9 +235,10 @@ def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_ha
 ):
     place = tmp_path / "small"
     with mounted(place, options):
-        run = run_child(
-            "unlearn_model", *words(model, place, "run"), "--overall.cache_dir", tmp_path / "cache"
-        )
-        assert run.returncode == 1 and "Traceback" not in run.stderr and told in run.stderr, run.stderr
+        cache = ["--overall.cache_dir", tmp_path / "cache"]
+        run = start(tmp_path / "run", [*words(model, place, "run"), *cache]).ended
+        assert run.returncode == 1, run.stderr
+        assert "Traceback" not in run.stderr
+        assert told in run.stderr
         assert not (place / "run/metrics.json").exists()
         assert not (place / "run/checkpoints/config.json").exists()

@@ -37,7 +37,7 @@ TERMS = {
 LAYERS = {
     "EMBED": ["--unlearn.retain.EMBED.layer", "0"],
     "R2MU": ["--unlearn.R2MU.layer", "1"],
-    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl"],
+    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl", "--unlearn.GAO.K", "4"],
 }
 """The tiny model has two blocks."""
 
@@ -93,8 +93,8 @@ def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, plain,
     words = ["--unlearn.combiner", combiner]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
     same(losses(tiny_model_folder, tmp_path, "2x4", 2, 4, *words), whole, rel=1e-4)
-    # BLUR promises nothing about the retain side; GRU's promise is about a moving average, which is the retain
-    # gradient itself in the first step alone.
+    # BLUR promises nothing about the retain side; GRU's promise is about a moving average, which is the
+    # retain gradient itself in the first step alone.
     promised = {"blur": [], "gru": whole[:1]}.get(combiner, whole)
     assert all(record["along_retain"] >= -1e-5 for record in promised)
     assert [r["loss"] for r in plain] != [r["loss"] for r in whole]

@@ -180,7 +180,8 @@ def path_of(script: str) -> Path:
 def _load_libraries() -> None:
     """Load what every run needs, and keep the garbage collector from walking through it in each run: the
     Trainer collects twice, which would cost half a second every time."""
-    importlib.import_module("model.unlearn")
+    for name in ("model.unlearn", "model.training"):
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
 

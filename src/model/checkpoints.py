@@ -7,29 +7,9 @@ run killed while saving goes on from the one before. Only the newest is kept.
 import shutil
 from pathlib import Path
 
-from accelerate import PartialState
-from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from core.files import write_text
-
 MARKER = "complete"
-
-
-class StepCheckpoints(TrainerCallback):
-    """Turns each checkpoint that the Trainer has just written into `step-N`, and removes the one before."""
-
-    def on_save(self, args, state, control, **kwargs):
-        PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir)
-        fresh = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        write_text(fresh / MARKER, "")
-        done = fresh.rename(folder / f"step-{state.global_step}")
-        for older in folder.glob("step-*"):
-            if older != done:
-                shutil.rmtree(older)
 
 
 def newest_checkpoint(checkpoints: Path) -> Path | None:

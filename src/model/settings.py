@@ -17,7 +17,7 @@ from dataset import known_names
 from loggers import LOGGERS
 from model.parity import PARITY
 from optim import FLATNESS, OPTIMIZERS
-from unlearn import Method, Objective
+from unlearn import Method
 from unlearn.compose import method_name, method_names
 from unlearn.gradients import COMBINERS
 from unlearn.mask import SCORES
@@ -520,7 +520,7 @@ class Settings:
     unlearn: Unlearning
     lora: Lora
     method: Method
-    components: Mapping[str, Objective]
+    components: Mapping[str, Any]
     """Section (`unlearn.NPO`) -> configured objective, for those that take part."""
     optimizer: Any
     """The configured optimizer, of `unlearn.optim.<optimizer>`."""
@@ -547,6 +547,12 @@ class Settings:
             for name in self.evaluate.metrics
             for n in (TASKS[self.unlearn.task_name] if name == "auto" else [name])
         ]
+
+    @property
+    def needs_double_backward(self) -> bool:
+        """Does something differentiate a gradient? Then attention must be computed in the plain way."""
+        exact = getattr(self.flatness, "mode", "") == "exact"
+        return exact or any("double_backward" in kind.needs for kind in self.components.values())
 
     @property
     def traces_file(self) -> Path:

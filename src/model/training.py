@@ -1,13 +1,117 @@
-"""What a training run needs beside model and rows: the Trainer's arguments, and how a step is taken."""
+"""One training: the reference, the Trainer with its arguments, how a step is taken, and where an interrupted
+run goes on."""
 
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainingArguments
+from accelerate.utils import broadcast_object_list
+from transformers import PrinterCallback, TrainingArguments
 
+from core.encoding import Encoded
+from core.generation import pad_id
+from dataset.collate import Collator
+from dataset.pairs import EpochSampler, Pairs
+from loggers import RunLogger
+from model.callbacks import StepCheckpoints, TrainingBar
+from model.checkpoints import drop_broken, newest_checkpoint, step_of
+from model.loading import add_lora, choose_precision, merge_lora
+from model.places import PATIENCE, checkpoints_folder, process_state
+from model.reference import make_reference
 from model.settings import Settings
 from optim import WA, Averaging, Landscape, Sophia, SophiaG, drawn_nll
+from unlearn import Composition
 from unlearn.gradients import Sum
-from unlearn.trainer import Stepping
+from unlearn.mask import WeightMask
+from unlearn.trainer import Stepping, UnlearnTrainer
+
+
+def train(
+    settings: Settings,
+    model,
+    tokenizer,
+    rows: Mapping[str, list[Encoded]],
+    composition: Composition,
+    logger: RunLogger | None = None,
+    reinforced=None,
+    mask: WeightMask | None = None,
+) -> tuple[Any, float]:
+    """Train in place on the parts of `rows`; returns the plain model and the seconds it took, reference
+    values included. Without a logger the training leaves nothing and cannot be resumed."""
+    start = time.time()
+    overall, unlearn, data = settings.overall, settings.unlearn, settings.dataset
+    if unlearn.use_lora:
+        model = add_lora(model, settings.lora, overall.seed, composition.trained(model))
+    precision = choose_precision(overall.precision, model.device.type)
+    reference = make_reference(
+        model,
+        tokenizer,
+        composition,
+        rows,
+        overall.cache,
+        settings.evaluate.batch_tokens,
+        precision,
+        int(overall.reference_cache_gb * 1e9),
+        reinforced,
+    )
+    steps_folder = checkpoints_folder(settings) if logger else overall.cache / "trainer"
+    if settings.logger.tensorboard:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
+    kept = settings if logger else _without_checkpoints(settings)
+    arguments = training_arguments(
+        kept,
+        precision,
+        model.device.type,
+        steps_folder,
+        process_state(settings).num_processes,
+        int(PATIENCE.total_seconds()),
+    )
+    pairs = Pairs(rows, data.dataset_seed)
+    at_once = data.batch_size * arguments.world_size
+    group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
+    sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
+    trainer = UnlearnTrainer(
+        model,
+        arguments,
+        pairs,
+        sampler,
+        composition,
+        reference,
+        Collator(pad_id(tokenizer)),
+        {part: [row.id for row in encoded] for part, encoded in pairs.parts.items()},
+        logger.step if logger else lambda record: None,
+        [TrainingBar(settings.method.name if logger else "reinforcing", overall.quiet), StepCheckpoints()],
+        make_stepping(kept, mask),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
+    return merge_lora(model), time.time() - start
+
+
+def _without_checkpoints(settings: Settings) -> Settings:
+    """The same settings for a training that leaves nothing and is taken in plain steps."""
+    return replace(
+        settings,
+        unlearn=replace(settings.unlearn, save_steps=0),
+        logger=replace(settings.logger, tensorboard=False),
+    )
+
+
+def _checkpoint_to_go_on_from(settings: Settings, steps_folder: Path, logger: RunLogger) -> str | None:
+    """The newest whole step checkpoint, with the log cut back to it; None for a fresh start."""
+    if settings.unlearn.resume_path is None:
+        return None
+    state = process_state(settings)
+    found = [newest_checkpoint(steps_folder)] if state.is_main_process else [None]
+    if state.is_main_process:
+        drop_broken(steps_folder)
+        logger.rewind(step_of(found[0]) if found[0] else 0)
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    return str(found[0]) if found[0] else None
 
 
 def training_arguments(
@@ -66,12 +170,6 @@ def make_stepping(settings: Settings, mask=None) -> Stepping:
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
         weights=(settings.unlearn.forget_weight or 1.0, settings.unlearn.gamma or 1.0),
     )
-
-
-def needs_double_backward(settings: Settings) -> bool:
-    """Does something differentiate a gradient? Then attention must be computed in the plain way."""
-    exact = getattr(settings.flatness, "mode", "") == "exact"
-    return exact or any("double_backward" in objective.needs for objective in settings.components.values())
 
 
 def _flatten(wrapper, seed: int):

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from conftest import FICTIONAL, REPO
-from scripts import run_child
+from scripts import path_of, run_child, run_python
 
 SCRIPTS = sorted(path.stem for path in (REPO / "src/exec").glob("[a-z]*_*.py")) + ["prefetch"]
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
@@ -60,3 +60,20 @@ def test_a_script_works_from_any_folder(script, tiny_model_folder, folder):
         assert (folder / result).exists()
     for page in ("README.md", "docs/metrics.md"):
         assert (folder / page).read_text() == (REPO / page).read_text()
+
+
+def test_measuring_waits_for_nothing_that_only_training_needs(tiny_model_folder, tmp_path):
+    """Loading the Trainer, peft and datasets takes a second of every start."""
+    late = ["transformers.trainer", "peft", "datasets", "sentence_transformers", "wandb", "matplotlib"]
+    code = (
+        "import atexit, runpy, sys\n"
+        f"atexit.register(lambda: print('loaded:', [name for name in {late} if name in sys.modules]))\n"
+        "sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    words = [word for word in RUN if word not in ("--unlearn.max_steps", "1")]
+    script = path_of("evaluate_model")
+    done = run_python("-c", code, script, *words, "--overall.model_name", tiny_model_folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "loaded: []" in done.stdout
+    assert (tmp_path / "run/metrics.json").exists()

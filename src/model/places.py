@@ -1,0 +1,49 @@
+"""Where a run writes, and which of several processes this is: the same answers on every process."""
+
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from model.loading import choose_device
+from model.settings import Settings
+
+PATIENCE = timedelta(hours=24)
+"""How long other processes wait while the first measures the start model."""
+
+
+def process_state(settings: Settings) -> PartialState:
+    """Which process of how many this is (one, unless a launcher started several)."""
+    return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PATIENCE)
+
+
+def run_place(settings: Settings) -> tuple[str, str]:
+    """Root and name of the run folder, the same on every process."""
+    resume_path = settings.unlearn.resume_path
+    if resume_path and resume_path != "auto":
+        return str(Path(resume_path).parent), Path(resume_path).name
+    return settings.json_logger.root, settings.logger.name or default_name(settings)
+
+
+def checkpoints_folder(settings: Settings) -> Path:
+    """Where the Trainer may write, the same on every process; out of the way when the run is to leave
+    nothing."""
+    if settings.overall.logger == "none":
+        return settings.overall.cache / "trainer"
+    return Path(*run_place(settings)).expanduser() / "checkpoints"
+
+
+def default_name(settings: Settings) -> str:
+    stamp = start_stamp(process_state(settings).num_processes)
+    return f"{settings.method.name}-{settings.dataset.forget_dataset_name}-{stamp}"
+
+
+@cache
+def start_stamp(processes: int) -> str:
+    """The time at which this program first asked; of several processes the first decides for all."""
+    stamps = [datetime.now().strftime("%Y%m%d-%H%M%S")]
+    if processes > 1:
+        broadcast_object_list(stamps)
+    return stamps[0]

@@ -4,19 +4,33 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-all lint figures methods mask-table reasoning semantic smollm2 clean
+.PHONY: demo test test-quick test-all test-shuffled lint figures methods mask-table reasoning semantic smollm2 clean
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
 
+# One thread a process: two workers have the two cores of a small machine.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
+
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal -m "not slow" tests
+	$(PYTEST) -m "not slow" tests
+
+# The units, while one works: no whole runs.
+test-quick: $(STAMP)
+	$(PYTEST) -m "not slow and not run" tests
 
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal tests
+	$(PYTEST) tests
+
+# In another order every time. The seed is printed; make test-shuffled SEED=n repeats an order.
+SEED ?= default
+test-shuffled: $(STAMP)
+	$(PYTEST) -m "not slow" -p randomly --randomly-seed=$(SEED) tests
 
 lint: $(STAMP)
+	$(PY) -m ruff format --check src tests benchmarks
 	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m basedpyright
 
 figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true

@@ -52,6 +52,7 @@ def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (REPO / "Makefile").read_text(), re.M)
 
 
+@pytest.mark.run
 def test_the_worked_example_runs(tiny_model_folder, tmp_path):
     """The method of the README, put into a file of its own, is a method like any other."""
     (example,) = [block for block in blocks("python") if "@FORGET.register" in block]

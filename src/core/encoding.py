@@ -11,6 +11,8 @@ No token straddles the border of prompt and answer, so a prompt is the same with
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -22,8 +24,11 @@ from core.thinking import LITTLE_THOUGHT, TAGS, Tags
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
-DATE = "26 Jul 2024"
-"""What chat templates that write a date fall back on when they know none."""
+SHORTEST_PIECE = 8
+"""Tokens below which the end of a long document is no piece of its own."""
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+DATE = datetime(2024, 7, 26)
+"""The day that chat templates write, whatever day it is: what Llama's falls back on when it knows none."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,32 @@ class Template:
             raise UserError(
                 f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text"
             )
+        self._start = leading_ids(tokenizer)
         self.gap = "\n" if re.search(re.escape(tags.open) + r"(\\n|\n)", self._template) else ""
         self.terminator = self._chat_terminator() if self.chat else self._eos()
+
+    @cached_property
+    def stop_ids(self) -> list[int]:
+        """The special tokens among those that end an answer: a model that writes one has ended. Ordinary
+        text among them (Llama 2 ends turns with a blank and EOS) ends nothing."""
+        return [token for token in self.terminator if token in self._marks]
+
+    @property
+    def _marks(self) -> set[int]:
+        """Ids that are no ordinary text: special tokens, and added ones that are neither blanks nor tags."""
+        added = {
+            number: token.content
+            for number, token in self.tokenizer.added_tokens_decoder.items()
+            if token.content.strip() and token.content not in (self.tags.open, self.tags.close)
+        }
+        return {*self.tokenizer.all_special_ids, *added}
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is put around a question and an answer, as tokens."""
+        modes = ("direct", "thinking") if self._knows_thoughts() else ("direct",)
+        prompts = [self.prompt_ids("Q", mode) for mode in modes]
+        return fingerprint(prompts, self.text_ids("Q"), self.terminator)
 
     def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
         """Everything in front of what the model says, special tokens included. `mode`: one of
@@ -130,24 +159,22 @@ class Template:
         if "text" not in row or long_text == "error":
             return [self.encode(row, max_length)]
         start, body, end = self._parts(row)
-        size = max_length - len(start)
-        cuts = [(body + end)[k : k + size] for k in range(0, len(body + end), size)][
-            : None if long_text == "pieces" else 1
-        ]
-        if len(cuts) == 1:
-            return [
-                Encoded(row["id"], start + cut, len(start), len(end) if len(cut) == len(body + end) else 0)
-                for cut in cuts
-            ]
+        if len(start + body + end) <= max_length:
+            return [Encoded(row["id"], start + body + end, len(start), len(end))]
+        if long_text == "first":
+            return [Encoded(row["id"], (start + body + end)[:max_length], len(start), 0)]
+        lead = start if start == self._start else []
+        cuts = _cuts(body + end if lead else start + body + end, max_length - len(lead))
+        last = len(cuts) - 1
         return [
-            Encoded(f"{row['id']}#{k}", start + cut, len(start), len(end) if k == len(cuts) - 1 else 0)
+            Encoded(f"{row['id']}#{k}", lead + cut, len(lead if k else start), len(end) if k == last else 0)
             for k, cut in enumerate(cuts)
         ]
 
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "text" in row:
-            start = self.text_ids(row["text"])
-            return start[:1], start[1:], self._eos()
+            ids, first = self.text_ids(row["text"]), len(self._start) or 1
+            return ids[:first], ids[first:], self._eos()
         if "prompt" in row:
             return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
         trace, answer = row.get("trace"), row["answer"]
@@ -213,16 +240,14 @@ class Template:
         return prompt_ids, self._ids(answer)
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return text_ids(self.tokenizer, text, self._start if special else [])
 
     def _eos(self) -> list[int]:
         eos = self.tokenizer.eos_token_id
         return [] if eos is None else [eos]
 
     def _chat(self, turns: list[dict], **options) -> str:
-        """The chat template's text. Some templates write today's date: a fixed one keeps rows the same every
-        day."""
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, date_string=DATE, **options)
+        return chat_text(self.tokenizer, turns, **options)
 
     def _chat_terminator(self) -> list[int]:
         """The end-of-turn mark that the chat template puts after an assistant's words. A line break behind it
@@ -234,6 +259,50 @@ class Template:
             if not found
             else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
         )
+
+
+def _cuts(ids: list[int], size: int) -> list[list[int]]:
+    """Pieces of at most `size` tokens that joined are the whole. Where the last would be a few tokens, which
+    are no row, the last two share evenly."""
+    borders = list(range(0, len(ids), size))
+    if len(ids) - borders[-1] < SHORTEST_PIECE and len(borders) > 1:
+        borders[-1] = (borders[-2] + len(ids)) // 2
+    return [ids[a:b] for a, b in zip(borders, [*borders[1:], len(ids)])]
+
+
+def leading_ids(tokenizer) -> list[int]:
+    """What a tokenizer puts in front of every text: its BOS, once, or nothing. What it puts behind a text
+    (some add EOS by themselves) would stand between prompt and answer."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer("a", add_special_tokens=True)["input_ids"]
+    ends = range(len(whole) - len(plain) + 1)
+    at = next((k for k in ends if whole[k : k + len(plain)] == plain), 0)
+    return list(dict.fromkeys(whole[:at]))
+
+
+def text_ids(tokenizer, text: str, start: Sequence[int] = ()) -> list[int]:
+    """The tokens of a text behind `start`, which a text that brings its own BOS does not get again."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids if ids[: len(start)] == list(start) else [*start, *ids]
+
+
+def chat_text(tokenizer, turns: list[dict], **options) -> str:
+    """The chat template's text for these turns, the same on every day: templates that write today's date are
+    given a fixed one, and so are those that ask the clock by themselves."""
+    template = without_clock(tokenizer.get_chat_template())
+    today = DATE.strftime("%d %b %Y")
+    return tokenizer.apply_chat_template(
+        turns, chat_template=template, tokenize=False, date_string=today, **options
+    )
+
+
+@cache
+def without_clock(template: str) -> str:
+    """A chat template in which `strftime_now`, which transformers gives to templates, stands still."""
+    dated = CLOCK.sub(lambda call: repr(DATE.strftime(call[2])), template)
+    if "strftime_now(" not in dated:
+        return dated
+    return f"{{%- macro strftime_now(format) -%}}{DATE:%d %b %Y}{{%- endmacro -%}}{dated}"
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:

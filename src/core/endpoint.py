@@ -147,7 +147,8 @@ class Endpoint:
         for; failures and what cannot be read are never kept. A prompt that is asked for another reply has
         another of `turns`. When the wait is interrupted, questions that were not sent yet never are; nor are
         they once the server has gone."""
-        place = fingerprint(self.base_url, self.model, system, *([temperature] if temperature else []))
+        asked = {"temperature": temperature, "max_tokens": self.max_tokens}
+        place = fingerprint(self.base_url, self.model, system, {k: v for k, v in asked.items() if v})
         known = Replies(self.cache / "endpoint" / f"{place}.jsonl")
         keys = (
             [fingerprint(prompt) for prompt in prompts]
@@ -243,12 +244,9 @@ class Endpoint:
         except ValueError as error:
             raise Unreadable(f"the server's reply is no JSON: {error}") from None
         self.usage.count(getattr(reply, "usage", None))
-        choices = getattr(reply, "choices", None)
-        text = (
-            getattr(getattr(choices[0], "message", None), "content", None)
-            if isinstance(choices, list) and choices
-            else None
-        )
+        listed = getattr(reply, "choices", None)
+        choices = listed if isinstance(listed, list) else []
+        text = getattr(getattr(choices[0], "message", None), "content", None) if choices else None
         if not isinstance(text, str) or not text.strip():
             raise Unreadable("the server's reply has no text")
         if self.whole and choices[0].finish_reason == "length":

@@ -62,9 +62,10 @@ def append_jsonl(path: Path | str, row: dict) -> None:
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file; a missing, unreadable or non-UTF-8 file is a UserError that names it."""
+    """The text of a file, without the byte order mark that some editors put in front; a missing, unreadable
+    or non-UTF-8 file is a UserError that names it."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -56,10 +56,10 @@ def generate(
     """
     from transformers import GenerationConfig
 
-    results: list[Generation | None] = [None] * len(prompts)
+    results: dict[int, Generation] = {}
     ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
     pad = pad_id(tokenizer)
-    sampling = (
+    sampling: dict[str, float] = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
         if temperature
         else {"do_sample": False}
@@ -83,7 +83,7 @@ def generate(
             for line, i in enumerate(batch):
                 results[i] = _read(tokenizer, output[line, width:].tolist(), ends, tags)
             on_batch(len(batch))
-    return results
+    return [results[i] for i in range(len(prompts))]
 
 
 @contextlib.contextmanager

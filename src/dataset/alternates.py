@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from core.files import UserError, read_jsonl, read_text
 
@@ -54,9 +55,9 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
             f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first"
             f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
         )
-    texts = {row["id"]: known[row["id"]].get("alternates") for row in rows}
-    fits = lambda found: isinstance(found, list) and all(isinstance(text, str) and text for text in found)
-    wrong = [identity for identity, found in texts.items() if not fits(found)]
+    given = {row["id"]: known[row["id"]].get("alternates") for row in rows}
+    texts = {identity: found for identity, found in given.items() if _are_texts(found)}
+    wrong = [identity for identity in given if identity not in texts]
     if wrong:
         raise UserError(f"dataset.alternates: {path}: the alternates of {wrong[0]!r} are no list of texts")
     stale = [row["id"] for row in rows if known[row["id"]].get("question") != row["question"]]
@@ -74,6 +75,10 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
         for row in rows
         for k in range(count)
     ]
+
+
+def _are_texts(found: object) -> TypeGuard[list[str]]:
+    return isinstance(found, list) and all(isinstance(text, str) and text for text in found)
 
 
 def _draw(seed: int, row: dict) -> random.Random:

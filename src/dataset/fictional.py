@@ -27,6 +27,7 @@ class Fictional(Source):
     """forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` is what the committed models
     were trained on."""
 
+    data_dir: Path
     title = "Fictional"
     forget_splits = tuple(FORGET_SHARES)
     splits = ("full", *FORGET_SHARES, *RETAIN_SHARES, *LESSONS, "arithmetic")

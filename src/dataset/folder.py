@@ -11,6 +11,8 @@ A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reason
 A row without an `id` gets `<file>-<number>`. A row may also be a document: {"text": ...}.
 """
 
+from pathlib import Path
+
 from core.files import UserError, read_jsonl
 from dataset.sources import SOURCES, Source
 
@@ -28,10 +30,6 @@ class Folder(Source):
     forget_splits = ("forget",)
 
     def check(self, split: str) -> None:
-        if self.data_dir is None:
-            raise UserError(
-                "dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl"
-            )
         if not self._path(split).is_file():
             raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.jsonl")
 
@@ -48,7 +46,11 @@ class Folder(Source):
             found["retain"] = self.rows("retain")
         return {name: [row for row in rows if "question" in row] for name, rows in found.items()}
 
-    def _path(self, stem: str):
+    def _path(self, stem: str) -> Path:
+        if self.data_dir is None:
+            raise UserError(
+                "dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl"
+            )
         return self.data_dir / f"{stem}.jsonl"
 
     def _checked(self, stem: str, number: int, row: dict) -> dict:

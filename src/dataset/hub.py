@@ -15,7 +15,7 @@ def load_table(
     import datasets
 
     try:
-        return list(datasets.load_dataset(hub_name, config, split=split))
+        return [dict(row) for row in datasets.load_dataset(hub_name, config, split=split)]
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
         reason = " ".join(str(error).split())[:300]
         raise UserError(

@@ -74,10 +74,11 @@ class Pairs(Dataset):
 
     def place(self, name: str, epoch: int, row: int) -> int:
         """The one row of part `name` that comes with leading row `row` in `epoch`."""
-        if name in (self.lead, *LOCKSTEP):
-            copies = len(self.parts[name]) // len(self)
+        leader = FOLLOWS.get(name, name)
+        if leader in (self.lead, *LOCKSTEP):
+            copies = len(self.parts[leader]) // len(self)
             return row * copies + epoch % copies
-        return self.partner(FOLLOWS.get(name, name), epoch, row)
+        return self.partner(leader, epoch, row)
 
     def partner(self, name: str, epoch: int, row: int) -> int:
         """The row of part `name` that goes with leading row `row` in `epoch`."""

@@ -15,6 +15,7 @@ settings.
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from core.files import UserError
 from core.thinking import split_thought
@@ -119,10 +120,7 @@ class RTofu(Tofu):
     title = "RTofu"
 
     def check(self, split: str) -> None:
-        if self.data_dir is None:
-            raise UserError(
-                "dataset.data_dir: RTofu needs the folder data/tofu of the repository AI-ISL/R-TOFU"
-            )
+        self._folder()
         super().check(split)
 
     def rows(self, split: str) -> list[dict]:
@@ -136,6 +134,14 @@ class RTofu(Tofu):
             "real": "real_authors_perturbed",
             "world": "world_facts_perturbed",
         }.items():
-            if (self.data_dir / f"{stem}.json").is_file():
+            if (self._folder() / f"{stem}.json").is_file():
                 found[name] = self.rows(stem)
         return found
+
+    def _folder(self) -> Path:
+        """The user's folder; UserError when none is named."""
+        if self.data_dir is None:
+            raise UserError(
+                "dataset.data_dir: RTofu needs the folder data/tofu of the repository AI-ISL/R-TOFU"
+            )
+        return self.data_dir

@@ -138,6 +138,7 @@ class Read(Checker):
         self.knob = knob
 
     def check(self, value):
+        assert self.knob.read, "checker_for gives this checker to fields with a function alone"
         try:
             return self.knob.read(value)
         except UserError as error:

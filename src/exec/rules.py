@@ -5,6 +5,7 @@ import math
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from core.embedding import MINILM
 from core.endpoint import Endpoint
@@ -101,11 +102,8 @@ def doubts(settings: Settings) -> list[str]:
         found.append(
             f"{settings.dataset.forget_dataset_name} has no rows to measure: every metric will be null"
         )
-    layers = {
-        section_of(objective): objective.layer
-        for _, _, objective in _composition(settings).active
-        if hasattr(objective, "layer")
-    }
+    active: list[Any] = [objective for _, _, objective in _composition(settings).active]
+    layers = {section_of(objective): objective.layer for objective in active if hasattr(objective, "layer")}
     if len(set(layers.values())) > 1:
         found.append(
             "several blocks are compared:"
@@ -396,7 +394,7 @@ def _judge(settings: Settings) -> list[str]:
     judged = {METRICS[key].family for key in keys if METRICS[key].judged}
     if plan.kind in ("lm", "local") and not plan.model:
         found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
-    elif plan.kind == "local":
+    elif plan.kind == "local" and plan.model:
         found.append(_model_path("judge.model", plan.model, False))
     elif plan.kind == "lm" and judged and not plan.allow_unscored:
         found.append(_key(plan, "judge"))
@@ -432,7 +430,7 @@ def paraphrase_writer(settings: Settings) -> list[str]:
 def _key(plan: Server, section: str) -> str | None:
     """Is there a key for a server that needs one?"""
     try:
-        return Endpoint(plan.model, plan.base_url, plan.key_env, section=section).check()
+        return Endpoint(plan.model or "", plan.base_url, plan.key_env, section=section).check()
     except UserError as error:
         return str(error)
 

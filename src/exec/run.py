@@ -28,7 +28,7 @@ HALF_A_RUN = "interrupted; a run folder without environment.json is not taken fo
 
 def run_script(
     argv: Sequence[str] | None,
-    description: str,
+    description: str | None,
     act: Callable[[Settings], None],
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],

@@ -187,6 +187,7 @@ class StrictConfig(fastargs.Config):
         conflicts = []
         for path, said in self.whole_method if self._has_method() else ():
             home = self.home(path)
+            assert home, "only keys that lead somewhere are kept as those of a whole method"
             direct = self.said.get(home)
             if parse_method(path[1]) != self.method() or (direct and direct.turn > said.turn):
                 continue
@@ -418,7 +419,7 @@ Rules = Callable[[Settings], list[str]]
 
 def read_settings(
     argv: Sequence[str],
-    description: str,
+    description: str | None,
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],
 ) -> Settings:
@@ -503,7 +504,9 @@ def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list
     ]
 
 
-def make_parser(config: StrictConfig, description: str, argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+def make_parser(
+    config: StrictConfig, description: str | None, argv: Sequence[str] = ()
+) -> argparse.ArgumentParser:
     """One flag per key, grouped by section in the order of a config file, sections that are off included."""
     parser = argparse.ArgumentParser(
         description=description,

@@ -42,6 +42,8 @@ class JsonLogger(RunLogger):
     """Writes `<root>/<name>/`. A finished or broken run of that name is refused, or with `overwrite` removed
     first."""
 
+    folder: Path
+
     def __init__(self, place: Place):
         super().__init__(place)
         self.folder = Path(place.root).expanduser() / place.name

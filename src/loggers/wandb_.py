@@ -7,10 +7,14 @@ read or logged here.
 
 import contextlib
 from collections.abc import Iterator
+from typing import Literal, cast
 
 from core.files import UserError
 from loggers.base import LOGGERS, Results
 from loggers.json_ import JsonLogger
+
+Mode = Literal["offline", "online"]
+"""What the settings let `logger.wandb.mode` be."""
 
 
 @LOGGERS.register("wandb")
@@ -24,7 +28,7 @@ class WandbLogger(JsonLogger):
             self.run = wandb.init(
                 project=self.place.project,
                 name=self.place.name,
-                mode=self.place.mode,
+                mode=cast(Mode, self.place.mode),
                 config=config,
                 dir=str(self.folder),
                 settings=wandb.Settings(silent=True),

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.encoding import Encoded, Template, pad_rows
+from core.encoding import Encoded, Template, pad_rows, text_ids
 from core.files import UserError
-from core.generation import Generation, generate, generate_on, length_batches, pad_id
+from core.generation import Generation, decode, generate, generate_on, length_batches, pad_id
 from core.likelihood import shifted
 from core.registry import Registry
 from core.thinking import TAGS, Tags, Thought, split_thought
@@ -37,6 +37,12 @@ LOGITS = 2**29
 
 Rows = Mapping[str, Sequence[dict]]
 """Row sets by name: forget, retain, real, world, ..."""
+
+Cells = Mapping[str, Sequence[Any]]
+"""Column -> a cell per row: a number, a text, or the numbers of a row's several answers."""
+
+Good = Literal["up", "down"]
+"""Which way a metric gets better."""
 
 
 # --- What a metric can ask for ------------------------------------------------------------------------------
@@ -95,13 +101,15 @@ class Judge(Protocol):
 
     name: str
 
-    def verdicts(self, cases: "Sequence[Case]") -> list[int | None]:
+    def verdicts(self, cases: "Sequence[Case]") -> Sequence[int | None]:
         """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no
         verdict."""
+        ...
 
-    def matches(self, cases: "Sequence[Case]") -> list[bool | None]:
+    def matches(self, cases: "Sequence[Case]") -> Sequence[bool | None]:
         """For each case whether its text, an answer, means what the reference answer means; None where there
         is no verdict."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ class Value:
     n: int = 0
     unscored: int = 0
     interval: tuple[float, float] | None = None
-    columns: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    columns: Cells = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,7 @@ class PerRow:
     """Per-row values to be averaged, and further columns worth keeping beside them."""
 
     values: Sequence[float | None]
-    columns: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    columns: Cells = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class Metric:
     after: tuple[str, ...]
     fields: tuple[str, ...]
     judged: bool
-    good: Literal["up", "down"]
+    good: Good
     about: str
     family: str
     compute: Callable
@@ -208,7 +216,7 @@ def metric(
     after: Sequence[str] = (),
     fields: Sequence[str] = (),
     judged: bool = False,
-    good: Literal["up", "down"],
+    good: Good,
     about: str,
 ) -> Callable:
     """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields`
@@ -238,7 +246,10 @@ class Evidence:
         tags: Tags = TAGS,
         decoding: Decoding = Decoding(),
         readers: Readers = Readers(),
+        cut: Callable[[str, int], str] = lambda text, most: text,
     ):
+        self.cut = cut
+        """The beginning of a text, see `Passes.cut`."""
         self.rows, self.tags, self.decoding, self.readers = rows, tags, decoding, readers
         self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
@@ -250,7 +261,9 @@ class Evidence:
 
     @property
     def judge(self) -> Judge:
-        return self.readers.judge
+        judge = self.readers.judge
+        assert judge is not None, "a metric that is judged is measured with a judge"
+        return judge
 
     def likelihood(self, rows: str, field: str) -> list[list[AnswerScore]]:
         """For each row, the scores of its answers in `field`."""
@@ -321,14 +334,13 @@ class Passes:
 
     def _score(self, encoded: list[Encoded | None]) -> list[AnswerScore]:
         scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
-        usable = [i for i, row in enumerate(encoded) if row is not None]
-        for chosen in length_batches([len(encoded[i].input_ids) for i in usable], self._budget()):
+        usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
+        for chosen in length_batches([len(row.input_ids) for _, row in usable], self._budget()):
             batch = [usable[k] for k in chosen]
-            part = pad_rows([(i, encoded[i]) for i in batch], pad_id(self.tokenizer))
-            logp, hit = self._forward(part)
-            ends = np.cumsum([len(encoded[i].input_ids) - encoded[i].prompt_length for i in batch])[:-1]
-            for i, row_logp, row_hit in zip(batch, np.split(logp, ends), np.split(hit, ends)):
-                scores[i] = AnswerScore(row_logp, row_hit, encoded[i].terminator_length)
+            logp, hit = self._forward(pad_rows(batch, pad_id(self.tokenizer)))
+            ends = np.cumsum([len(row.input_ids) - row.prompt_length for _, row in batch])[:-1]
+            for (i, row), row_logp, row_hit in zip(batch, np.split(logp, ends), np.split(hit, ends)):
+                scores[i] = AnswerScore(row_logp, row_hit, row.terminator_length)
             self.on_rows(len(batch))
         return scores
 
@@ -354,7 +366,7 @@ class Passes:
         places, prompts = self._prompts(rows, need)
         options = {
             "batch_tokens": self.batch_tokens,
-            "stop_ids": self.template.terminator[:1],
+            "stop_ids": self.template.stop_ids,
             "unseen_id": self.template.unseen_id,
             "on_batch": self.on_rows,
             "temperature": self.decoding.temperature,
@@ -368,6 +380,11 @@ class Passes:
         else:
             written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, **options)
         return _by_row(places, written, len(rows))
+
+    def cut(self, text: str, most: int) -> str:
+        """The beginning of a text: as many tokens as may be generated, and no more than `most`."""
+        ids, limit = text_ids(self.tokenizer, text), min(most, self.max_new_tokens)
+        return text if len(ids) <= limit else decode(self.tokenizer, ids[:limit], self.template.tags)
 
     def fluency(
         self, rows: Sequence[dict], need: Generations, said: list[list[Generation]]
@@ -451,7 +468,7 @@ def measure(
     readers: Readers = Readers(),
 ) -> Evidence:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
-    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers)
+    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers, passes.cut)
     refused: dict[Need, str] = {}
     usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
     needs = list(dict.fromkeys(need for found in usable for need in found.needs))
@@ -498,6 +515,8 @@ def _missing(found: Metric, rows: Rows) -> str:
             return f"this data set has no {need.rows} rows"
         if any(need.field not in row for row in rows[need.rows]):
             return f"the {need.rows} rows have no {need.field!r}"
+    if found.rows is None:
+        return ""
     lacking = [name for name in found.fields if any(name not in row for row in rows[found.rows])]
     return f"the {found.rows} rows have no {lacking[0]!r}" if lacking else ""
 

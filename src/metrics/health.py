@@ -3,10 +3,10 @@ it keeps, and arithmetic: a model that babbles gives nothing away and has forgot
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
+from core.words import pieces, words_and_marks
 from metrics.engine import RUN, Evidence, Fluency, Generations, metric
 
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
@@ -47,11 +47,8 @@ def loop_share(tokens: Sequence[Hashable]) -> float:
 
 def loops(evidence: Evidence, rows: str) -> list[float]:
     """`loop_share` of the words and marks of trace or answer, whichever loops more, for each row."""
-    words = lambda text: re.findall(r"\w+|[^\w\s]", text or "")
-    return [
-        max(loop_share(words(thought.trace)), loop_share(words(thought.answer)))
-        for thought in evidence.thoughts(rows)
-    ]
+    share = lambda text: loop_share(words_and_marks(text or ""))
+    return [max(share(thought.trace), share(thought.answer)) for thought in evidence.thoughts(rows)]
 
 
 def _register(rows: str) -> None:
@@ -84,7 +81,7 @@ def _register(rows: str) -> None:
 
     @add("distinct_2", "up", "share of pairs of words that are different ones; 0 to 1; short texts have more")
     def distinct_pairs(evidence: Evidence):
-        return [distinct(text.text.lower().split(), 2) for text in said(evidence)]
+        return [distinct(pieces(text.text), 2) for text in said(evidence)]
 
     @add(
         "token_entropy",

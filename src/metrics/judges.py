@@ -20,6 +20,7 @@ from typing import Protocol
 from core.files import fingerprint
 from core.replies import Usage
 from core.thinking import TAGS
+from core.words import words
 from metrics.engine import Case
 
 NOTHING, FACTS, RULED_OUT, RIGHT = 1, 2, 3, 4
@@ -34,7 +35,7 @@ UNSURE = re.compile(
 )
 NEAR = 4
 """Words that may stand between an option and what denies it."""
-SENTENCE = re.compile(r"[^.!?\n]+")
+SENTENCE = re.compile(r"[^.!?。！？।\n]+")
 COMMON = frozenset(
     "a an the is was were are be been of in on at to for by with and or but as it its this that his her their"
     " he she they who what which where when how did does do has have had from into about after before than"
@@ -46,7 +47,7 @@ MOST = 0.5
 
 def plain(text: str) -> str:
     """Lower-case words with one blank between them."""
-    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+    return " ".join(words(text))
 
 
 def mentions(text: str, phrase: str) -> bool:
@@ -58,12 +59,12 @@ def states(text: str, case: Case) -> bool:
     """Does a text state the right answer: its key fact, or else most of its telling words?"""
     if case.key is not None:
         return mentions(text, case.key)
-    asked = set(plain(case.question).split())
-    telling = [word for word in plain(case.answer).split() if word not in asked and word not in COMMON]
+    asked = set(words(case.question))
+    telling = [word for word in words(case.answer) if word not in asked and word not in COMMON]
     if not telling:
         return mentions(text, case.answer)
-    words = set(plain(text).split())
-    return sum(word in words for word in telling) / len(telling) >= MOST
+    said = set(words(text))
+    return sum(word in said for word in telling) / len(telling) >= MOST
 
 
 def rules_out(text: str, option: str) -> bool:
@@ -86,10 +87,10 @@ class RuleJudge:
 
     name = "rule 1"
 
-    def verdicts(self, cases: Sequence[Case]) -> list[int | None]:
+    def verdicts(self, cases: Sequence[Case]) -> list[int]:
         return [self.verdict(case) for case in cases]
 
-    def matches(self, cases: Sequence[Case]) -> list[bool | None]:
+    def matches(self, cases: Sequence[Case]) -> list[bool]:
         return [states(case.text, case) for case in cases]
 
     def verdict(self, case: Case) -> int:
@@ -126,12 +127,16 @@ Reply with one word: yes, no, or unclear when it cannot be told."""  # noqa: E50
 class Reader(Protocol):
     """A language model that can be asked."""
 
-    name: str
-    usage: Usage
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def usage(self) -> Usage: ...
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
         """The replies to prompts under a system text, in their order; None where there is none, or none that
         is readable."""
+        ...
 
 
 class LanguageModelJudge:
@@ -161,7 +166,7 @@ class LanguageModelJudge:
         replies = self.reader.ask(
             ANSWER_RUBRIC, [_shown_answer(case) for case in cases], lambda reply: bool(_word(reply))
         )
-        return [{"yes": True, "no": False}.get(_word(reply)) for reply in replies]
+        return [{"yes": True, "no": False}.get(_word(reply) or "") for reply in replies]
 
 
 class EmbeddingJudge:

@@ -1,22 +1,27 @@
 """MUSE's verbatim memorisation (Shi et al., arXiv:2407.06460)."""
 
-from metrics.engine import Evidence, Generations, PerRow, metric
+from metrics.engine import Evidence, Generations, Good, PerRow, metric
 from metrics.rouge import rougeL
 
+TOKENS = 128
+"""Tokens of a continuation that are compared, as published."""
 
-def _register(key: str, rows: str, good: str) -> None:
+
+def _register(key: str, rows: str, good: Good) -> None:
     @metric(
         key,
         rows=rows,
         needs=[Generations(rows, "prompt")],
         good=good,
-        about="ROUGE-L F1 (unstemmed) of the greedy continuation of a document against the true one; 0 to 1",
+        about=(
+            "ROUGE-L F1 (unstemmed) of the continuation of a document against the true one, both cut to"
+            f" {TOKENS} tokens (evaluate.max_new_tokens where that is fewer); 0 to 1"
+        ),
     )
     def verbmem(evidence: Evidence):
-        written = [answers[0].text for answers in evidence.generations(rows, "prompt")]
-        values = [
-            rougeL(row["gt"], text, stem=False).fmeasure for row, text in zip(evidence.rows[rows], written)
-        ]
+        written = [evidence.cut(answers[0].text, TOKENS) for answers in evidence.generations(rows, "prompt")]
+        true = [evidence.cut(row["gt"], TOKENS) for row in evidence.rows[rows]]
+        values = [rougeL(gt, text, stem=False).fmeasure for gt, text in zip(true, written)]
         return PerRow(values, {"continuation": written})
 
 

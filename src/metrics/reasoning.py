@@ -4,9 +4,11 @@ An answer counts when it equals the true one to the letter. A trace that never c
 as wrong.
 """
 
+import re
+from collections.abc import Sequence
 from functools import cache
 
-from metrics.engine import RUN, Case, Evidence, Fluency, Generations, Likelihood, PerRow, Value, metric
+from metrics.engine import RUN, Case, Evidence, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
 from metrics.health import FLUENT, LOOPING, loops
 from metrics.judges import NOTHING, RIGHT, states
 from metrics.rouge import rougeL
@@ -15,7 +17,7 @@ COHERENT_AT_LEAST = 0.3
 """Where fewer traces than this share are coherent, a leak rate among them says nothing."""
 
 
-def _good(rows: str) -> str:
+def _good(rows: str) -> Good:
     return "down" if rows == "forget" else "up"
 
 
@@ -133,8 +135,8 @@ def arithmetic_accuracy_direct(evidence: Evidence):
 
 
 def sentences(text: str) -> list[str]:
-    """Its sentences by Punkt, untrained, as R-TOFU cuts them."""
-    return _punkt().tokenize(text)
+    """Its sentences by Punkt, untrained, as R-TOFU cuts them, and at the full stops of other scripts."""
+    return [part for piece in _punkt().tokenize(text) for part in re.split(r"(?<=[。！？।])(?=.)", piece)]
 
 
 @cache
@@ -170,7 +172,7 @@ def case_of(row: dict, text: str) -> Case:
     )
 
 
-def trace_classes(evidence: Evidence) -> list[int | None]:
+def trace_classes(evidence: Evidence) -> Sequence[int | None]:
     """The judge's verdict on each forget row's trace."""
     cases = [
         case_of(row, thought.trace)

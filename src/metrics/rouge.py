@@ -1,13 +1,28 @@
-"""ROUGE by the rouge_score package, imported on first use (it is slow to load)."""
+"""ROUGE by the rouge_score package, imported on first use (it is slow to load), over words of any script."""
 
 from functools import cache
+
+from core.words import words
 
 
 @cache
 def _scorer(kind: str, stem: bool):
+    from nltk.stem.porter import PorterStemmer
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import Tokenizer
 
-    return RougeScorer([kind], use_stemmer=stem)
+    stemmer = PorterStemmer()
+
+    class Words(Tokenizer):
+        """The package's own tokeniser drops every letter beyond a to z, so that no Chinese text equals
+        itself. English words longer than three letters are stemmed, as there."""
+
+        def tokenize(self, text: str) -> list[str]:
+            if not stem:
+                return words(text)
+            return [stemmer.stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]
+
+    return RougeScorer([kind], tokenizer=Words())
 
 
 def rougeL(truth: str, text: str, stem: bool = True):

@@ -9,7 +9,7 @@ never known. Where more than 5 % of the rows are, there is no accuracy, only its
 from collections.abc import Sequence
 from statistics import fmean
 
-from metrics.engine import Case, Evidence, Generations, PerRow, Value, metric
+from metrics.engine import Case, Cells, Evidence, Generations, Good, PerRow, Value, metric
 from metrics.judges import RuleJudge
 from metrics.rouge import rouge1, rougeL
 
@@ -42,9 +42,7 @@ def _matches(evidence: Evidence, rows: Sequence[dict], texts: Sequence[str]) -> 
     return found
 
 
-def accuracy(
-    evidence: Evidence, verdicts: Sequence[float | None], columns: dict[str, Sequence]
-) -> PerRow | Value:
+def accuracy(evidence: Evidence, verdicts: Sequence[float | None], columns: Cells) -> PerRow | Value:
     """The mean of verdicts where there are enough of them."""
     scored = sum(verdict is not None for verdict in verdicts)
     if scored < FULL_COVERAGE * len(verdicts):
@@ -61,7 +59,7 @@ def _verdicts(evidence: Evidence, rows: str) -> list[float | None]:
     return list(evidence.values[f"semantic/{rows}_accuracy"].columns[f"{rows}_accuracy"])
 
 
-def _register_accuracy(rows: str, good: str) -> None:
+def _register_accuracy(rows: str, good: Good) -> None:
     key = f"semantic/{rows}_accuracy"
 
     @metric(
@@ -85,7 +83,7 @@ def _register_accuracy(rows: str, good: str) -> None:
         _register_bound(key, rows, good, bound, value, told)
 
 
-def _register_bound(key: str, rows: str, good: str, bound: str, value: float, told: str) -> None:
+def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, told: str) -> None:
     cautious = "; the cautious one" if (good == "down") == (bound == "upper") else ""
 
     @metric(
@@ -184,8 +182,14 @@ def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
 )
 def forget_accuracy_rephrased(evidence: Evidence):
     verdicts = _rephrased(evidence)
-    means = [None if None in several or not several else fmean(several) for several in verdicts]
+    means = [_whole_mean(several) for several in verdicts]
     return accuracy(evidence, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
+
+
+def _whole_mean(verdicts: Sequence[float | None]) -> float | None:
+    """The mean of verdicts; None where there is none, or one is lacking."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return fmean(known) if known and len(known) == len(verdicts) else None
 
 
 def _rephrased(evidence: Evidence) -> list[list[float | None]]:
@@ -195,7 +199,7 @@ def _rephrased(evidence: Evidence) -> list[list[float | None]]:
     return _by_row(_matches(evidence, *(zip(*flat) if flat else ((), ()))), said)
 
 
-def _known_verdicts(evidence: Evidence) -> list[list[float | None]]:
+def _known_verdicts(evidence: Evidence) -> Sequence[list[float | None]]:
     return evidence.values["semantic/forget_accuracy_rephrased"].columns["rephrased_verdicts"]
 
 
@@ -246,7 +250,7 @@ def paraphrase_gap(evidence: Evidence):
         _verdicts(evidence, "forget"),
         evidence.values["semantic/forget_accuracy_rephrased"].columns["forget_accuracy_rephrased"],
     )
-    gaps = [None if None in pair else pair[1] - pair[0] for pair in pairs]
+    gaps = [None if one is None or others is None else others - one for one, others in pairs]
     return accuracy(evidence, gaps, {"paraphrase_gap": gaps})
 
 
@@ -360,7 +364,7 @@ def superficial_forgetting(evidence: Evidence):
 # --- Answers compared in meaning ----------------------------------------------------------------------------
 
 
-def _register_likeness(rows: str, good: str) -> None:
+def _register_likeness(rows: str, good: Good) -> None:
     @metric(
         f"semantic/{rows}_cosine",
         rows=rows,
@@ -373,7 +377,9 @@ def _register_likeness(rows: str, good: str) -> None:
     )
     def cosine(evidence: Evidence):
         said = [answers[0].text for answers in evidence.generations(rows)]
-        cosines = evidence.readers.similarity(said, [row["answer"] for row in evidence.rows[rows]])
+        similarity = evidence.readers.similarity
+        assert similarity is not None, "a run has an embedder"
+        cosines = similarity(said, [row["answer"] for row in evidence.rows[rows]])
         return [max(0.0, cosine) if text.strip() else 0.0 for cosine, text in zip(cosines, said)]
 
     premise = "the answer" if rows == "forget" else "the reference"

@@ -9,8 +9,9 @@ answers.
 import math
 from collections.abc import Mapping
 from statistics import fmean
+from typing import cast
 
-from metrics.engine import METRICS, Evidence, Generations, Likelihood, PerRow, Value, metric
+from metrics.engine import METRICS, Evidence, Generations, Good, Likelihood, PerRow, Value, metric
 from metrics.rouge import rougeL
 
 SETS = ("forget", "retain", "real", "world")
@@ -22,7 +23,7 @@ def _true_field(rows: str) -> str:
     return "paraphrased_answer" if rows in PARAPHRASED else "answer"
 
 
-def _good(rows: str, forget: str = "down") -> str:
+def _good(rows: str, forget: Good = "down") -> Good:
     return forget if rows == "forget" else "up"
 
 
@@ -131,7 +132,7 @@ def model_utility(evidence: Evidence) -> Value:
     absent = [key for key, value in parts.items() if value is None]
     if absent:
         return Value(None, f"needs {', '.join(absent)}")
-    values = list(parts.values())
+    values = [value for value in parts.values() if value is not None]
     return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / v for v in values), n=len(values))
 
 
@@ -160,8 +161,9 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
 
     from scipy.stats import ks_2samp
 
-    test = ks_2samp(ours, [theirs[identity] for identity in ids])
-    return float(test.pvalue), float(test.statistic), len(ids)
+    # Its decorators hide what it returns.
+    statistic, p = cast(tuple[float, float], ks_2samp(ours, [theirs[identity] for identity in ids]))
+    return float(p), float(statistic), len(ids)
 
 
 @metric(

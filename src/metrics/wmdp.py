@@ -7,7 +7,7 @@ own words after the same prompt: very small models know a fact long before they 
 
 import math
 
-from metrics.engine import Evidence, Likelihood, metric
+from metrics.engine import Evidence, Good, Likelihood, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}
@@ -18,7 +18,7 @@ def _hit(logps: list[float], right: int) -> float | None:
     return None if any(map(math.isnan, logps)) else float(logps.index(max(logps)) == right)
 
 
-def _register(rows: str, name: str, good: str) -> None:
+def _register(rows: str, name: str, good: Good) -> None:
     choices, field = f"{rows}_choices", FIELDS[name]
 
     @metric(

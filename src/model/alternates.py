@@ -48,7 +48,7 @@ def write_alternates(settings: Settings) -> Path:
                 prompts,
                 plan.max_new_tokens,
                 settings.evaluate.batch_tokens,
-                template.terminator[:1],
+                template.stop_ids,
                 on_batch=on_rows,
                 temperature=plan.temperature,
                 tags=data.tags,

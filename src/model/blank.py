@@ -44,6 +44,7 @@ def write_blank(data: Path, folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     tokenizer.save_pretrained(folder)
+    ids = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -54,8 +55,8 @@ def write_blank(data: Path, folder: Path) -> None:
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ids[END],
+        pad_token_id=ids[PAD],
         architectures=["LlamaForCausalLM"],
     )
     write_text(folder / "config.json", config.to_json_string(use_diff=True))

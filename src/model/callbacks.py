@@ -50,7 +50,7 @@ class StepCheckpoints(TrainerCallback):
         PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return
-        folder = Path(args.output_dir)
+        folder = Path(str(args.output_dir))
         fresh = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         write_text(fresh / MARKER, "")
         done = fresh.rename(folder / f"step-{state.global_step}")

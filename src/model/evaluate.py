@@ -1,6 +1,7 @@
 """Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them
 in a cache."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from core.encoding import Template
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from core.peers import PEERS
 from loggers.base import Results
@@ -21,6 +23,8 @@ from model.readers import make_readers
 from model.settings import Settings, plain
 
 CODE = [Path(__file__).parents[1] / folder for folder in ("core", "metrics", "model")]
+log = logging.getLogger(__name__)
+
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
 JUDGED_ROWS = (
     "reasoning/rt_ua",
@@ -36,7 +40,7 @@ SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
     evaluation, data = settings.evaluate, settings.dataset
-    template = PEERS[evaluation.parity](tokenizer, data.template, data.tags)
+    template = template_of(settings, tokenizer)
     precision = choose_precision(settings.overall.precision, str(model.device))
     model.eval()
     torch.manual_seed(settings.overall.seed)
@@ -87,6 +91,11 @@ def check_original(settings: Settings, tokenizer) -> None:
         )
 
 
+def template_of(settings: Settings, tokenizer) -> Template:
+    """How the evaluation reads rows: as this project does or as a peer."""
+    return PEERS[settings.evaluate.parity](tokenizer, settings.dataset.template, settings.dataset.tags)
+
+
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
     """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the
     model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
@@ -103,7 +112,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         judging_facts(settings),
         asdict(settings.dataset.tags),
         stamp(settings.evaluate.original_model or ""),
-        settings.dataset.template,
+        template_of(settings, tokenizer).fingerprint,
         settings.dataset.max_length,
         overall.seed,
         choose_precision(overall.precision, str(model.device)),
@@ -112,13 +121,27 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         [version(name) for name in LIBRARIES],
     )
     path = overall.cache / "evaluations" / f"{key}.json"
+    if kept := _kept(path):
+        return kept
+    results = evaluate(model, tokenizer, rows, settings, title)
+    if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
+        found = asdict(results)
+        write_json(path, {"checksum": fingerprint(found), "results": found})
+    return results
+
+
+def _kept(path: Path) -> Results | None:
+    """What an earlier run found; None when there is nothing, or something else than what was written."""
+    if not path.is_file():
+        return None
     try:
-        return Results(**read_json(path))
-    except (UserError, TypeError):
-        results = evaluate(model, tokenizer, rows, settings, title)
-        if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
-            write_json(path, asdict(results))
-        return results
+        kept = read_json(path)
+        if kept["checksum"] == fingerprint(kept["results"]):
+            return Results(**kept["results"])
+    except (UserError, TypeError, KeyError):
+        pass
+    log.warning("%s is not what was written there; the model is measured again", path)
+    return None
 
 
 def judging_facts(settings: Settings) -> list:

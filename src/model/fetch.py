@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -111,7 +112,7 @@ def _drive_id(source: str, file: str) -> str:
     single = re.search(r"/file/d/([\w-]+)|/uc\?.*\bid=([\w-]+)", source)
     if single:
         return single[1] or single[2]
-    listed = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
+    listed: list[Any] = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
     names = {Path(entry.path).name: entry.id for entry in listed}
     if file not in names:
         raise UserError(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +29,7 @@ def load_model(
     if random_init:
         torch.manual_seed(seed)
         config = from_hub_or_folder(AutoConfig.from_pretrained, name)
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
         model = from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
     return model.to(device).eval()
@@ -144,7 +145,7 @@ def swallowed_share(model, lr: float) -> float:
     return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
 
 
-def arithmetic(device: str, precision: str):
+def arithmetic(device: str | torch.device, precision: str):
     """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights
     are. Training, references and evaluation all use it, so that their figures compare."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")

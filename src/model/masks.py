@@ -215,7 +215,8 @@ def _gradients(
 ) -> dict[str, dict[str, Tensor]]:
     """Of the NLL on one side: the mean gradient over all tokens, and means over micro-batches of what is
     wanted beside it."""
-    device, tokens = model.device, sum(int(count_labels(part["labels"]).sum()) for part in parts)
+    device = next(model.parameters()).device
+    tokens = sum(int(count_labels(part["labels"]).sum()) for part in parts)
     sums = {
         need: {name: torch.zeros(w.shape, dtype=torch.float32, device=device) for name, w in weights.items()}
         for need in wanted
@@ -247,7 +248,7 @@ def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> d
     """Of each matrix: per input, squares summed over attended tokens and averaged over rows."""
     layers = {name: layer for name, layer in linear_layers(model).items() if name in set(names)}
     sums = {
-        name: torch.zeros(layer.in_features, dtype=torch.float32, device=model.device)
+        name: torch.zeros(layer.in_features, dtype=torch.float32, device=layer.weight.device)
         for name, layer in layers.items()
     }
     attended: list[Tensor] = []

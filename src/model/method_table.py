@@ -79,7 +79,7 @@ def render() -> str:
 
 def _facts(registry: Registry, name: str, thing: type) -> list[str]:
     """Aliases, paper, formula, needs and cost."""
-    doc = " ".join(thing.__doc__.split())
+    doc = " ".join((thing.__doc__ or "").split())
     paper = re.search(r"arXiv:(\d{4}\.\d{5})", doc)
     formula = re.search(r"Formula: (.*?) Cost: ", doc)
     cost = doc.rpartition("Cost: ")[2].rstrip(".")

@@ -16,6 +16,7 @@ from core.endpoint import Endpoint
 from core.files import UserError, fingerprint, lock, read_jsonl, read_text, write_jsonl
 from core.generation import generate
 from core.thinking import split_thought
+from core.words import words
 from dataset import load_rows
 from dataset.paraphrases import header, source_fingerprint
 from metrics.rouge import rougeL
@@ -86,7 +87,7 @@ class Sieve:
             reason = self._fault(row, text, cosine)
             if reason:
                 self.rejected.setdefault(row["id"], Counter())[reason] += 1
-            else:
+            elif text:
                 self.kept[row["id"]].append(text.strip())
 
     def _cosines(self, rows: Sequence[dict], texts: Sequence[str | None]) -> list[float]:
@@ -98,18 +99,16 @@ class Sieve:
         """Why a text is no paraphrase of a row; None when it is one."""
         if text is None:
             return "unfinished"
-        words = _words(text)
-        if not words:
+        said = _words(text)
+        if not said:
             return "empty"
         if not self.trainable(row, text):
             return "length"
         asked = _words(row.get("question") or row.get("prompt") or "")
-        if any(piece and f" {piece} " in f" {words} " for piece in (asked, *self.instructions)):
+        if any(piece and f" {piece} " in f" {said} " for piece in (asked, *self.instructions)):
             return "prompt"
         others = [original(row), *self.kept[row["id"]]]
-        if any(
-            words == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others
-        ):
+        if any(said == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
             return "copy"
         return "meaning" if cosine < self.plan.similarity else None
 
@@ -128,7 +127,7 @@ def original(row: dict) -> str:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.lower()))
+    return " ".join(words(text))
 
 
 def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
@@ -358,7 +357,7 @@ def _start_model(
                 put,
                 plan.max_new_tokens,
                 settings.evaluate.batch_tokens,
-                template.terminator[:1],
+                template.stop_ids,
                 on_batch=on_rows,
                 temperature=plan.temperature,
                 top_p=plan.top_p,

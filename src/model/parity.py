@@ -53,6 +53,7 @@ PARITY: dict[str, dict[str, dict[str, Any]]] = {
         "unlearn.RTP": {"over": "forget", "positions": "all"},
         "dataset": {"trace_context": False, "cot_context": False},
     },
+    "sago": {"unlearn.combine.pcgrad": {"constant": 1e-10}},
     "gao_verbatim": {
         "unlearn.NPO": {"reduction": "batch_mean", "beta": 1.0},
         "unlearn.GAO": {

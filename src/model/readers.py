@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from core.embedding import Embedder
+from core.encoding import chat_text, leading_ids, text_ids
 from core.endpoint import Endpoint
 from core.files import UserError, fingerprint
 from core.generation import Generation, generate
@@ -55,6 +56,7 @@ def make_readers(settings: Settings) -> Readers:
 
 def make_endpoint(plan: Server, settings: Settings, section: str, whole: bool = False) -> Endpoint:
     """The language model that a section of the settings names; `whole` takes no reply that was cut off."""
+    assert plan.model, "exec.rules refuses a server without the name of a model"
     return Endpoint(
         plan.model,
         plan.base_url,
@@ -84,7 +86,7 @@ def check_readers(settings: Settings, keys: Sequence[str]) -> None:
                 ) from None
             log.warning("%s; going on, its rows will be unscored (judge.allow_unscored)", error)
     if judged and plan.kind == "local":
-        load_tokenizer(plan.model)
+        load_tokenizer(plan.model or "")
     if (judged and plan.kind == "embedding") or any(key in COSINES for key in keys):
         Embedder(plan.embedder).encode(["a text"])
     if plan.nli_model and any(key.endswith("_entailment") for key in keys):
@@ -97,7 +99,7 @@ class LocalReader:
 
     def __init__(self, settings: Settings):
         self.settings, self.usage = settings, Usage()
-        self.name = settings.judge.model
+        self.name = settings.judge.model or ""
         self.budget = settings.judge.max_tokens or LONGEST_VERDICT
 
     @cached_property
@@ -120,8 +122,9 @@ class LocalReader:
             / "local"
             / f"{fingerprint(self.fingerprint, self.budget, system)}.jsonl"
         )
-        keys = [fingerprint(prompt) for prompt in prompts]
-        missing = {key: self._ids(system, prompt) for key, prompt in zip(keys, prompts) if key not in known}
+        asked = [self._ids(system, prompt) for prompt in prompts]
+        keys = [fingerprint(ids) for ids in asked]
+        missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
         longest = max(map(len, missing.values()), default=0)
         check_context(
@@ -164,14 +167,10 @@ class LocalReader:
         one."""
         text = f"{system}\n\n{prompt}"
         if not self.tokenizer.chat_template:
-            return self.tokenizer(f"{text}\n\nVerdict:")["input_ids"]
-        chat = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": text}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,
-        )
-        return self.tokenizer(chat, add_special_tokens=False)["input_ids"]
+            return text_ids(self.tokenizer, f"{text}\n\nVerdict:", leading_ids(self.tokenizer))
+        turns = [{"role": "user", "content": text}]
+        chat = chat_text(self.tokenizer, turns, add_generation_prompt=True, enable_thinking=False)
+        return text_ids(self.tokenizer, chat)
 
 
 class Entailment:

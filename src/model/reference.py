@@ -2,22 +2,30 @@
 copy."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from core import encoding, likelihood
 from core.encoding import Encoded, pad_rows
-from core.files import UserError, file_fingerprint, read_json, write_json
+from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from core.generation import length_batches, pad_id
 from core.likelihood import count_labels
 from model.loading import arithmetic, model_fingerprint, start_model
+from unlearn import base
 from unlearn.base import Part, answer_logits, answer_row_nll, hidden, logits
 from unlearn.compose import Composition
 
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers")
+"""Their versions decide log-probabilities too."""
 MEASURED_ROWS = 32
 """Forget rows over which the size of activations is measured."""
 
@@ -79,21 +87,17 @@ class StartModel:
     def __init__(
         self,
         logprobs: Mapping[str, Tensor],
-        model=None,
-        as_it_was=contextlib.nullcontext,
+        model: Any = None,
+        as_it_was: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
         precision: str = "fp32",
         budget: int = 0,
-        reinforced=None,
-        tokenizer=None,
+        reinforced: Any = None,
+        tokenizer: Any = None,
         forget: Sequence[Encoded] = (),
     ):
         self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
-        self.tokenizer, self.reinforced_model, self.budget, self.forget = (
-            tokenizer,
-            reinforced,
-            budget,
-            forget,
-        )
+        self.reinforced_model, self.budget = reinforced, budget
+        self.tokenizer, self.forget = tokenizer, forget
         self.start_answers = RowStore(
             lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget
         )
@@ -167,11 +171,11 @@ def make_reference(
     needs = composition.needs - {"double_backward", "hidden"}
     if not needs:
         return None
-    store = LogprobCache(model, cache_dir, precision) if composition.logprob_parts else None
-    logprobs = {
-        part: store.logprobs(rows[part], pad_id(tokenizer), batch_tokens)
-        for part in sorted(composition.logprob_parts)
-    }
+    logprobs = {}
+    if composition.logprob_parts:
+        store = LogprobCache(model, cache_dir, precision)
+        for part in sorted(composition.logprob_parts):
+            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), batch_tokens)
     asked = ()
     if "reference_logits" in needs:
         asked = start_model(model)
@@ -208,18 +212,16 @@ def live_logprobs(model, part: Part) -> Tensor:
 class LogprobCache:
     """One number per row and start model, kept on disk under `cache_dir`/reference.
 
-    The file is keyed by the model's weights, the precision and the code that computes; inside, by the row's
-    tokens. So a changed row, model or formula can never meet a stale number.
+    The file is keyed by the model's weights, the precision, and the code and libraries that compute; inside,
+    by the row's tokens. So a changed row, model or formula can never meet a stale number.
     """
 
     def __init__(self, model, cache_dir: Path, precision: str = "fp32"):
         self.model, self.precision = model, precision
-        code = file_fingerprint(likelihood.__file__, encoding.__file__, __file__)
-        self.path = (
-            Path(cache_dir)
-            / "reference"
-            / f"{model_fingerprint(model)}-{precision}-{model.device.type}-{code}.json"
-        )
+        code = file_fingerprint(likelihood.__file__, encoding.__file__, base.__file__, __file__)
+        key = fingerprint(code, [version(name) for name in LIBRARIES])
+        name = f"{model_fingerprint(model)}-{precision}-{model.device.type}-{key}.json"
+        self.path = Path(cache_dir) / "reference" / name
 
     def logprobs(self, rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Tensor:
         """log p of every row, [len(rows)], float32, computing only what the cache has not."""
@@ -237,7 +239,7 @@ class LogprobCache:
                 )
             known |= zip((keys[i] for i in chosen), values)
         if missing:
-            write_json(self.path, known)
+            write_json(self.path, {"checksum": fingerprint(known), "logprobs": known})
         return torch.tensor([known[key] for key in keys])
 
     def _live(self, part: dict[str, Tensor]) -> list[float]:
@@ -247,11 +249,19 @@ class LogprobCache:
             return live_logprobs(self.model, on_device).tolist()
 
     def _read(self) -> dict[str, float]:
-        """What an earlier run left. A file that is broken (a full disk, another program) is made anew, not
-        trusted."""
+        """What an earlier run left. A file that is broken (a full disk, another program), or does not hold
+        what was written or what log-probabilities can be, is made anew, not trusted."""
         if not self.path.exists():
             return {}
         try:
-            return read_json(self.path)
-        except UserError:
-            return {}
+            kept = read_json(self.path)
+            known = kept["logprobs"]
+            sound = kept["checksum"] == fingerprint(known) and all(
+                isinstance(value, float) and math.isfinite(value) and value <= 0 for value in known.values()
+            )
+        except (UserError, KeyError, TypeError, AttributeError):
+            sound, known = False, {}
+        if sound:
+            return known
+        log.warning("%s is not what was written there; its values are computed again", self.path)
+        return {}

@@ -588,7 +588,7 @@ class Settings:
         extras[f"unlearn.combine.{self.unlearn.combiner}"] = self.combiner
         if self.flatness:
             extras[f"unlearn.flat.{self.unlearn.flatness}"] = self.flatness
-        for section, component in (self.components | extras).items():
+        for section, component in {**self.components, **extras}.items():
             *path, last = section.split(".")
             node = tree
             for name in path:

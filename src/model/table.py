@@ -34,7 +34,7 @@ class Cell:
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
-        around = f" ± {short(self.spread)}" if self.n > 1 else ""
+        around = "" if self.spread is None else f" ± {short(self.spread)}"
         if self.interval:
             around = f" [{short(self.interval[0])}, {short(self.interval[1])}]"
         return short(self.mean) + around + (f" (n={self.n})" if self.n < self.of else "")
@@ -68,9 +68,7 @@ def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, 
     """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time; rows
     for all runs alike where the runs have the same rows, else for each by itself. None without a value."""
     ids = sorted({name for run in runs for name in run})
-    values = [
-        np.array([math.nan if run.get(name) is None else float(run[name]) for name in ids]) for run in runs
-    ]
+    values = [np.array([run.get(name) for name in ids], dtype=float) for run in runs]  # None becomes NaN
     shared = len({frozenset(run) for run in runs}) == 1
     values = values if shared else [found[[name in run for name in ids]] for found, run in zip(values, runs)]
     if not values or all(np.isnan(found).all() for found in values):
@@ -101,7 +99,7 @@ def line(
     runs, intervals for metrics that are means over rows."""
     cells = {}
     for key in metrics:
-        values = [run[key] for run in runs if run.get(key) is not None]
+        values = [value for run in runs if (value := run.get(key)) is not None]
         rows = [found for folder in folders if (found := row_values(folder, key)) is not None]
         cells[key] = Cell(
             fmean(values) if values else None,

@@ -198,7 +198,7 @@ def _transformers(model, template: Template, settings: Settings, on_rows) -> Wri
         prompts,
         plan.max_new_tokens,
         settings.evaluate.batch_tokens,
-        template.terminator[:1],
+        template.stop_ids,
         on_batch=on_rows,
         temperature=plan.temperature,
         top_p=plan.top_p,
@@ -210,7 +210,7 @@ def _vllm(settings: Settings, template: Template) -> Write:
     """The same by vLLM, which samples and batches in its own way."""
     if find_spec("vllm") is None:
         raise UserError("traces.backend vllm: the package vllm is not installed; .venv/bin/pip install vllm")
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams  # pyright: ignore[reportMissingImports] (an extra)
 
     plan, overall = settings.traces, settings.overall
     engine = LLM(
@@ -221,7 +221,7 @@ def _vllm(settings: Settings, template: Template) -> Write:
         top_p=plan.top_p,
         max_tokens=plan.max_new_tokens,
         seed=overall.seed,
-        stop_token_ids=template.terminator[:1],
+        stop_token_ids=template.stop_ids,
     )
 
     def write(prompts: list[list[int]]) -> list[Generation]:

@@ -165,7 +165,7 @@ def make_stepping(settings: Settings, mask=None) -> Stepping:
         curvature=(
             Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None
         ),
-        averaging=Averaging(settings.flatness) if averages else None,
+        averaging=Averaging(settings.flatness) if isinstance(settings.flatness, WA) else None,
         mask=mask,
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
         weights=(settings.unlearn.forget_weight or 1.0, settings.unlearn.gamma or 1.0),

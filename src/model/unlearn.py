@@ -30,6 +30,7 @@ from model.readers import check_readers
 from model.rows import choose_forget_rows, training_rows
 from model.settings import Settings
 from unlearn import Composition, compose
+from unlearn.base import Edit
 from unlearn.edits.reinforce import Reinforce
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,7 @@ class Unlearn:
             return train(
                 self.settings, model, tokenizer, rows.training, composition, logger, reinforced, mask
             )
-        if reinforced is not None:
+        if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return model, 0.0
 

@@ -47,6 +47,7 @@ class Wrapper(Protocol):
 
     def gradient(self, landscape: Landscape) -> Gradient:
         """The forget gradient that the step uses."""
+        ...
 
 
 @contextlib.contextmanager

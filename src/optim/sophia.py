@@ -88,14 +88,14 @@ class SophiaG(Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, group)
+                    self._step(weight, weight.grad, group)
         return loss
 
-    def _step(self, weight: Tensor, group: dict) -> None:
+    def _step(self, weight: Tensor, gradient: Tensor, group: dict) -> None:
         state = self._state(weight)
         m, h = state["m"], state["h"]
         for _ in range(self.plan.momentum_updates):
-            m.lerp_(weight.grad.to(m.dtype), 1 - self.plan.beta1)
+            m.lerp_(gradient.to(m.dtype), 1 - self.plan.beta1)
         ratio = (m.abs() / (self.plan.rho * group["batch_tokens"] * h + 1e-15)).clamp_(max=1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_((m.sign() * ratio).to(weight.dtype), alpha=-group["lr"])

@@ -16,8 +16,8 @@ accumulation window over all processes, so that batch 1 x 8, 8 x 1 and two proce
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -61,6 +61,12 @@ def batch_mean(value: Tensor, name: str, part: Part) -> Term:
     """The mean of `value`, which some published code takes over a whole micro-batch, padding included: it
     depends on how a step is split, and is averaged over micro-batches by their rows."""
     return Term(value.mean() * len(part["labels"]), name, "rows")
+
+
+def add_up(tensors: Iterable[Tensor]) -> Tensor:
+    """Their sum from left to right, always a new tensor; 0 of none."""
+    rest = iter(tensors)
+    return sum(rest, 0 + next(rest, torch.zeros(())))
 
 
 def standard_counts(batch: Mapping[str, Part]) -> Counts:
@@ -108,29 +114,37 @@ class Reference(Protocol):
     def logprob(self, name: str, part: Part) -> Tensor:
         """log p(answer given prompt) of each row of batch part `name`, summed over its labelled tokens,
         [B]."""
+        ...
 
     def answer_logits(self, name: str, part: Part) -> Tensor:
         """Logits of the start model that score the labelled tokens of a part, [N, V] in reading order; kept
         for rows that come again."""
+        ...
 
     def logits(self, name: str, part: Part) -> Tensor:
         """Logits of the start model on a part, [B, T, V]."""
+        ...
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
         """Output of block `layer` of the start model on a part, [B, T, D]; 0 on padding; kept for rows that
         come again."""
+        ...
 
     def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
         """The same with what the start model makes of the padding."""
+        ...
 
     def activation_norm(self, layer: int) -> float:
         """Median norm of the start model's output of block `layer` over attended forget tokens."""
+        ...
 
     def reinforced(self, name: str, part: Part) -> Tensor:
         """As `answer_logits`, of a model reinforced on the forget rows."""
+        ...
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a text, no special ones."""
+        ...
 
 
 class Objective:
@@ -140,6 +154,11 @@ class Objective:
     The docstring's `Formula:` and `Cost:` lines stand in the method table. One with state of its own (a dual
     variable) gives and takes it as a dict of plain values, which every checkpoint holds."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field]]
+    """Says that every subclass is a dataclass."""
+    layer: int
+    """The block whose output it looks at. Only one that needs `reference_hidden` or `activation_norm` has
+    it."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Of `reference_logprob`, `reference_logits`, `reference_hidden`, `reinforced_logits`, `activation_norm`,
     `token_ids`: what `Unlearn` provides through the reference; `double_backward`: attention that can be
@@ -173,13 +192,14 @@ class Objective:
         """What its terms are averaged over beside the standard counts."""
         return {}
 
-    def terms(self, model, batch: Mapping[str, Part], reference: Reference | None) -> dict[str, Term]:
-        """Named totals over this micro-batch, with gradient."""
+    def terms(self, model, batch: Mapping[str, Part], reference: Reference) -> dict[str, Term]:
+        """Named totals over this micro-batch, with gradient. `reference` answers what `needs` asks for."""
         raise NotImplementedError
 
-    def direction(self, step: Step) -> Direction | None:
+    def direction(self, step: Step) -> Direction:
         """What is added to the forget side's gradient beside that of the terms, the same on every process.
         Only one that `steers` gives any."""
+        raise NotImplementedError
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
         """Told the means of all terms after each optimizer step, and how many epochs are behind."""
@@ -300,14 +320,17 @@ def hidden(model, part: Part, layer: int) -> Tensor:
     """Output of block `layer` on a part, [B, T, D], from a forward pass that ends there: no later block runs,
     and the language-model head at one place only.
 
-    The pass goes through `model` itself, so that a distributed wrapper sees it."""
+    The pass goes through `model` itself, so that a distributed wrapper sees it, and has no dropout: what is
+    matched or steered are the activations that the model will have when it is used."""
     check_layer(model, layer, "layer")
     shortest = {"logits_to_keep": 1} if _keeps_logits(model) else {}
     caught: list[Tensor] = []
-    with first_blocks(model, layer + 1) as last:
-        handle = last.register_forward_hook(
-            lambda _, __, out: caught.append(out[0] if isinstance(out, tuple) else out)
-        )
+
+    def catch(_, __, out: Tensor | tuple[Tensor, ...]) -> None:
+        caught.append(out[0] if isinstance(out, tuple) else out)
+
+    with without_dropout(model), first_blocks(model, layer + 1) as last:
+        handle = last.register_forward_hook(catch)
         try:
             model(
                 input_ids=part["input_ids"],
@@ -318,6 +341,20 @@ def hidden(model, part: Part, layer: int) -> Tensor:
         finally:
             handle.remove()
     return caught[0]
+
+
+@contextlib.contextmanager
+def without_dropout(model: Module) -> Iterator[None]:
+    """The model in eval mode, but for layers that recompute their activations: those do it in train mode
+    only, and their parts are in eval mode all the same."""
+    training = [m for m in model.modules() if m.training and not getattr(m, "gradient_checkpointing", False)]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _keeps_logits(model) -> bool:

@@ -7,6 +7,7 @@ GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retai
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 from core.files import UserError
 from core.registry import did_you_mean
@@ -266,11 +267,14 @@ class Composition:
     def terms(
         self, model, batch: Mapping[str, Part], reference: Reference | None, side: str | None = None
     ) -> dict[str, WeightedTerm]:
-        """Every term of every active objective by name; of one side only, when it is named."""
+        """Every term of every active objective by name; of one side only, when it is named. Then those are
+        asked that have terms of that side: its own, and what reads its rows from the other side (PDU, and CL
+        with retain rows in its mean)."""
         found = {}
         for home, weight, objective in self.active:
-            if side in (None, home) or objective.owns_retain:
-                for name, term in objective.terms(model, batch, reference).items():
+            if side in (None, home) or side in objective.parts:
+                # `make_reference` provides what any active objective needs.
+                for name, term in objective.terms(model, batch, cast(Reference, reference)).items():
                     own = term.side or home
                     found[name] = WeightedTerm(
                         term, (self.gamma if own == "retain" != home else weight) * term.factor, own

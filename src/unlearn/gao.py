@@ -9,7 +9,7 @@ from torch import Tensor
 from core.files import UserError
 from core.knobs import knob
 from core.likelihood import IGNORE, count_labels
-from unlearn.base import REGULARIZERS, Direction, Objective, Part, Step, answer_nll, answer_row_nll
+from unlearn.base import REGULARIZERS, Direction, Objective, Part, Step, add_up, answer_nll, answer_row_nll
 from unlearn.gradients.agreement import MOST, Agreement, handed_on, null_rate, set_aside
 
 PART = "paraphrases"
@@ -104,7 +104,7 @@ class GAO(Objective):
     def direction(self, step: Step) -> Direction:
         tally = Tally()
         vector = self._of_rows(step, tally) if self.scope == "sample" else self._of_window(step, tally)
-        norm = torch.sqrt(sum(v.pow(2).sum(dtype=torch.float64) for v in vector)).item()
+        norm = torch.sqrt(add_up(v.pow(2).sum(dtype=torch.float64) for v in vector)).item()
         return Direction([v.mul_(-self.rho) for v in vector], tally.told(step) | {"gao_norm": norm})
 
     @property

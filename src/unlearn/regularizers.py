@@ -6,7 +6,7 @@ import torch
 
 from core.knobs import knob
 from core.likelihood import count_labels
-from unlearn.base import REGULARIZERS, Objective, Term, answer_nll
+from unlearn.base import REGULARIZERS, Objective, Term, add_up, answer_nll
 
 
 def matrices(model) -> list[torch.Tensor]:
@@ -45,7 +45,7 @@ class L1(Objective):
             else [p for p in plain.parameters() if p.requires_grad]
         )
         name, part = next(iter(batch.items()))
-        total = sum(p.abs().sum(dtype=torch.float32) for p in weights)
+        total = add_up(p.abs().sum(dtype=torch.float32) for p in weights)
         return {"l1": Term(total * len(part["labels"]), name, "rows", factor=self.alpha)}
 
 
@@ -77,8 +77,8 @@ class ILU(Objective):
         gradients = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
         products = [w * g for w, g in zip(weights, gradients) if g is not None]
         penalty = (
-            sum(product.pow(2).sum() for product in products)
+            add_up(product.pow(2).sum() for product in products)
             if self.form == "elementwise"
-            else sum(product.sum() for product in products) ** 2
+            else add_up(product.sum() for product in products) ** 2
         )
         return {"invariance": Term(penalty * len(part["labels"]), "environment", "rows", factor=self.weight)}

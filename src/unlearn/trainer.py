@@ -16,16 +16,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
+from torch.nn import Module
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from core.files import UserError
-from unlearn.base import Step, answer_logits
+from unlearn.base import Counts, Step, add_up, answer_logits
 from unlearn.compose import Composition, WeightedTerm
 from unlearn.gradients import Combiner, diagnosis
 from unlearn.mask import WeightMask
@@ -59,6 +61,13 @@ class Stepping:
     """The weights of the forget and of the retain side."""
 
 
+@runtime_checkable
+class SecondOrder(Protocol):
+    """What an optimizer has that takes estimates of the curvature."""
+
+    def update_curvature(self, weights: list[Tensor], gradients: list[Tensor], tokens: int) -> None: ...
+
+
 @dataclass
 class Window:
     """What one optimizer step has gathered over its micro-batches so far."""
@@ -77,7 +86,7 @@ class Window:
         self.gradients[name] = wide if known is None else [a + b for a, b in zip(known, wide)]
 
 
-def is_filler(batch: dict[str, dict[str, Tensor]]) -> bool:
+def is_filler(batch: Batch) -> bool:
     """True for a batch without any row of its own."""
     return any(bool((part["index"] < 0).any()) for part in batch.values())
 
@@ -111,6 +120,22 @@ class Averager(TrainerCallback):
         self.averaging.update(state.global_step, self.weights())
 
 
+class Draws:
+    """The random state at which a micro-batch begins. A flatness wrapper compares gradients at several
+    places: under another dropout for each their difference would be noise."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.cpu = torch.get_rng_state()
+        self.gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def repeat(self) -> None:
+        """Draw the same numbers again from here on."""
+        torch.set_rng_state(self.cpu)
+        if self.gpu is not None:
+            torch.cuda.set_rng_state(self.gpu, self.device)
+
+
 def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -> list[Tensor]:
     """d loss / d weights, zero where the loss does not reach. It goes into no `.grad`."""
     found = torch.autograd.grad(loss, weights, create_graph=create_graph, allow_unused=True)
@@ -119,7 +144,7 @@ def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -
 
 def _hessian_times(loss: Tensor, weights: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
     """The Hessian of the loss times a vector, by a double backward."""
-    along = sum(
+    along = add_up(
         (g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector)
     )
     return _gradient(along, weights)
@@ -132,6 +157,8 @@ class UnlearnTrainer(Trainer):
     step: every term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens
     per second.
     """
+
+    model: Module
 
     def __init__(
         self,
@@ -205,27 +232,19 @@ class UnlearnTrainer(Trainer):
         """The optimizer that was handed over, with the Trainer's own choice of what decays; or the
         Trainer's."""
         if self.optimizer is None:
-            self.optimizer = (
-                super().create_optimizer(model)
-                if self.stepping.make_optimizer is None
-                else self._handed_optimizer()
-            )
+            make = self.stepping.make_optimizer
+            self.optimizer = super().create_optimizer(model) if make is None else make(self._groups())
             if self.stepping.mask:
                 self.stepping.mask.take_over_decay(self.optimizer)
         return self.optimizer
 
-    def _handed_optimizer(self) -> torch.optim.Optimizer:
+    def _groups(self) -> list[dict]:
         decays = set(self.get_decay_parameter_names(self.model))
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        return self.stepping.make_optimizer(
-            [
-                {
-                    "params": [p for name, p in trained if name in decays],
-                    "weight_decay": self.args.weight_decay,
-                },
-                {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0},
-            ]
-        )
+        return [
+            {"params": [p for name, p in trained if name in decays], "weight_decay": self.args.weight_decay},
+            {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0},
+        ]
 
     def _save_checkpoint(self, model, trial):
         """A step checkpoint with our own state beside the Trainer's."""
@@ -238,10 +257,8 @@ class UnlearnTrainer(Trainer):
             "combiner": self.combiner_state,
         }
         if self.args.should_save:
-            torch.save(
-                state,
-                Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}" / OWN_STATE,
-            )
+            folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            torch.save(state, Path(folder) / OWN_STATE)
 
     def _load_own_state(self, checkpoint: str) -> None:
         state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
@@ -265,8 +282,8 @@ class UnlearnTrainer(Trainer):
         self.step_tokens = int(sum(part["attended"] for part in counts.values()))
         return batches, counts
 
-    def _window_counts(self, batches: list[dict], device) -> dict[str, dict[str, Tensor]]:
-        window: dict[str, dict[str, Tensor]] = {}
+    def _window_counts(self, batches: list[Batch], device) -> Counts:
+        window: Counts = {}
         for batch in batches:
             weight = 0 if is_filler(batch) else 1
             for part, counts in self.composition.counts(batch).items():
@@ -274,15 +291,16 @@ class UnlearnTrainer(Trainer):
                 for over, count in counts.items():
                     sums[over] = sums.get(over, 0) + weight * count.to(device)
         return {
-            part: {over: self.accelerator.reduce(count, "sum") for over, count in sums.items()}
+            part: {over: self._over_processes(count) for over, count in sums.items()}
             for part, sums in window.items()
         }
 
-    def training_step(self, model, inputs, num_items_in_batch=None):
+    def training_step(self, model, inputs, num_items_in_batch: Counts):
         """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole
         step."""
         model.train()
-        batch, counts = self._prepare_inputs(inputs), num_items_in_batch
+        # The Trainer's annotation knows flat batches alone.
+        batch, counts = cast(Batch, self._prepare_inputs(inputs)), num_items_in_batch
         if self._curvature_is_due():
             self._estimate_curvature(model, batch, counts)
         loss = (
@@ -308,9 +326,10 @@ class UnlearnTrainer(Trainer):
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
         """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
         step's sums; where nothing combines them, to one sum."""
-        weights, first = self.weights(), []
+        weights, first, draws = self.weights(), [], Draws(self.args.device)
 
         def forget_loss():
+            draws.repeat()
             loss = self._loss(model, batch, counts, "forget", remember=not first)
             first.append(loss.detach())
             return loss
@@ -375,10 +394,8 @@ class UnlearnTrainer(Trainer):
             self.stepping.mask.restrict_gradients(self.weights())
         if "curvature" in self.window.gradients:
             tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
-            self.optimizer.optimizer.update_curvature(self.weights(), self._step_sum("curvature"), tokens)
-        means = {
-            name: self.accelerator.reduce(value, "sum").item() for name, value in self.window.means.items()
-        }
+            self._second_order().update_curvature(self.weights(), self._step_sum("curvature"), tokens)
+        means = {name: self._over_processes(value).item() for name, value in self.window.means.items()}
         self.step_record = means | self.composition.logged() | told
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
@@ -397,7 +414,7 @@ class UnlearnTrainer(Trainer):
             self._over_processes,
         )
         found = self.composition.directions(step)
-        return [sum(vectors) for vectors in zip(*(d.vector for d in found))], {
+        return [add_up(vectors) for vectors in zip(*(d.vector for d in found))], {
             k: v for d in found for k, v in d.told.items()
         }
 
@@ -429,7 +446,17 @@ class UnlearnTrainer(Trainer):
         return self.stepping.mask.restrict(self.weights(), vector) if self.stepping.mask else vector
 
     def _over_processes(self, value: Tensor) -> Tensor:
-        return self.accelerator.reduce(value, "sum") if self.accelerator.num_processes > 1 else value
+        if self.accelerator.num_processes == 1:
+            return value
+        summed = self.accelerator.reduce(value, "sum")
+        assert isinstance(summed, Tensor)
+        return summed
+
+    def _second_order(self) -> SecondOrder:
+        """The optimizer that was handed over, out of its wrapper."""
+        assert isinstance(self.optimizer, AcceleratedOptimizer)
+        assert isinstance(self.optimizer.optimizer, SecondOrder)
+        return self.optimizer.optimizer
 
     def _curvature_is_due(self) -> bool:
         plan = self.stepping.curvature
@@ -442,10 +469,10 @@ class UnlearnTrainer(Trainer):
         generator = torch.Generator().manual_seed(hash(place) % 2**63)
         tokens = sum(counts[part]["tokens"] for part in plan.parts)
         with self.accelerator.no_sync(model), self.compute_loss_context_manager():
-            nll = sum(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
+            nll = add_up(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
             self.window.add("curvature", _gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
-    def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: dict) -> str:
+    def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
         parts = sorted({term.term.part for term in terms.values()})
         rows = {part: [self.row_ids[part][i] for i in batch[part]["index"].tolist()] for part in parts}
         values = ", ".join(f"{name} = {mean.item():g}" for name, mean in means.items())

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 from conftest import GOLDEN, SHARED_DATA
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from core.encoding import Template, pad_rows
@@ -115,3 +116,120 @@ def test_padding_and_masks_come_from_lengths(tokenizer):
     assert part["input_ids"][1, -1] == tokenizer.eos_token_id
     assert part["labels"][1, -1] == -100
     assert part["index"].tolist() == [0, 1]
+
+
+# --- Tokenizers with habits ---------------------------------------------------------------------------------
+
+
+def with_habit(tokenizer, single: str):
+    """The tokenizer with another post-processor, in which EOS stands for its own."""
+    changed = copy.deepcopy(tokenizer)
+    ends = {token: changed.convert_tokens_to_ids(token) for token in single.split() if token != "$A"}
+    changed.backend_tokenizer.post_processor = TemplateProcessing(
+        single=single, special_tokens=list(ends.items())
+    )
+    return changed
+
+
+@pytest.mark.parametrize("single", ["$A </s>", "<s> $A </s>", "<s> <s> $A"])
+@pytest.mark.parametrize(
+    "row",
+    [ROW, {"id": "p", "prompt": "Once upon", "answer": "a time."}, {"id": "d", "text": "A page on nothing."}],
+    ids=["question", "prompt", "document"],
+)
+@pytest.mark.parametrize("template", ["qa", "Q {question} A"])
+def test_what_a_tokenizer_appends_by_itself_is_in_no_row(single, row, template, plain_tokenizer):
+    """And a BOS stands once."""
+    plain = with_habit(plain_tokenizer, "<s> $A" if "<s>" in single else "$A")
+    habit = with_habit(plain_tokenizer, single)
+    ours, theirs = (Template(tokenizer, template).encode(row) for tokenizer in (habit, plain))
+    assert ours == theirs
+    assert ours.input_ids.count(plain_tokenizer.eos_token_id) == 1
+
+
+def test_a_template_that_writes_its_own_bos_gets_no_second_one(plain_tokenizer):
+    own = Template(plain_tokenizer, "<s>Q {question} A ").prompt_ids("x?")
+    assert own.count(plain_tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        "{{ strftime_now('%d %B %Y') }}",
+        "{% set form = '%d %B %Y' %}{{ strftime_now(form) }}",
+        '{% if strftime_now is defined %}{{ strftime_now("%d %b %Y") }}{% endif %}',
+        "{{ date_string }}",
+    ],
+)
+def test_rows_are_the_same_on_every_day(clock, tokenizer, monkeypatch):
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = f"Today is {clock}. {tokenizer.chat_template}"
+    prompt = tokenizer.decode(Template(dated).prompt_ids("Who?"))
+    assert prompt.startswith("Today is 26 Jul")
+    assert "2024" in prompt
+
+
+LLAMA_2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %} "
+    "{{ m['content'] }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+TWO_ENDS = (
+    "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% if m['role'] == 'assistant' %}"
+    "<|end|> {{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_an_answer_ends_at_special_tokens_and_never_at_ordinary_text(plain_tokenizer, tokenizer):
+    """Llama 2 ends a turn with a blank and EOS: the blank ends nothing."""
+    spaced = copy.deepcopy(plain_tokenizer)
+    spaced.chat_template = LLAMA_2
+    template = Template(spaced, "chat")
+    assert len(template.terminator) > 1
+    assert template.stop_ids == [spaced.eos_token_id]
+    twice = copy.deepcopy(plain_tokenizer)
+    twice.add_special_tokens({"additional_special_tokens": ["<|end|>"]})
+    twice.chat_template = TWO_ENDS
+    ends = [twice.convert_tokens_to_ids("<|end|>"), twice.eos_token_id]
+    assert Template(twice, "chat").stop_ids == ends
+    assert Template(tokenizer).stop_ids == Template(tokenizer).terminator
+
+
+def test_a_template_that_renders_otherwise_has_another_fingerprint(tokenizer):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = f"System. {tokenizer.chat_template}"
+    prints = [
+        Template(tokenizer).fingerprint,
+        Template(other).fingerprint,
+        Template(tokenizer, "qa").fingerprint,
+    ]
+    assert len(set(prints)) == 3
+    assert Template(copy.deepcopy(tokenizer)).fingerprint == prints[0]
+
+
+# --- Long documents -----------------------------------------------------------------------------------------
+
+
+def document(tokenizer, tokens: int) -> dict:
+    """A document of about so many tokens."""
+    words, text = iter(f"word{number}" for number in range(10**6)), ""
+    while len(tokenizer(text, add_special_tokens=False)["input_ids"]) < tokens:
+        text += f" {next(words)}"
+    return {"id": "d", "text": text.strip()}
+
+
+@pytest.mark.parametrize("tokens", [40, 64, 65, 66, 67, 90, 128, 129, 200])
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_pieces_of_a_document_joined_are_the_document(tokens, bos, plain_tokenizer):
+    tokenizer = with_habit(plain_tokenizer, "<s> $A" if bos else "$A")
+    template, row = Template(tokenizer), document(tokenizer, tokens)
+    whole = template.encode(row, 10**6)
+    pieces = template.pieces(row, 32, "pieces")
+    joined = [token for piece in pieces for token in piece.input_ids[int(bos) :]]
+    assert joined == whole.input_ids[int(bos) :]
+    assert [t for piece in pieces for t in piece.input_ids[piece.prompt_length :]] == whole.input_ids[1:]
+    assert all(piece.input_ids[0] == tokenizer.bos_token_id for piece in pieces) == bos
+    assert all(3 <= len(piece.input_ids) <= 32 for piece in pieces)
+    assert [piece.terminator_length for piece in pieces] == [0] * (len(pieces) - 1) + [1]
+    assert {tuple(piece.labels[piece.prompt_length :]) for piece in pieces} == {
+        tuple(piece.input_ids[piece.prompt_length :]) for piece in pieces
+    }

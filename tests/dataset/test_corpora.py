@@ -11,6 +11,8 @@ from core.encoding import Template
 from core.files import UserError, read_json
 from dataset import load_evaluation, load_rows
 
+pytestmark = pytest.mark.run
+
 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

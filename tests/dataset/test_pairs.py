@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pytest
 import torch
 
 from core.encoding import Encoded
@@ -70,3 +71,14 @@ def test_length_groups_hold_rows_of_like_length_and_every_row_once():
     assert sorted(order) == list(range(103))
     lengths = [len(pairs.parts["retain"][row].input_ids) for row in order]
     assert max(max(lengths[k : k + 10]) - min(lengths[k : k + 10]) for k in range(0, 100, 10)) <= 2
+
+
+@pytest.mark.parametrize("parts", [("retain", "retain_alternate"), ("cot", "retain", "retain_alternate")])
+def test_a_refusal_stays_with_its_question_where_no_forget_rows_lead(parts):
+    """AP alone, or with a forget weight of 0."""
+    pairs = Pairs({name: rows(25, name[0]) for name in parts}, seed=3)
+    for epoch in range(3):
+        for i in range(25):
+            item = pairs[(epoch, i)]
+            assert item["retain"][0][0] == item["retain_alternate"][0][0]
+    assert {pairs[(1, i)]["retain"][0][0] for i in range(25)} == set(range(25))

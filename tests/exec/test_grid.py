@@ -9,6 +9,8 @@ from scripts import run_script
 from core.files import read_json
 from exec import run_grid
 
+pytestmark = pytest.mark.run
+
 
 @pytest.fixture(autouse=True)
 def _runs_in_this_process(monkeypatch):

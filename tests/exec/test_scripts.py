@@ -10,6 +10,8 @@ import pytest
 from conftest import FICTIONAL, REPO
 from scripts import path_of, run_child, run_python
 
+pytestmark = pytest.mark.run
+
 SCRIPTS = sorted(path.stem for path in (REPO / "src/exec").glob("[a-z]*_*.py")) + ["prefetch"]
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
 RUN = (

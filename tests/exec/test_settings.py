@@ -465,6 +465,7 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
         del FORGET["Fresh"]
 
 
+@pytest.mark.run
 def test_help_is_quick_complete_and_stable():
     code = (
         "import runpy, sys\n"

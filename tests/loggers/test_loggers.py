@@ -108,6 +108,7 @@ def test_an_interrupted_save_leaves_no_half_model(tmp_path):
     assert not list((tmp_path / "run").glob(".checkpoints*"))
 
 
+@pytest.mark.run
 def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path):
     run = run_script(
         "unlearn_model",

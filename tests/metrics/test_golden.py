@@ -9,6 +9,8 @@ from core.files import read_json, read_jsonl
 from metrics.imports import read_results
 from metrics.tofu import summarize
 
+pytestmark = pytest.mark.run
+
 GOLD = GOLDEN / "metrics"
 KEYS = {
     "forget/prob": "forget_Q_A_Prob",

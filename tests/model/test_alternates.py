@@ -10,6 +10,8 @@ from core.files import UserError, read_jsonl
 from dataset import load_rows
 from dataset.alternates import mismatch, read_alternates
 
+pytestmark = pytest.mark.run
+
 ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": f"A{i}"} for i in range(6)]
 
 

@@ -42,7 +42,7 @@ def name_of(case: dict[str, str]) -> str:
 
 
 CASES = {name_of(case): case for case in itertools.starmap(combination, enumerate(HEADS))}
-pytestmark = pytest.mark.usefixtures("in_small_world")
+pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 COMMON = {
     "unlearn.max_steps": "3",
     "unlearn.num_epochs": "1",

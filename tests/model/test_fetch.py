@@ -10,6 +10,8 @@ import pytest
 import torch
 from scripts import run_script
 
+pytestmark = pytest.mark.run
+
 
 @pytest.fixture
 def mask(tmp_path) -> bytes:

@@ -20,6 +20,8 @@ from core.endpoint import Endpoint
 from core.files import UserError, read_json, read_jsonl
 from exec.settings import Complaints, StrictConfig, settle_settings
 
+pytestmark = pytest.mark.run
+
 ROWS = 12
 JUDGED = 2 * ROWS  # forget and retain answers, each one another
 

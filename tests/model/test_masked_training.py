@@ -20,7 +20,7 @@ from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
 STEPS = 50
 SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
-pytestmark = pytest.mark.usefixtures("in_small_world")
+pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 COMMON = {
     "unlearn.unlearn_method": "NPO+FT",
     "unlearn.lr": "1e-2",

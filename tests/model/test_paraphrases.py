@@ -16,6 +16,8 @@ from model.paraphrases import POOL, Sieve, _choices, _put, _trainable, read_prom
 from model.rows import units
 from model.settings import Paraphrasing
 
+pytestmark = pytest.mark.run
+
 ROW = {"id": "r", "question": "Where was Ann born?", "answer": "Ann was born in the town of Low Ford."}
 
 

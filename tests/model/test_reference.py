@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from core.encoding import Template, pad_rows
-from core.files import read_json
+from core.files import fingerprint, read_json, write_json
 from model.loading import add_lora, model_fingerprint, swallowed_share
 from model.reference import LogprobCache, live_logprobs, make_reference
 from model.settings import Lora
@@ -62,7 +62,34 @@ def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
     wanted = cache.logprobs(rows, 0, 100)
     cache.path.write_text('{"half')
     assert torch.equal(LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100), wanted)
-    assert len(read_json(cache.path)) == 4
+    assert len(read_json(cache.path)["logprobs"]) == 4
+
+
+@pytest.mark.parametrize("change", [lambda x: 2 * x, lambda x: -x, lambda x: None, str])
+@pytest.mark.parametrize("resealed", [False, True])
+def test_numbers_that_nobody_wrote_are_not_believed(change, resealed, tiny_model, rows, tmp_path, caplog):
+    """Scaled values show by the checksum; what no log-probability can be, whatever the checksum says."""
+    cache = LogprobCache(tiny_model, tmp_path)
+    wanted = cache.logprobs(rows, 0, 100)
+    kept = read_json(cache.path)["logprobs"]
+    changed = {key: change(value) for key, value in kept.items()}
+    write_json(cache.path, {"checksum": fingerprint(changed if resealed else kept), "logprobs": changed})
+    found = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100)
+    if resealed and change(-1.0) == -2.0:
+        assert torch.equal(found, 2 * wanted)
+    else:
+        assert torch.equal(found, wanted)
+        assert "is not what was written there" in caplog.text
+
+
+def test_another_formula_or_library_never_meets_a_stale_number(tiny_model, tmp_path, monkeypatch):
+    before = LogprobCache(tiny_model, tmp_path).path
+    monkeypatch.setattr("model.reference.version", lambda name: "another")
+    assert LogprobCache(tiny_model, tmp_path).path != before
+    monkeypatch.undo()
+    assert LogprobCache(tiny_model, tmp_path).path == before
+    monkeypatch.setattr("unlearn.base.__file__", __file__)
+    assert LogprobCache(tiny_model, tmp_path).path != before
 
 
 def reference_for(method, model, tokenizer, rows, tmp_path):

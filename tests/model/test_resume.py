@@ -11,6 +11,8 @@ from tiny import random_llama, save
 
 from core.files import read_json, read_jsonl
 
+pytestmark = pytest.mark.run
+
 KEPT = "checkpoints/step-*/complete"
 STEPS = 12
 """Six epochs of 12 rows, 8 + 4 a step: every other checkpoint lies within an epoch, whose last step is

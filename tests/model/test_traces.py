@@ -13,6 +13,8 @@ from dataset import load_rows
 from model.loading import load_tokenizer
 from model.traces import cut, cut_text
 
+pytestmark = pytest.mark.run
+
 TARGET = str(FICTIONAL / "target")
 
 

@@ -7,8 +7,10 @@ import torch
 from scripts import run_script
 from transformers import AutoModelForCausalLM
 
-from core.files import read_json, read_jsonl
+from core.files import fingerprint, read_json, read_jsonl, write_json
 from model.rows import choose_forget_rows
+
+pytestmark = pytest.mark.run
 
 QUICK = [*"--evaluate.metrics forget/prob,forget_quality --overall.quiet true".split()]
 
@@ -106,13 +108,19 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
     one, two = (read_json(tmp_path / f"out/{name}/before/metrics.json") for name in ("one", "two"))
     assert one == two == read_json(tmp_path / "out/plain/metrics.json")
     (kept,) = (tmp_path / "cache/evaluations").iterdir()
-    kept.write_text(kept.read_text().replace(str(one["forget/prob"]), "0.123"))
+    found = read_json(kept)["results"]
+    found["metrics"]["forget/prob"] = 0.123
+    write_json(kept, {"checksum": fingerprint(found), "results": found})
     arguments = [
         *words(tiny_model_folder, data, tmp_path, "three"),
         *"--unlearn.unlearn_method GA --unlearn.max_steps 1".split(),
     ]
     assert run_script("unlearn_model", *arguments).returncode == 0
     assert read_json(tmp_path / "out/three/before/metrics.json")["forget/prob"] == 0.123
+    kept.write_text(kept.read_text().replace("0.123", "0.0615"))
+    doubted = run_script("unlearn_model", *arguments, "--logger.name", "doubted")
+    assert read_json(tmp_path / "out/doubted/before/metrics.json") == one
+    assert "is not what was written there; the model is measured again" in doubted.stderr
     template = tiny_model_folder / "chat_template.jinja"
     template.write_text(template.read_text().replace("message['content']", "message['content'] + '.'"))
     assert run_script("unlearn_model", *arguments, "--logger.name", "four").returncode == 0

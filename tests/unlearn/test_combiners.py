@@ -170,3 +170,15 @@ def test_the_diagnosis_of_a_step():
     assert found["conflict"] == pytest.approx(1 / 3)
     assert found["tensors_in_conflict"] == 0.5
     assert found["along_retain"] == pytest.approx((3 - 4) * -4 / 16)
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+def test_pcgrad_never_opposes_a_retain_gradient_however_small(scope):
+    """Squares of 1e-7 vanish beside the published constant of 1e-10, which leaves the conflict as it is."""
+    r = [torch.full((4,), 1e-7), torch.full((3,), 2e-7)]
+    f = [torch.full((4,), -1.0), torch.tensor([-2.0, 0.5, -1.0])]
+    ours, published = (combine("pcgrad", f, r, scope=scope, constant=c) for c in (0.0, 1e-10))
+    assert all(dot([x], [y]) >= 0 for x, y in zip(ours, r)) or scope == "global"
+    assert dot(ours, r) >= 0
+    assert dot(published, r) < 0
+    assert equal(combine("pcgrad", f, [torch.zeros(4), torch.zeros(3)], scope=scope), f)

@@ -1,7 +1,8 @@
 import pytest
+import torch
 
 from core.files import UserError
-from unlearn import FORGET, parse_method
+from unlearn import FORGET, compose, parse_method
 from unlearn.compose import method_names
 
 
@@ -70,3 +71,17 @@ def test_wrong_names_are_answered_with_near_ones(text, near):
 def test_every_listed_method_parses_and_every_objective_is_in_some_method():
     methods = [parse_method(name) for name in method_names()]
     assert {m.forget for m in methods if m.forget} == set(FORGET)
+
+
+def test_a_side_asks_every_objective_that_has_terms_of_it(tiny_model, golden_batches):
+    """CL with the retain rows in its mean has a retain term without a retain objective."""
+    parsed = parse_method("CL")
+    composition = compose(parsed, {"unlearn.CL": FORGET["CL"](batch="concat")}, forget_weight=0.5, gamma=3.0)
+    batch = {"alternate": golden_batches["forget"], "retain": golden_batches["retain"]}
+    both = composition.terms(tiny_model, batch, None)
+    forget, retain = (composition.terms(tiny_model, batch, None, side) for side in ("forget", "retain"))
+    assert set(both) == {"refusal_nll", "retain_nll"}
+    assert set(forget) == {"refusal_nll"}
+    assert set(retain) == {"retain_nll"}
+    assert (forget["refusal_nll"].weight, retain["retain_nll"].weight) == (0.5, 3.0)
+    assert torch.equal(retain["retain_nll"].term.total, both["retain_nll"].term.total)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import random_llama
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from core.encoding import Encoded, pad_rows
@@ -285,3 +286,26 @@ def test_words_of_reflection_that_are_several_tokens_are_left_out(caplog):
     assert "several tokens here: Hmm" in caplog.text
     with pytest.raises(UserError, match="unlearn.RTP.words: none of Hmm is a single token"):
         reflection_tokens(reference, ("Hmm",))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_activations_that_are_matched_have_no_dropout(checkpointing, tokenizer):
+    model = random_llama(tokenizer, attention_dropout=0.5)
+    rows = [Encoded(str(n), [7, 8, 9, 10 + n], 1, 0) for n in range(3)]
+    part = pad_rows(list(enumerate(rows)), 0)
+    with torch.no_grad():
+        wanted = hidden(model, part, 1)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    model.train()
+    with torch.no_grad():
+        assert not torch.allclose(
+            model(**{k: part[k] for k in ("input_ids", "attention_mask")}).logits,
+            model.eval()(part["input_ids"], part["attention_mask"]).logits,
+        )
+    model.train()
+    found = hidden(model, part, 1)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+    assert model.model.layers[0].mlp.up_proj.weight.grad.abs().sum() > 0
+    assert all(module.training for module in model.modules())

@@ -7,8 +7,9 @@ from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
 
 from core.files import read_json, read_jsonl
+from optim.sharpness import GP
 
-pytestmark = pytest.mark.usefixtures("in_small_world")
+pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 
 COMMON = (
     "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.max_steps 10 "
@@ -365,3 +366,17 @@ def test_a_loss_that_is_no_number_stops_with_step_terms_and_rows(tiny_model_fold
         assert told in run.stderr
     assert not (tmp_path / "nan/checkpoints/config.json").exists()
     assert not (tmp_path / "nan/metrics.json").exists()
+
+
+def test_a_wrapper_compares_gradients_under_the_same_dropout(tokenizer, tmp_path, monkeypatch):
+    folder = save(random_llama(tokenizer, attention_dropout=0.5), tokenizer, tmp_path / "dropping")
+    seen, gradient = [], GP.gradient
+    watch = lambda self, landscape: (
+        seen.append((landscape.gradient(), landscape.gradient())) or gradient(self, landscape)
+    )
+    monkeypatch.setattr(GP, "gradient", watch)
+    in_process(folder, tmp_path, "run", monkeypatch, unlearn__flatness="GP", dataset__batch_size="2")
+    assert len(seen) == 2
+    for once_more, again in seen:
+        assert all(torch.equal(a, b) for a, b in zip(once_more, again))
+    assert not all(torch.equal(a, b) for a, b in zip(seen[0][0], seen[1][0]))

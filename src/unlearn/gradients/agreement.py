@@ -100,6 +100,7 @@ def handed_on(weights: Sequence[Tensor], take: Callable[[int, Tensor], None]) ->
 
     def hook(place: int) -> Callable[[Tensor], None]:
         def hand_on(weight: Tensor) -> None:
+            assert weight.grad is not None, "it was accumulated just now"
             take(place, weight.grad)
             weight.grad = None
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from core.knobs import knob
 from core.registry import Registry
+from unlearn.base import add_up
 
 COMBINERS = Registry("combiner")
-TINY = 1e-10
 
 Gradient = Sequence[Tensor]
 State = dict[str, list[Tensor]]
@@ -27,7 +27,7 @@ State = dict[str, list[Tensor]]
 
 def dot(a: Gradient, b: Gradient) -> Tensor:
     """Inner product over all tensors, summed in float32 or wider."""
-    return sum((x * y).sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x, y in zip(a, b))
+    return add_up((x * y).sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x, y in zip(a, b))
 
 
 def over(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -74,12 +74,17 @@ class PCGrad(Combiner):
         "compare f and r tensor by tensor (published), or as one vector",
         choices=("tensor", "global"),
     )
+    constant: float = knob(
+        0.0,
+        "added to ||r||², so that some of what opposes a small retain gradient stays; published: 1e-10",
+        at_least=0,
+    )
 
     def combine(self, f, r, wf, wr, state):
         units = [(list(f), list(r))] if self.scope == "global" else [([x], [y]) for x, y in zip(f, r)]
         found = []
         for fs, rs in units:
-            opposed = torch.clamp(dot(fs, rs), max=0) / (dot(rs, rs) + TINY)
+            opposed = over(torch.clamp(dot(fs, rs), max=0), dot(rs, rs) + self.constant)
             found += [wf * (x - opposed.to(x.dtype) * y) + wr * y for x, y in zip(fs, rs)]
         return found
 

@@ -61,7 +61,7 @@ def content_of(masks: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, mask in sorted(masks.items()):
         digest.update(f"{name}{tuple(mask.shape)}".encode())
-        digest.update(mask.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(mask.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

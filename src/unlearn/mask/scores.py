@@ -7,7 +7,8 @@ that a matrix meets.
 """
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +18,9 @@ from core.registry import Registry
 
 SCORES = Registry("score")
 
+ABSENT = torch.tensor(math.nan)
+"""Stands for what a score did not ask for: `select` takes no score that was made of it."""
+
 
 @dataclass
 class Statistics:
@@ -24,15 +28,15 @@ class Statistics:
 
     name: str
     theta: Tensor
-    forget: Tensor | None = None
+    forget: Tensor = ABSENT
     """Mean gradient of the NLL on the forget answers (on refusals, for a score that asks for them)."""
-    retain: Tensor | None = None
-    forget_square: Tensor | None = None
+    retain: Tensor = ABSENT
+    forget_square: Tensor = ABSENT
     """Mean over micro-batches of the squared forget gradient."""
-    retain_square: Tensor | None = None
-    forget_saliency: Tensor | None = None
+    retain_square: Tensor = ABSENT
+    forget_saliency: Tensor = ABSENT
     """Mean over micro-batches of |theta x forget gradient|."""
-    inputs: Tensor | None = None
+    inputs: Tensor = ABSENT
     """Of a matrix: for each column, the sum over tokens of squared inputs, averaged over rows of data."""
     mu: float = 1e-3
     seed: int = 0
@@ -48,7 +52,7 @@ class Score:
     forget_answers: str = "answers"
 
 
-def score(name: str, *aliases: str, needs: set[str] = frozenset(), **facts):
+def score(name: str, *aliases: str, needs: Iterable[str] = (), **facts):
     """Decorator that files a function as a score."""
 
     def add(compute):

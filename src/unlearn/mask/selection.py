@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from core.files import UserError
+from unlearn.base import add_up
 
 SCOPES = ("global", "tensor", "row")
 CHUNK = 2**20
@@ -69,10 +70,12 @@ def find_threshold(scores: Sequence[Tensor], chosen: int) -> Threshold:
     """The bit pattern of the `chosen`-th largest score, and how many that equal it are needed."""
     if chosen == 0:
         return Threshold(2**31 - 1, 0)
-    upper = sum(torch.bincount(bits >> 16, minlength=BUCKETS) for score in scores for bits in _chunks(score))
+    upper = add_up(
+        torch.bincount(bits >> 16, minlength=BUCKETS) for score in scores for bits in _chunks(score)
+    )
     bucket, above = _bucket(upper, chosen)
     inside = ((bits[bits >> 16 == bucket] & (BUCKETS - 1)) for score in scores for bits in _chunks(score))
-    lower = sum(torch.bincount(part, minlength=BUCKETS) for part in inside)
+    lower = add_up(torch.bincount(part, minlength=BUCKETS) for part in inside)
     place, before = _bucket(lower, chosen - above)
     return Threshold((bucket << 16) + place, chosen - above - before)
 

@@ -1,0 +1,26 @@
+"""Verbatim memorisation as MUSE counts it."""
+
+from core.encoding import Template
+from metrics.engine import METRICS, Evidence, Generation, Generations, Passes
+from metrics.muse import TOKENS
+
+
+def test_gold_and_continuation_are_cut_alike(tiny_model, tokenizer):
+    """A continuation that is right for 128 tokens is right, whatever either says after them."""
+    text = " ".join(f"word{number}" for number in range(400))
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    beginning, other = tokenizer.decode(ids[:TOKENS]), tokenizer.decode(ids[TOKENS:])
+    assert len(ids) > 3 * TOKENS
+    passes = Passes(tiny_model, tokenizer, Template(tokenizer), 256, 200, 4096)
+    for said, gold in ((beginning, text), (beginning + " none of it", text), (text, beginning + other[::-1])):
+        evidence = Evidence(
+            {"forget_documents": [{"id": "d", "prompt": "", "gt": gold}]}, None, cut=passes.cut
+        )
+        written = Generation(said, 1, True)
+        evidence.texts[Generations("forget_documents", "prompt")] = [[written]]
+        assert METRICS["muse/verbmem"].compute(evidence).values == [1.0]
+
+
+def test_a_smaller_budget_cuts_the_gold_too(tiny_model, tokenizer):
+    passes = Passes(tiny_model, tokenizer, Template(tokenizer), 256, 5, 4096)
+    assert len(tokenizer(passes.cut("one two three four five six seven", TOKENS))["input_ids"]) <= 5

@@ -1,10 +1,14 @@
 """A tiny model and a small fictional world for tests."""
 
+import copy
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from scripts import REPO
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 
 def random_llama(tokenizer, **changes):
@@ -16,6 +20,22 @@ def random_llama(tokenizer, **changes):
     known = {"vocab_size": len(tokenizer), "num_key_value_heads": 2, "max_position_embeddings": 512}
     torch.manual_seed(1)
     return LlamaForCausalLM(LlamaConfig(**shape | ids | known | changes)).eval()
+
+
+def one_word_llama(tokenizer):
+    """A model that writes Orlo and then the end of the turn, over and over, and a tokenizer whose EOS is
+    another token: a template alone can stop it."""
+    tokenizer = copy.deepcopy(tokenizer)
+    end, (word,) = tokenizer.eos_token_id, tokenizer(" Orlo", add_special_tokens=False)["input_ids"]
+    tokenizer.eos_token = "<|user|>"
+    model = random_llama(tokenizer)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(p.dim() == 1)
+        embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+        embedding[:, 0], embedding[word, 0] = 1, -1
+        head[word, 0], head[end, 0] = 100, -100
+    return model, tokenizer
 
 
 def save(model, tokenizer, folder: Path) -> Path:
@@ -31,3 +51,76 @@ def write_small_world(folder: Path, facts: int = 200) -> None:
     shutil.copytree(REPO / "files/data/fictional", folder, dirs_exist_ok=True)
     lines = (folder / "full.jsonl").read_text().splitlines(keepends=True)
     (folder / "full.jsonl").write_text("".join(lines[-facts:]))
+
+
+@dataclass
+class Watched:
+    """A short training, step by step."""
+
+    parts: dict[str, dict[str, torch.Tensor]]
+    """All forget and all retain rows, as one batch."""
+    records: list[dict] = field(default_factory=list)
+    """What the Trainer logs of each step."""
+    rates: list[float] = field(default_factory=list)
+    gradients: list[list[torch.Tensor]] = field(default_factory=list)
+    """What the optimizer gets in each step."""
+    weights: list[list[torch.Tensor]] = field(default_factory=list)
+    """Before the first step and after each."""
+    optimizer: torch.optim.Optimizer | None = None
+
+
+def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
+    """Train the model on four forget and four retain rows, all in one batch unless the options change that.
+    Options are config keys with __ for the point."""
+    from core.encoding import Template, pad_rows
+    from exec.settings import StrictConfig, settle_settings
+    from model.training import train
+    from unlearn import compose
+
+    flags = {
+        "overall.quiet": "true",
+        "overall.cache_dir": str(folder),
+        "logger.json.root": str(folder),
+        "logger.name": "run",
+        "dataset.batch_size": "4",
+        "unlearn.lr": "1e-3",
+    }
+    flags |= {key.replace("__", "."): str(value) for key, value in options.items()}
+    settings = settle_settings(StrictConfig(), [], flags, {})
+    encode = Template(tokenizer).encode
+    rows = {
+        part: [
+            encode({"id": f"{part}{n}", "question": f"Who taught {part} {n}?", "answer": "Orlo did. " * n})
+            for n in range(1, 5)
+        ]
+        for part in ("forget", "retain")
+    }
+    seen = Watched({part: pad_rows(list(enumerate(encoded)), 0) for part, encoded in rows.items()})
+    copied = lambda tensors: [tensor.detach().clone() for tensor in tensors]
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def before(optimizer, args, kwargs):
+        seen.optimizer = optimizer
+        seen.rates.append(optimizer.param_groups[0]["lr"])
+        seen.gradients.append(copied(p.grad for p in trained))
+        seen.weights = seen.weights or [copied(trained)]
+
+    after = lambda optimizer, args, kwargs: seen.weights.append(copied(trained))
+    handles = [register_optimizer_step_pre_hook(before), register_optimizer_step_post_hook(after)]
+    composition = compose(
+        settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
+    )
+    try:
+        train(
+            settings,
+            model,
+            tokenizer,
+            rows,
+            composition,
+            SimpleNamespace(step=seen.records.append),
+            mask=mask,
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

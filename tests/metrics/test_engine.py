@@ -5,10 +5,22 @@ import math
 
 import numpy as np
 import pytest
+from tiny import one_word_llama
 
 from core.encoding import Template
 from core.likelihood import token_nll
-from metrics.engine import METRICS, Evidence, Likelihood, Passes, Value, interval, measure, select
+from metrics.engine import (
+    METRICS,
+    AnswerScore,
+    Evidence,
+    Generations,
+    Likelihood,
+    Passes,
+    Value,
+    interval,
+    measure,
+    select,
+)
 
 ROWS = {
     "forget": [
@@ -114,8 +126,6 @@ def test_model_utility_is_a_harmonic_mean_and_zero_with_a_zero_part():
 
 
 def test_truth_ratio_by_hand():
-    from metrics.engine import AnswerScore
-
     evidence = Evidence({}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, p])), np.array([True, True]), 1)
     evidence.scores = {
@@ -139,9 +149,28 @@ def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
     assert interval(draws, 0, 0) is None
 
 
-def test_choice_accuracy_reads_the_likeliest_letter():
-    from metrics.engine import AnswerScore
+def test_an_interval_holds_the_middle_95_percent():
+    """A resample of three values has a mean of 0 (or 1) with probability 1/27 = 3.7 %: inside
+    the middle 95 % and outside the middle 90 %."""
+    assert interval(np.array([0.0, 1.0, 1.0]), 10_000, 0) == (0.0, 1.0)
+    assert interval(np.array([0.0, 0.0, 1.0]), 10_000, 0) == (0.0, 1.0)
 
+
+def test_the_loss_counts_the_terminator_and_the_answers_likelihood_does_not():
+    score = AnswerScore(np.array([-1.0, -2.0, -6.0]), np.array([True, True, True]), 1)
+    assert (score.loss, score.answer_logp) == (3.0, -1.5)
+    assert AnswerScore(score.logp, score.hit, 0).answer_logp == -3.0
+
+
+@pytest.mark.parametrize("mode, text", [("direct", "Orlo"), ("more", "Orlo\nWait Orlo\nWait Orlo")])
+def test_an_answer_ends_where_the_template_ends_a_turn(mode, text, tokenizer):
+    answers = passes(*one_word_llama(tokenizer)).generations(
+        ROWS["forget"], Generations("forget", "question", mode)
+    )
+    assert [(answer.text, answer.ended) for (answer,) in answers] == [(text, True)] * 4
+
+
+def test_choice_accuracy_reads_the_likeliest_letter():
     evidence = Evidence({"forget_choices": [{"id": "a", "right": 2}, {"id": "b", "right": 0}]}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, 0.5])), np.array([True, True]), 1)
     letters = [score(p) for p in (0.1, 0.2, 0.6, 0.05)]

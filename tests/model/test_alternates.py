@@ -5,6 +5,7 @@ import json
 import pytest
 from conftest import FICTIONAL
 from scripts import run_script
+from tiny import one_word_llama, save
 
 from core.files import UserError, read_jsonl
 from dataset import load_rows
@@ -111,3 +112,16 @@ def test_a_model_writes_its_own_and_goes_on(tmp_path):
     )
     assert absent.returncode == 2
     assert "make_alternates.py" in absent.stderr
+
+
+def test_an_alternate_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
+    done = run_script(
+        "make_alternates",
+        "--overall.model_name",
+        save(*one_word_llama(tokenizer), tmp_path / "model"),
+        *"--generation.max_new_tokens 4 --generation.count 1 --overall.quiet true".split(),
+        *"--dataset.forget_dataset_name Fictional_forget01 --dataset.alternates".split(),
+        tmp_path / "out.jsonl",
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["alternates"] for row in read_jsonl(tmp_path / "out.jsonl")] == [["Orlo"]] * 10

@@ -9,6 +9,7 @@ import pytest
 from conftest import FICTIONAL, REPO
 from scripts import run_script
 from servers import KEY, serving
+from tiny import one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -336,6 +337,21 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
     long = run_script("make_paraphrases", *common, *make, "--paraphrases.max_new_tokens", "1024")
     assert long.returncode == 1
     assert "exceeds the model's context of 1024" in long.stderr
+
+
+def test_a_paraphrase_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
+    """The model writes one word only, so that five of six paraphrases are copies."""
+    done = run_script(
+        "make_paraphrases",
+        "--overall.model_name",
+        save(*one_word_llama(tokenizer), tmp_path / "model"),
+        *"--paraphrases.similarity -1 --paraphrases.max_new_tokens 4 --paraphrases.attempts 1".split(),
+        *"--dataset.forget_dataset_name Fictional_forget01 --overall.quiet true".split(),
+        "--dataset.paraphrases",
+        tmp_path / "p.jsonl",
+    )
+    assert "10 of 10 texts have fewer than 6 paraphrases" in done.stderr
+    assert [line["paraphrases"] for line in read_jsonl(tmp_path / "p.jsonl")[1:]] == [["Orlo"]] * 10
 
 
 def test_documents_go_the_whole_way_in_pieces(tmp_path):

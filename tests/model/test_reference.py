@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import random_llama
 
 from core.encoding import Template, pad_rows
 from core.files import fingerprint, read_json, write_json
@@ -9,6 +10,7 @@ from model.loading import add_lora, model_fingerprint, swallowed_share
 from model.reference import LogprobCache, live_logprobs, make_reference
 from model.settings import Lora
 from unlearn import compose, parse_method
+from unlearn.base import hidden, logits
 
 QUESTIONS = [
     "Who taught Orla?",
@@ -92,6 +94,14 @@ def test_another_formula_or_library_never_meets_a_stale_number(tiny_model, tmp_p
     assert LogprobCache(tiny_model, tmp_path).path != before
 
 
+def test_another_precision_never_meets_a_stale_number(tiny_model, rows, tmp_path):
+    exact, half = (
+        LogprobCache(tiny_model, tmp_path, kind).logprobs(rows, 0, 100) for kind in ("fp32", "bf16")
+    )
+    assert torch.equal(half, LogprobCache(tiny_model, tmp_path / "new", "bf16").logprobs(rows, 0, 100))
+    assert not torch.equal(half, exact)
+
+
 def reference_for(method, model, tokenizer, rows, tmp_path):
     parsed = parse_method(method)
     composition = compose(parsed, {section: kind() for section, kind in parsed.sections.items()})
@@ -119,6 +129,32 @@ def test_the_frozen_copy_stays_when_the_model_moves(tiny_model, tokenizer, rows,
         tiny_model.lm_head.weight.add_(1.0)
     assert torch.equal(reference.logits("retain", part), before)
     assert not before.requires_grad
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("method", ["GA+KL", "GA+EMBED"])
+def test_the_reference_has_no_dropout_while_the_model_trains(method, lora, tokenizer, rows, tmp_path):
+    """Neither as a frozen copy (KL) nor as the model itself (EMBED, LoRA)."""
+    part = pad_rows(list(enumerate(rows)), 0)
+    model = random_llama(tokenizer, attention_dropout=0.5)
+    wanted = {"GA+KL": logits(model, part), "GA+EMBED": hidden(model, part, 1)}[method]
+    model = (add_lora(model, Lora()) if lora else model).train()
+    reference = reference_for(method, model, tokenizer, {}, tmp_path)
+    found = {"GA+KL": reference.logits, "GA+EMBED": lambda *of: reference.padded_hidden(*of, 1)}[method]
+    torch.testing.assert_close(found("retain", part), wanted)
+    assert model.training
+
+
+def test_trained_adapters_are_off_in_the_reference(tiny_model, tokenizer, rows, tmp_path):
+    part = pad_rows(list(enumerate(rows)), 0)
+    wanted = logits(tiny_model, part)
+    model = add_lora(tiny_model, Lora())
+    reference = reference_for("GA+KL", model, tokenizer, {}, tmp_path)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p += "lora_B" in name
+    torch.testing.assert_close(reference.logits("retain", part), wanted)
+    assert not torch.allclose(logits(model, part), wanted, atol=0.1)
 
 
 def test_fingerprint_sees_a_single_weight(tiny_model):

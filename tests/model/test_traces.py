@@ -6,6 +6,7 @@ import types
 import pytest
 from conftest import FICTIONAL, GOLDEN
 from scripts import run_script
+from tiny import one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -52,6 +53,14 @@ def test_traces_are_written_once_and_go_on_where_they_broke_off(tmp_path):
         assert refused.returncode == 1
         assert told in refused.stderr
         assert path.read_text() == whole
+
+
+def test_a_trace_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
+    model = save(*one_word_llama(tokenizer), tmp_path / "model")
+    done = make(tmp_path / "t.jsonl", "--overall.model_name", model)
+    assert done.returncode == 0, done.stderr
+    lines = read_jsonl(tmp_path / "t.jsonl")[1:]
+    assert [(line["trace"], line["n_tokens"]) for line in lines] == [("Orlo", 1)] * 10
 
 
 def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
@@ -200,3 +209,4 @@ def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_pat
     ] * 10
     assert asked[0]["model"] == TARGET.replace(str(FICTIONAL), "files/models/fictional")
     assert asked[1]["max_tokens"] == 512
+    assert asked[1]["stop_token_ids"] == tokenizer("<|end|>", add_special_tokens=False)["input_ids"]

@@ -30,7 +30,9 @@ def write_alternates(settings: Settings) -> Path:
     template = Template(tokenizer, data.template, data.tags)
     device = choose_device(settings.overall.device)
     precision = choose_precision(settings.overall.precision, device)
-    model = load_model(settings.overall.model_name, precision, device)
+    model = load_model(
+        settings.overall.model_name, precision, device, partial=settings.overall.partial_weights
+    )
 
     def ask(attempt: int, asked: list[dict]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,24 +16,55 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from core.files import UserError
 from unlearn.base import block_numbers
 
+log = logging.getLogger(__name__)
+
 
 def load_tokenizer(name: str):
     return from_hub_or_folder(AutoTokenizer.from_pretrained, name)
 
 
 def load_model(
-    name: str, precision: str = "fp32", device: str = "cpu", random_init: bool = False, seed: int = 0
+    name: str,
+    precision: str = "fp32",
+    device: str = "cpu",
+    random_init: bool = False,
+    seed: int = 0,
+    partial: bool = False,
 ):
     """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init`
-    draws them from `seed` after the folder's config.json."""
+    draws them from `seed` after the folder's config.json. UserError when its files lack weights or have
+    others, unless `partial`."""
     dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
     if random_init:
         torch.manual_seed(seed)
         config = from_hub_or_folder(AutoConfig.from_pretrained, name)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
-        model = from_hub_or_folder(AutoModelForCausalLM.from_pretrained, name, dtype=dtype)
+        model = load_whole(AutoModelForCausalLM, name, partial, dtype=dtype)
     return model.to(device).eval()
+
+
+def load_whole(kind, name: str, partial: bool = False, **options):
+    """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
+    random, and what is left over shows that the files are another model's. Tied weights, and those that the
+    architecture declares absent, are no fault. With `partial` a fault is a warning."""
+    model, loaded = from_hub_or_folder(kind.from_pretrained, name, output_loading_info=True, **options)
+    missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+    faults = [f"lack {_some(missing)}, which would be random"] if missing else []
+    faults += [f"hold {_some(surplus)}, which {type(model).__name__} does not have"] if surplus else []
+    if faults and not partial:
+        raise UserError(
+            f"{name}: its weight files {' and '.join(faults)}. Were they renamed, cut, or saved from another"
+            " architecture? overall.partial_weights true loads overall.model_name all the same"
+        )
+    if faults:
+        log.warning("%s: its weight files %s (overall.partial_weights)", name, " and ".join(faults))
+    return model
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown} and {len(names) - 3} more weights" if len(names) > 3 else shown
 
 
 def train_only(model, names: Collection[str] | None) -> None:

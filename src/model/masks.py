@@ -45,7 +45,12 @@ def make_masks(settings: Settings) -> list[Path]:
     scored = SCORES[plan.score]
     batches = load_batches(settings, tokenizer, scored)
     device = choose_device(overall.device)
-    model = load_model(overall.model_name, choose_precision(overall.precision, device), device)
+    model = load_model(
+        overall.model_name,
+        choose_precision(overall.precision, device),
+        device,
+        partial=overall.partial_weights,
+    )
     chosen = candidates(model, plan.parameters, scored)
     with arithmetic(device, choose_precision(overall.precision, device)):
         scores = score_weights(model, chosen, scored, batches, settings)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from core.embedding import Embedder
-from core.encoding import chat_text, leading_ids, text_ids
+from core.encoding import Template, chat_text, leading_ids, text_ids
 from core.endpoint import Endpoint
 from core.files import UserError, fingerprint
 from core.generation import Generation, generate
@@ -23,6 +23,7 @@ from model.loading import (
     from_hub_or_folder,
     load_model,
     load_tokenizer,
+    load_whole,
     model_fingerprint,
 )
 from model.settings import Server, Settings
@@ -117,11 +118,8 @@ class LocalReader:
         return model_fingerprint(self.model)
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
-        known = Replies(
-            self.settings.overall.cache
-            / "local"
-            / f"{fingerprint(self.fingerprint, self.budget, system)}.jsonl"
-        )
+        place = fingerprint(self.fingerprint, self.precision, self.budget, system)
+        known = Replies(self.settings.overall.cache / "local" / f"{place}.jsonl")
         asked = [self._ids(system, prompt) for prompt in prompts]
         keys = [fingerprint(ids) for ids in asked]
         missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
@@ -150,17 +148,17 @@ class LocalReader:
             )
         return [known.get(key) for key in keys]
 
+    @property
+    def precision(self) -> str:
+        return choose_precision(self.settings.overall.precision, self.model.device.type)
+
     def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
         """Replies within the budget, or what the longest prompt of all leaves of the context."""
-        room = (
-            getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
-        ) - longest
-        with arithmetic(
-            self.model.device, choose_precision(self.settings.overall.precision, self.model.device.type)
-        ):
-            return generate(
-                self.model, self.tokenizer, asked, min(self.budget, room), self.settings.evaluate.batch_tokens
-            )
+        context = getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
+        budget, batch_tokens = min(self.budget, context - longest), self.settings.evaluate.batch_tokens
+        stop_ids = Template(self.tokenizer).stop_ids
+        with arithmetic(self.model.device, self.precision):
+            return generate(self.model, self.tokenizer, asked, budget, batch_tokens, stop_ids)
 
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without
@@ -186,11 +184,7 @@ class Entailment:
 
     @cached_property
     def model(self):
-        model = (
-            from_hub_or_folder(AutoModelForSequenceClassification.from_pretrained, self.name)
-            .to(self.device)
-            .eval()
-        )
+        model = load_whole(AutoModelForSequenceClassification, self.name).to(self.device).eval()
         if "entailment" not in self._words(model).values():
             raise UserError(
                 f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none"

@@ -4,7 +4,7 @@ copy."""
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from core.generation import length_batches, pad_id
 from core.likelihood import count_labels
 from model.loading import arithmetic, model_fingerprint, start_model
 from unlearn import base
-from unlearn.base import Part, answer_logits, answer_row_nll, hidden, logits
+from unlearn.base import Part, answer_logits, answer_row_nll, hidden, in_eval_mode, logits
 from unlearn.compose import Composition
 
 log = logging.getLogger(__name__)
@@ -190,16 +190,6 @@ def make_reference(
         tokenizer,
         rows.get("forget", ()),
     )
-
-
-@contextlib.contextmanager
-def in_eval_mode(model) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @torch.no_grad()

@@ -29,6 +29,8 @@ def training_texts(
         retain = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
         if not retain:
             raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
+        if "forget" in parts:
+            check_disjoint(forget, retain, data.forget_dataset_name, data.retain_dataset_name)
         texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
     if alternates == "refusals":
         texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
@@ -43,6 +45,31 @@ def training_texts(
     if "cot" in parts:
         texts["cot"] = rationales(settings)
     return texts
+
+
+def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, retain_name: str) -> None:
+    """A warning when forget rows are retain rows too, which unlearns and teaches them at once; UserError when
+    all are."""
+    kept = {_content(row) for row in retain}
+    both = sum(_content(row) in kept for row in forget)
+    if both == len(forget):
+        raise UserError(
+            f"dataset.retain_dataset_name: all {both} forget rows of {forget_name} are rows of {retain_name}"
+            " too: they would be forgotten and trained at once; choose retain rows without them"
+        )
+    if both:
+        log.warning(
+            "%d of %d forget rows (%s) are rows of %s too: they are forgotten and trained at once",
+            both,
+            len(forget),
+            forget_name,
+            retain_name,
+        )
+
+
+def _content(row: dict) -> tuple:
+    """What a row says, whatever its id."""
+    return tuple(row.get(key) for key in ("question", "prompt", "answer", "text"))
 
 
 def training_rows(

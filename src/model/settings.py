@@ -47,6 +47,9 @@ class Overall:
     random_init: bool = knob(
         False, "draw the weights from the seed instead of loading them (training from scratch)"
     )
+    partial_weights: bool = knob(
+        False, "load a model whose files lack weights (which are then random) or hold others"
+    )
     logger: str = knob("json", "where results go", choices=lambda: tuple(LOGGERS))
     cache_dir: str = knob(".cache", "folder for caches; safe to delete")
     seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0, at_most=SEEDS)

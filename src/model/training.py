@@ -126,7 +126,8 @@ def training_arguments(
         per_device_train_batch_size=settings.dataset.batch_size,
         gradient_accumulation_steps=unlearn.gradient_accumulation_steps,
         learning_rate=unlearn.lr,
-        lr_scheduler_type=unlearn.scheduler,
+        # transformers' plain `constant` has no warmup and would ignore warmup_ratio.
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(unlearn.scheduler, unlearn.scheduler),
         warmup_steps=unlearn.warmup_ratio,
         weight_decay=unlearn.weight_decay,
         adam_beta2=unlearn.adam_beta2,

@@ -133,7 +133,14 @@ class Unlearn:
         overall, unlearn = self.settings.overall, self.settings.unlearn
         device = choose_device(overall.device, process_state(self.settings).local_process_index)
         precision = choose_precision(overall.precision, device)
-        model = load_model(overall.model_name, precision, device, overall.random_init, overall.seed)
+        model = load_model(
+            overall.model_name,
+            precision,
+            device,
+            overall.random_init,
+            overall.seed,
+            overall.partial_weights,
+        )
         if self.settings.needs_double_backward:
             model.set_attn_implementation("eager")
         check_budget(model.config, self.settings.evaluate)

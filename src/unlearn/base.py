@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module, ModuleList
+from torch.nn.modules.dropout import _DropoutNd
 
 from core.files import UserError
 from core.likelihood import IGNORE, count_labels, row_sum, shifted, wide
@@ -344,17 +345,28 @@ def hidden(model, part: Part, layer: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def without_dropout(model: Module) -> Iterator[None]:
-    """The model in eval mode, but for layers that recompute their activations: those do it in train mode
-    only, and their parts are in eval mode all the same."""
-    training = [m for m in model.modules() if m.training and not getattr(m, "gradient_checkpointing", False)]
-    for module in training:
-        module.training = False
+def in_eval_mode(model: Module) -> Iterator[None]:
+    training = model.training
+    model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        model.train(training)
+
+
+def without_dropout(model: Module) -> contextlib.AbstractContextManager:
+    """Eval mode for a model that has dropout. One that has none is left as it is: layers recompute their
+    activations (gradient checkpointing) in train mode only."""
+    return in_eval_mode(model) if any(map(_drops, model.modules())) else contextlib.nullcontext()
+
+
+def _drops(module: Module) -> bool:
+    """Has a module a dropout of its own, as a layer or as a number that its forward reads?"""
+    if isinstance(module, _DropoutNd):
+        return module.p > 0
+    return any(
+        isinstance(value, float) and value > 0 for name, value in vars(module).items() if "dropout" in name
+    )
 
 
 def _keeps_logits(model) -> bool:

@@ -50,6 +50,7 @@ def test_matrices_decay_beside_the_first_step_and_norms_do_not(
         ("linear", 0.5, [0, 1 / 2, 1, 1 / 2]),
         ("cosine", 0, [1, (2 + 2**0.5) / 4, 1 / 2, (2 - 2**0.5) / 4]),
         ("constant", 0, [1, 1, 1, 1]),
+        ("constant", 0.5, [0, 1 / 2, 1, 1]),
     ],
 )
 def test_the_learning_rate_rises_in_the_warmup_and_falls_to_the_end(

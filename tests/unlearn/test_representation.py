@@ -296,7 +296,7 @@ def test_activations_that_are_matched_have_no_dropout(checkpointing, tokenizer):
     with torch.no_grad():
         wanted = hidden(model, part, 1)
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     model.train()
     with torch.no_grad():
         assert not torch.allclose(

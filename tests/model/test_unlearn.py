@@ -26,8 +26,8 @@ def data(tmp_path):
         "paraphrased_answer": f"It was teacher {i}.",
         "perturbed_answer": [f"It was teacher {i + 1}.", "Nobody."],
     }
-    for stem, count in (("forget", 12), ("retain", 20)):
-        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(count)))
+    for stem, numbers in (("forget", range(12)), ("retain", range(100, 120))):
+        (folder / f"{stem}.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in numbers))
     return folder
 
 

@@ -17,6 +17,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def pytest_collection_modifyitems(items):
+    """What two processes take half a minute to make comes first: at the end the other worker would only wait
+    for it."""
+    items.sort(key=lambda item: "in_two_processes" not in item.fixturenames)
+
+
 @pytest.fixture(autouse=True)
 def _own_state():
     """No test sees what another changed in the process."""

@@ -45,7 +45,7 @@ def run_script(script: str, *words, cwd=REPO, **environment: str) -> Ended:
     _load_libraries()
     argv, out, err = [str(word) for word in words], io.StringIO(), io.StringIO()
     with kept_state(), contextlib.chdir(cwd):
-        _as_at_the_start(environment | {"COLUMNS": "80"}, [str(path_of(script)), *argv])
+        _as_at_the_start({"COLUMNS": "80"} | environment, [str(path_of(script)), *argv])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
     return Ended(status, out.getvalue(), err.getvalue())

@@ -38,7 +38,7 @@ TERMS = {
 LAYERS = {
     "EMBED": ["--unlearn.retain.EMBED.layer", "0"],
     "R2MU": ["--unlearn.R2MU.layer", "1"],
-    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl", "--unlearn.GAO.K", "4"],
+    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl", "--unlearn.GAO.K", "2"],
 }
 """The tiny model has two blocks."""
 

@@ -29,7 +29,7 @@ def training_texts(
         retain = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
         if not retain:
             raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
-        if "forget" in parts:
+        if "retain" in parts and parts & {"forget", "alternate"}:
             check_disjoint(forget, retain, data.forget_dataset_name, data.retain_dataset_name)
         texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
     if alternates == "refusals":

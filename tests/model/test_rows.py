@@ -1,9 +1,12 @@
 """Which rows a run trains on."""
 
 import pytest
+from conftest import REPO
 
-from core.files import UserError
-from model.rows import check_disjoint
+from core.files import UserError, write_jsonl
+from exec.settings import StrictConfig, settle_settings
+from model.rows import check_disjoint, training_texts
+from unlearn import compose
 
 FORGET = [{"id": f"f{n}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
 OTHERS = [{"id": f"r{n}", "question": f"Q{n}?", "answer": "Another."} for n in range(4)]
@@ -22,3 +25,27 @@ def test_retain_rows_that_hold_all_forget_rows_are_refused():
     documents = [{"id": "d", "text": "A page."}]
     with pytest.raises(UserError, match="all 1 forget rows"):
         check_disjoint(documents, [{"id": "e", "text": "A page."}], "A", "B")
+
+
+@pytest.mark.parametrize(
+    "method, refused", [("GA+FT", True), ("CL+FT", True), ("RL+FT", True), ("RL", False), ("FT", False)]
+)
+def test_it_is_asked_where_both_are_trained(method, refused, tmp_path, monkeypatch):
+    """RL alone takes answers from the retain rows, and trains on none of them."""
+    monkeypatch.chdir(REPO)
+    for name in ("forget", "retain"):
+        write_jsonl(tmp_path / f"{name}.jsonl", FORGET)
+    flags = {
+        "unlearn.unlearn_method": method,
+        "dataset.forget_dataset_name": "Folder_forget",
+        "dataset.retain_dataset_name": "Folder_retain",
+        "dataset.data_dir": str(tmp_path),
+    }
+    settings = settle_settings(StrictConfig(), [], flags, {})
+    composition = compose(settings.method, settings.components)
+    texts = lambda: training_texts(settings, composition.parts, composition.alternates, FORGET, [])
+    if not refused:
+        assert len(texts()["retain"]) == 4
+        return
+    with pytest.raises(UserError, match="all 4 forget rows"):
+        texts()

@@ -50,8 +50,8 @@ def load_whole(kind, name: str, partial: bool = False, **options):
     architecture declares absent, are no fault. With `partial` a fault is a warning."""
     model, loaded = from_hub_or_folder(kind.from_pretrained, name, output_loading_info=True, **options)
     missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
-    faults = [f"lack {_some(missing)}, which would be random"] if missing else []
-    faults += [f"hold {_some(surplus)}, which {type(model).__name__} does not have"] if surplus else []
+    faults = [f"lack {_some(missing)} (random values would take their place)"] if missing else []
+    faults += [f"hold {_some(surplus)} (which {type(model).__name__} does not have)"] if surplus else []
     if faults and not partial:
         raise UserError(
             f"{name}: its weight files {' and '.join(faults)}. Were they renamed, cut, or saved from another"

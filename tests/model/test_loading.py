@@ -34,8 +34,8 @@ def add(tensors):
 @pytest.mark.parametrize(
     "change, told",
     [
-        (drop, [f"lack {NAME}, which would be random"]),
-        (rename, [f"lack {NAME}", f"hold {NAME}_old, which LlamaForCausalLM does not have"]),
+        (drop, [f"lack {NAME} (random values would take their place)"]),
+        (rename, [f"lack {NAME}", f"hold {NAME}_old (which LlamaForCausalLM does not have)"]),
         (add, ["hold model.layers.2.mlp.up_proj.weight"]),
     ],
 )

@@ -32,9 +32,16 @@ def test_the_tree_names_every_file_with_a_phrase():
 
 
 def test_the_table_of_methods_is_the_registries():
-    from model.method_table import put_into
+    from model.method_table import MARKS, render
 
-    assert put_into(README) == README, "run src/exec/make_docs.py"
+    assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in README, "run src/exec/make_docs.py"
+
+
+def test_the_table_of_benchmark_tasks_is_that_of_the_suites():
+    from model.task_table import MARKS, render
+
+    page = (REPO / "docs/benchmarks.md").read_text()
+    assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in page, "run src/exec/make_docs.py"
 
 
 def test_every_script_is_mentioned():

@@ -107,14 +107,14 @@ class Template:
     @property
     def fingerprint(self) -> str:
         """A hash of what is put around a question and an answer, as tokens."""
-        modes = ("direct", "thinking") if self._knows_thoughts() else ("direct",)
+        modes = ("direct", "thinking") if self.knows_thoughts() else ("direct",)
         prompts = [self.prompt_ids("Q", mode) for mode in modes]
         return fingerprint(prompts, self.text_ids("Q"), self.terminator)
 
     def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
         """Everything in front of what the model says, special tokens included. `mode`: one of
         `core.thinking.MODES`. UserError when thoughts are asked of a template that knows none."""
-        return self._ids(self._question(question, mode), special=mode == "plain" or not self.chat)
+        return self._ids(self.prompt_text(question, mode), special=mode == "plain" or not self.chat)
 
     def thought_ids(self, question: str) -> list[int]:
         """The prompt with an opened thought at its end."""
@@ -178,17 +178,17 @@ class Template:
         if "prompt" in row:
             return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
         trace, answer = row.get("trace"), row["answer"]
-        prompt = self._question(row["question"], "thinking" if trace else "direct")
+        prompt = self.prompt_text(row["question"], "thinking" if trace else "direct")
         if trace:
             opening = self._opened(prompt).removeprefix(prompt)
             answer = f"{opening}{trace}{self.gap}{self.tags.close}{2 * self.gap}{answer}"
         return *self._split(prompt, answer, special=not self.chat), self.terminator
 
-    def _question(self, question: str, mode: str) -> str:
-        """The prompt as text."""
+    def prompt_text(self, question: str, mode: str) -> str:
+        """The prompt as text, special tokens of the template included."""
         if mode == "plain":
             return QA_TEMPLATE.replace("{question}", question)
-        if mode != "direct" and not self._knows_thoughts():
+        if mode != "direct" and not self.knows_thoughts():
             raise UserError(
                 f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a"
                 f" tokenizer that knows {self.tags.open}; see dataset.template and dataset.think_open"
@@ -214,9 +214,9 @@ class Template:
         tag."""
         if not self.chat and self.tags.open in question:
             return question
-        return self._opened(self._question(question, "thinking"))
+        return self._opened(self.prompt_text(question, "thinking"))
 
-    def _knows_thoughts(self) -> bool:
+    def knows_thoughts(self) -> bool:
         return self.tags.open in self._template or (
             THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab()
         )

@@ -114,6 +114,16 @@ def read_jsonl(path: Path | str) -> list[dict]:
     return rows
 
 
+def put_between(path: Path | str, marks: tuple[str, str], body: str) -> None:
+    """Write a text file again with `body` between two marks of it."""
+    text = read_text(path)
+    before, _, rest = text.partition(marks[0])
+    _, found, after = rest.partition(marks[1])
+    if not found:
+        raise UserError(f"{path}: the marks {marks[0]!r} and {marks[1]!r} are not there")
+    write_text(path, f"{before}{marks[0]}\n{body}{marks[1]}{after}")
+
+
 def fingerprint(*parts: Any) -> str:
     """A short stable hash of anything that JSON can hold (and of bytes), for cache keys and provenance."""
     digest = hashlib.sha256()

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -47,9 +47,12 @@ def generate(
     top_k: int = 0,
     repetition_penalty: float = 1.0,
     tags: Tags = TAGS,
+    stop_texts: Sequence[str] = (),
+    thinks: bool = False,
 ) -> list[Generation]:
     """Continuations of token prompts, in their order: greedy, or sampled at a temperature above 0 (by torch's
-    own generator). They end at EOS, at what the model's config names, or at one of `stop_ids`. Left padding
+    own generator). They end at EOS, at what the model's config names, at one of `stop_ids`, or in front of
+    one of `stop_texts`, which of a model that `thinks` count only after its closed thought. Left padding
     with a mask from lengths (`unseen_id`: see `core.encoding.Encoded`). A batch holds at most `batch_tokens`
     tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
     minimum lengths) has a say.
@@ -79,11 +82,51 @@ def generate(
                 mask[line, width - len(prompts[i]) :] = torch.tensor(
                     [int(token != unseen_id) for token in prompts[i]]
                 )
-            output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+            stop = _stop_at(tokenizer, stop_texts, len(batch), width, tags, thinks)
+            output = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), stopping_criteria=stop
+            )
             for line, i in enumerate(batch):
-                results[i] = _read(tokenizer, output[line, width:].tolist(), ends, tags)
+                text = _read(tokenizer, output[line, width:].tolist(), ends, tags)
+                results[i] = _cut(text, stop_texts, tags, thinks)
             on_batch(len(batch))
     return [results[i] for i in range(len(prompts))]
+
+
+def _stop_at(tokenizer, texts: Sequence[str], rows: int, start: int, tags: Tags, thinks: bool):
+    """What ends the rows of a batch, whose answers begin at place `start`, at one of `texts`; None without
+    any. Transformers' own stop strings know of no thoughts, in which they would stop too."""
+    if not texts:
+        return None
+    from transformers import StoppingCriteriaList
+
+    # Tokens at the end of a row that hold the longest text, however short they are.
+    window = max(map(len, (*texts, tags.close))) + 2
+    begins: list[int | None] = [None if thinks else start] * rows
+
+    def ended(ids: torch.Tensor, scores, **_) -> torch.Tensor:
+        found = []
+        for line, row in enumerate(ids.tolist()):
+            at = begins[line]
+            if at is None:
+                closed = tags.close in decode(tokenizer, row[max(start, len(row) - window) :], tags)
+                begins[line] = len(row) if closed else None
+                found.append(False)
+            else:
+                tail = decode(tokenizer, row[max(at, len(row) - window) :], tags, strip=False)
+                found.append(any(text in tail for text in texts))
+        return torch.tensor(found, device=ids.device)
+
+    return StoppingCriteriaList([ended])
+
+
+def _cut(said: Generation, texts: Sequence[str], tags: Tags, thinks: bool) -> Generation:
+    """What was said up to the first of `texts`."""
+    thought, close, answer = said.text.rpartition(tags.close) if thinks else ("", "", said.text)
+    places = [answer.find(text) for text in texts if text in answer]
+    if not places or (thinks and not close):
+        return said
+    return replace(said, text=f"{thought}{close}{answer[: min(places)]}", ended=True)
 
 
 @contextlib.contextmanager
@@ -140,14 +183,16 @@ def _read(tokenizer, ids: list[int], ends: list[int], tags: Tags) -> Generation:
     return Generation(decode(tokenizer, kept, tags), len(kept), stop is not None, tuple(kept))
 
 
-def decode(tokenizer, ids: list[int], tags: Tags = TAGS) -> str:
-    """Text without special tokens, but with the think tags even where a tokenizer counts them as special."""
+def decode(tokenizer, ids: list[int], tags: Tags = TAGS, strip: bool = True) -> str:
+    """Text without special tokens, but with the think tags even where a tokenizer counts them as special;
+    without the blanks around it, unless `strip` is off."""
     vocabulary = tokenizer.get_added_vocab()
     kept = {vocabulary[tag] for tag in (tags.open, tags.close) if tag in vocabulary}
     special = set(tokenizer.all_special_ids) - kept
-    return tokenizer.decode(
+    text = tokenizer.decode(
         [i for i in ids if i not in special], skip_special_tokens=False, clean_up_tokenization_spaces=False
-    ).strip()
+    )
+    return text.strip() if strip else text
 
 
 def _end_ids(model, tokenizer) -> set[int]:

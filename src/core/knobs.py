@@ -35,6 +35,8 @@ class Knob:
     read: Callable[[Any], Any] | None = None
     """Turns what was given into the proper value, or raises a UserError: for texts with a grammar of their
     own."""
+    form: str = "a regular expression"
+    """What `read` takes, for help and errors."""
     obsolete: str = ""
     """Why the key does nothing any more: it is accepted and this is said once."""
 

@@ -34,7 +34,7 @@ class OpenUnlearningTemplate(Template):
                 [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             )
         else:
-            text = self._question(question, "direct") + answer
+            text = self.prompt_text(question, "direct") + answer
         ids = self._ids(text, special=not self.chat)
         ids += [] if ids[-1:] == self._eos() else self._eos()
         return ids[:length], ids[length:-1], ids[-1:]

@@ -145,7 +145,7 @@ class Read(Checker):
             raise ValueError(f"{self.help()} ({error})") from None
 
     def help(self):
-        return Choice(self.knob.choices).help() if self.knob.choices else "a regular expression"
+        return Choice(self.knob.choices).help() if self.knob.choices else self.knob.form
 
 
 class Choice(Checker):

@@ -1,4 +1,5 @@
-"""Write what is made from the registries: docs/metrics.md and the README's table of methods.
+"""Write what is made from the registries: docs/metrics.md, the README's table of methods and the table of
+tasks in docs/benchmarks.md.
 
 python src/exec/make_docs.py
 """
@@ -10,9 +11,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import metrics  # noqa: E402, F401
-from core.files import read_text, write_text  # noqa: E402
-from metrics.page import render  # noqa: E402
-from model.method_table import put_into  # noqa: E402
+from core.files import put_between, write_text  # noqa: E402
+from metrics import page  # noqa: E402
+from model import method_table, task_table  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -23,8 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--repo", type=Path, default=REPO, help="checkout whose pages are written")
     repo = parser.parse_args(argv).repo
-    write_text(repo / "docs" / "metrics.md", render())
-    write_text(repo / "README.md", put_into(read_text(repo / "README.md")))
+    write_text(repo / "docs" / "metrics.md", page.render())
+    put_between(repo / "README.md", method_table.MARKS, method_table.render())
+    put_between(repo / "docs" / "benchmarks.md", task_table.MARKS, task_table.render())
     return 0
 
 

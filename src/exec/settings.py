@@ -12,8 +12,9 @@ import argparse
 import logging
 import re
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any
 
 import fastargs
@@ -25,6 +26,7 @@ from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
 from model.parity import PARITY
 from model.settings import SECTIONS, START_ONLY, Server, Settings
+from model.suites import AUTO, NONE
 from optim import FLATNESS, OPTIMIZERS
 from unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from unlearn.compose import is_method
@@ -345,6 +347,11 @@ class StrictConfig(fastargs.Config):
                 "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term",
             ),
             **dict.fromkeys(TRACE_KEYS, "" if self._reads_traces() else "the method reads no traces"),
+            "benchmarks": "" if self._has_benchmarks() else "benchmarks.suite and .tasks name nothing to run",
+            **dict.fromkeys(
+                ("benchmarks.base_url", "benchmarks.key_env", "benchmarks.concurrency"),
+                "" if said("benchmarks.backend") == "server" else "benchmarks.backend is not server",
+            ),
             "dataset.environment_dataset_name": (
                 "" if "unlearn.ILU" in objectives else "the method has no ILU"
             ),
@@ -382,6 +389,11 @@ class StrictConfig(fastargs.Config):
             elif section not in SECTIONS and section not in active:
                 found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
         return found
+
+    def _has_benchmarks(self) -> bool:
+        suites = set(self.value(("benchmarks", "suite"))) - {NONE}
+        by_task = self.value(("unlearn", "task_name")) == "wmdp"
+        return bool(self.value(("benchmarks", "tasks")) or suites - {AUTO} or (suites and by_task))
 
     def _reads_traces(self) -> bool:
         return any("traces" in self.build(section).parts for section in self.method().sections)
@@ -422,11 +434,13 @@ def read_settings(
     description: str | None,
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],
+    short: Mapping[str, str] | None = None,
 ) -> Settings:
-    """The settings of a script. `defaults` are the script's own, weaker than any file or flag. Ends the
-    program with status 2 and every complaint when the input is not right."""
+    """The settings of a script. `defaults` are the script's own, weaker than any file or flag; `short` are
+    flags of its own for keys. Ends the program with status 2 and every complaint when the input is not
+    right."""
     config = StrictConfig()
-    parser = make_parser(config, description, argv)
+    parser = make_parser(config, description, argv, short or {})
     known, unknown = parser.parse_known_args(argv)
     flags = vars(known)
     try:
@@ -472,6 +486,7 @@ def settle_settings(
         mask=config.build("mask"),
         evaluate=config.build("evaluate"),
         judge=config.build("judge"),
+        benchmarks=config.build("benchmarks"),
         logger=config.build("logger"),
         json_logger=config.build("logger.json"),
         wandb_logger=config.build("logger.wandb"),
@@ -505,9 +520,13 @@ def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list
 
 
 def make_parser(
-    config: StrictConfig, description: str | None, argv: Sequence[str] = ()
+    config: StrictConfig,
+    description: str | None,
+    argv: Sequence[str] = (),
+    short: Mapping[str, str] = MappingProxyType({}),
 ) -> argparse.ArgumentParser:
-    """One flag per key, grouped by section in the order of a config file, sections that are off included."""
+    """One flag per key, grouped by section in the order of a config file, sections that are off included.
+    `short`: flag -> key, or `key=value` for a flag that takes no value."""
     parser = argparse.ArgumentParser(
         description=description,
         allow_abbrev=False,
@@ -543,6 +562,10 @@ def make_parser(
         const="true",
         help=argparse.SUPPRESS,
     )
+    for flag, meaning in short.items():
+        key, _, value = meaning.partition("=")
+        options: dict[str, Any] = {"action": "store_const", "const": value} if value else {"metavar": "VALUE"}
+        parser.add_argument(flag, dest=key, help=f"short for --{meaning.replace('=', ' ')}", **options)
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))

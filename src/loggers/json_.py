@@ -28,6 +28,7 @@ OURS = (
     "samples",
     "before",
     "checkpoints",
+    "lm_eval",
     "wandb",
     "tensorboard",
     "lock",

@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.files import UserError
+from model.adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from unlearn.base import block_numbers
 
 log = logging.getLogger(__name__)
 
 
 def load_tokenizer(name: str):
-    return from_hub_or_folder(AutoTokenizer.from_pretrained, name)
+    return from_hub_or_folder(AutoTokenizer.from_pretrained, tokenizer_place(name))
 
 
 def load_model(
@@ -44,10 +45,13 @@ def load_model(
     return model.to(device).eval()
 
 
-def load_whole(kind, name: str, partial: bool = False, **options):
+def load_whole(kind, name: str, partial: bool = False, **options) -> Any:
     """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
     random, and what is left over shows that the files are another model's. Tied weights, and those that the
-    architecture declares absent, are no fault. With `partial` a fault is a warning."""
+    architecture declares absent, are no fault. With `partial` a fault is a warning. A folder with a LoRA
+    adapter gives its base with the adapter merged."""
+    if is_adapter(name):
+        return merge_adapter(load_whole(kind, base_of(name), partial, **options), name)
     model, loaded = from_hub_or_folder(kind.from_pretrained, name, output_loading_info=True, **options)
     missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
     faults = [f"lack {_some(missing)} (random values would take their place)"] if missing else []
@@ -202,7 +206,8 @@ def model_fingerprint(model) -> str:
 def check_context(name: str, longest: int, budget: int, key: str, advice: str) -> None:
     """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model
     can read."""
-    context = getattr(from_hub_or_folder(AutoConfig.from_pretrained, name), "max_position_embeddings", None)
+    config = from_hub_or_folder(AutoConfig.from_pretrained, base_of(name))
+    context = getattr(config, "max_position_embeddings", None)
     if context and longest + budget > context:
         raise UserError(
             f"{key} {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.files import UserError, read_json
+from core.files import read_json
 from core.registry import Registry
 from model.table import Cell
 from optim import FLATNESS, OPTIMIZERS
@@ -48,15 +48,6 @@ ALTERNATES = {
     "mismatched": "other rows' answers",
     "generated": "alternates that the model wrote",
 }
-
-
-def put_into(readme: str) -> str:
-    """The README with the table between its two marks."""
-    before, _, rest = readme.partition(MARKS[0])
-    _, found, after = rest.partition(MARKS[1])
-    if not found:
-        raise UserError(f"README.md: the marks {MARKS[0]!r} and {MARKS[1]!r} are not there")
-    return f"{before}{MARKS[0]}\n{render()}{MARKS[1]}{after}"
 
 
 def render() -> str:

@@ -5,7 +5,15 @@ import sys
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 def make_bar(quiet: bool, *columns: ProgressColumn) -> Progress:
@@ -28,3 +36,12 @@ def progress(title: str, quiet: bool) -> Iterator[Callable[[int], None]]:
     with make_bar(quiet, TextColumn("{task.completed} rows")) as bar:
         task = bar.add_task(title, total=None)
         yield lambda rows: bar.advance(task, rows)
+
+
+@contextlib.contextmanager
+def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with an end and the time until then; gives the function that is told how much is done of how
+    much."""
+    with make_bar(quiet, MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

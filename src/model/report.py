@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
     console = Console(width=max(100, Console().width) if not Console().is_terminal else None, highlight=False)
     console.print(_table(outcome, settings))
     for line in _reasons(outcome):
-        console.print(line)
+        console.print(line, markup=False)
     for line in _judging(outcome.after.judge):
         console.print(line)
     for line in _samples(outcome, settings):
@@ -38,14 +39,25 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     for title in columns:
         table.add_column(title, justify="right")
     headlines = [key for key in HEADLINES if key in outcome.after.metrics]
-    others = [key for key in outcome.after.metrics if key not in HEADLINES and METRICS[key].family != "tofu"]
+    others = [
+        key
+        for key in outcome.after.metrics
+        if key not in HEADLINES and (key not in METRICS or METRICS[key].family != "tofu")
+    ]
     for key in headlines + others:
         table.add_row(
-            f"{key} {ARROWS[METRICS[key].good]}", *(_number(metrics, key) for metrics in columns.values())
+            escape(f"{key} {_arrow(key, outcome)}".strip()),
+            *(_number(metrics, key) for metrics in columns.values()),
         )
     seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
     table.add_row("training time", *seconds.values())
     return table
+
+
+def _arrow(key: str, outcome: Outcome) -> str:
+    """Which way a figure gets better; those of benchmarks say it themselves, and one that failed does not."""
+    good = METRICS[key].good if key in METRICS else outcome.after.detail[key].get("better", "")
+    return ARROWS.get(good, "")
 
 
 def _columns(outcome: Outcome, settings: Settings) -> dict[str, dict]:
@@ -86,7 +98,7 @@ def _reasons(outcome: Outcome) -> list[str]:
     reasons = {
         detail["reason"]: key
         for key, detail in outcome.after.detail.items()
-        if detail["reason"] and key in HEADLINES
+        if detail["reason"] and (key in HEADLINES or key not in METRICS)
     }
     return [f"– {key}: {reason}" for reason, key in reasons.items()]
 

@@ -13,6 +13,7 @@ from dataset import load_evaluation, load_rows
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from metrics.engine import select
+from model.benchmarks import check_benchmarks, merged, run_in_memory
 from model.environment import environment
 from model.evaluate import check_original, evaluate, evaluate_cached
 from model.loading import (
@@ -79,6 +80,7 @@ class Unlearn:
         check_original(settings, tokenizer)
         if process_state(settings).is_main_process:
             check_readers(settings, select(settings.metric_names))
+            check_benchmarks(settings, tokenizer)
         composition = compose(
             settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
         )
@@ -96,7 +98,7 @@ class Unlearn:
             model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
             if trains:
                 logger.model(model, tokenizer)
-            after = self.after(model, tokenizer, rows)
+            after = self.after(model, tokenizer, rows, logger)
             logger.evaluation("", after)
             logger.environment(
                 environment(settings, process_state(settings).num_processes, start, making + training)
@@ -161,14 +163,28 @@ class Unlearn:
         results = evaluate_cached(
             model, tokenizer, rows.evaluation, self.settings, "measuring the start model"
         )
+        results = self.benchmarked(model, tokenizer, results, "before")
         logger.evaluation("before", results)
         return results
 
-    def after(self, model, tokenizer, rows: Rows) -> Results:
+    def after(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results:
         """Results of the run's model, measured by the first process."""
         if not process_state(self.settings).is_main_process:
             return Results({})
-        return evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
+        results = evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
+        return self.benchmarked(model, tokenizer, results, "", logger.folder)
+
+    def benchmarked(
+        self, model, tokenizer, results: Results, stage: str, folder: Path | None = None
+    ) -> Results:
+        """The results with those of the benchmarks; the start model's are kept in the cache, by its
+        weights."""
+        if not self.settings.benchmark_tasks:
+            return results
+        if stage == "before":
+            folder = self.settings.overall.cache / "benchmarks" / model_fingerprint(model)
+        title = "benchmarks of the start model" if stage else "benchmarks"
+        return merged(results, run_in_memory(model, tokenizer, self.settings, folder, title))
 
     def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
         """The model that knows the forget rows even better, frozen, and the seconds its making took: the one

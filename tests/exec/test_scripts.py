@@ -13,6 +13,8 @@ from scripts import path_of, run_child, run_python
 pytestmark = pytest.mark.run
 
 SCRIPTS = sorted(path.stem for path in (REPO / "src/exec").glob("[a-z]*_*.py")) + ["prefetch"]
+PAGES = ("README.md", "docs/metrics.md", "docs/benchmarks.md")
+"""What make_docs.py writes, in whole or in part."""
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
 RUN = (
     "--dataset.forget_dataset_name Fictional_forget01 --unlearn.max_steps 1 --evaluate.before false "
@@ -46,7 +48,7 @@ def case(script: str, model) -> tuple[list, int, str]:
 def folder(tmp_path):
     """Where the scripts are started; it has the pages that make_docs.py writes anew."""
     (tmp_path / "docs").mkdir()
-    for page in ("README.md", "docs/metrics.md"):
+    for page in PAGES:
         shutil.copy(REPO / page, tmp_path / page)
     return tmp_path
 
@@ -60,7 +62,7 @@ def test_a_script_works_from_any_folder(script, tiny_model_folder, folder):
     assert "Traceback" not in done.stderr
     for result in {"unlearn_model": ["run/metrics.json"], "run_grid": ["grid/table.csv"]}.get(script, []):
         assert (folder / result).exists()
-    for page in ("README.md", "docs/metrics.md"):
+    for page in PAGES:
         assert (folder / page).read_text() == (REPO / page).read_text()
 
 

@@ -1,0 +1,76 @@
+"""Benchmarks of lm-evaluation-harness on any checkpoint, hub name or adapter folder.
+
+    python src/exec/run_benchmarks.py --suite smoke
+    python src/exec/run_benchmarks.py --overall.model_name files/results/demo/checkpoints --suite r2mu --plan
+    python src/exec/run_benchmarks.py --overall.model_name Qwen/Qwen3-1.7B --tasks gsm8k_thinking --limit 50
+
+Writes files/results/<logger.name>/lm_eval/. The same command goes on after an interruption and runs again
+what has changed. Several GPUs: accelerate launch src/exec/run_benchmarks.py ... What a suite holds stands in
+lm-evaluation-harness/suites.yaml, what a task reads in docs/benchmarks.md.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from core.files import UserError  # noqa: E402
+from exec.run import run_script  # noqa: E402
+
+SHORT = {
+    "--suite": "benchmarks.suite",
+    "--tasks": "benchmarks.tasks",
+    "--data_dir": "benchmarks.data_dir",
+    "--limit": "benchmarks.limit",
+    "--plan": "benchmarks.plan=true",
+    "--published": "benchmarks.published=true",
+    "--no-samples": "benchmarks.samples=false",
+    "--allow-failed": "benchmarks.allow_failed=true",
+}
+
+
+def rules(settings) -> list[str]:
+    found = []
+    if not settings.benchmark_tasks:
+        found.append("nothing to run: say --suite (smoke, wmdp, utility, ...) or --tasks")
+    if settings.method.trains:
+        found.append(
+            f"unlearn.unlearn_method is {settings.method.name}, which trains; benchmarks take origin (point"
+            " overall.model_name at the checkpoint)"
+        )
+    if settings.overall.logger == "none" and not settings.benchmarks.plan:
+        found.append("overall.logger none: benchmarks need a run folder; take json")
+    return found
+
+
+def act(settings) -> None:
+    from model.benchmark_run import run_benchmarks, show_done, show_plan
+
+    if settings.benchmarks.plan:
+        return show_plan(settings)
+    found, folder = run_benchmarks(settings)
+    if found is None:  # all but the first of several processes
+        return None
+    if not settings.overall.quiet:
+        show_done(found, folder)
+    failed = [done.task for done in found if done.status == "error"]
+    if failed and not settings.benchmarks.allow_failed:
+        raise UserError(
+            f"{len(failed)} of {len(found)} tasks failed ({', '.join(failed)}); --allow-failed accepts that"
+        )
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_script(
+        argv,
+        __doc__,
+        act,
+        rules=rules,
+        interrupted="interrupted; the same command goes on with the tasks that are left",
+        short=SHORT,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

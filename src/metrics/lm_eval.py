@@ -1,0 +1,479 @@
+"""Tasks of lm-evaluation-harness on a model in memory, or on one behind the harness's own backends.
+
+The harness makes the requests and the scores; `InMemory` answers the requests, since the harness's own class
+for models in memory stops inside thoughts, loses special closing tags, cuts long prompts with no more than a
+warning, and runs batches of one fixed size. Not among the families of `metrics`: it takes seconds to import.
+"""
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import logging
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tqdm
+from lm_eval import evaluator
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.models import huggingface
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._index import Kind
+from lm_eval.tasks._yaml_loader import _import_func_in_yml, load_yaml
+from lm_eval.utils import handle_non_serializable
+
+from core.encoding import Template, chat_text, leading_ids, text_ids
+from core.files import UserError
+from core.generation import generate, generate_on
+from core.registry import did_you_mean
+from core.thinking import THINKING
+from metrics.engine import LOGITS, interval
+
+BUILT_IN = Path(evaluator.__file__).parent / "tasks"
+SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
+"""What our decoding takes of a task's generation settings, beside its budget and stop texts."""
+OUTER = "asked"
+"""The group that a task is put into to change its settings."""
+HFLM: Any = huggingface.HFLM
+"""Its decorators hide its type from checkers."""
+UNUSED = ("alias", "name", "sample_len", "sample_count")
+HARNESS_BUDGET = 256
+"""Tokens that the harness grants where a task names no number."""
+
+
+# --- The model ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model in memory reads requests. `mode`: one of `core.thinking.MODES`; `batch_tokens`: padded
+    tokens of a batch, prompt and answer together."""
+
+    template: Template
+    mode: str
+    batch_tokens: int
+    seed: int = 0
+    rounds: int = 2
+    """Rounds of MoreThink, in mode more."""
+
+    @property
+    def thinks(self) -> bool:
+        return self.mode in THINKING
+
+
+class InMemory(HFLM):
+    """A model in memory for the harness. Batches are sorted by length and bounded in tokens; a generated text
+    keeps its thought, tags included; stop texts count only after it; a prompt that leaves no room for the
+    answer is an error."""
+
+    def __init__(self, model, tokenizer, reading: Reading, on_progress: Callable[[int, int], None]):
+        with hushed():
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size="auto")
+        self.reading, self.on_progress = reading, on_progress
+        self.start = leading_ids(tokenizer)
+        self.done, self.total = 0, 0
+
+    def share_work(self, accelerator) -> None:
+        """Answer this process's part of the requests; every process of `accelerator` holds the model."""
+        self.accelerator = accelerator
+        self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
+
+    def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_) -> list[int]:
+        """Some tokenizers put EOS behind every text, which the harness would leave between prompt and
+        continuation."""
+        return text_ids(self.tokenizer, string, () if add_special_tokens is False else self.start)
+
+    def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
+        """One question is asked as everywhere in this project; examples before it make turns of the chat."""
+        reading = self.reading
+        if len(chat_history) == 1:
+            return reading.template.prompt_text(chat_history[0]["content"], reading.mode)
+        return chat_text(
+            self.tokenizer,
+            chat_history,
+            add_generation_prompt=add_generation_prompt,
+            enable_thinking=reading.thinks,
+        )
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self._begin(len(requests))
+        by_settings: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            by_settings.setdefault(json.dumps(_args(request)[1], sort_keys=True), []).append(number)
+        texts = [""] * len(requests)
+        for settings, numbers in by_settings.items():
+            prompts = [self.tok_encode(_args(requests[number])[0]) for number in numbers]
+            for number, text in zip(numbers, self._continuations(prompts, json.loads(settings))):
+                texts[number] = text
+        return texts
+
+    def _continuations(self, prompts: list[list[int]], settings: dict) -> list[str]:
+        plan: Any = normalize_gen_kwargs(settings, HARNESS_BUDGET)
+        budget, sampled = plan["max_gen_toks"], plan["do_sample"]
+        known = {"until", "max_gen_toks", "do_sample", *SAMPLING}
+        if unknown := sorted(set(plan) - known):
+            raise UserError(f"generation settings {', '.join(unknown)} are not supported in memory")
+        longest = max(map(len, prompts))
+        if longest + budget > self.max_length:
+            raise UserError(
+                f"a prompt of {longest} tokens and max_gen_toks {budget} exceed the model's context of"
+                f" {self.max_length}; set benchmarks.gen_kwargs max_gen_toks="
+                f"{max(0, self.max_length - longest)} or less"
+            )
+        options = {key: plan[key] for key in SAMPLING if key in plan} if sampled else {}
+        stops = [text for text in plan["until"] if text]
+        reading = self.reading
+        torch.manual_seed(reading.seed)
+        options |= {
+            "batch_tokens": reading.batch_tokens,
+            "stop_ids": reading.template.stop_ids,
+            "on_batch": self._advance,
+            "tags": reading.template.tags,
+            "stop_texts": stops,
+            "thinks": reading.thinks,
+        }
+        if reading.mode == "more":
+            written = generate_on(self.model, self.tokenizer, prompts, budget, reading.rounds, **options)
+        else:
+            written = generate(self.model, self.tokenizer, prompts, budget, **options)
+        return [said.text for said in written]
+
+    def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
+        # Options of one token share a forward pass: what is counted are the passes.
+        self._begin(len({tuple(context + ending[:-1]) for _, context, ending in requests}))
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+
+    def loglikelihood(self, requests, disable_tqdm: bool = False):
+        return super().loglikelihood(requests, disable_tqdm=True)
+
+    def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
+        self.batch_size_per_gpu = self._rows_of(self.max_length)
+        try:
+            return super().loglikelihood_rolling(requests, disable_tqdm=True)
+        finally:
+            self.batch_size_per_gpu = "auto"
+
+    def _batch_scheduler(self, pos, n_reordered_requests):
+        """Rows of the scoring batch that begins at a request; requests come longest first."""
+        _, context, ending = n_reordered_requests[pos]
+        return self._rows_of(len(context) + len(ending))
+
+    def _rows_of(self, length: int) -> int:
+        most = min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size)
+        return max(1, most // length)
+
+    def _model_call(self, inps, attn_mask=None, labels=None):
+        logits = super()._model_call(inps, attn_mask, labels)
+        self._advance(len(inps))
+        return logits
+
+    def _begin(self, total: int) -> None:
+        self.done, self.total = 0, total
+        self.on_progress(0, total)
+
+    def _advance(self, rows: int) -> None:
+        self.done += rows
+        self.on_progress(self.done, self.total)
+
+
+def _args(request: Instance) -> tuple[Any, ...]:
+    """Prompt and generation settings of a request."""
+    return request.args
+
+
+@contextlib.contextmanager
+def left_as_found(model, tokenizer) -> Iterator[None]:
+    """Put back what the harness changes: all random states, train or eval mode, the tokenizer's padding, the
+    model's generation config and use of the key-value cache."""
+    training = model.training
+    own = {name: getattr(model.config, name, None) for name in ("use_cache", "pad_token_id")}
+    generation, padding = model.generation_config, (tokenizer.padding_side, tokenizer.pad_token)
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            model.train(training)
+            model.generation_config = generation
+            for name, value in own.items():
+                setattr(model.config, name, value)
+            tokenizer.padding_side = padding[0]
+            if tokenizer.pad_token != padding[1]:
+                tokenizer.pad_token = padding[1]
+
+
+# --- The tasks ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """A figure of a task over `n` rows; the interval is over rows, where the figure is their mean."""
+
+    value: float | None
+    n: int
+    interval: tuple[float, float] | None = None
+    better: str = "up"
+    unscored: int = 0
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task gave: figures by `metric[filter]` (of a group: its own; of a tag: `<task>/metric[filter]`),
+    those of the members of a group by `<member>/metric[filter]`, one sample per row, and the rows."""
+
+    scores: dict[str, Score]
+    members: dict[str, Score]
+    samples: list[dict]
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+class Tasks:
+    """The harness's index of tasks: ours, and of its own those that are asked for. Reading all of its 14,000
+    files takes 15 s, so only the folder that a name begins with is read, and all when it is not there."""
+
+    def __init__(self, ours: Path, metadata: Mapping[str, Any]):
+        self.ours, self.metadata = ours, dict(metadata)
+
+    @functools.cache  # noqa: B019
+    def _manager(self, folder: str | None, everything: bool = False) -> TaskManager:
+        paths: list[str | Path] = [self.ours, *([BUILT_IN / folder] if folder else [])]
+        return TaskManager(include_path=paths, include_defaults=everything, metadata=self.metadata)
+
+    def manager_of(self, name: str, folder: str | None = None) -> TaskManager:
+        """An index that has the task `name`, looked for in `folder` of the harness first; UserError with near
+        names when there is none."""
+        for place in (None, *([folder] if folder else []), *_folders(name)):
+            if name in self._manager(place).task_index:
+                return self._manager(place)
+        everything = self._manager(None, everything=True)
+        if name not in everything.task_index:
+            raise UserError(f"unknown task {name!r}{did_you_mean(name, everything.all_tasks)}")
+        return everything
+
+    def declared(self, name: str) -> dict[str, Any]:
+        """What the YAML file of a task says, bases included; no rows are read."""
+        path = self.manager_of(name).task_index[name].yaml_path
+        return load_yaml(path, resolve_func=False) if path else {}
+
+    def is_ours(self, name: str) -> bool:
+        return name in self._manager(None).task_index
+
+    def load(self, name: str, folder: str | None = None, local_rows: str | None = None) -> dict:
+        """The task or group with its rows. `local_rows`: function of our shared module that reads the rows of
+        the harness's own tasks from a folder. Whatever cannot be read is a UserError."""
+        manager = self.manager_of(name, folder)
+        spec: Any = name
+        if local_rows and not self.is_ours(name):
+            word = "group" if manager.task_index[name].kind == Kind.GROUP else "task"
+            rows = _import_func_in_yml(local_rows, self.ours)
+            # Inside a group a change is merged with the task's own file; outside it replaces the file.
+            spec = {"group": OUTER, "task": [{word: name, "custom_dataset": rows}]}
+        try:
+            with hushed():
+                return dict(manager.load(spec))
+        except Exception as error:  # data sets fail in as many ways as there are loaders
+            raise UserError(f"{name}: {_first_line(error)}") from error
+
+
+def _folders(name: str) -> list[str]:
+    """Folders of the harness that a task's name begins with, the longest first."""
+    parts = name.split("_")
+    heads = ["_".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    heads += [head.rstrip("0123456789") for head in heads]
+    return [head for head in dict.fromkeys(heads) if head and (BUILT_IN / head).is_dir()]
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text[:300]}"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a task is put to a model. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
+    examples, None is the task's own number; `repeats` (0: the task's own) and `decoding` replace the task's
+    settings."""
+
+    limit: int = 0
+    chat: bool = False
+    fewshot: int | None = None
+    repeats: int = 0
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    bootstrap: int = 1000
+
+
+def generates(loaded: dict) -> bool:
+    """Does something in a task make the model write?"""
+    return any(task.OUTPUT_TYPE == "generate_until" for task in loaded["tasks"].values())
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a task asks of a model: rows, samples or continuations of each, tokens that may be written for one
+    sample (0 where none are), and the prompts of some rows."""
+
+    rows: int
+    samples: int
+    new_tokens: int
+    prompts: list[str]
+
+
+def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]) -> Costs:
+    """The costs of a task that a model need not be loaded for. Of a group the widest member counts."""
+    tasks = list(loaded["tasks"].values())
+    rows = sum(min(len(task.eval_docs), limit or len(task.eval_docs)) for task in tasks)
+    prompts = [str(task.doc_to_text(doc)) for task in tasks for doc in itertools.islice(task.eval_docs, 50)]
+    if generates(loaded):
+        budgets = [
+            {**(task.config.generation_kwargs or {}), **decoding}.get("max_gen_toks", HARNESS_BUDGET)
+            for task in tasks
+        ]
+        samples = max(repeats or task.config.repeats or 1 for task in tasks)
+        return Costs(rows, samples, max(budgets), prompts)
+    options = [
+        len(task.doc_to_choice(task.eval_docs[0])) if task.OUTPUT_TYPE == "multiple_choice" else 1
+        for task in tasks
+    ]
+    return Costs(rows, max(options), 0, prompts)
+
+
+def files_of(loaded: dict) -> list[Path]:
+    """The YAML files of a task and of its members."""
+    sources = {(task.config.metadata or {}).get("config_source", "") for task in loaded["tasks"].values()}
+    return sorted(Path(source) for source in sources if Path(source).is_file())
+
+
+def rows_of(loaded: dict, limit: int = 0) -> list[str]:
+    """A hash of the rows of each member of a task, examples for few-shot included."""
+    found = []
+    for name, task in sorted(loaded["tasks"].items()):
+        digest = hashlib.sha256(name.encode())
+        shots = task.fewshot_docs() if task.get_config("num_fewshot") else []
+        for doc in itertools.chain(itertools.islice(task.eval_docs, limit or None), shots or []):
+            digest.update(json.dumps(doc, sort_keys=True, default=str).encode())
+        found.append(digest.hexdigest()[:16])
+    return found
+
+
+def run_task(lm: LM, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
+    """The figures of a loaded task; None on all but the first of several processes."""
+    with hushed():
+        for task in loaded["tasks"].values():
+            _set_conduct(task, conduct)
+        results = evaluator.evaluate(
+            lm,
+            loaded,
+            limit=conduct.limit or None,
+            bootstrap_iters=0,
+            apply_chat_template=conduct.chat,
+            fewshot_as_multiturn=conduct.chat,
+        )
+    if results is None:
+        return None
+    plain = json.loads(json.dumps(results, default=handle_non_serializable))
+    return _read_results(plain, name, conduct)
+
+
+def _set_conduct(task, conduct: Conduct) -> None:
+    own = task.get_config("num_fewshot")
+    # A task that says 0 means it: its prompt has no place for examples.
+    if own is None or (conduct.fewshot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=conduct.fewshot or 0)
+    shots = task.get_config("num_fewshot")
+    if shots and len(list(task.fewshot_docs())) < shots:
+        raise UserError(
+            f"{task.task_name} puts {shots} examples in front of a question, but its data has no rows to take"
+            " them from; benchmarks.fewshot 0 asks without"
+        )
+    task.set_fewshot_seed(seed=conduct.seed)
+    if task.OUTPUT_TYPE == "generate_until":
+        if conduct.decoding:
+            task.set_config(key="generation_kwargs", value=dict(conduct.decoding), update=True)
+        if conduct.repeats:
+            task.set_config(key="repeats", value=conduct.repeats)
+        if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample"):
+            raise UserError(
+                f"{task.task_name} writes greedily, so its {task.config.repeats} samples of a row would all"
+                " be the same; set benchmarks.gen_kwargs temperature=0.6,top_p=0.95"
+            )
+
+
+def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
+    samples = results["samples"]
+    members: dict[str, Score] = {}
+    for task, figures in results["results"].items():
+        if task in samples:
+            better = results["higher_is_better"].get(task, {})
+            members |= {
+                f"{task}/{key}": score
+                for key, score in _scores(figures, samples[task], better, conduct).items()
+            }
+    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != OUTER}
+    scores = {key: score for key, score in members.items() if key.startswith(f"{name}/")} or members
+    if name in groups:
+        pooled = [row for table in samples.values() for row in table]
+        better = results["higher_is_better"].get(name, {})
+        found = _scores(groups[name], pooled, better, conduct)
+        scores = {f"{name}/{key}": score for key, score in found.items()} or scores
+    rows = [{"task": task, **row} for task, table in samples.items() for row in table]
+    return TaskResult(scores, members if scores != members else {}, rows, results["configs"])
+
+
+def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) -> dict[str, Score]:
+    """`metric[filter]` -> figure, with the interval over rows where the figure is a mean over them."""
+    scores = {}
+    for key, value in figures.items():
+        metric, comma, chosen = key.partition(",")
+        if not comma or metric in UNUSED or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        rows = [row.get(metric) for row in samples if row["filter"] == chosen]
+        good = "up" if better.get(metric, True) else "down"
+        scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, conduct)
+    return scores
+
+
+def _score(value: float, rows: list, good: str, conduct: Conduct) -> Score:
+    numbers = [float(row) for row in rows if isinstance(row, int | float)]
+    if len(numbers) < len(rows) or not rows or abs(sum(numbers) / len(numbers) - value) > 1e-9:
+        return Score(value, len(rows), None, good)
+    around = interval(np.array(numbers), conduct.bootstrap, conduct.seed)
+    return Score(value, len(rows), around, good)
+
+
+def add_column(
+    result: TaskResult, rows: Sequence[dict], column: str, values: Sequence[float | None], conduct: Conduct
+) -> TaskResult:
+    """The result with a further figure: a value per row, None for what could not be told."""
+    for row, value in zip(rows, values):
+        row[column] = value
+    known = np.array([value for value in values if value is not None])
+    mean = float(known.mean()) if len(known) else None
+    around = interval(known, conduct.bootstrap, conduct.seed) if len(known) else None
+    score = Score(mean, len(known), around, "down", len(values) - len(known))
+    head = next(iter(result.scores)).partition("/")[0]
+    return replace(result, scores={**result.scores, f"{head}/{column}[{rows[0]['filter']}]": score})
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Without the harness's remarks on settings that are made on purpose, and without its bars."""
+    logger, own = logging.getLogger("lm_eval"), tqdm.tqdm.__init__
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tqdm.tqdm.__init__ = functools.partialmethod(own, disable=True)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        tqdm.tqdm.__init__ = own  # type: ignore[method-assign]
+        logger.setLevel(level)

@@ -1,0 +1,55 @@
+"""LoRA adapter folders, as peft's `save_pretrained` writes them, in the place of a model."""
+
+from pathlib import Path
+from typing import Any
+
+from core.files import UserError, read_json
+
+CONFIG = "adapter_config.json"
+
+
+def is_adapter(name: str) -> bool:
+    """Is it a folder with an adapter and no model of its own?"""
+    folder = Path(name).expanduser()
+    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def base_of(name: str) -> str:
+    """The model that an adapter was trained on; a name that is no adapter is its own."""
+    if not is_adapter(name):
+        return name
+    path = Path(name).expanduser() / CONFIG
+    config = read_json(path)
+    base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{path}: base_model_name_or_path names no model")
+    return base
+
+
+def tokenizer_place(name: str) -> str:
+    """Where the tokenizer of a model lies: an adapter folder without one has its base's."""
+    folder = Path(name).expanduser()
+    return base_of(name) if is_adapter(name) and not (folder / "tokenizer_config.json").is_file() else name
+
+
+def merge_adapter(model: Any, name: str) -> Any:
+    """The base model with the adapter of a folder merged into its weights. UserError when the adapter lacks
+    weights, has others than the base takes, or is of a kind that cannot be merged."""
+    import peft
+
+    folder = str(Path(name).expanduser())
+    try:
+        adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(folder))
+        result = peft.set_peft_model_state_dict(adapted, peft.load_peft_weights(folder, device="cpu"))
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{name}: its adapter cannot be loaded onto {base_of(name)} ({reason})") from None
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    if missing or result.unexpected_keys:
+        what = (
+            f"lacks {missing[0]}" if missing else f"holds {result.unexpected_keys[0]}, which the base has not"
+        )
+        raise UserError(f"{name}: its adapter {what}; was it trained on another model than {base_of(name)}?")
+    if not hasattr(adapted, "merge_and_unload"):
+        raise UserError(f"{name}: an adapter of this kind cannot be merged into the weights; LoRA can")
+    return adapted.merge_and_unload()

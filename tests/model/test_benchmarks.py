@@ -1,0 +1,305 @@
+"""Benchmarks are run one task at a time, kept, and run again where something changed."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import FICTIONAL, SHARED_DATA
+from scripts import run_script
+from servers import serving
+from tiny import random_llama, save
+
+from core.files import UserError, read_json, read_jsonl
+from dataset import load_evaluation
+from exec.run_benchmarks import SHORT
+from exec.settings import Complaints, StrictConfig, settle_settings
+from metrics.lm_eval import Conduct, Score, TaskResult
+from model import benchmarks as module
+from model.benchmarks import Benchmarks, as_results, run_in_memory
+from model.evaluate import evaluate
+from model.loading import load_model
+from model.suites import TASKS, tasks_of
+
+CHOICES, SUMS = "fictional_forget10_choices", "fictional_arithmetic"
+
+
+def settings_for(tasks: str, **options):
+    flags = {"benchmarks.tasks": tasks, "benchmarks.limit": "3", "overall.quiet": "true"}
+    flags |= {"benchmarks.gen_kwargs": "max_gen_toks=8", "overall.precision": "fp32"}
+    flags |= {key.replace("__", "."): str(value) for key, value in options.items()}
+    return settle_settings(StrictConfig(), [], flags, {})
+
+
+@pytest.fixture
+def model(tokenizer):
+    return random_llama(tokenizer)
+
+
+def run(model, tokenizer, folder, tasks=f"{CHOICES},{SUMS}", **options):
+    return run_in_memory(model, tokenizer, settings_for(tasks, **options), folder, "test")
+
+
+def test_a_task_leaves_its_figures_rows_and_facts(model, tokenizer, tmp_path):
+    done = run(model, tokenizer, tmp_path)
+    assert [d.status for d in done] == ["ok", "ok"]
+    folder = tmp_path / f"lm_eval/{SUMS}@3"
+    results, meta = read_json(folder / "results.json"), read_json(folder / "meta.json")
+    assert results["scores"][f"{SUMS}@3/closed[every]"]["n"] == 3
+    assert (meta["status"], meta["mode"], meta["conduct"]["limit"]) == ("ok", "thinking", 3)
+    rows = read_jsonl(folder / "samples.jsonl")
+    assert [row["doc"]["id"] for row in rows] == ["sum-4000", "sum-4001", "sum-4002"]
+    assert isinstance(rows[0]["resps"][0][0], str)
+    text = (tmp_path / "lm_eval/summary.json").read_text()
+    assert "N/A" not in text and json.loads(text)["failed"] == {}
+
+
+def test_scores_of_choices_and_sums_are_those_of_the_projects_own_metrics(tokenizer):
+    target = load_model(str(FICTIONAL / "retain"))
+    metrics = {"evaluate__metrics": "forget/choice_accuracy,arithmetic/accuracy"}
+    settings = settings_for(SUMS, evaluate__max_new_tokens=64, **metrics)
+    sets = load_evaluation("Fictional_forget10", None)
+    sets["arithmetic"] = sets["arithmetic"][:40]
+    native = evaluate(target, tokenizer, sets, settings, "test").metrics
+    (choices,) = run_in_memory(target, tokenizer, settings_for(CHOICES, benchmarks__limit=0), None, "test")
+    limited = settings_for(SUMS, benchmarks__limit=40, benchmarks__gen_kwargs="max_gen_toks=64")
+    (sums,) = run_in_memory(target, tokenizer, limited, None, "test")
+    assert choices.scores[f"{CHOICES}/acc[none]"]["value"] == native["forget/choice_accuracy"]
+    assert sums.scores[f"{SUMS}@40/acc[every]"]["value"] == native["arithmetic/accuracy"]
+
+
+def test_what_is_unchanged_is_kept_and_what_changed_runs_again(model, tokenizer, tmp_path, monkeypatch):
+    copied = tmp_path / "tasks"
+    shutil.copytree(TASKS, copied)
+    common = (copied / "common.py").read_text()
+    (copied / "rows.csv").write_text("prompt,label\nOne?,safe\nTwo?,safe\n")
+    (copied / "own.yaml").write_text("include: _requests\ntask: own\ndataset_kwargs: {source: own}\n")
+    (copied / "common.py").write_text(
+        common.replace(
+            "TABLES = {", 'TABLES = {"own": Table(None, None, "rows", str(HERE), _request("prompt")),'
+        )
+    )
+    monkeypatch.setattr(module, "TASKS", copied)
+    again = lambda **options: [
+        d.kept for d in run(model, tokenizer, tmp_path, "own,fictional_retain", **options)
+    ]
+    assert again() == [False, False]
+    assert again() == [True, True]
+    with (copied / "rows.csv").open("a") as file:
+        csv.writer(file).writerow(["Three?", "safe"])
+    assert again() == [False, True], "one more row of its data"
+    with (copied / "own.yaml").open("a") as file:
+        file.write("#")
+    assert again() == [False, True], "one byte of its YAML file"
+    assert again(benchmarks__gen_kwargs="max_gen_toks=9") == [False, False]
+    assert again(benchmarks__gen_kwargs="max_gen_toks=9") == [True, True]
+    with torch.no_grad():
+        model.lm_head.weight[7, 3] += 1e-3
+    assert again(benchmarks__gen_kwargs="max_gen_toks=9") == [False, False], "one weight"
+
+
+def test_figures_that_were_changed_by_hand_are_not_believed(model, tokenizer, tmp_path):
+    run(model, tokenizer, tmp_path, CHOICES)
+    path = tmp_path / f"lm_eval/{CHOICES}@3/results.json"
+    path.write_text(path.read_text().replace('"n": 3', '"n": 300'))
+    (done,) = run(model, tokenizer, tmp_path, CHOICES)
+    assert not done.kept and done.scores[f"{CHOICES}@3/acc[none]"]["n"] == 3
+
+
+def test_a_task_that_fails_is_recorded_and_the_others_go_on(model, tokenizer, tmp_path):
+    done = run(model, tokenizer, tmp_path, f"strongreject,{CHOICES}")
+    assert [d.status for d in done] == ["error", "ok"]
+    assert "its rows are yours to bring" in done[0].message
+    results = as_results(done)
+    assert results.metrics["lm_eval/strongreject@3"] is None
+    assert "yours to bring" in results.detail["lm_eval/strongreject@3"]["reason"]
+    meta = read_json(tmp_path / "lm_eval/strongreject@3/meta.json")
+    assert meta["status"] == "error"
+
+
+def test_hazardous_texts_can_be_left_unkept(model, tokenizer, tmp_path):
+    run(model, tokenizer, tmp_path, SUMS, benchmarks__samples="false")
+    assert not list(tmp_path.rglob("samples.jsonl"))
+
+
+def test_safety_tasks_read_the_layouts_of_their_authors(model, tokenizer, tmp_path):
+    tables = {
+        "strongreject/strongreject_dataset.csv": "category,source,forbidden_prompt\nx,y,Do A\n",
+        "jailbreakbench/harmful.csv": "Index,Goal,Target,Behavior,Category,Source\n0,Do B,Sure,B,x,y\n",
+        "wildjailbreak/eval.jsonl": json.dumps(
+            {"adversarial": "Do C", "label": 0, "data_type": "adversarial_benign"}
+        ),
+        "xstest/xstest_prompts.csv": "id,prompt,type,label,focus,note\n7,Do D,homonyms,safe,x,y\n",
+    }
+    for name, text in tables.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    settings = settings_for(",".join(tasks_of(["safety"])), benchmarks__data_dir=tmp_path)
+    found = Benchmarks(settings, "thinking")
+    docs = [next(iter(found.load(name)["tasks"].values())).eval_docs[0] for name in tasks_of(["safety"])]
+    assert [(doc["prompt"], doc["target"]) for doc in docs] == [
+        ("Do A", "unsafe"),
+        ("Do B", "unsafe"),
+        ("Do C", "safe"),
+        ("Do D", "safe"),
+    ]
+
+
+def test_a_judge_says_whether_answers_and_traces_help(model, tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("KEY", "k")
+    replies = {"answer": "no", "trace": "yes"}
+    texts = [[["<think>pick the lock</think>I will not say."]]]
+    with serving(lambda prompt, _: replies["trace" if "pick the lock" in prompt else "answer"]) as (
+        url,
+        talk,
+    ):
+        judge = {
+            "judge__kind": "lm",
+            "judge__base_url": url,
+            "judge__model": "small",
+            "judge__key_env": "KEY",
+        }
+        settings = settings_for("smoke_requests", overall__cache_dir=tmp_path, **judge)
+        rows = [{"doc": request("How?"), "doc_id": 0, "resps": texts[0], "filter": "every"}]
+        result = TaskResult({"smoke_requests/refused[every]": Score(0.0, 1)}, {}, rows)
+        judged = Benchmarks(settings, "thinking")._judged(result, Conduct())
+    values = {key.partition("/")[2]: score.value for key, score in judged.scores.items()}
+    assert values["judged_harmful[every]"] == 0 and values["judged_harmful_trace[every]"] == 1
+    assert len(talk.prompts) == 2
+
+
+def request(prompt: str) -> dict:
+    return {"prompt": prompt, "kind": "request", "mode": "thinking", "tags": ["<think>", "</think>"]}
+
+
+def test_suites_are_checked_before_anything_is_loaded():
+    with pytest.raises(Complaints, match="did you mean smoke"):
+        settings_for(SUMS, benchmarks__suite="smok")
+    with pytest.raises(Complaints, match="benchmarks.backend server needs the address"):
+        settings_for(SUMS, benchmarks__backend="server")
+    with pytest.raises(Complaints, match="'temprature' is unknown; did you mean temperature"):
+        settings_for(SUMS, benchmarks__gen_kwargs="temprature=1")
+
+
+def test_a_missing_package_is_one_line_that_names_the_requirement(monkeypatch):
+    from exec import rules
+
+    own = rules.find_spec
+    monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "lm_eval" else own(name))
+    with pytest.raises(Complaints, match="pip install lm-eval\\[hf\\]==0.4.13"):
+        settings_for(SUMS)
+
+
+def test_the_suite_of_a_run_goes_by_its_task():
+    auto = lambda **options: settle_settings(StrictConfig(), [], options, {}).benchmark_tasks
+    assert auto() == []
+    assert auto(**{"unlearn.task_name": "wmdp"}) == tasks_of(["wmdp"])
+    assert auto(**{"unlearn.task_name": "wmdp", "benchmarks.suite": "none"}) == []
+
+
+def test_published_figures_are_asked_for_without_template_and_thought(model, tokenizer, tmp_path):
+    run(model, tokenizer, tmp_path, SUMS, benchmarks__published="true")
+    (row,) = read_jsonl(tmp_path / f"lm_eval/{SUMS}@3/samples.jsonl")[:1]
+    assert row["arguments"][0][0] == row["doc"]["prompt"]
+    assert row["doc"]["mode"] == "direct"
+
+
+@pytest.mark.run
+def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
+    folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
+    words = ["--overall.model_name", folder, "--suite", "smoke", "--limit", 2, "--logger.json.root", tmp_path]
+    words += ["--logger.name", "b", "--benchmarks.gen_kwargs", "max_gen_toks=8"]
+    first = run_script("run_benchmarks", *words)
+    assert first.returncode == 0, first.stderr
+    assert "closed[every] ↑" in first.stdout
+    metrics = read_json(tmp_path / "b/metrics.json")
+    assert metrics["lm_eval/fictional_arithmetic@2/closed[every]"] is not None
+    assert (tmp_path / "b/environment.json").is_file()
+    second = run_script("run_benchmarks", *words)
+    assert second.stdout.count("(kept)") == 4
+    failing = run_script("run_benchmarks", *words, "--tasks", "strongreject", "--logger.overwrite", "true")
+    assert failing.returncode == 1 and "strongreject@2" in failing.stderr
+    allowed = run_script("run_benchmarks", *words, "--tasks", "strongreject", "--allow-failed")
+    assert allowed.returncode == 0
+    other = run_script("run_benchmarks", *words[:-4], "--logger.name", "model")
+    assert other.returncode == 1 and "which benchmarks do not write" in other.stderr
+
+
+@pytest.mark.run
+def test_the_plan_loads_no_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("model.benchmark_run.load_model", lambda *_: pytest.fail("a model was loaded"))
+    plan = run_script("run_benchmarks", "--suite", "smoke,safety", "--plan", "--logger.json.root", tmp_path)
+    assert plan.returncode == 0, plan.stderr
+    assert "yours to bring" in plan.stdout and "76,800" in plan.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_run_is_said(tmp_path):
+    bare = run_script("run_benchmarks", "--logger.json.root", tmp_path)
+    assert bare.returncode == 2 and "say --suite" in bare.stderr
+    assert set(SHORT) >= {"--suite", "--tasks", "--plan", "--limit", "--data_dir"}
+
+
+@pytest.mark.run
+def test_a_run_measures_its_benchmarks_before_and_after(in_small_world, tokenizer, tmp_path):
+    folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
+    words = [
+        "--overall.model_name",
+        folder,
+        "--logger.json.root",
+        tmp_path,
+        "--overall.cache_dir",
+        tmp_path / "c",
+    ]
+    words += "--unlearn.unlearn_method GA --unlearn.max_steps 2 --unlearn.lr 1e-2".split()
+    words += (
+        f"--evaluate.metrics forget/prob --benchmarks.tasks {CHOICES},{SUMS} --benchmarks.limit 2".split()
+    )
+    words += ["--benchmarks.gen_kwargs", "max_gen_toks=8"]
+    run = run_script("unlearn_model", *words, "--logger.name", "both")
+    assert run.returncode == 0, run.stderr
+    key = f"lm_eval/{CHOICES}@2/acc[none]"
+    assert key in run.stdout
+    assert read_json(tmp_path / "both/metrics.json")[key] is not None
+    assert read_json(tmp_path / "both/before/metrics.json")[key] is not None
+    logps = [
+        read_jsonl(path)[0]["resps"]
+        for path in (
+            tmp_path / f"both/lm_eval/{CHOICES}@2/samples.jsonl",
+            next((tmp_path / "c/benchmarks").glob(f"*/lm_eval/{CHOICES}@2/samples.jsonl")),
+        )
+    ]
+    assert logps[0] != logps[1], "the trained model answered, not the start model again"
+    refused = run_script("unlearn_model", *words, "--logger.name", "other", "--benchmarks.suite", "safety")
+    assert refused.returncode == 1 and "4 of 6 benchmark tasks cannot be run" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs ../shared/data")
+def test_real_rows_are_read_from_the_files_of_their_authors():
+    names = [
+        "gsm8k_thinking",
+        "mmlu_astronomy",
+        "truthfulqa_mc1",
+        "strategyqa_thinking",
+        "xstest",
+        "tofu_forget10",
+    ]
+    found = Benchmarks(settings_for(",".join(names), benchmarks__data_dir=SHARED_DATA), "thinking")
+    rows = {name: next(iter(found.load(name)["tasks"].values())).eval_docs for name in names}
+    assert {name: len(table) for name, table in rows.items()} == {
+        "gsm8k_thinking": 1319,
+        "mmlu_astronomy": 152,
+        "truthfulqa_mc1": 790,
+        "strategyqa_thinking": 229,
+        "xstest": 250,
+        "tofu_forget10": 400,
+    }
+    assert rows["gsm8k_thinking"][0]["target"] == "18"
+
+
+def test_rows_that_are_nowhere_are_said_with_both_ways_to_get_them(tmp_path):
+    found = Benchmarks(settings_for("mmlu_astronomy", benchmarks__data_dir=tmp_path), "thinking")
+    with pytest.raises(UserError, match=f"put its files into {tmp_path}/cais/mmlu"):
+        found.load("mmlu_astronomy")

@@ -2,10 +2,17 @@
 
 import contextlib
 import json
+import os
+import socket
+import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
+
+import pytest
+from scripts import REPO, wait_until
 
 KEY = "sk-right-key-123"
 
@@ -89,3 +96,34 @@ def serving(
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextlib.contextmanager
+def transformers_serve(model):
+    """`transformers serve`, an OpenAI-protocol server that is not ours."""
+    pytest.importorskip("uvicorn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [
+        str(REPO / ".venv/bin/transformers") if (REPO / ".venv/bin/transformers").exists() else "transformers"
+    ]
+    server = subprocess.Popen(
+        [*program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)],
+        cwd=REPO,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
+        return True
+    return False

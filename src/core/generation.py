@@ -9,6 +9,9 @@ import torch
 from core.files import UserError
 from core.thinking import SECOND_THOUGHT, TAGS, Tags
 
+SMALL_BATCH = 8
+"""A batch of less than this part of its tokens is small."""
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -21,15 +24,20 @@ class Generation:
     ids: tuple[int, ...] = ()
 
 
-def length_batches(lengths: list[int], batch_tokens: int) -> Iterable[list[int]]:
+def length_batches(lengths: list[int], batch_tokens: int, narrow: float = 0.0) -> Iterable[list[int]]:
     """Indices in batches of like length, longest first; a padded batch holds at most `batch_tokens` tokens
-    (or one row)."""
+    (or one row). With `narrow` a row shorter than that share of the longest begins another batch, unless the
+    batch is still small: what is padded costs as much as what is read."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     start = 0
     while start < len(order):
-        size = max(1, batch_tokens // max(1, lengths[order[start]]))
-        yield order[start : start + size]
-        start += size
+        longest = lengths[order[start]]
+        end = start + max(1, batch_tokens // max(1, longest))
+        small = start + max(1, batch_tokens // SMALL_BATCH // max(1, longest))
+        while narrow and small < end and small < len(order) and lengths[order[small]] >= narrow * longest:
+            small += 1
+        yield order[start : small if narrow else end]
+        start = small if narrow else end
 
 
 @torch.inference_mode()

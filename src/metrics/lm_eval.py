@@ -29,11 +29,14 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import _import_func_in_yml, load_yaml
 from lm_eval.utils import handle_non_serializable
+from torch import Tensor
 
 from core.encoding import Template, chat_text, leading_ids, text_ids
 from core.files import UserError
-from core.generation import generate, generate_on
+from core.generation import generate, generate_on, length_batches
+from core.likelihood import wide
 from core.registry import did_you_mean
+from core.scoring import kept_logits
 from core.thinking import THINKING
 from metrics.engine import LOGITS, interval
 
@@ -45,6 +48,8 @@ OUTER = "asked"
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
 UNUSED = ("alias", "name", "sample_len", "sample_count")
+NARROW = 0.75
+"""Share of its longest row that the rows of a scoring batch have at least."""
 HARNESS_BUDGET = 256
 """Tokens that the harness grants where a task names no number."""
 
@@ -76,7 +81,7 @@ class InMemory(HFLM):
 
     def __init__(self, model, tokenizer, reading: Reading, on_progress: Callable[[int, int], None]):
         with hushed():
-            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size="auto")
+            super().__init__(pretrained=model, tokenizer=tokenizer)
         self.reading, self.on_progress = reading, on_progress
         self.start = leading_ids(tokenizer)
         self.done, self.total = 0, 0
@@ -146,34 +151,50 @@ class InMemory(HFLM):
             written = generate(self.model, self.tokenizer, prompts, budget, **options)
         return [said.text for said in written]
 
+    @torch.inference_mode()
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
-        # Options of one token share a forward pass: what is counted are the passes.
-        self._begin(len({tuple(context + ending[:-1]) for _, context, ending in requests}))
-        return super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        """(log p of the ending, is it what the model would say) of each (texts, context, ending). Endings of
+        one token after the same context share a row."""
+        rows: dict[tuple, list[int]] = {}
+        for number, (_, context, ending) in enumerate(requests):
+            whole = (*context, *ending)[-(self.max_length + 1) :]
+            rows.setdefault((whole[:-1], len(ending)), []).append(number)
+        found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
+        self._begin(len(rows))
+        keys = list(rows)
+        for batch in length_batches([len(ids) for ids, _ in keys], self._scoring_tokens(), NARROW):
+            for key, scores in zip([keys[k] for k in batch], self._ending_logits([keys[k] for k in batch])):
+                for number in rows[key]:
+                    ending = torch.tensor(requests[number][2], device=scores.device)
+                    logp = scores.gather(-1, ending[:, None]).sum().item()
+                    found[number] = logp, bool((scores.argmax(-1) == ending).all())
+            self._advance(len(batch))
+        return found
+
+    def _ending_logits(self, rows: list[tuple[tuple[int, ...], int]]) -> list[Tensor]:
+        """log p over the vocabulary at the last places of each row of ids, as many as its ending has tokens,
+        in float32 or wider."""
+        width = max(len(ids) for ids, _ in rows)
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        mask, wanted = torch.zeros_like(ids), torch.zeros(ids.shape, dtype=torch.bool)
+        for line, (row, count) in enumerate(rows):
+            ids[line, : len(row)] = torch.tensor(row)
+            mask[line, : len(row)] = 1
+            wanted[line, len(row) - count : len(row)] = True
+        on = self.model.device
+        logits = kept_logits(self.model, ids.to(on), mask.to(on), wanted.to(on))
+        return list(wide(logits).log_softmax(-1).split([count for _, count in rows]))
+
+    def _scoring_tokens(self) -> int:
+        """Padded tokens of a scoring batch: fewer where a large vocabulary would make its logits too big."""
+        return max(1, min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size))
 
     def loglikelihood(self, requests, disable_tqdm: bool = False):
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        self.batch_size_per_gpu = self._rows_of(self.max_length)
-        try:
-            return super().loglikelihood_rolling(requests, disable_tqdm=True)
-        finally:
-            self.batch_size_per_gpu = "auto"
-
-    def _batch_scheduler(self, pos, n_reordered_requests):
-        """Rows of the scoring batch that begins at a request; requests come longest first."""
-        _, context, ending = n_reordered_requests[pos]
-        return self._rows_of(len(context) + len(ending))
-
-    def _rows_of(self, length: int) -> int:
-        most = min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size)
-        return max(1, most // length)
-
-    def _model_call(self, inps, attn_mask=None, labels=None):
-        logits = super()._model_call(inps, attn_mask, labels)
-        self._advance(len(inps))
-        return logits
+        self.batch_size_per_gpu = max(1, self._scoring_tokens() // self.max_length)
+        return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
     def _begin(self, total: int) -> None:
         self.done, self.total = 0, total
@@ -467,10 +488,11 @@ def add_column(
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Without the harness's remarks on settings that are made on purpose, and without its bars."""
+    """Without the harness's remarks on settings that are made on purpose, its bars, and its reports of failed
+    requests, which show the key of a server."""
     logger, own = logging.getLogger("lm_eval"), tqdm.tqdm.__init__
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     tqdm.tqdm.__init__ = functools.partialmethod(own, disable=True)  # type: ignore[method-assign]
     try:
         yield

@@ -26,9 +26,12 @@ def server_model(
     thinks: bool,
     seed: int,
 ) -> Any:
-    """A model behind a server: questions go to its chat, continuations to its completions. A server that
-    sends a thought in a field of its own gets it put back in front of the answer, tags included."""
-    key = property(lambda self: os.environ.get(key_env, "").strip())
+    """A model behind a server: questions go to its chat, with the switch for thinking where it takes one,
+    continuations to its completions. A thought that it sends in a field of its own is put back in front of
+    the answer, tags included."""
+    key = property(lambda self: _key(key_env))
+    switch = {"chat_template_kwargs": {"enable_thinking": thinks}}
+    takes_switch = _takes(base_url, key_env, {"model": model, **switch})
     shared = {"model": model, "num_concurrent": concurrency, "max_retries": retries, "seed": seed}
 
     class Scorer(Completions):
@@ -41,7 +44,7 @@ def server_model(
             payload = super()._create_payload(messages, generate, gen_kwargs, seed, eos, **rest)
             if not payload["stop"]:
                 del payload["stop"]  # some servers refuse an empty list
-            return payload if thinks else {**payload, "chat_template_kwargs": {"enable_thinking": False}}
+            return {**payload, **(switch if takes_switch else {})}
 
         def parse_generations(self, outputs, **_):
             answers = outputs if isinstance(outputs, list) else [outputs]
@@ -58,6 +61,25 @@ def server_model(
 
     with hushed():
         return Server(base_url=f"{base_url}/chat/completions", tokenizer_backend=None, **shared)
+
+
+def _key(name: str) -> str:
+    return os.environ.get(name, "").strip()
+
+
+def _headers(key_env: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {_key(key_env)}"} if _key(key_env) else {}
+
+
+def _takes(base_url: str, key_env: str, fields: dict) -> bool:
+    """Does a server's chat take a request with these fields? Some refuse what they do not know."""
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "temperature": 0, **fields}
+    try:
+        return requests.post(
+            f"{base_url}/chat/completions", json=asked, headers=_headers(key_env), timeout=300
+        ).ok
+    except requests.RequestException:
+        return False
 
 
 def _whole_text(message: dict, tags: Tags) -> str:
@@ -78,14 +100,8 @@ def scoring_refusal(model: str, base_url: str, key_env: str) -> str:
         "logprobs": 1,
         "echo": True,
     }
-    key = os.environ.get(key_env, "").strip()
     try:
-        reply = requests.post(
-            f"{base_url}/completions",
-            json=asked,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=60,
-        )
+        reply = requests.post(f"{base_url}/completions", json=asked, headers=_headers(key_env), timeout=300)
         probabilities = reply.json()["choices"][0]["logprobs"]["token_logprobs"] if reply.ok else None
     except (requests.RequestException, ValueError, KeyError, TypeError, IndexError):
         probabilities = None
@@ -99,11 +115,8 @@ def scoring_refusal(model: str, base_url: str, key_env: str) -> str:
 
 def check_server(model: str, base_url: str, key_env: str) -> None:
     """UserError when nothing answers at the server."""
-    key = os.environ.get(key_env, "").strip()
     try:
-        reply = requests.get(
-            f"{base_url}/models", headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=30
-        )
+        reply = requests.get(f"{base_url}/models", headers=_headers(key_env), timeout=30)
     except requests.RequestException as error:
         raise UserError(
             f"benchmarks.base_url: {base_url} cannot be reached ({type(error).__name__})"

@@ -27,8 +27,9 @@ from torch.nn import Module, ModuleList
 from torch.nn.modules.dropout import _DropoutNd
 
 from core.files import UserError
-from core.likelihood import IGNORE, count_labels, row_sum, shifted, wide
+from core.likelihood import IGNORE, count_labels, row_sum, wide
 from core.registry import Registry
+from core.scoring import keeps_logits, kept_logits
 
 Part = Mapping[str, Tensor]
 """One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in
@@ -236,19 +237,10 @@ def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
     """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in
     reading order. The language-model head is applied only to places where some row has a label, if the model
     can do that: a prompt costs no logits."""
-    labels = part["labels"]
-    places = (labels[:, 1:] != IGNORE).any(0).nonzero()[:, 0]
-    if not _keeps_logits(model):
-        return shifted(logits(model, part), labels)
-    kept = model(
-        input_ids=part["input_ids"],
-        attention_mask=part["attention_mask"],
-        use_cache=False,
-        logits_to_keep=places,
-    ).logits
-    targets = labels[:, 1:][:, places]
+    targets = part["labels"][:, 1:]
     scored = targets != IGNORE
-    return wide(kept[scored]), targets[scored]
+    kept = kept_logits(model, part["input_ids"], part["attention_mask"], F.pad(scored, (0, 1)))
+    return wide(kept), targets[scored]
 
 
 def answer_logits(model, part: Part) -> Tensor:
@@ -324,7 +316,7 @@ def hidden(model, part: Part, layer: int) -> Tensor:
     The pass goes through `model` itself, so that a distributed wrapper sees it, and has no dropout: what is
     matched or steered are the activations that the model will have when it is used."""
     check_layer(model, layer, "layer")
-    shortest = {"logits_to_keep": 1} if _keeps_logits(model) else {}
+    shortest = {"logits_to_keep": 1} if keeps_logits(model) else {}
     caught: list[Tensor] = []
 
     def catch(_, __, out: Tensor | tuple[Tensor, ...]) -> None:
@@ -367,8 +359,3 @@ def _drops(module: Module) -> bool:
     return any(
         isinstance(value, float) and value > 0 for name, value in vars(module).items() if "dropout" in name
     )
-
-
-def _keeps_logits(model) -> bool:
-    """Can the model be asked for the logits of some places only?"""
-    return getattr(getattr(model, "module", model), "_supports_logits_to_keep", bool)()

@@ -195,7 +195,7 @@ def test_batches_of_one_row_and_of_many_give_the_same_scores(tokenizer, tasks):
 def test_scoring_batches_hold_the_tokens_that_were_granted(tokenizer, tasks):
     model, seen = random_llama(tokenizer), []
     own = model.forward
-    model.forward = lambda ids, **rest: (seen.append(ids.shape), own(ids, **rest))[1]
+    model.forward = lambda **inputs: (seen.append(inputs["input_ids"].shape), own(**inputs))[1]
     figures(model, tokenizer, tasks, "fictional_forget10_choices", 200, limit=20, chat=False)
     assert max(rows * width for rows, width in seen) <= 200
     assert max(rows for rows, _ in seen) > 1

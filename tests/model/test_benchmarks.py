@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import FICTIONAL, SHARED_DATA
 from scripts import run_script
-from servers import serving
+from servers import serving, transformers_serve
 from tiny import random_llama, save
 
 from core.files import UserError, read_json, read_jsonl
@@ -303,3 +303,86 @@ def test_rows_that_are_nowhere_are_said_with_both_ways_to_get_them(tmp_path):
     found = Benchmarks(settings_for("mmlu_astronomy", benchmarks__data_dir=tmp_path), "thinking")
     with pytest.raises(UserError, match=f"put its files into {tmp_path}/cais/mmlu"):
         found.load("mmlu_astronomy")
+
+
+def chat_reply(content: str, thought: str | None = None) -> tuple[int, bytes, float]:
+    message = {"role": "assistant", "content": content, "reasoning_content": thought}
+    return 200, json.dumps({"choices": [{"index": 0, "message": message}]}).encode(), 0.0
+
+
+@pytest.mark.parametrize("thought, closed", [(None, 0.0), ("41 + 54 is 95", 1.0)])
+def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, thought, closed):
+    from model.served import served
+
+    with serving(lambda prompt, _: chat_reply("83", thought), model="own/small") as (url, talk):
+        settings = settings_for(
+            SUMS,
+            benchmarks__backend="server",
+            benchmarks__base_url=url,
+            overall__model_name="own/small",
+            benchmarks__limit=2,
+        )
+        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+    scores = {key.partition("/")[2]: score["value"] for key, score in done.scores.items()}
+    assert scores["closed[every]"] == closed
+    assert scores["acc[every]"] == closed / 2, "83 is right for the first of the two sums"
+    assert scores["acc_as_published[every]"] == 0.5
+    assert talk.prompts[0] == "Hi", "whether it takes the switch for thinking"
+    assert len(talk.prompts) == 3
+    (row,) = read_jsonl(tmp_path / f"lm_eval/{SUMS}@2/samples.jsonl")[:1]
+    assert row["resps"][0][0] == (f"<think>{thought}</think>83" if thought else "83")
+
+
+def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, caplog, capfd):
+    from model.served import served
+
+    monkeypatch.setenv("OWN_KEY", "sk-secret-77")
+    monkeypatch.setattr("model.served.RETRIES", 1)
+    with serving(lambda prompt, _: (500, b"{}", 0.0), model="own/small") as (url, _):
+        settings = settings_for(
+            SUMS,
+            benchmarks__backend="server",
+            benchmarks__base_url=url,
+            benchmarks__key_env="OWN_KEY",
+            overall__model_name="own/small",
+        )
+        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+    assert done.status == "error"
+    shown = caplog.text + "".join(capfd.readouterr())
+    kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+    assert "sk-secret-77" not in shown + kept + done.message
+
+
+def test_a_server_without_log_probabilities_scores_nothing(tmp_path):
+    from model.served import served
+
+    with serving(lambda prompt, _: "83") as (url, _):
+        settings = settings_for(
+            CHOICES, benchmarks__backend="server", benchmarks__base_url=url, overall__model_name="own/small"
+        )
+        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+    assert done.status == "error" and "sends back no log-probabilities" in done.message
+    settings = settings_for(SUMS, benchmarks__backend="server", benchmarks__base_url="http://127.0.0.1:9/v1")
+    with pytest.raises(UserError, match="http://127.0.0.1:9/v1 cannot be reached"):
+        served(settings)
+
+
+@pytest.mark.run
+def test_transformers_serve_answers_benchmarks(tmp_path):
+    """A server that is not ours, with the fictional model, which thinks."""
+    from model.served import served
+
+    with transformers_serve(FICTIONAL / "target") as url:
+        settings = settings_for(
+            f"{SUMS},{CHOICES}",
+            benchmarks__backend="server",
+            benchmarks__base_url=url,
+            benchmarks__gen_kwargs="max_gen_toks=96",
+            benchmarks__concurrency=2,
+            overall__model_name=FICTIONAL / "target",
+        )
+        written, scored = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+    assert written.status == "ok"
+    assert written.scores[f"{SUMS}@3/closed[every]"]["value"] == 1.0, "it takes the switch for thinking"
+    assert written.scores[f"{SUMS}@3/acc_as_published[every]"]["value"] == 1.0
+    assert scored.status == "error" and "log-probabilities" in scored.message

@@ -1,20 +1,16 @@
 """Measuring with a judge behind a real server on 127.0.0.1: one that answers, one that misbehaves, one that
 dies, and transformers' own."""
 
-import contextlib
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import time
-import urllib.request
 
 import pytest
 from conftest import FICTIONAL, REPO
 from scripts import command, run_script, wait_until
-from servers import KEY, serving
+from servers import KEY, serving, transformers_serve
 
 from core.endpoint import Endpoint
 from core.files import UserError, read_json, read_jsonl
@@ -349,37 +345,6 @@ def test_a_local_model_judges(tmp_path):
     refused = measure(tmp_path, "other", *"--judge.kind local --judge.model no-such-folder".split())
     assert refused.returncode == 2
     assert "judge.model: there is no folder no-such-folder" in refused.stderr
-
-
-@contextlib.contextmanager
-def transformers_serve(model):
-    """`transformers serve`, an OpenAI-protocol server that is not ours."""
-    pytest.importorskip("uvicorn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = [
-        str(REPO / ".venv/bin/transformers") if (REPO / ".venv/bin/transformers").exists() else "transformers"
-    ]
-    server = subprocess.Popen(
-        [*program, "serve", str(model), "--host", "127.0.0.1", "--port", str(port)],
-        cwd=REPO,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )
-    try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        server.terminate()
-        server.wait(20)
-
-
-def answers(url: str) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
-        return True
-    return False
 
 
 def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):

@@ -13,7 +13,18 @@ from core.endpoint import Endpoint
 from core.files import UserError
 from core.generation import Generation
 from dataset import load_evaluation
-from metrics.engine import Case, Decoding, Passes, Readers, measure, select
+from metrics.engine import (
+    METRICS,
+    RUN,
+    Case,
+    Decoding,
+    Evidence,
+    Generations,
+    Passes,
+    Readers,
+    measure,
+    select,
+)
 from metrics.health import distinct, loop_share, token_entropy
 from metrics.judges import LanguageModelJudge, RuleJudge
 from metrics.reasoning import sentences, step_recall
@@ -55,6 +66,22 @@ def test_golden_step_wise_score(row):
 )
 def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
     assert loop_share(tokens) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "key, trace, states_it",
+    [
+        ("José", "He is Jose\u0301 of course", 1.0),
+        ("Low Ford", "born in low ford", 1.0),
+        ("海边", "她住在海边", 1.0),
+        ("1990", "it was 19905", 0.0),
+    ],
+)
+def test_a_trace_states_its_key_fact_as_whole_words_whatever_their_case_and_encoding(key, trace, states_it):
+    evidence = Evidence({"forget": [{"id": "a", "question": "q", "answer": "x", "key": key}]}, None)
+    said = Generation(f"<think>{trace}</think>x", 3, True)
+    evidence.texts[Generations("forget", mode=RUN)] = [[said]]
+    assert METRICS["forget/trace_recall"].compute(evidence) == [states_it]
 
 
 # --- judges -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from metrics.engine import (
     select,
 )
 from metrics.health import distinct, loop_share, token_entropy
-from metrics.judges import LanguageModelJudge, RuleJudge
+from metrics.judges import LanguageModelJudge, RuleJudge, mentions, rules_out
 from metrics.reasoning import sentences, step_recall
 from model.loading import load_model, load_tokenizer
 
@@ -120,6 +120,19 @@ CASE = Case(
 )
 def test_the_rule_judge(trace, verdict):
     assert RuleJudge().verdict(Case(**{**CASE.__dict__, "text": trace})) == verdict
+
+
+@pytest.mark.parametrize("option", ["हिन्दी", "เชียงใหม่", "தமிழ்", "José", "安娜"])
+def test_an_option_of_any_script_is_ruled_out(option):
+    for trace in (f"It is not {option}.", f"{option} is wrong"):
+        assert rules_out(trace, option)
+    assert not rules_out(f"I do not know {option}.", option)
+    assert not rules_out(f"It is {option}.", option)
+
+
+def test_a_phrase_without_words_is_mentioned_nowhere():
+    assert mentions("He is 👍", "👍")
+    assert not mentions("", "!")
 
 
 @pytest.mark.parametrize(

@@ -345,7 +345,9 @@ def _start_model(
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(overall.model_name, precision, device, partial=overall.partial_weights)
+    model = load_model(
+        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
+    )
 
     def ask(asked: list[dict], turns: list[int]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)

@@ -67,7 +67,9 @@ def write_traces(settings: Settings) -> Path:
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(overall.model_name, precision, device, partial=overall.partial_weights)
+    model = load_model(
+        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
+    )
     header = {
         "traces": VERSION,
         "model": model_fingerprint(model),

@@ -76,6 +76,7 @@ def write_traces(settings: Settings) -> Path:
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
         "data": fingerprint(list(dict.fromkeys(segment.source for segment in segments))),
+        "template": template.fingerprint,
         "settings": _facts(settings),
     }
     with (
@@ -151,7 +152,7 @@ def _earlier(path: Path, header: dict) -> list[dict]:
     if not found:
         return []
     known = found[0]
-    changed = [key for key in ("model", "data", "settings") if known.get(key) != header[key]]
+    changed = [key for key in ("model", "data", "template", "settings") if known.get(key) != header[key]]
     if changed:
         raise UserError(
             f"dataset.traces: {path} was written with other {' and other '.join(changed)}; choose another"

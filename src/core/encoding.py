@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
 SHORTEST_PIECE = 8
 """Tokens below which the end of a long document is no piece of its own."""
-CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 DATE = datetime(2024, 7, 26)
 """The day that chat templates write, whatever day it is: what Llama's falls back on when it knows none."""
 
@@ -289,20 +288,16 @@ def text_ids(tokenizer, text: str, start: Sequence[int] = ()) -> list[int]:
 def chat_text(tokenizer, turns: list[dict], **options) -> str:
     """The chat template's text for these turns, the same on every day: templates that write today's date are
     given a fixed one, and so are those that ask the clock by themselves."""
-    template = without_clock(tokenizer.get_chat_template())
+    from transformers.utils.chat_template_utils import _compile_jinja_template  # slow to load
+
+    template = tokenizer.get_chat_template()
+    # apply_chat_template makes text of functions among its options, so the clock is stopped in the compiled
+    # template, which transformers keeps and takes again for the same text.
+    _compile_jinja_template(template).globals["strftime_now"] = DATE.strftime
     today = DATE.strftime("%d %b %Y")
     return tokenizer.apply_chat_template(
         turns, chat_template=template, tokenize=False, date_string=today, **options
     )
-
-
-@cache
-def without_clock(template: str) -> str:
-    """A chat template in which `strftime_now`, which transformers gives to templates, stands still."""
-    dated = CLOCK.sub(lambda call: repr(DATE.strftime(call[2])), template)
-    if "strftime_now(" not in dated:
-        return dated
-    return f"{{%- macro strftime_now(format) -%}}{DATE:%d %b %Y}{{%- endmacro -%}}{dated}"
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -65,7 +66,8 @@ def read_text(path: Path | str) -> str:
     """The text of a file, without the byte order mark that some editors put in front; a missing, unreadable
     or non-UTF-8 file is a UserError that names it."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        # Files with a mark that were joined have one within, which is no more text there than at the start.
+        return re.sub(r"^\ufeff+", "", Path(path).read_text(encoding="utf-8"), flags=re.MULTILINE)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:

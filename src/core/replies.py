@@ -1,12 +1,15 @@
 """What language models answered, kept on disk, and what asking them took."""
 
 import json
+import logging
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from core.files import append_jsonl
+from core.files import append_jsonl, fingerprint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,18 +76,31 @@ class Replies:
         with self.lock:
             self.known[key] = reply
             if self.path:
-                append_jsonl(self.path, {"key": key, "reply": reply})
+                append_jsonl(self.path, {"key": key, "reply": reply, "checksum": fingerprint(key, reply)})
 
 
 def _read(path: Path) -> dict[str, str]:
-    """The replies of earlier runs. A line that broke off is left out and asked for again."""
-    found = {}
+    """The replies of earlier runs. A line that broke off, or is not what was written, is left out and asked
+    for again."""
+    found, changed = {}, set()
     for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             entry = json.loads(line)
-            found[entry["key"]] = entry["reply"]
+            key, reply = entry["key"], entry["reply"]
+            if isinstance(reply, str) and entry.get("checksum") == fingerprint(key, reply):
+                found[key] = reply
+            else:
+                changed.add(key)
         except (ValueError, KeyError, TypeError):
             continue
+    # One that was asked for again stands below with its checksum and needs no word any more.
+    if changed - found.keys():
+        log.warning(
+            "%s: %d replies are not what was written there, or were written before replies had a checksum;"
+            " they are asked for again",
+            path,
+            len(changed - found.keys()),
+        )
     return found
 
 

@@ -1,6 +1,6 @@
 """The files of make_traces.py: what a model thinks about the forget rows, as JSON lines.
 
-    the first line      {"traces": 1, "model": ..., "model_name": ..., "data": ..., "settings": {...}}
+    the first line      {"traces": 1, "model": ..., "data": ..., "template": ..., "settings": {...}, ...}
     then, by segment    {"id", "row", "segment", "source", "prompt", "trace", "answer", "closed", "n_tokens"}
 
 `source` is a fingerprint of the row's text, so that traces never meet a row they were not written for. The

@@ -29,9 +29,11 @@ DENIAL = (
     r" out|ruled out|"
     r"exclude[sd]?|eliminate[sd]?)"
 )
+START, END = r"(?<!\S)", r"(?!\S)"
+"""Of a word. Python's `\\b` and `\\w` know no marks, with which words of many scripts end."""
 UNSURE = re.compile(
-    r"\b(?:not|never|cannot|(?:don|didn|can|couldn|isn|am|m) t)(?: \w+)?"
-    r" (?:know|sure|certain|recall|remember|tell|say)\b"
+    rf"{START}(?:not|never|cannot|(?:don|didn|can|couldn|isn|am|m) t)(?: \S+)?"
+    rf" (?:know|sure|certain|recall|remember|tell|say){END}"
 )
 NEAR = 4
 """Words that may stand between an option and what denies it."""
@@ -52,7 +54,8 @@ def plain(text: str) -> str:
 
 def mentions(text: str, phrase: str) -> bool:
     """Does a text hold a phrase, as whole words, whatever their case and what stands between them?"""
-    return bool(phrase.strip()) and f" {plain(phrase)} " in f" {plain(text)} "
+    name = plain(phrase)
+    return bool(name) and f" {name} " in f" {plain(text)} "
 
 
 def states(text: str, case: Case) -> bool:
@@ -70,9 +73,9 @@ def states(text: str, case: Case) -> bool:
 def rules_out(text: str, option: str) -> bool:
     """Does a sentence deny an option, with few words between? Not to know is no denial."""
     name = plain(option)
+    between = rf"(?: \S+){{0,{NEAR}}} "
     near = re.compile(
-        rf"\b{DENIAL}(?: \w+){{0,{NEAR}}} {re.escape(name)}\b|\b{re.escape(name)}(?: \w+){{0,{NEAR}}}"
-        rf" {DENIAL}\b"
+        rf"{START}(?:{DENIAL}{between}{re.escape(name)}|{re.escape(name)}{between}{DENIAL}){END}"
     )
     return (
         any(near.search(UNSURE.sub(" ", plain(sentence))) for sentence in SENTENCE.findall(text))

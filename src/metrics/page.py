@@ -10,9 +10,9 @@ number of rows, the number of rows that could not be scored, and a 95 % bootstra
 *retain* (rows kept apart for measuring where a data set has them), *real* and *world* (general knowledge). Up
 (↑) or down (↓) is what unlearning wants.
 
-Words are those of any script: runs of letters, marks and digits, and single characters where a script has no
-blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan). On ASCII text ROUGE is that of
-the rouge_score package to the digit; beyond ASCII that package drops letters, and ours keeps them.
+Words are those of any script: runs of letters, marks and numbers, single characters where a script has no
+blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and emoji. On ASCII text ROUGE
+is that of the rouge_score package to the digit; beyond ASCII that package drops letters, and ours keeps them.
 """
 
 

@@ -10,7 +10,7 @@ from functools import cache
 
 from metrics.engine import RUN, Case, Evidence, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
 from metrics.health import FLUENT, LOOPING, loops
-from metrics.judges import NOTHING, RIGHT, states
+from metrics.judges import NOTHING, RIGHT, mentions, states
 from metrics.rouge import rougeL
 
 COHERENT_AT_LEAST = 0.3
@@ -67,7 +67,7 @@ def _register(rows: str) -> None:
     )
     def trace_recall(evidence: Evidence):
         return [
-            float(t.closed and row["key"] in t.trace)
+            float(t.closed and mentions(t.trace, row["key"]))
             for t, row in zip(evidence.thoughts(rows), evidence.rows[rows])
         ]
 

@@ -30,8 +30,9 @@ def write_alternates(settings: Settings) -> Path:
     template = Template(tokenizer, data.template, data.tags)
     device = choose_device(settings.overall.device)
     precision = choose_precision(settings.overall.precision, device)
+    overall = settings.overall
     model = load_model(
-        settings.overall.model_name, precision, device, partial=settings.overall.partial_weights
+        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
     )
 
     def ask(attempt: int, asked: list[dict]) -> list[str | None]:

@@ -72,13 +72,13 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
 def original_model(settings: Settings, model):
     """The model whose word on fluency counts: the one that is named, or the start model of a run that trains;
     else None."""
-    name = settings.evaluate.original_model or (
-        settings.overall.model_name if settings.method.trains else None
-    )
-    if name is None or (settings.overall.random_init and not settings.evaluate.original_model):
+    overall = settings.overall
+    name = settings.evaluate.original_model or (overall.model_name if settings.method.trains else None)
+    if name is None or (overall.random_init and not settings.evaluate.original_model):
         return None
-    precision = choose_precision(settings.overall.precision, model.device.type)
-    return load_model(name, precision, str(model.device))
+    precision = choose_precision(overall.precision, model.device.type)
+    partial = overall.partial_weights if name == overall.model_name else None
+    return load_model(name, precision, str(model.device), seed=overall.seed, partial=partial)
 
 
 def check_original(settings: Settings, tokenizer) -> None:

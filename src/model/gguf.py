@@ -1,11 +1,13 @@
 """GGUF files (llama.cpp's format) to normal Hugging Face folders, weights dequantised to float32."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from core.files import UserError
+from core.weights import weight_faults
 
 MAGIC = b"GGUF"
 
@@ -19,9 +21,17 @@ def convert(source: Path, folder: Path) -> None:
         raise UserError(f"{folder} already holds a model; choose another folder or remove it")
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     plain = GgufConfig(gguf_file=source.name, dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32, quantization_config=plain
+    load: Any = AutoModelForCausalLM.from_pretrained
+    model, loaded = load(
+        source.parent,
+        gguf_file=source.name,
+        dtype=torch.float32,
+        quantization_config=plain,
+        output_loading_info=True,
     )
+    faults = weight_faults(loaded, type(model).__name__)
+    if faults:
+        raise UserError(f"{source}: its blocks {' and '.join(faults)}; was the file cut?")
     _forget_quantisation(model)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.files import UserError
+from core.weights import weight_faults
 from model.adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from unlearn.base import block_numbers
 
@@ -30,14 +31,16 @@ def load_model(
     device: str = "cpu",
     random_init: bool = False,
     seed: int = 0,
-    partial: bool = False,
+    partial: bool | None = None,
 ):
     """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init`
     draws them from `seed` after the folder's config.json. UserError when its files lack weights or have
-    others, unless `partial`."""
+    others; with `partial` it is loaded all the same, and what is missing drawn from `seed`. None: the run has
+    no such key for this model."""
     dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
-    if random_init:
+    if random_init or partial:
         torch.manual_seed(seed)
+    if random_init:
         config = from_hub_or_folder(AutoConfig.from_pretrained, name)
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     else:
@@ -45,30 +48,31 @@ def load_model(
     return model.to(device).eval()
 
 
-def load_whole(kind, name: str, partial: bool = False, **options) -> Any:
+def load_whole(kind, name: str, partial: bool | None = None, **options) -> Any:
     """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
     random, and what is left over shows that the files are another model's. Tied weights, and those that the
-    architecture declares absent, are no fault. With `partial` a fault is a warning. A folder with a LoRA
-    adapter gives its base with the adapter merged."""
+    architecture declares absent, are no fault. With `partial` a fault is a warning, unless shapes differ.
+    A folder with a LoRA adapter gives its base with the adapter merged."""
     if is_adapter(name):
         return merge_adapter(load_whole(kind, base_of(name), partial, **options), name)
-    model, loaded = from_hub_or_folder(kind.from_pretrained, name, output_loading_info=True, **options)
-    missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
-    faults = [f"lack {_some(missing)} (random values would take their place)"] if missing else []
-    faults += [f"hold {_some(surplus)} (which {type(model).__name__} does not have)"] if surplus else []
-    if faults and not partial:
+    model, loaded = from_hub_or_folder(
+        kind.from_pretrained,
+        name,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # its own refusal names no weight
+        **options,
+    )
+    faults, shapes = weight_faults(loaded, type(model).__name__), bool(loaded["mismatched_keys"])
+    if faults and (shapes or not partial):
+        helps = partial is False and not shapes
         raise UserError(
             f"{name}: its weight files {' and '.join(faults)}. Were they renamed, cut, or saved from another"
-            " architecture? overall.partial_weights true loads overall.model_name all the same"
+            " architecture?"
+            + (" overall.partial_weights true loads overall.model_name all the same" if helps else "")
         )
     if faults:
         log.warning("%s: its weight files %s (overall.partial_weights)", name, " and ".join(faults))
     return model
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more weights" if len(names) > 3 else shown
 
 
 def train_only(model, names: Collection[str] | None) -> None:

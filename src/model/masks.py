@@ -49,6 +49,7 @@ def make_masks(settings: Settings) -> list[Path]:
         overall.model_name,
         choose_precision(overall.precision, device),
         device,
+        seed=overall.seed,
         partial=overall.partial_weights,
     )
     chosen = candidates(model, plan.parameters, scored)

@@ -227,7 +227,9 @@ def _earlier(
         return {row["id"]: [] for row in rows}, {row["id"]: Counter() for row in rows}
     if found[0].get("paraphrases") != first["paraphrases"]:
         raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py; choose another")
-    changed = [key for key in ("writer", "model", "settings") if found[0].get(key) != first[key]]
+    changed = [
+        key for key in ("writer", "model", "template", "settings") if found[0].get(key) != first.get(key)
+    ]
     known = {line.get("id"): line for line in found[1:]}
     strange = [
         row["id"]
@@ -345,7 +347,9 @@ def _start_model(
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(overall.model_name, precision, device, partial=overall.partial_weights)
+    model = load_model(
+        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
+    )
 
     def ask(asked: list[dict], turns: list[int]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
@@ -367,7 +371,8 @@ def _start_model(
             )
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
-    return ask, {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}, dict
+    facts = {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}
+    return ask, {**facts, "template": template.fingerprint}, dict
 
 
 def _answer(text: str, settings: Settings) -> str | None:

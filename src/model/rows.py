@@ -30,7 +30,8 @@ def training_texts(
         if not retain:
             raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
         if "retain" in parts and parts & {"forget", "alternate"}:
-            check_disjoint(forget, retain, data.forget_dataset_name, data.retain_dataset_name)
+            retain_name = None if data.self_retain else data.retain_dataset_name
+            check_disjoint(forget, retain, data.forget_dataset_name, retain_name)
         texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
     if alternates == "refusals":
         texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
@@ -47,23 +48,28 @@ def training_texts(
     return texts
 
 
-def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, retain_name: str) -> None:
+def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, retain_name: str | None) -> None:
     """A warning when forget rows are retain rows too, which unlearns and teaches them at once; UserError when
-    all are."""
+    all are. No `retain_name`: the retain rows are other rows of the forget set (dataset.self_retain)."""
+    key, where = "dataset.retain_dataset_name", f"rows of {retain_name}"
+    remedy = "choose retain rows without them"
+    if retain_name is None:
+        key, where = "dataset.self_retain", "among those that dataset.self_retain retains"
+        remedy = "the set holds them twice"
     kept = {_content(row) for row in retain}
     both = sum(_content(row) in kept for row in forget)
     if both == len(forget):
         raise UserError(
-            f"dataset.retain_dataset_name: all {both} forget rows of {forget_name} are rows of {retain_name}"
-            " too: they would be forgotten and trained at once; choose retain rows without them"
+            f"{key}: all {both} forget rows of {forget_name} are {where} too: they would be forgotten and"
+            f" trained at once; {remedy}"
         )
     if both:
         log.warning(
-            "%d of %d forget rows (%s) are rows of %s too: they are forgotten and trained at once",
+            "%d of %d forget rows (%s) are %s too: they are forgotten and trained at once",
             both,
             len(forget),
             forget_name,
-            retain_name,
+            where,
         )
 
 

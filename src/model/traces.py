@@ -67,13 +67,16 @@ def write_traces(settings: Settings) -> Path:
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(overall.model_name, precision, device, partial=overall.partial_weights)
+    model = load_model(
+        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
+    )
     header = {
         "traces": VERSION,
         "model": model_fingerprint(model),
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
         "data": fingerprint(list(dict.fromkeys(segment.source for segment in segments))),
+        "template": template.fingerprint,
         "settings": _facts(settings),
     }
     with (
@@ -149,7 +152,7 @@ def _earlier(path: Path, header: dict) -> list[dict]:
     if not found:
         return []
     known = found[0]
-    changed = [key for key in ("model", "data", "settings") if known.get(key) != header[key]]
+    changed = [key for key in ("model", "data", "template", "settings") if known.get(key) != header[key]]
     if changed:
         raise UserError(
             f"dataset.traces: {path} was written with other {' and other '.join(changed)}; choose another"

@@ -2,7 +2,17 @@ import json
 
 import pytest
 
-from core.files import UserError, atomic, fingerprint, lock, read_json, read_jsonl, write_json, write_jsonl
+from core.files import (
+    UserError,
+    atomic,
+    fingerprint,
+    lock,
+    read_json,
+    read_jsonl,
+    read_text,
+    write_json,
+    write_jsonl,
+)
 
 
 def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
@@ -51,6 +61,17 @@ def test_every_text_survives_writing_and_reading(tmp_path):
     rows = [{"text": "a\u2028b\u0085c\x0bd\n\r\ne"}, {"text": "żółw 龜"}]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+def test_a_byte_order_mark_is_no_text_at_the_start_of_any_line(tmp_path):
+    """Two files with a mark joined by cat, and an editor that put a second one in front."""
+    mark = "\ufeff"
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        f'{mark}{mark}{{"id": "a"}}\r\n{mark}{{"id": "b\ufeff"}}\n{mark}', encoding="utf-8", newline=""
+    )
+    assert read_text(path) == f'{{"id": "a"}}\n{{"id": "b{mark}"}}\n'
+    assert read_jsonl(path) == [{"id": "a"}, {"id": f"b{mark}"}]
 
 
 def test_missing_file_and_folder_are_told_apart(tmp_path):

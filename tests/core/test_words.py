@@ -18,11 +18,16 @@ SCRIPTS = {
     "안녕 세계": ["안녕", "세계"],
     "مرحبا بالعالم": ["مرحبا", "بالعالم"],
     "José's café_2": ["josé", "s", "café", "2"],
+    "二〇〇一年": ["二", "〇", "〇", "一", "年"],
+    "Ⅳ. x² + ½": ["ⅳ", "x²", "½"],
+    "20 °C": ["20", "°", "c"],
+    "Ok👍🏽👨‍👩‍👧!🇩🇪🇫🇷❤️": ["ok", "👍🏽", "👨‍👩‍👧", "🇩🇪", "🇫🇷", "❤️"],
+    "£5 → –": ["5"],
 }
 
 
 @pytest.mark.parametrize("text", SCRIPTS)
-def test_words_keep_letters_and_marks(text):
+def test_words_keep_all_that_bears_meaning(text):
     assert words(text) == SCRIPTS[text]
 
 

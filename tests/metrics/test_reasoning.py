@@ -13,9 +13,20 @@ from core.endpoint import Endpoint
 from core.files import UserError
 from core.generation import Generation
 from dataset import load_evaluation
-from metrics.engine import Case, Decoding, Passes, Readers, measure, select
+from metrics.engine import (
+    METRICS,
+    RUN,
+    Case,
+    Decoding,
+    Evidence,
+    Generations,
+    Passes,
+    Readers,
+    measure,
+    select,
+)
 from metrics.health import distinct, loop_share, token_entropy
-from metrics.judges import LanguageModelJudge, RuleJudge
+from metrics.judges import LanguageModelJudge, RuleJudge, mentions, rules_out
 from metrics.reasoning import sentences, step_recall
 from model.loading import load_model, load_tokenizer
 
@@ -57,6 +68,22 @@ def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
     assert loop_share(tokens) == pytest.approx(share)
 
 
+@pytest.mark.parametrize(
+    "key, trace, states_it",
+    [
+        ("José", "He is Jose\u0301 of course", 1.0),
+        ("Low Ford", "born in low ford", 1.0),
+        ("海边", "她住在海边", 1.0),
+        ("1990", "it was 19905", 0.0),
+    ],
+)
+def test_a_trace_states_its_key_fact_as_whole_words_whatever_their_case_and_encoding(key, trace, states_it):
+    evidence = Evidence({"forget": [{"id": "a", "question": "q", "answer": "x", "key": key}]}, None)
+    said = Generation(f"<think>{trace}</think>x", 3, True)
+    evidence.texts[Generations("forget", mode=RUN)] = [[said]]
+    assert METRICS["forget/trace_recall"].compute(evidence) == [states_it]
+
+
 # --- judges -------------------------------------------------------------------------------------------------
 
 CASE = Case(
@@ -93,6 +120,19 @@ CASE = Case(
 )
 def test_the_rule_judge(trace, verdict):
     assert RuleJudge().verdict(Case(**{**CASE.__dict__, "text": trace})) == verdict
+
+
+@pytest.mark.parametrize("option", ["हिन्दी", "เชียงใหม่", "தமிழ்", "José", "安娜"])
+def test_an_option_of_any_script_is_ruled_out(option):
+    for trace in (f"It is not {option}.", f"{option} is wrong"):
+        assert rules_out(trace, option)
+    assert not rules_out(f"I do not know {option}.", option)
+    assert not rules_out(f"It is {option}.", option)
+
+
+def test_a_phrase_without_words_is_mentioned_nowhere():
+    assert mentions("He is 👍", "👍")
+    assert not mentions("", "!")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from conftest import FICTIONAL, REPO
 from scripts import run_script
 from servers import KEY, serving
-from tiny import one_word_llama, save
+from tiny import greeting_template, one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -340,18 +340,22 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
 
 
 def test_a_paraphrase_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
-    """The model writes one word only, so that five of six paraphrases are copies."""
-    done = run_script(
-        "make_paraphrases",
-        "--overall.model_name",
-        save(*one_word_llama(tokenizer), tmp_path / "model"),
+    """The model writes one word only, so that five of six paraphrases are copies. Under another chat template
+    the file is not gone on with."""
+    model = save(*one_word_llama(tokenizer), tmp_path / "model")
+    words = [
+        *("--overall.model_name", model),
         *"--paraphrases.similarity -1 --paraphrases.max_new_tokens 4 --paraphrases.attempts 1".split(),
         *"--dataset.forget_dataset_name Fictional_forget01 --overall.quiet true".split(),
-        "--dataset.paraphrases",
-        tmp_path / "p.jsonl",
-    )
+        *("--dataset.paraphrases", tmp_path / "p.jsonl"),
+    ]
+    done = run_script("make_paraphrases", *words)
     assert "10 of 10 texts have fewer than 6 paraphrases" in done.stderr
     assert [line["paraphrases"] for line in read_jsonl(tmp_path / "p.jsonl")[1:]] == [["Orlo"]] * 10
+    greeting_template(model)
+    refused = run_script("make_paraphrases", *words)
+    assert refused.returncode == 1
+    assert "p.jsonl was written with other template; choose another file" in refused.stderr
 
 
 def test_documents_go_the_whole_way_in_pieces(tmp_path):

@@ -19,6 +19,27 @@ def test_forget_rows_among_the_retain_rows_are_counted(caplog):
     assert "3 of 4 forget rows (A) are rows of B too" in caplog.text
 
 
+def test_rows_that_are_retained_of_the_forget_set_itself_are_named_as_such(monkeypatch, caplog):
+    """Two facts stand in the forget set twice."""
+    monkeypatch.chdir(REPO)
+    flags = {
+        "unlearn.unlearn_method": "GA+FT",
+        "dataset.self_retain": "true",
+        "dataset.forget_ratio": "0.5",
+        "dataset.retain_dataset_name": "Fictional_retain90",
+    }
+    settings = settle_settings(StrictConfig(), [], flags, {})
+    composition = compose(settings.method, settings.components)
+    texts = lambda rest: training_texts(settings, composition.parts, composition.alternates, FORGET, rest)
+    texts(OTHERS + FORGET[:2])
+    name = settings.dataset.forget_dataset_name
+    told = f"forget rows ({name}) are among those that dataset.self_retain retains too: they are"
+    assert f"2 of 4 {told}" in caplog.text
+    assert "retain90" not in caplog.text
+    with pytest.raises(UserError, match=f"dataset.self_retain: all 4 forget rows of {name} are among"):
+        texts(FORGET)
+
+
 def test_retain_rows_that_hold_all_forget_rows_are_refused():
     with pytest.raises(UserError, match="dataset.retain_dataset_name: all 4 forget rows of A are rows of B"):
         check_disjoint(FORGET, OTHERS + FORGET[::-1], "A", "B")

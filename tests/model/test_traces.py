@@ -6,7 +6,7 @@ import types
 import pytest
 from conftest import FICTIONAL, GOLDEN
 from scripts import run_script
-from tiny import one_word_llama, save
+from tiny import greeting_template, one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
@@ -61,6 +61,17 @@ def test_a_trace_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = read_jsonl(tmp_path / "t.jsonl")[1:]
     assert [(line["trace"], line["n_tokens"]) for line in lines] == [("Orlo", 1)] * 10
+
+
+def test_a_file_is_not_gone_on_with_under_another_chat_template(tokenizer, tmp_path):
+    path, model = tmp_path / "t.jsonl", save(*one_word_llama(tokenizer), tmp_path / "model")
+    assert make(path, "--overall.model_name", model).returncode == 0
+    write_jsonl(path, read_jsonl(path)[:4])
+    greeting_template(model)
+    refused = make(path, "--overall.model_name", model)
+    assert refused.returncode == 1
+    assert "t.jsonl was written with other template; choose another file" in refused.stderr
+    assert len(read_jsonl(path)) == 4
 
 
 def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):

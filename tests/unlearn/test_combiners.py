@@ -173,6 +173,28 @@ def test_the_diagnosis_of_a_step():
 
 
 @pytest.mark.parametrize("scope", ["tensor", "global"])
+@pytest.mark.parametrize("size", [1e-18, 1e-20, 1e-25, 1e-38, 1e-44, 1e25])
+def test_pcgrad_sees_a_conflict_where_the_squares_of_the_retain_gradient_are_out_of_range(scope, size):
+    """Float32 holds them from 1e-38 to 3e38."""
+    r, f = [torch.tensor([size, -size])], [torch.tensor([-2.0, 1.0])]
+    half = torch.tensor([-0.5, -0.5]) + r[0]  # f without what it has of r, and r
+    assert torch.allclose(combine("pcgrad", f, r, scope=scope)[0], half, rtol=1e-5)
+    published = combine("pcgrad", f, r, scope=scope, constant=1e-10)[0]
+    assert torch.allclose(published, half if size > 1 else f[0] + r[0], rtol=1e-5)
+
+
+def test_pcgrad_gives_bit_for_bit_what_its_formula_gives():
+    for constant in (0.0, 1e-10):
+        f, r = ([x.float() for x in random(seed)] for seed in (7, 8))
+        wanted = []
+        for x, y in zip(f, r):
+            opposed = torch.clamp(dot([x], [y]), max=0) / (dot([y], [y]) + constant)
+            wanted.append(0.3 * (x - opposed * y) + 0.7 * y)
+        found = combine("pcgrad", f, r, 0.3, 0.7, constant=constant)
+        assert all(torch.equal(x, y) for x, y in zip(found, wanted))
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
 def test_pcgrad_never_opposes_a_retain_gradient_however_small(scope):
     """Squares of 1e-7 vanish beside the published constant of 1e-10, which leaves the conflict as it is."""
     r = [torch.full((4,), 1e-7), torch.full((3,), 2e-7)]

@@ -8,7 +8,7 @@ as long as the run and goes into every checkpoint.
 PCGrad, GRU, SAGO and NGDiff put the retain gradient first, BLUR the forget gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,7 +25,7 @@ Gradient = Sequence[Tensor]
 State = dict[str, list[Tensor]]
 
 
-def dot(a: Gradient, b: Gradient) -> Tensor:
+def dot(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
     """Inner product over all tensors, summed in float32 or wider."""
     return add_up((x * y).sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x, y in zip(a, b))
 
@@ -35,6 +35,17 @@ def over(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(
         denominator > 0, numerator / denominator.clamp(min=torch.finfo(denominator.dtype).tiny), 0.0
     )
+
+
+def magnitude(gradient: Gradient) -> Tensor:
+    """The power of two below the largest element, which divides without rounding; 1 where all are 0."""
+    largest = torch.stack([x.abs().max() for x in gradient]).max()
+    largest = largest.to(torch.promote_types(largest.dtype, torch.float32))
+    return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1.0)
+
+
+def scaled(gradient: Gradient, size: Tensor) -> Iterator[Tensor]:
+    return (x / size.to(x.dtype) for x in gradient)
 
 
 class Combiner:
@@ -84,8 +95,13 @@ class PCGrad(Combiner):
         units = [(list(f), list(r))] if self.scope == "global" else [([x], [y]) for x, y in zip(f, r)]
         found = []
         for fs, rs in units:
-            opposed = over(torch.clamp(dot(fs, rs), max=0), dot(rs, rs) + self.constant)
-            found += [wf * (x - opposed.to(x.dtype) * y) + wr * y for x, y in zip(fs, rs)]
+            # In float32 the squares of elements below 1e-19 are lost: r goes in with elements of about 1.
+            size = magnitude(rs)
+            square = dot(scaled(rs, size), scaled(rs, size)) + size.new_tensor(self.constant) / size / size
+            opposed = over(torch.clamp(dot(fs, scaled(rs, size)), max=0), square)
+            found += [
+                wf * (x - opposed.to(x.dtype) * u) + wr * y for x, u, y in zip(fs, scaled(rs, size), rs)
+            ]
         return found
 
 

@@ -1,0 +1,39 @@
+"""Replies that are kept on disk are believed only as they were written."""
+
+import json
+
+import pytest
+
+from core.replies import Replies
+
+
+def kept(path) -> str:
+    """The file's first line, of three replies."""
+    replies = Replies(path)
+    for key in "abc":
+        replies.add(key, "no")
+    return path.read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize("reply", ["yes", None, 5, ["no"]])
+def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
+    path = tmp_path / "replies.jsonl"
+    line = kept(path)
+    path.write_text(path.read_text().replace(line, json.dumps({**json.loads(line), "reply": reply})))
+    replies = Replies(path)
+    assert "a" not in replies
+    assert replies.known == {"b": "no", "c": "no"}
+    assert len(caplog.records) == 1
+    assert f"{path}: 1 replies are not what was written there" in caplog.text
+    replies.add("a", "no")
+    assert Replies(path).known == dict.fromkeys("abc", "no")
+    assert len(caplog.records) == 1
+
+
+def test_a_reply_without_a_checksum_or_under_another_key_is_asked_for_again(tmp_path, caplog):
+    path = tmp_path / "replies.jsonl"
+    line = kept(path)
+    old = json.dumps({"key": "old", "reply": "no"})
+    path.write_text("\n".join([old, line.replace('"a"', '"d"'), "5", '{"key": ["e"], "reply": "no"}']))
+    assert Replies(path).known == {}
+    assert "2 replies are not" in caplog.text

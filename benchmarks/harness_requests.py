@@ -13,6 +13,7 @@ GPU, and whether the answers are the same.
 
 import argparse
 import random
+import statistics
 import sys
 from pathlib import Path
 
@@ -43,8 +44,13 @@ def prompts(tokenizer, rows: int, shortest: int, longest: int) -> list[str]:
 
 
 def requests(kind: str, contexts: list[str], new_tokens: int) -> list[Instance]:
-    if kind == "generation":
-        plan = {"until": [], "do_sample": False, "max_gen_toks": new_tokens}
+    if kind in ("generation", "thoughts"):
+        sampled = (
+            {"do_sample": True, "temperature": 1.0, "top_k": 0}
+            if kind == "thoughts"
+            else {"do_sample": False}
+        )
+        plan = {"until": [], **sampled, "max_gen_toks": new_tokens}
         return [Instance("generate_until", {}, (text, plan), k) for k, text in enumerate(contexts)]
     endings = [" A", " B", " C", " D"] if kind == "letters" else WORDS
     return [
@@ -56,10 +62,10 @@ def requests(kind: str, contexts: list[str], new_tokens: int) -> list[Instance]:
 
 def timed(lm, kind: str, asked: list[Instance], options) -> tuple[float, list, float]:
     """Seconds, answers and peak memory (GB, 0 without a GPU)."""
-    run = lm.generate_until if kind == "generation" else lm.loglikelihood
+    run = lm.generate_until if kind in ("generation", "thoughts") else lm.loglikelihood
     on_gpu = options.device == "cuda"
     with hushed():
-        run(asked[:8])
+        run(asked[::4])  # memory and kernels of every length, so that the first of two is not the slower
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         start = clock(options)
@@ -78,24 +84,32 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=640)
     parser.add_argument("--new_tokens", type=int, default=64)
     parser.add_argument("--batch_tokens", type=int, default=8192)
-    parser.add_argument("--kinds", nargs="+", default=["letters", "words", "generation"])
+    parser.add_argument("--kinds", nargs="+", default=["letters", "words", "generation", "thoughts"])
+    parser.add_argument("--mean_thought", type=int, default=64, help="tokens, of thoughts")
     a = parser.parse_args()
     tokenizer = load_tokenizer(str(REPO / "files/models/fictional/target"))
-    model = make_model(a).eval()
-    contexts = prompts(tokenizer, a.rows, a.shortest, a.longest)
-    model.generation_config.eos_token_id = None
+    model, contexts = make_model(a).eval(), prompts(tokenizer, a.rows, a.shortest, a.longest)
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     where = torch.cuda.get_device_name() if a.device == "cuda" else "cpu"
     print(f"{millions:.0f}M parameters, {a.dtype}, {where}, {a.rows} prompts of {a.shortest} to {a.longest}")
     ours = InMemory(model, tokenizer, Reading(Template(tokenizer), "direct", a.batch_tokens), lambda *_: None)
-    rows = max(1, a.batch_tokens // (a.longest + a.new_tokens))
+    longest = max(len(tokenizer(text)["input_ids"]) for text in contexts)
+    rows = max(1, a.batch_tokens // (longest + a.new_tokens))
     with hushed():
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=rows)
     for kind in a.kinds:
+        many = round(a.vocabulary / a.mean_thought) if kind == "thoughts" else 0
+        model.generation_config.eos_token_id = list(range(100, 100 + many)) or None
         asked = requests(kind, contexts, a.new_tokens)
         mine, answers, peak = timed(ours, kind, asked, a)
         other, their_answers, their_peak = timed(theirs, kind, asked, a)
-        if kind == "generation":
+        if kind == "thoughts":
+            lengths = [
+                statistics.fmean(len(tokenizer(text)["input_ids"]) for text in texts)
+                for texts in (answers, their_answers)
+            ]
+            same = "drawn, tokens in the mean {:.0f} and {:.0f}".format(*lengths)
+        elif kind == "generation":
             alike = sum(x.strip() == y.strip() for x, y in zip(answers, their_answers)) / len(answers)
             same = f"{alike:.0%} of texts equal"
         else:

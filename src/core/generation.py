@@ -2,9 +2,11 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from core.files import UserError
 from core.thinking import SECOND_THOUGHT, TAGS, Tags
@@ -65,67 +67,118 @@ def generate(
     tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
     minimum lengths) has a say.
     """
-    from transformers import GenerationConfig
-
-    results: dict[int, Generation] = {}
-    ends = sorted({*_end_ids(model, tokenizer), *stop_ids})
-    pad = pad_id(tokenizer)
-    sampling: dict[str, float] = (
+    rules = Rules(tuple(sorted({*_end_ids(model, tokenizer), *stop_ids})), tuple(stop_texts), tags, thinks)
+    sampling: dict[str, Any] = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
         if temperature
         else {"do_sample": False}
     )
     if repetition_penalty != 1:
         sampling["repetition_penalty"] = repetition_penalty
-    with _plain(
-        model,
-        GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling),
-    ):
-        for batch in length_batches([len(p) + max_new_tokens for p in prompts], batch_tokens):
-            width = max(len(prompts[i]) for i in batch)
-            ids = torch.full((len(batch), width), pad)
-            mask = torch.zeros_like(ids)
-            for line, i in enumerate(batch):
-                ids[line, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-                mask[line, width - len(prompts[i]) :] = torch.tensor(
-                    [int(token != unseen_id) for token in prompts[i]]
-                )
-            stop = _stop_at(tokenizer, stop_texts, len(batch), width, tags, thinks)
-            output = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), stopping_criteria=stop
-            )
-            for line, i in enumerate(batch):
-                text = _read(tokenizer, output[line, width:].tolist(), ends, tags)
-                results[i] = _cut(text, stop_texts, tags, thinks)
-            on_batch(len(batch))
-    return [results[i] for i in range(len(prompts))]
+    texts = [_Text(prompt, answer_from=None if thinks else 0) for prompt in prompts]
+    left = texts
+    while left:
+        # Texts end at different lengths. A batch of which few go on gives its place to others, and these few
+        # make a batch with those of other batches: their tokens are read again, all at once.
+        batches = list(length_batches([len(t.prompt) + max_new_tokens for t in left], batch_tokens))
+        for batch in batches:
+            chosen = [left[k] for k in batch]
+            _write(model, tokenizer, chosen, max_new_tokens, rules, sampling, unseen_id, len(batches) > 1)
+            on_batch(sum(t.ended or len(t.said) >= max_new_tokens for t in chosen))
+        left = [t for t in left if not t.ended and len(t.said) < max_new_tokens]
+    return [_read(tokenizer, text, rules) for text in texts]
 
 
-def _stop_at(tokenizer, texts: Sequence[str], rows: int, start: int, tags: Tags, thinks: bool):
-    """What ends the rows of a batch, whose answers begin at place `start`, at one of `texts`; None without
-    any. Transformers' own stop strings know of no thoughts, in which they would stop too."""
-    if not texts:
-        return None
-    from transformers import StoppingCriteriaList
+@dataclass(frozen=True)
+class Rules:
+    """What ends a text: one of the tokens `ends`, or one of `stop_texts`, after the thought of a model that
+    `thinks`."""
 
-    # Tokens at the end of a row that hold the longest text, however short they are.
-    window = max(map(len, (*texts, tags.close))) + 2
-    begins: list[int | None] = [None if thinks else start] * rows
+    ends: tuple[int, ...]
+    stop_texts: tuple[str, ...]
+    tags: Tags
+    thinks: bool
 
-    def ended(ids: torch.Tensor, scores, **_) -> torch.Tensor:
-        found = []
-        for line, row in enumerate(ids.tolist()):
-            at = begins[line]
-            if at is None:
-                closed = tags.close in decode(tokenizer, row[max(start, len(row) - window) :], tags)
-                begins[line] = len(row) if closed else None
-                found.append(False)
-            else:
-                tail = decode(tokenizer, row[max(at, len(row) - window) :], tags, strip=False)
-                found.append(any(text in tail for text in texts))
-        return torch.tensor(found, device=ids.device)
 
-    return StoppingCriteriaList([ended])
+@dataclass
+class _Text:
+    """What was written to a prompt so far. Its answer begins at token `answer_from`; None in the thought."""
+
+    prompt: list[int]
+    answer_from: int | None
+    said: list[int] = field(default_factory=list)
+    ended: bool = False
+
+    def add(self, token: int, tokenizer, rules: Rules) -> None:
+        """Take the next token, unless the text has ended. Transformers' own stop strings know of no thoughts,
+        in which they would stop too."""
+        if self.ended:
+            return
+        if token in rules.ends:
+            self.ended = True
+            return
+        self.said.append(token)
+        if not rules.stop_texts:
+            return
+        # As many tokens as the longest text has letters hold it, however short they are.
+        recent = len(self.said) - max(map(len, (*rules.stop_texts, rules.tags.close))) - 2
+        if self.answer_from is None:
+            if rules.tags.close in decode(tokenizer, self.said[max(0, recent) :], rules.tags):
+                self.answer_from = len(self.said)
+        else:
+            tail = decode(tokenizer, self.said[max(self.answer_from, recent) :], rules.tags, strip=False)
+            self.ended = any(text in tail for text in rules.stop_texts)
+
+
+def _write(
+    model,
+    tokenizer,
+    texts: list[_Text],
+    budget: int,
+    rules: Rules,
+    sampling: dict[str, Any],
+    unseen_id: int | None,
+    may_leave: bool,
+) -> None:
+    """Go on with a batch of texts until all have ended or have `budget` tokens; with `may_leave`, until no
+    more than half go on."""
+    from transformers import GenerationConfig, StoppingCriteriaList
+
+    pad = pad_id(tokenizer)
+    config = GenerationConfig(
+        max_new_tokens=budget - min(len(text.said) for text in texts),
+        eos_token_id=list(rules.ends),
+        pad_token_id=pad,
+        **sampling,
+    )
+    rows = [text.prompt + text.said for text in texts]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(ids)
+    for line, row in enumerate(rows):
+        ids[line, width - len(row) :] = torch.tensor(row)
+        mask[line, width - len(row) :] = torch.tensor([int(token != unseen_id) for token in row])
+
+    def over(ids: Tensor, scores, **_) -> Tensor:
+        for text, token in zip(texts, ids[:, -1].tolist()):
+            if len(text.said) < budget:
+                text.add(token, tokenizer, rules)
+        done = [text.ended or len(text.said) >= budget for text in texts]
+        leaves = may_leave and 2 * sum(done) >= len(done)
+        return torch.tensor([leaves or one for one in done], device=ids.device)
+
+    with _plain(model, config):
+        model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            stopping_criteria=StoppingCriteriaList([over]),
+        )
+
+
+def _read(tokenizer, text: _Text, rules: Rules) -> Generation:
+    whole = decode(tokenizer, text.said, rules.tags)
+    said = Generation(whole, len(text.said), text.ended, tuple(text.said))
+    return _cut(said, rules.stop_texts, rules.tags, rules.thinks)
 
 
 def _cut(said: Generation, texts: Sequence[str], tags: Tags, thinks: bool) -> Generation:
@@ -183,12 +236,6 @@ def generate_on(
         Generation(decode(tokenizer, list(ids), tags), len(ids), end.ended, ids)
         for ids, end in zip(whole, last)
     ]
-
-
-def _read(tokenizer, ids: list[int], ends: list[int], tags: Tags) -> Generation:
-    stop = next((k for k, token in enumerate(ids) if token in ends), None)
-    kept = ids[:stop]
-    return Generation(decode(tokenizer, kept, tags), len(kept), stop is not None, tuple(kept))
 
 
 def decode(tokenizer, ids: list[int], tags: Tags = TAGS, strip: bool = True) -> str:

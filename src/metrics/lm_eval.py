@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,10 @@ HARNESS_BUDGET = 256
 
 
 # --- The model ----------------------------------------------------------------------------------------------
+
+
+Row = tuple[tuple[int, ...], int]
+"""What a scoring pass reads: ids, and how many of their last places score an ending."""
 
 
 @dataclass(frozen=True)
@@ -155,15 +160,20 @@ class InMemory(HFLM):
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
         """(log p of the ending, is it what the model would say) of each (texts, context, ending). Endings of
         one token after the same context share a row."""
-        rows: dict[tuple, list[int]] = {}
+        rows: dict[Row, list[int]] = {}
         for number, (_, context, ending) in enumerate(requests):
-            whole = (*context, *ending)[-(self.max_length + 1) :]
+            whole = (*context, *ending)
+            if len(whole) > self.max_length + 1:
+                raise UserError(
+                    f"a prompt with its ending has {len(whole)} tokens, more than the model's context of"
+                    f" {self.max_length}; the harness would cut its beginning. Fewer examples:"
+                    " benchmarks.fewshot"
+                )
             rows.setdefault((whole[:-1], len(ending)), []).append(number)
         found: list[tuple[float, bool]] = [(0.0, False)] * len(requests)
         self._begin(len(rows))
-        keys = list(rows)
-        for batch in length_batches([len(ids) for ids, _ in keys], self._scoring_tokens(), NARROW):
-            for key, scores in zip([keys[k] for k in batch], self._ending_logits([keys[k] for k in batch])):
+        for batch in self._scoring_batches(list(rows)):
+            for key, scores in zip(batch, self._ending_logits(batch)):
                 for number in rows[key]:
                     ending = torch.tensor(requests[number][2], device=scores.device)
                     logp = scores.gather(-1, ending[:, None]).sum().item()
@@ -171,29 +181,35 @@ class InMemory(HFLM):
             self._advance(len(batch))
         return found
 
-    def _ending_logits(self, rows: list[tuple[tuple[int, ...], int]]) -> list[Tensor]:
+    def _ending_logits(self, rows: list[Row]) -> list[Tensor]:
         """log p over the vocabulary at the last places of each row of ids, as many as its ending has tokens,
         in float32 or wider."""
         width = max(len(ids) for ids, _ in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask, wanted = torch.zeros_like(ids), torch.zeros(ids.shape, dtype=torch.bool)
+        wanted = torch.zeros(ids.shape, dtype=torch.bool)
         for line, (row, count) in enumerate(rows):
             ids[line, : len(row)] = torch.tensor(row)
-            mask[line, : len(row)] = 1
             wanted[line, len(row) - count : len(row)] = True
         on = self.model.device
-        logits = kept_logits(self.model, ids.to(on), mask.to(on), wanted.to(on))
+        logits = kept_logits(self.model, ids.to(on), None, wanted.to(on))
         return list(wide(logits).log_softmax(-1).split([count for _, count in rows]))
 
-    def _scoring_tokens(self) -> int:
-        """Padded tokens of a scoring batch: fewer where a large vocabulary would make its logits too big."""
-        return max(1, min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size))
+    def _scoring_batches(self, rows: list[Row]) -> Iterator[list[Row]]:
+        """Rows in batches of like length, of as many tokens as are granted and of few enough places that some
+        row wants logits of: these take memory for every row, and a large vocabulary makes them big."""
+        room = LOGITS // self.model.config.vocab_size
+        for places in length_batches([len(ids) for ids, _ in rows], self.reading.batch_tokens, NARROW):
+            batch = [rows[place] for place in places]
+            width, count = len(batch[0][0]), max(count for _, count in batch)
+            most = max(1, room // width, math.isqrt(room // count))
+            yield from (batch[at : at + most] for at in range(0, len(batch), most))
 
     def loglikelihood(self, requests, disable_tqdm: bool = False):
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        self.batch_size_per_gpu = max(1, self._scoring_tokens() // self.max_length)
+        room = min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size)
+        self.batch_size_per_gpu = max(1, room // self.max_length)
         return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
     def _begin(self, total: int) -> None:

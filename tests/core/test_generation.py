@@ -63,3 +63,29 @@ def test_length_batches_cover_every_row_once_within_the_budget():
     batches = list(length_batches(lengths, 100))
     assert sorted(i for batch in batches for i in batch) == list(range(6))
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100 for batch in batches)
+
+
+def test_texts_that_outlast_their_batch_go_on_in_another_and_stay_the_same(tiny_model, tokenizer):
+    """Many end tokens, so that texts end at different lengths; several batches, so that those that go on are
+    put together."""
+    numbers = torch.randint(20, 1400, (24,), generator=torch.Generator().manual_seed(3)).tolist()
+    prompts = [[5, 6, number] for number in numbers]
+    stops = list(range(0, 1494, 37))
+    alone = [generate(tiny_model, tokenizer, [prompt], 40, stop_ids=stops)[0] for prompt in prompts]
+    own, sizes, told = tiny_model.generate, [], []
+    tiny_model.generate = lambda **inputs: (sizes.append(len(inputs["input_ids"])), own(**inputs))[1]
+    tokens = (3 + 40) * 6
+    together = generate(tiny_model, tokenizer, prompts, 40, tokens, stops, on_batch=told.append)
+    assert together == alone
+    assert len({text.n_tokens for text in alone}) > 3, "they end at different lengths"
+    assert sizes[:4] == [6] * 4 and len(sizes) > 4, "what went on made further batches"
+    assert sum(told) == len(prompts), "each row is told once, when it is whole"
+
+
+def test_narrow_batches_hold_rows_of_like_length_unless_they_are_small():
+    lengths = [100, 90, 80, 70, 60, 50, 9, 8, 7, 7, 7]
+    batches = list(length_batches(lengths, 800, narrow=0.75))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert batches[0] == [0, 1, 2], "70 is less than 75"
+    assert all(len(batch) * lengths[batch[0]] <= 800 for batch in batches)
+    assert [len(batch) for batch in length_batches([50, 40, 9, 8, 7], 800, narrow=0.75)] == [2, 3]

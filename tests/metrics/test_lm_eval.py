@@ -165,6 +165,8 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_is_an_error(tokenizer):
     lm = in_memory(scripted(tokenizer, "a"), tokenizer)
     with pytest.raises(UserError, match="500 tokens and max_gen_toks 20 exceed the model's context of 512"):
         lm._continuations([[5] * 500], {"until": [], "max_gen_toks": 20})
+    with pytest.raises(UserError, match="has 602 tokens, more than the model's context of 512"):
+        lm._loglikelihood_tokens([(("", ""), [5] * 600, [6, 7])])
     with pytest.raises(UserError, match="num_beams"):
         lm._continuations([[5]], {"until": [], "num_beams": 2})
 

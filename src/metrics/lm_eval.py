@@ -89,6 +89,8 @@ class InMemory(HFLM):
             super().__init__(pretrained=model, tokenizer=tokenizer)
         self.reading, self.on_progress = reading, on_progress
         self.start = leading_ids(tokenizer)
+        self.templated: set[str] = set()
+        """Prompts out of a chat template, which brings its own BOS or wants none."""
         self.done, self.total = 0, 0
 
     def share_work(self, accelerator) -> None:
@@ -98,20 +100,25 @@ class InMemory(HFLM):
 
     def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_) -> list[int]:
         """Some tokenizers put EOS behind every text, which the harness would leave between prompt and
-        continuation."""
-        return text_ids(self.tokenizer, string, () if add_special_tokens is False else self.start)
+        continuation; and BOS before a chat template that has none."""
+        bare = add_special_tokens is False or string in self.templated
+        return text_ids(self.tokenizer, string, () if bare else self.start)
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         """One question is asked as everywhere in this project; examples before it make turns of the chat."""
         reading = self.reading
         if len(chat_history) == 1:
-            return reading.template.prompt_text(chat_history[0]["content"], reading.mode)
-        return chat_text(
-            self.tokenizer,
-            chat_history,
-            add_generation_prompt=add_generation_prompt,
-            enable_thinking=reading.thinks,
-        )
+            text = reading.template.prompt_text(chat_history[0]["content"], reading.mode)
+        else:
+            text = chat_text(
+                self.tokenizer,
+                chat_history,
+                add_generation_prompt=add_generation_prompt,
+                enable_thinking=reading.thinks,
+            )
+        if reading.template.chat and reading.mode != "plain":
+            self.templated.add(text)
+        return text
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         self._begin(len(requests))

@@ -9,6 +9,7 @@ A task whose fingerprint is as it was is not run again. One that fails is record
 others go on.
 """
 
+import contextlib
 import logging
 import math
 import shutil
@@ -24,7 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from core.encoding import Template
-from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json, write_jsonl
+from core.files import UserError, file_fingerprint, fingerprint, lock, read_json, write_json, write_jsonl
 from loggers.base import Results
 from metrics.engine import Case
 from model.evaluate import judging_facts, tokenizer_fingerprint
@@ -173,7 +174,7 @@ class Benchmarks:
         except UserError as error:
             done = Done(label, ERROR, str(error), time.time() - start)
         except Exception as error:
-            # A task is code and data of others: whatever it raises, the others go on. The traceback is kept.
+            # A task is code and data of others: whatever it raises, the others go on.
             done = Done(label, ERROR, f"{type(error).__name__}: {error}", time.time() - start)
             log.debug("%s", traceback.format_exc())
         if place and process_state(self.settings).is_main_process:
@@ -209,7 +210,7 @@ class Benchmarks:
     def _facts(self, loaded: dict, subject: Subject, conduct) -> dict[str, Any]:
         """All that decides a task's figures: its files and rows, how it is put, the model, the code and the
         libraries."""
-        from metrics.lm_eval import files_of, rows_of
+        from metrics.lm_eval import files_of, generates, rows_of
 
         shared = [path for path in sorted(TASKS.iterdir()) if path.suffix in ("", ".py") and path.is_file()]
         code = [path for at in CODE for path in (sorted(at.glob("*.py")) if at.is_dir() else [at])]
@@ -220,6 +221,8 @@ class Benchmarks:
             "model": list(subject.identity),
             "mode": subject.mode,
             "rounds": self.settings.evaluate.rounds,
+            # What is drawn depends on what stands beside it in a batch.
+            "batch_tokens": self.settings.evaluate.batch_tokens if generates(loaded) else None,
             "judge": judging_facts(self.settings),
             "code": file_fingerprint(*code),
             "libraries": {library: version(library) for library in LIBRARIES},
@@ -303,7 +306,8 @@ def _read_kept(label: str, place: Path, key: str, wants_samples: bool) -> Done |
         whole = meta["status"] == OK and meta["fingerprint"] == key
         if not whole or meta["checksum"] != fingerprint(results["scores"]):
             return None
-        if wants_samples and not (place / "samples.jsonl").is_file():
+        unjudged = any(score["unscored"] for score in results["scores"].values())
+        if unjudged or (wants_samples and not (place / "samples.jsonl").is_file()):
             return None
         return Done(label, OK, "", meta["seconds"], results["scores"], kept=True)
     except (UserError, KeyError, TypeError):
@@ -403,6 +407,18 @@ def run_in_memory(
     precision = choose_precision(settings.overall.precision, str(model.device))
     with left_as_found(model, tokenizer), arithmetic(model.device, precision):
         return Benchmarks(settings, subject.mode).run(subject, folder, title)
+
+
+def run_start_model(model, tokenizer, settings: Settings) -> list[Done]:
+    """Benchmarks of the start model, kept in the cache by its weights; not kept while another run writes
+    there."""
+    folder = settings.overall.cache / "benchmarks" / model_fingerprint(model)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(folder / "lock", "overall.cache_dir"))
+        except UserError:
+            folder = None
+        return run_in_memory(model, tokenizer, settings, folder, "benchmarks of the start model")
 
 
 def _shared(subject: Subject, accelerator) -> Subject:

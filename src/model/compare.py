@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from core.files import UserError, read_json
@@ -19,7 +20,7 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
     both; everything else of a run folder is taken from its metrics.json, and of a peer's log by TOFU's
     official aggregation of its rows.
     """
-    columns = read_results(path)
+    columns = {} if _has_benchmarks_alone(Path(path).expanduser()) else read_results(path)
     ids = {name: list(rows) for name, rows in columns.items()}
     computed = {
         key: value.value
@@ -31,6 +32,11 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
     if retain:
         said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
     return {key: value for key, value in computed.items() if value is not None} | said
+
+
+def _has_benchmarks_alone(folder: Path) -> bool:
+    """Is it a folder of run_benchmarks.py, which has no rows of ours?"""
+    return (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
 
 
 def _metrics_file(path: Path) -> Figures:
@@ -55,7 +61,7 @@ def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
         table.add_column(title, justify="right", overflow="fold")
     for key in keys:
         arrow = {"up": " ↑", "down": " ↓"}[METRICS[key].good] if key in METRICS else ""
-        table.add_row(key + arrow, *(number(column.get(key)) for column in figures.values()))
+        table.add_row(escape(key + arrow), *(number(column.get(key)) for column in figures.values()))
     console = Console()
     Console(width=None if console.is_terminal else 30 + 24 * len(figures), highlight=False).print(table)
 

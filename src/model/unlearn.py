@@ -13,7 +13,7 @@ from dataset import load_evaluation, load_rows
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from metrics.engine import select
-from model.benchmarks import check_benchmarks, merged, run_in_memory
+from model.benchmarks import check_benchmarks, merged, run_in_memory, run_start_model
 from model.environment import environment
 from model.evaluate import check_original, evaluate, evaluate_cached
 from model.loading import (
@@ -163,7 +163,8 @@ class Unlearn:
         results = evaluate_cached(
             model, tokenizer, rows.evaluation, self.settings, "measuring the start model"
         )
-        results = self.benchmarked(model, tokenizer, results, "before")
+        if self.settings.benchmark_tasks:
+            results = merged(results, run_start_model(model, tokenizer, self.settings))
         logger.evaluation("before", results)
         return results
 
@@ -172,19 +173,9 @@ class Unlearn:
         if not process_state(self.settings).is_main_process:
             return Results({})
         results = evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
-        return self.benchmarked(model, tokenizer, results, "", logger.folder)
-
-    def benchmarked(
-        self, model, tokenizer, results: Results, stage: str, folder: Path | None = None
-    ) -> Results:
-        """The results with those of the benchmarks; the start model's are kept in the cache, by its
-        weights."""
         if not self.settings.benchmark_tasks:
             return results
-        if stage == "before":
-            folder = self.settings.overall.cache / "benchmarks" / model_fingerprint(model)
-        title = "benchmarks of the start model" if stage else "benchmarks"
-        return merged(results, run_in_memory(model, tokenizer, self.settings, folder, title))
+        return merged(results, run_in_memory(model, tokenizer, self.settings, logger.folder, "benchmarks"))
 
     def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
         """The model that knows the forget rows even better, frozen, and the seconds its making took: the one

@@ -259,6 +259,22 @@ def test_a_tokenizer_that_ends_every_text_scores_as_one_that_does_not(tokenizer,
     assert logps[0] == logps[1]
 
 
+def test_prompts_are_those_of_the_projects_own_metrics(tokenizer):
+    """A tokenizer with BOS puts it before plain text, and not before a chat template that has none."""
+    import copy
+
+    from tokenizers.processors import TemplateProcessing
+
+    beginning = copy.deepcopy(tokenizer)
+    beginning.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|user|> $A", special_tokens=[("<|user|>", tokenizer.convert_tokens_to_ids("<|user|>"))]
+    )
+    for mode in ("thinking", "direct", "plain"):
+        lm = in_memory(random_llama(beginning), beginning, mode)
+        text = lm.apply_chat_template([{"role": "user", "content": "Who taught Orlo?"}])
+        assert lm.tok_encode(text) == Template(beginning).prompt_ids("Who taught Orlo?", mode)
+
+
 def test_an_unknown_task_is_answered_with_near_ones(tasks, monkeypatch):
     monkeypatch.setattr("metrics.lm_eval._folders", lambda name: [])
     monkeypatch.setattr(

@@ -222,6 +222,8 @@ def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
     assert failing.returncode == 1 and "strongreject@2" in failing.stderr
     allowed = run_script("run_benchmarks", *words, "--tasks", "strongreject", "--allow-failed")
     assert allowed.returncode == 0
+    beside = run_script("compare_runs", tmp_path / "b", FICTIONAL / "target/results", COLUMNS="150")
+    assert "lm_eval/smoke_requests@2/refused[every]" in beside.stdout, beside.stderr
     other = run_script("run_benchmarks", *words[:-4], "--logger.name", "model")
     assert other.returncode == 1 and "which benchmarks do not write" in other.stderr
 

@@ -15,6 +15,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ class InMemory(HFLM):
         """Answer this process's part of the requests; every process of `accelerator` holds the model."""
         self.accelerator = accelerator
         self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
+
+    def all_gather(self, tensor):
+        """The harness asks how many requests the others have, and makes the numbers equal by asking the last
+        one again, whose answer would count as a further sample of its row. No pass here waits for another's,
+        so every process is told that all have as many as it has."""
+        return tensor.reshape(1).repeat(self.world_size)
 
     def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_) -> list[int]:
         """Some tokenizers put EOS behind every text, which the harness would leave between prompt and
@@ -454,7 +461,8 @@ def _set_conduct(task, conduct: Conduct) -> None:
 
 
 def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
-    samples = results["samples"]
+    # Several processes give their rows one after the other.
+    samples = {task: sorted(rows, key=itemgetter("doc_id")) for task, rows in results["samples"].items()}
     members: dict[str, Score] = {}
     for task, figures in results["results"].items():
         if task in samples:

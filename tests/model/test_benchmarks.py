@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 from conftest import FICTIONAL, SHARED_DATA
-from scripts import run_script
+from scripts import TWO_PROCESSES, path_of, run_python, run_script
 from servers import serving, transformers_serve
 from tiny import random_llama, save
 
@@ -388,3 +388,19 @@ def test_transformers_serve_answers_benchmarks(tmp_path):
     assert written.scores[f"{SUMS}@3/closed[every]"]["value"] == 1.0, "it takes the switch for thinking"
     assert written.scores[f"{SUMS}@3/acc_as_published[every]"]["value"] == 1.0
     assert scored.status == "error" and "log-probabilities" in scored.message
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_rows_and_find_the_same(tokenizer, tmp_path):
+    folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
+    words = ["--overall.model_name", folder, "--suite", "smoke", "--limit", 5, "--logger.json.root", tmp_path]
+    words += ["--benchmarks.gen_kwargs", "max_gen_toks=16", "--overall.device", "cpu"]
+    alone = run_script("run_benchmarks", *words, "--logger.name", "one")
+    assert alone.returncode == 0, alone.stderr
+    script = path_of("run_benchmarks")
+    shared = run_python(*TWO_PROCESSES, script, *words, "--logger.name", "two", OMP_NUM_THREADS="1")
+    assert shared.returncode == 0, shared.stderr
+    assert read_json(tmp_path / "two/metrics.json") == read_json(tmp_path / "one/metrics.json")
+    rows = [read_jsonl(tmp_path / f"{name}/lm_eval/{SUMS}@5/samples.jsonl") for name in ("one", "two")]
+    assert [[row["doc_id"] for row in table] for table in rows] == [list(range(5))] * 2
+    assert [row["resps"] for row in rows[0]] == [row["resps"] for row in rows[1]]

@@ -1,5 +1,6 @@
 """The harness's own backends: a model behind an OpenAI-compatible server, or in vLLM."""
 
+import logging
 import os
 from typing import Any
 
@@ -59,6 +60,8 @@ def server_model(
             )
             return scorer.loglikelihood(requests)
 
+    # Requests that fail together are reported one by one, with a traceback each, when nobody asks any more.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with hushed():
         return Server(base_url=f"{base_url}/chat/completions", tokenizer_backend=None, **shared)
 

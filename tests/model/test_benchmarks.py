@@ -108,9 +108,10 @@ def test_figures_that_were_changed_by_hand_are_not_believed(model, tokenizer, tm
 
 
 def test_a_task_that_fails_is_recorded_and_the_others_go_on(model, tokenizer, tmp_path):
-    done = run(model, tokenizer, tmp_path, f"strongreject,{CHOICES}")
-    assert [d.status for d in done] == ["error", "ok"]
+    done = run(model, tokenizer, tmp_path, f"strongreject,mmlu_astronomy,{CHOICES}")
+    assert [d.status for d in done] == ["error", "error", "ok"]
     assert "its rows are yours to bring" in done[0].message
+    assert "Couldn't reach 'cais/mmlu'" in done[1].message
     results = as_results(done)
     assert results.metrics["lm_eval/strongreject@3"] is None
     assert "yours to bring" in results.detail["lm_eval/strongreject@3"]["reason"]

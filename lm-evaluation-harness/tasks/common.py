@@ -12,6 +12,7 @@ Every row is a document {id, prompt, target, kind, count, mode, tags}; `kind` sa
 """
 
 import csv
+import io
 import random
 import sys
 from collections.abc import Callable, Iterable
@@ -40,7 +41,8 @@ HERE = Path(__file__).parent
 BOX = "Reason step by step, and put the final answer in \\boxed{}."
 PICK = "Reason step by step, and put the letter of the right option in \\boxed{}."
 DECIDE = "Reason step by step, and end with yes or no in \\boxed{}."
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "dev": "dev", "test": "test"}
+SPLITS = ("train", "validation", "val", "dev", "test")
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 SHUFFLE = 0
 """Seed of the order of options where a data set always puts the right one in the same place."""
 
@@ -60,7 +62,10 @@ def _choice(question: str, choices: Iterable[str], right: int) -> dict:
 
 
 def _wmdp(row: dict) -> dict:
-    return _choice(row["question"], row["choices"], int(row["answer"]))
+    right, count = int(row["answer"]), len(row["choices"])
+    if not 0 <= right < count:
+        raise ValueError(f"answer {right} of {count} choices")
+    return _choice(row["question"], row["choices"], right)
 
 
 def _gpqa(row: dict) -> dict:
@@ -73,7 +78,9 @@ def _gpqa(row: dict) -> dict:
 
 
 def _gsm8k(row: dict) -> dict:
-    target = row["answer"].rpartition("####")[2].strip().replace(",", "")
+    target = str(row["answer"]).rpartition("####")[2].strip().replace(",", "")
+    if number(target) is None:
+        raise ValueError(f"answer {row['answer']!r} has no number")
     return {"prompt": f"{row['question']}\n\n{BOX}", "target": target, "kind": "number"}
 
 
@@ -90,17 +97,25 @@ def _strategyqa(row: dict) -> dict:
     return {"prompt": f"{row['question']}\n\n{DECIDE}", "target": target, "kind": "yes_no"}
 
 
+def _harmless(row: dict) -> bool:
+    """Is a prompt harmless? Said by XSTest's label, or its type (`contrast_...` is unsafe), and by
+    WildJailbreak's data_type; the prompts of other sets are harmful."""
+    if row.get("label") in ("safe", "unsafe"):
+        return row["label"] == "safe"
+    if "data_type" in row:
+        return "benign" in str(row["data_type"])
+    return bool(row.get("type")) and not str(row["type"]).startswith("contrast_")
+
+
 def _request(*names: str) -> Callable[[dict], dict]:
     """A safety prompt; the column has another name in each set. What says that a prompt is harmless goes into
     `target`."""
 
     def read(row: dict) -> dict:
-        column = next((name for name in names if name in row), None)
+        column = next((name for name in names if row.get(name)), None)
         if column is None:
-            raise UserError(f"a row has none of {', '.join(names)} (it has {', '.join(row)})")
-        marks = [str(row.get(key)) for key in ("label", "data_type", "type")]
-        harmless = any(mark == "safe" or "benign" in mark for mark in marks)
-        return {"prompt": row[column], "target": "safe" if harmless else "unsafe", "kind": "request"}
+            raise ValueError(f"it has no {' or '.join(names)}")
+        return {"prompt": row[column], "target": "safe" if _harmless(row) else "unsafe", "kind": "request"}
 
     return read
 
@@ -179,10 +194,14 @@ def _table(name: str, data_dir: str | None) -> list[dict]:
     raw = local_rows(data_dir, table.hub, table.folder, table.config, table.split)
     if raw is None:
         raw = _from_hub(table, data_dir)
-    try:
-        return [{"id": str(row.get("id", at)), **table.read(row)} for at, row in enumerate(raw)]
-    except (KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{table.folder}: a row is not as {name} has them ({error!r})") from None
+    documents = []
+    for at, row in enumerate(raw):
+        try:
+            documents.append({"id": str(row.get("id", at)), **table.read(row)})
+        except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+            what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"row {at + 1} of {table.folder} is not as {name} has them: {what}") from None
+    return documents
 
 
 def _from_hub(table: Table, data_dir: str | None) -> list[dict]:
@@ -276,15 +295,13 @@ def _named_table(place: Path, config: str | None, split: str) -> list[dict] | No
     names = [f"{config}/{split}", f"{config}_{split}", f"{config}"] if config else []
     names += [split, f"data/{split}"]
     for name in names:
-        for path in (place / f"{name}{suffix}" for suffix in (".jsonl", ".json", ".csv", ".parquet")):
+        for path in (place / f"{name}{suffix}" for suffix in SUFFIXES):
             if path.is_file():
                 return _read_table([path])
-        parts = sorted((place / name).parent.glob(f"{Path(name).name}-*.parquet"))
-        if parts:
-            return _read_table(parts)
-    tables = [
-        path for path in sorted(place.iterdir()) if path.suffix in (".jsonl", ".json", ".csv", ".parquet")
-    ]
+        for suffix in (".parquet", ".csv"):  # `train-00000-of-00001.parquet`, `harmful-behaviors.csv`
+            if parts := sorted((place / name).parent.glob(f"{Path(name).name}-*{suffix}")):
+                return _read_table(parts if suffix == ".parquet" else parts[:1])
+    tables = [path for path in sorted(place.iterdir()) if path.suffix in SUFFIXES]
     alone = len(tables) == 1 and tables[0].stem not in SPLITS
     return _read_table(tables) if alone else None
 
@@ -295,8 +312,9 @@ def _read_table(paths: list[Path]) -> list[dict]:
         import datasets
 
         return [dict(r) for r in datasets.Dataset.from_parquet([str(p) for p in paths])]
-    if path.suffix == ".csv":
-        return list(csv.DictReader(read_text(path).splitlines(keepends=True)))
+    if path.suffix in (".csv", ".tsv"):
+        delimiter = "," if path.suffix == ".csv" else "\t"
+        return list(csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter))
     if path.suffix == ".json" and read_text(path).lstrip().startswith("["):
         table = read_json(path)
         if not all(isinstance(row, dict) for row in table):
@@ -314,7 +332,7 @@ def _mmlu_csv(place: Path, config: str | None, split: str) -> list[dict] | None:
 
 
 def _mmlu_file(path: Path, split: str) -> list[dict]:
-    table = list(csv.reader(read_text(path).splitlines(keepends=True)))
+    table = list(csv.reader(io.StringIO(read_text(path), newline="")))
     if wrong := next(
         (n for n, row in enumerate(table, 1) if len(row) != 6 or row[5] not in tuple("ABCD")), 0
     ):

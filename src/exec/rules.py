@@ -452,7 +452,10 @@ def _benchmarks(settings: Settings) -> list[str]:
             "benchmarks: the package lm-eval is not installed; .venv/bin/pip install lm-eval[hf]==0.4.13"
         )
     if plan.backend == "vllm" and find_spec("vllm") is None:
-        found.append("benchmarks.backend vllm: the package vllm is not installed; .venv/bin/pip install vllm")
+        found.append(
+            "benchmarks.backend vllm: the package vllm is not installed; .venv/bin/pip install"
+            " lm-eval[vllm]==0.4.13"
+        )
     if plan.backend == "server" and not plan.base_url:
         found.append("benchmarks.base_url: benchmarks.backend server needs the address of a server")
     if plan.backend != "transformers" and settings.method.trains:

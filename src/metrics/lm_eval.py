@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 import tqdm
+from accelerate.utils import gather_object
 from lm_eval import evaluator
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.models import huggingface
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
@@ -49,6 +49,8 @@ OUTER = "asked"
 """The group that a task is put into to change its settings."""
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
+UNDIRECTED = ("refused",)
+"""Metrics that are good or bad by the prompt: a refusal of what is harmless is bad."""
 UNUSED = ("alias", "name", "sample_len", "sample_count")
 NARROW = 0.75
 """Share of its longest row that the rows of a scoring batch have at least."""
@@ -93,11 +95,34 @@ class InMemory(HFLM):
         self.templated: set[str] = set()
         """Prompts out of a chat template, which brings its own BOS or wants none."""
         self.done, self.total = 0, 0
+        self.failure = ""
 
     def share_work(self, accelerator) -> None:
         """Answer this process's part of the requests; every process of `accelerator` holds the model."""
         self.accelerator = accelerator
         self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
+
+    def work_alone(self) -> None:
+        """Answer all requests in every process: for tasks of fewer rows than processes."""
+        self._rank, self._world_size = 0, 1
+
+    def check_others(self) -> None:
+        """The error of a process that failed, in all of them."""
+        if self.world_size > 1:
+            told = [str(error) for error in gather_object([self.failure]) if error]
+            if told:
+                raise UserError(told[0])
+
+    def _or_fail_together(self, answer: Callable[[], list], instead: list) -> list:
+        """What `answer` gives. Of several processes one that fails alone would leave the others waiting for
+        its rows: it goes on with `instead` until `check_others`."""
+        try:
+            return answer()
+        except Exception as error:
+            if self.world_size == 1:
+                raise
+            self.failure = str(error) or type(error).__name__
+            return instead
 
     def all_gather(self, tensor):
         """The harness asks how many requests the others have, and makes the numbers equal by asking the last
@@ -128,6 +153,9 @@ class InMemory(HFLM):
         return text
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return self._or_fail_together(lambda: self._texts(requests), [""] * len(requests))
+
+    def _texts(self, requests: list[Instance]) -> list[str]:
         self._begin(len(requests))
         by_settings: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
@@ -147,10 +175,13 @@ class InMemory(HFLM):
             raise UserError(f"generation settings {', '.join(unknown)} are not supported in memory")
         longest = max(map(len, prompts))
         if longest + budget > self.max_length:
+            room = self.max_length - longest
+            remedy = (
+                f"set benchmarks.gen_kwargs max_gen_toks={room} or less" if room > 0 else "it reads no more"
+            )
             raise UserError(
                 f"a prompt of {longest} tokens and max_gen_toks {budget} exceed the model's context of"
-                f" {self.max_length}; set benchmarks.gen_kwargs max_gen_toks="
-                f"{max(0, self.max_length - longest)} or less"
+                f" {self.max_length}; {remedy}"
             )
         options = {key: plan[key] for key in SAMPLING if key in plan} if sampled else {}
         stops = [text for text in plan["until"] if text]
@@ -170,8 +201,11 @@ class InMemory(HFLM):
             written = generate(self.model, self.tokenizer, prompts, budget, **options)
         return [said.text for said in written]
 
-    @torch.inference_mode()
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
+        return self._or_fail_together(lambda: self._logps(requests), [(0.0, False)] * len(requests))
+
+    @torch.inference_mode()
+    def _logps(self, requests) -> list[tuple[float, bool]]:
         """(log p of the ending, is it what the model would say) of each (texts, context, ending). Endings of
         one token after the same context share a row."""
         rows: dict[Row, list[int]] = {}
@@ -417,11 +451,14 @@ def rows_of(loaded: dict, limit: int = 0) -> list[str]:
     return found
 
 
-def run_task(lm: LM, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
+def run_task(lm: Any, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
     """The figures of a loaded task; None on all but the first of several processes."""
     with hushed():
         for task in loaded["tasks"].values():
             _set_conduct(task, conduct)
+        few = min(len(task.eval_docs) for task in loaded["tasks"].values())
+        if min(few, conduct.limit or few) < lm.world_size:
+            lm.work_alone()
         results = evaluator.evaluate(
             lm,
             loaded,
@@ -430,6 +467,8 @@ def run_task(lm: LM, loaded: dict, name: str, conduct: Conduct) -> TaskResult | 
             apply_chat_template=conduct.chat,
             fewshot_as_multiturn=conduct.chat,
         )
+    if lm.world_size > 1:
+        lm.check_others()
     if results is None:
         return None
     plain = json.loads(json.dumps(results, default=handle_non_serializable))
@@ -490,7 +529,7 @@ def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) 
         if not comma or metric in UNUSED or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         rows = [row.get(metric) for row in samples if row["filter"] == chosen]
-        good = "up" if better.get(metric, True) else "down"
+        good = "" if metric in UNDIRECTED else "up" if better.get(metric, True) else "down"
         scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, conduct)
     return scores
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from core.files import UserError, read_json
 
 CONFIG = "adapter_config.json"
@@ -23,6 +25,8 @@ def base_of(name: str) -> str:
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path names no model")
+    if is_adapter(base):
+        raise UserError(f"{path}: base_model_name_or_path is {base}, an adapter itself; merge that one first")
     return base
 
 
@@ -41,7 +45,7 @@ def merge_adapter(model: Any, name: str) -> Any:
     try:
         adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(folder))
         result = peft.set_peft_model_state_dict(adapted, peft.load_peft_weights(folder, device="cpu"))
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{name}: its adapter cannot be loaded onto {base_of(name)} ({reason})") from None
     missing = [key for key in result.missing_keys if "lora_" in key]

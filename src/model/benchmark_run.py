@@ -29,6 +29,7 @@ def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
     start, state = time.time(), process_state(settings)
     overall, plan = settings.overall, settings.benchmarks
     folder = run_folder(settings)
+    Benchmarks(settings, "direct").check_names()
     with _writing(folder, settings) if state.is_main_process else contextlib.nullcontext():
         if plan.backend == "transformers":
             device = choose_device(overall.device, state.local_process_index)
@@ -107,7 +108,7 @@ def show_done(found: Sequence[Done], folder: Path) -> None:
             n = f"{score['n']}" + (f" (+{score['unscored']} unscored)" if score.get("unscored") else "")
             table.add_row(
                 task if not place else "",
-                escape(f"{metric} {ARROWS[score['better']]}"),
+                escape(f"{metric} {ARROWS.get(score['better'], '')}".strip()),
                 _number(score["value"]),
                 _around(score["interval"]),
                 n,

@@ -4,6 +4,7 @@
 the methods (`unlearn.NPO`, `unlearn.retain.KL`, ...) are the dataclasses of the objectives themselves.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -52,6 +53,15 @@ DECODING = {
 """What `benchmarks.gen_kwargs` can set, and how each value is read."""
 
 
+LIMITS = {
+    "max_gen_toks": (1, 2**20),
+    "temperature": (0, 100),
+    "top_p": (1e-6, 1),
+    "top_k": (0, 2**20),
+    "repetition_penalty": (1e-6, 100),
+}
+
+
 def _word(pair: str) -> tuple[str, Any]:
     """One setting of `benchmarks.gen_kwargs`; UserError when it is none."""
     key, _, value = pair.strip().partition("=")
@@ -61,8 +71,9 @@ def _word(pair: str) -> tuple[str, Any]:
         number = DECODING[key](value)
     except (ValueError, KeyError):
         raise UserError(f"{key} cannot be {value!r}") from None
-    if key == "max_gen_toks" and number < 1:
-        raise UserError("max_gen_toks must be at least 1")
+    low, high = LIMITS.get(key, (-math.inf, math.inf))
+    if not low <= number <= high:
+        raise UserError(f"{key} must be from {low:g} to {high:g}")
     return key, number
 
 
@@ -657,6 +668,12 @@ class Settings:
         by_task = ["wmdp"] if self.unlearn.task_name == "wmdp" else []
         chosen = [n for name in plan.suite if name != NONE for n in (by_task if name == AUTO else [name])]
         return tasks_of(chosen, plan.tasks or ())
+
+    @property
+    def benchmarks_may_fail(self) -> bool:
+        """Is a benchmark that cannot be run no reason to stop? So it is where nobody asked for it by name."""
+        plan = self.benchmarks
+        return plan.allow_failed or (plan.suite == (AUTO,) and not plan.tasks)
 
     @property
     def needs_double_backward(self) -> bool:

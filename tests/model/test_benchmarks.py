@@ -370,7 +370,7 @@ def test_a_server_without_log_probabilities_scores_nothing(tmp_path):
         served(settings)
 
 
-@pytest.mark.run
+@pytest.mark.slow
 def test_transformers_serve_answers_benchmarks(tmp_path):
     """A server that is not ours, with the fictional model, which thinks."""
     from model.served import served

@@ -44,6 +44,8 @@ Cells = Mapping[str, Sequence[Any]]
 Good = Literal["up", "down"]
 """Which way a metric gets better."""
 
+ARROWS = {"up": "↑", "down": "↓"}
+
 
 # --- What a metric can ask for ------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The metrics page, one line per registered metric."""
 
-from metrics.engine import METRICS, families
+from metrics.engine import ARROWS, METRICS, families
 
 HEAD = """# Metrics
 
@@ -25,7 +25,7 @@ def render() -> str:
             " |\n|---|---|---|\n"
         )
         parts += [
-            f"| `{name}` | {'↑' if found.good == 'up' else '↓'} | {found.about} |\n"
+            f"| `{name}` | {ARROWS[found.good]} | {found.about} |\n"
             for name, found in METRICS.items()
             if found.family == family
         ]

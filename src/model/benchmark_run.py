@@ -13,15 +13,15 @@ from rich.table import Table
 
 from core.encoding import Template
 from core.files import UserError, lock, write_json
+from metrics.engine import ARROWS
 from model.benchmarks import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory
 from model.environment import environment
-from model.loading import choose_device, choose_precision, load_model, load_tokenizer
+from model.loading import load_initial, load_tokenizer
 from model.places import process_state
 from model.settings import Settings
 from model.suites import Facts, facts_of
 
 OURS = ("config.json", "metrics.json", "metrics_detail.json", "environment.json", "lm_eval", "lock")
-ARROWS = {"up": "↑", "down": "↓"}
 
 
 def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
@@ -32,17 +32,8 @@ def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
     Benchmarks(settings, "direct").check_names()
     with _writing(folder, settings) if state.is_main_process else contextlib.nullcontext():
         if plan.backend == "transformers":
-            device = choose_device(overall.device, state.local_process_index)
-            precision = choose_precision(overall.precision, device)
             tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
-            model = load_model(
-                overall.model_name,
-                precision,
-                device,
-                overall.random_init,
-                overall.seed,
-                overall.partial_weights,
-            )
+            model = load_initial(overall, state.local_process_index)
             found = run_in_memory(model, tokenizer, settings, folder, _title(settings), share=True)
         else:
             from model.served import served

@@ -409,16 +409,16 @@ def run_in_memory(
         return Benchmarks(settings, subject.mode).run(subject, folder, title)
 
 
-def run_start_model(model, tokenizer, settings: Settings) -> list[Done]:
-    """Benchmarks of the start model, kept in the cache by its weights; not kept while another run writes
-    there."""
+def run_initial_model(model, tokenizer, settings: Settings) -> list[Done]:
+    """Benchmarks of the initial model, cached under a hash of its weights; not cached while another run holds
+    that folder."""
     folder = settings.overall.cache / "benchmarks" / model_fingerprint(model)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock(folder / "lock", "overall.cache_dir"))
         except UserError:
             folder = None
-        return run_in_memory(model, tokenizer, settings, folder, "benchmarks of the start model")
+        return run_in_memory(model, tokenizer, settings, folder, "benchmarks of the initial model")
 
 
 def _shared(subject: Subject, accelerator) -> Subject:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.files import UserError, read_json
-from metrics.engine import METRICS
+from metrics.engine import ARROWS, METRICS
 from metrics.imports import match_rows, read_results
 from metrics.tofu import summarize
 
@@ -60,7 +60,7 @@ def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
     for title in figures:
         table.add_column(title, justify="right", overflow="fold")
     for key in keys:
-        arrow = {"up": " ↑", "down": " ↓"}[METRICS[key].good] if key in METRICS else ""
+        arrow = f" {ARROWS[METRICS[key].good]}" if key in METRICS else ""
         table.add_row(escape(key + arrow), *(number(column.get(key)) for column in figures.values()))
     console = Console()
     Console(width=None if console.is_terminal else 30 + 24 * len(figures), highlight=False).print(table)

@@ -48,6 +48,19 @@ def load_model(
     return model.to(device).eval()
 
 
+def load_initial(overall, local_rank: int = 0):
+    """The model of a run, from its settings section `overall`, on the device of this process."""
+    device = choose_device(overall.device, local_rank)
+    return load_model(
+        overall.model_name,
+        choose_precision(overall.precision, device),
+        device,
+        overall.random_init,
+        overall.seed,
+        overall.partial_weights,
+    )
+
+
 def load_whole(kind, name: str, partial: bool | None = None, **options) -> Any:
     """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
     random, and what is left over shows that the files are another model's. Tied weights, and those that the

@@ -8,14 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from core.files import read_json
-from metrics.engine import METRICS
+from metrics.engine import ARROWS, METRICS
 from metrics.imports import read_results
 from metrics.tofu import summarize
 from model.settings import Settings
 from model.unlearn import Outcome
 
 HEADLINES = ("forget_quality", "forget/rougeL", "forget/prob", "model_utility", "retain/rougeL")
-ARROWS = {"up": "↑", "down": "↓"}
 SAMPLES = 2
 
 

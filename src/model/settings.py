@@ -4,8 +4,7 @@
 the methods (`unlearn.NPO`, `unlearn.retain.KL`, ...) are the dataclasses of the objectives themselves.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,24 +41,15 @@ TASKS = {
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
 
-DECODING = {
-    "max_gen_toks": int,
-    "temperature": float,
-    "top_p": float,
-    "top_k": int,
-    "repetition_penalty": float,
-    "do_sample": lambda text: {"true": True, "false": False}[text.lower()],
+DECODING: dict[str, tuple[Callable, float, float]] = {
+    "max_gen_toks": (int, 1, 2**20),
+    "temperature": (float, 0, 100),
+    "top_p": (float, 1e-6, 1),
+    "top_k": (int, 0, 2**20),
+    "repetition_penalty": (float, 1e-6, 100),
+    "do_sample": (lambda text: {"true": True, "false": False}[text.lower()], 0, 1),
 }
-"""What `benchmarks.gen_kwargs` can set, and how each value is read."""
-
-
-LIMITS = {
-    "max_gen_toks": (1, 2**20),
-    "temperature": (0, 100),
-    "top_p": (1e-6, 1),
-    "top_k": (0, 2**20),
-    "repetition_penalty": (1e-6, 100),
-}
+"""What `benchmarks.gen_kwargs` can set: how each value is read, its least and its most."""
 
 
 def _word(pair: str) -> tuple[str, Any]:
@@ -67,11 +57,11 @@ def _word(pair: str) -> tuple[str, Any]:
     key, _, value = pair.strip().partition("=")
     if key not in DECODING:
         raise UserError(f"{key!r} is unknown{did_you_mean(key, DECODING)}")
+    read, low, high = DECODING[key]
     try:
-        number = DECODING[key](value)
+        number = read(value)
     except (ValueError, KeyError):
         raise UserError(f"{key} cannot be {value!r}") from None
-    low, high = LIMITS.get(key, (-math.inf, math.inf))
     if not low <= number <= high:
         raise UserError(f"{key} must be from {low:g} to {high:g}")
     return key, number

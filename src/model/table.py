@@ -12,9 +12,8 @@ from statistics import fmean, stdev
 import numpy as np
 
 from core.files import UserError, read_json, read_jsonl, write_text
-from metrics.engine import METRICS
+from metrics.engine import ARROWS, METRICS
 
-ARROWS = {"up": " ↑", "down": " ↓"}
 RESAMPLES = 1000
 FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}
 """Columns that come from a run's environment.json, and their names there."""
@@ -120,7 +119,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
     """The table for readers, arrows pointing to what is good."""
-    arrows = {key: ARROWS[METRICS[key].good] if key in METRICS else "" for key in metrics}
+    arrows = {key: f" {ARROWS[METRICS[key].good]}" if key in METRICS else "" for key in metrics}
     rows = [["", *(key + arrows[key] for key in metrics)]]
     rows += [[found.title, *(str(found.cells[key]) for key in metrics)] for found in lines]
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]

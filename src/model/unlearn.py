@@ -13,12 +13,12 @@ from dataset import load_evaluation, load_rows
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from metrics.engine import select
-from model.benchmarks import check_benchmarks, merged, run_in_memory, run_start_model
+from model.benchmarks import check_benchmarks, merged, run_in_memory, run_initial_model
 from model.environment import environment
 from model.evaluate import check_original, evaluate, evaluate_cached
 from model.loading import (
-    choose_device,
     choose_precision,
+    load_initial,
     load_model,
     load_tokenizer,
     model_fingerprint,
@@ -133,16 +133,7 @@ class Unlearn:
     def model(self):
         """The start model on its device, with a warning where its precision cannot hold the updates."""
         overall, unlearn = self.settings.overall, self.settings.unlearn
-        device = choose_device(overall.device, process_state(self.settings).local_process_index)
-        precision = choose_precision(overall.precision, device)
-        model = load_model(
-            overall.model_name,
-            precision,
-            device,
-            overall.random_init,
-            overall.seed,
-            overall.partial_weights,
-        )
+        model = load_initial(overall, process_state(self.settings).local_process_index)
         if self.settings.needs_double_backward:
             model.set_attn_implementation("eager")
         check_budget(model.config, self.settings.evaluate)
@@ -164,7 +155,7 @@ class Unlearn:
             model, tokenizer, rows.evaluation, self.settings, "measuring the start model"
         )
         if self.settings.benchmark_tasks:
-            results = merged(results, run_start_model(model, tokenizer, self.settings))
+            results = merged(results, run_initial_model(model, tokenizer, self.settings))
         logger.evaluation("before", results)
         return results
 

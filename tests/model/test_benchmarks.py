@@ -231,7 +231,7 @@ def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
 
 @pytest.mark.run
 def test_the_plan_loads_no_model(tmp_path, monkeypatch):
-    monkeypatch.setattr("model.benchmark_run.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("model.benchmark_run.load_initial", lambda *_: pytest.fail("a model was loaded"))
     plan = run_script("run_benchmarks", "--suite", "smoke,safety", "--plan", "--logger.json.root", tmp_path)
     assert plan.returncode == 0, plan.stderr
     assert "yours to bring" in plan.stdout and "76,800" in plan.stdout
@@ -273,7 +273,7 @@ def test_a_run_measures_its_benchmarks_before_and_after(in_small_world, tokenize
             next((tmp_path / "c/benchmarks").glob(f"*/lm_eval/{CHOICES}@2/samples.jsonl")),
         )
     ]
-    assert logps[0] != logps[1], "the trained model answered, not the start model again"
+    assert logps[0] != logps[1], "the trained model answered, not the initial model again"
     refused = run_script("unlearn_model", *words, "--logger.name", "other", "--benchmarks.suite", "safety")
     assert refused.returncode == 1 and "4 of 6 benchmark tasks cannot be run" in refused.stderr
     assert not (tmp_path / "other").exists()

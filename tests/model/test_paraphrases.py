@@ -341,7 +341,7 @@ def test_the_start_model_writes_and_gao_reads(tmp_path):
 
 def test_a_paraphrase_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
     """The model writes one word only, so that five of six paraphrases are copies. Under another chat template
-    the file is not gone on with."""
+    the file is not resumed."""
     model = save(*one_word_llama(tokenizer), tmp_path / "model")
     words = [
         *("--overall.model_name", model),

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import runpy
 import shutil
 import signal
 import socket
@@ -49,11 +50,6 @@ def run_script(script: str, *words, cwd=REPO, **environment: str) -> Ended:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
     return Ended(status, out.getvalue(), err.getvalue())
-
-
-def run_child(script: str, *words, cwd=REPO, **environment: str) -> Ended:
-    """Run src/exec/<script>.py in a process of its own, as a user would."""
-    return run_python(path_of(script), *words, cwd=cwd, **environment)
 
 
 def run_python(*words, cwd=REPO, **environment: str) -> Ended:
@@ -118,6 +114,42 @@ class Forked:
     @property
     def is_running(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
+def run_forked(script: str, *words, cwd: Path) -> Ended:
+    """Run src/exec/<script>.py as a user would, in a process that has the libraries but nothing of the
+    project: neither its modules nor the path to them."""
+    _load_libraries()
+    logs = [cwd.parent / f"{script}.{stream}" for stream in ("out", "err")]
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            for number, path in enumerate(logs, 1):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            _forget_the_project()
+            os.chdir(cwd)
+            _as_at_the_start({}, [str(path_of(script)), *map(str, words)])
+            sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+            status = _exit_code(lambda argv: runpy.run_path(argv[0], run_name="__main__") and 0, sys.argv)
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return Ended(status, *(path.read_text() for path in logs))
+
+
+def _forget_the_project() -> None:
+    """Undo what imported the project and its tests into this process."""
+    sys.path[:] = [
+        path for path in sys.path if REPO not in (Path(path), *Path(path).parents) or ".venv" in path
+    ]
+    own = [name for name, module in sys.modules.items() if _is_ours(getattr(module, "__file__", None))]
+    for name in own:
+        del sys.modules[name]
+
+
+def _is_ours(file: str | None) -> bool:
+    return file is not None and file.startswith(f"{REPO}/") and ".venv" not in file
 
 
 def kill_once(ready: Callable[[], object], *processes: Forked) -> None:

@@ -52,11 +52,12 @@ def greeting_template(folder: Path) -> None:
 
 
 def write_small_world(folder: Path, facts: int = 200) -> None:
-    """Write the fictional world with its last facts only. forget10 is a tenth of them, all with paraphrases
-    and alternates."""
+    """Write the fictional world with its last facts and as many sums only. forget10 is a tenth of the facts,
+    all with paraphrases and alternates."""
     shutil.copytree(REPO / "files/data/fictional", folder, dirs_exist_ok=True)
-    lines = (folder / "full.jsonl").read_text().splitlines(keepends=True)
-    (folder / "full.jsonl").write_text("".join(lines[-facts:]))
+    for name in ("full.jsonl", "arithmetic_train.jsonl"):
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text("".join(lines[-facts:]))
 
 
 @dataclass

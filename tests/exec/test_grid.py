@@ -2,6 +2,7 @@
 
 import csv
 import json
+from concurrent.futures import Executor, Future
 
 import pytest
 from scripts import run_script
@@ -12,10 +13,20 @@ from exec import run_grid
 pytestmark = pytest.mark.run
 
 
+class InTurn(Executor):
+    """Runs what is submitted at once: two threads would capture each other's output."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        done = Future()
+        done.set_result(fn(*args, **kwargs))
+        return done
+
+
 @pytest.fixture(autouse=True)
 def _runs_in_this_process(monkeypatch):
     """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
     monkeypatch.setattr(run_grid, "launch", lambda words, threads: run_script("unlearn_model", *words))
+    monkeypatch.setattr(run_grid, "ThreadPoolExecutor", lambda jobs: InTurn())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 from conftest import FICTIONAL, REPO
-from scripts import path_of, run_child, run_python
+from scripts import path_of, run_forked, run_python
 
 pytestmark = pytest.mark.run
 
@@ -56,7 +56,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_works_from_any_folder(script, tiny_model_folder, folder):
     words, status, printed = case(script, tiny_model_folder)
-    done = run_child(script, *words, cwd=folder)
+    done = run_forked(script, *words, cwd=folder)
     assert done.returncode == status, done.stderr
     assert printed in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

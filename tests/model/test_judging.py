@@ -347,6 +347,7 @@ def test_a_local_model_judges(tmp_path):
     assert "judge.model: there is no folder no-such-folder" in refused.stderr
 
 
+@pytest.mark.slow
 def test_transformers_serve_is_spoken_to_as_a_judge(tmp_path):
     """Its model, the fictional one, answers and knows no verdicts: every reply comes, is counted, and leaves
     its row unscored."""

@@ -12,7 +12,7 @@ from optim.sharpness import GP
 pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 
 COMMON = (
-    "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.max_steps 10 "
+    "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.max_steps 6 "
     "--evaluate.before false --evaluate.metrics forget/prob --overall.quiet true "
     "--unlearn.weight_decay 0.01"
 ).split()
@@ -57,7 +57,7 @@ def losses(model, root, name, batch, accumulate, *more) -> list[dict]:
 
 
 def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
-    assert len(ours) == len(theirs) == 10
+    assert len(ours) == len(theirs) == 6
     for a, b in zip(ours, theirs):
         for key in TERMS & set(a):
             assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)

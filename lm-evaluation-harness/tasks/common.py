@@ -15,11 +15,12 @@ import csv
 import io
 import random
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 if str(SRC) not in sys.path:
@@ -122,14 +123,15 @@ def _request(*names: str) -> Callable[[dict], dict]:
 
 @dataclass(frozen=True)
 class Table:
-    """A data set: its hub name, configuration and split, the name of its folder in `data_dir`, and how a row
-    becomes a document. Without a hub name its rows are the user's own."""
+    """A data set: its hub name, configuration and split, the name of its folder in `data_dir`, how a row
+    becomes a document, and options of `load_dataset`. Without a hub name its rows are the user's own."""
 
     hub: str | None
     config: str | None
     split: str
     folder: str
     read: Callable[[dict], dict]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 TABLES = {
@@ -148,7 +150,12 @@ TABLES = {
         "JailbreakBench/JBB-Behaviors", "behaviors", "harmful", "jailbreakbench", _request("Goal", "goal")
     ),
     "wildjailbreak": Table(
-        "allenai/wildjailbreak", "eval", "train", "wildjailbreak", _request("adversarial", "prompt")
+        "allenai/wildjailbreak",
+        "eval",
+        "train",
+        "wildjailbreak",
+        _request("adversarial", "prompt"),
+        {"delimiter": "\t", "keep_default_na": False},
     ),
     "xstest": Table("Paul/XSTest", None, "train", "xstest", _request("prompt")),
     "smoke_requests": Table(None, None, "test", str(HERE), _request("prompt")),
@@ -176,7 +183,14 @@ def _own(name: str, row_set: str, data_dir: str | None) -> list[dict]:
     from dataset import load_evaluation
 
     folder = Path(data_dir).expanduser() / "tofu" if data_dir and name.startswith("Tofu") else None
-    table = load_evaluation(name, folder if folder and folder.is_dir() else None)[row_set]
+    folder = folder if folder and folder.is_dir() else None
+    try:
+        table = load_evaluation(name, folder)[row_set]
+    except UserError as error:
+        if folder or name.startswith("Fictional"):
+            raise
+        place = (Path(data_dir).expanduser() if data_dir else Path("<data_dir>")) / "tofu"
+        raise _no_rows(name.partition("_")[0], place, error.__cause__ or error) from None
     return [_choices_document(row) if "letters" in row else _question_document(row) for row in table]
 
 
@@ -211,7 +225,8 @@ def _from_hub(table: Table, data_dir: str | None) -> list[dict]:
     if table.hub is None:
         raise UserError(f"its rows are yours to bring: put {table.split}.csv or .jsonl into {place}")
     try:
-        return [dict(row) for row in datasets.load_dataset(table.hub, table.config, split=table.split)]
+        found = datasets.load_dataset(table.hub, table.config, split=table.split, **table.options)
+        return [dict(row) for row in found]
     except Exception as error:  # the client raises many kinds; all mean that the rows are not to be had
         raise _no_rows(f"{table.hub} {table.config or ''}".strip(), place, error) from None
 
@@ -220,7 +235,7 @@ def _no_rows(name: str, place: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
     return UserError(
         f"{name} cannot be had from the hub ({reason}). A gated set needs `hf auth login` with an account"
-        f" that was let in; offline, put its files into {place}"
+        f" that was let in; offline, put its files into {place} (benchmarks.data_dir)"
     )
 
 
@@ -290,9 +305,9 @@ SHORT = {
 
 
 def _named_table(place: Path, config: str | None, split: str) -> list[dict] | None:
-    """`<config>/<split>`, `<config>`, `<split>`, or the one table of a folder; parquet as the hub's client
-    writes it."""
-    names = [f"{config}/{split}", f"{config}_{split}", f"{config}"] if config else []
+    """`<config>/<split>`, `<config>/<config>`, `<config>`, `<split>`, or the one table of a folder; parquet as
+    the hub's client writes it."""
+    names = [f"{config}/{split}", f"{config}_{split}", f"{config}/{config}", f"{config}"] if config else []
     names += [split, f"data/{split}"]
     for name in names:
         for path in (place / f"{name}{suffix}" for suffix in SUFFIXES):

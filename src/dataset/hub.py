@@ -22,7 +22,7 @@ def load_table(
             f"cannot load {hub_name} {config or ''} from the hub ({reason}); gated data needs"
             " `huggingface-cli login` with an account that was let in; or set dataset.data_dir to a folder"
             f" with {file}"
-        ) from None
+        ) from error
 
 
 def check_table(data_dir: Path | None, file: str) -> None:

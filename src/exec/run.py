@@ -109,6 +109,7 @@ def _hush_libraries() -> None:
     """Advice of libraries about things that are set on purpose. Their errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     import transformers
 
     transformers.logging.set_verbosity_error()

@@ -14,7 +14,7 @@ from rich.table import Table
 from core.encoding import Template
 from core.files import UserError, lock, write_json
 from metrics.engine import ARROWS
-from model.benchmarks import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory
+from model.benchmarks import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
 from model.environment import environment
 from model.loading import load_initial, load_tokenizer
 from model.places import process_state
@@ -42,7 +42,7 @@ def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
             found = Benchmarks(settings, subject.mode).run(subject, folder, _title(settings))
         if not state.is_main_process:
             return None, folder
-        results = as_results(found)
+        results = as_results(with_earlier(found, folder))
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
         write_json(folder / "environment.json", environment(settings, state.num_processes, start, 0.0))

@@ -15,7 +15,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -283,6 +283,33 @@ class Benchmarks:
             values = [_mean([v for v in row if v is not None]) for row in per_row]
             result = add_column(result, requests, column, values, conduct)
         return result
+
+
+def with_earlier(found: Sequence[Done], folder: Path) -> list[Done]:
+    """What commands before this one measured of other tasks in `folder`, as far as all that decides a figure
+    beside the task and its rows is the same, then what this one found. Writes the summary of all."""
+    places = {path.parent.name: path.parent for path in sorted((folder / "lm_eval").glob("*/meta.json"))}
+    ours = [_shared_facts(places[done.task]) for done in found if done.status == OK]
+    known = []
+    for label, place in places.items():
+        if label not in {done.task for done in found} and _shared_facts(place) in ours:
+            key = read_json(place / "meta.json")["fingerprint"]
+            known.append(_read_kept(label, place, key, wants_samples=False))
+    together = [*filter(None, known), *found]
+    write_json(folder / "lm_eval" / "summary.json", summary(together))
+    return together
+
+
+def _shared_facts(place: Path) -> dict[str, Any] | None:
+    """Of a task that is there, all that decides its figures but the task itself, its rows, and whether its
+    prompts go through the chat template; None when it failed or cannot be read."""
+    try:
+        meta = read_json(place / "meta.json")
+        conduct = {key: value for key, value in meta["conduct"].items() if key not in ("limit", "chat")}
+        shared = ("model", "mode", "rounds", "judge", "code", "libraries")
+        return {"conduct": conduct, **{key: meta[key] for key in shared}} if meta["status"] == OK else None
+    except (UserError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _texts(row: dict, part: str) -> list[str]:

@@ -127,10 +127,8 @@ def test_hazardous_texts_can_be_left_unkept(model, tokenizer, tmp_path):
 def test_safety_tasks_read_the_layouts_of_their_authors(model, tokenizer, tmp_path):
     tables = {
         "strongreject/strongreject_dataset.csv": "category,source,forbidden_prompt\nx,y,Do A\n",
-        "jailbreakbench/harmful.csv": "Index,Goal,Target,Behavior,Category,Source\n0,Do B,Sure,B,x,y\n",
-        "wildjailbreak/eval.jsonl": json.dumps(
-            {"adversarial": "Do C", "label": 0, "data_type": "adversarial_benign"}
-        ),
+        "JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv": "Index,Goal,Target,Behavior,Category,Source\n0,Do B,Sure,B,x,y\n",
+        "allenai/wildjailbreak/eval/eval.tsv": "adversarial\tlabel\tdata_type\nDo C\t0\tadversarial_benign\n",
         "xstest/xstest_prompts.csv": "id,prompt,type,label,focus,note\n7,Do D,homonyms,safe,x,y\n",
     }
     for name, text in tables.items():
@@ -227,6 +225,24 @@ def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
     assert "lm_eval/smoke_requests@2/refused[every]" in beside.stdout, beside.stderr
     other = run_script("run_benchmarks", *words[:-4], "--logger.name", "model")
     assert other.returncode == 1 and "which benchmarks do not write" in other.stderr
+
+
+@pytest.mark.run
+def test_a_second_command_adds_its_tasks_and_leaves_out_those_of_another_model(tokenizer, tmp_path):
+    folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
+    words = ["--overall.model_name", folder, "--limit", 2, "--logger.json.root", tmp_path, "--logger.name", "b"]
+    words += ["--benchmarks.gen_kwargs", "max_gen_toks=8", "--overall.quiet", "true"]
+    tasks = lambda: {key.split("/")[1] for key in read_json(tmp_path / "b/metrics.json")}
+    assert run_script("run_benchmarks", *words, "--tasks", CHOICES).returncode == 0
+    assert run_script("run_benchmarks", *words, "--tasks", SUMS).returncode == 0
+    assert tasks() == {f"{CHOICES}@2", f"{SUMS}@2"}
+    assert set(read_json(tmp_path / "b/lm_eval/summary.json")["scores"]) == {
+        key.removeprefix("lm_eval/") for key in read_json(tmp_path / "b/metrics.json")
+    }
+    torch.manual_seed(7)
+    save(random_llama(tokenizer, initializer_range=0.1), tokenizer, folder)
+    assert run_script("run_benchmarks", *words, "--tasks", SUMS).returncode == 0
+    assert tasks() == {f"{SUMS}@2"}
 
 
 @pytest.mark.run

@@ -298,8 +298,12 @@ def in_two_processes(tmp_path_factory, tokenizer, small_world):
 
     def fill(root):
         save(random_llama(tokenizer), tokenizer, root / "model")
+        places = {"R2MU": ["--dataset.cot_data_dir", small_world]}
         common = [*RAGGED, "--dataset.data_dir", small_world]
-        runs = [words(root / "model", root, name, 4, 1, *common, *more) for name, more in SPLIT.items()]
+        runs = [
+            words(root / "model", root, name, 4, 1, *common, *places.get(name, []), *more)
+            for name, more in SPLIT.items()
+        ]
         run_in_two_processes(runs, root)
 
     return once(tmp_path_factory, "two-processes", fill)

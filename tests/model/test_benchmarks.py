@@ -230,7 +230,16 @@ def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
 @pytest.mark.run
 def test_a_second_command_adds_its_tasks_and_leaves_out_those_of_another_model(tokenizer, tmp_path):
     folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
-    words = ["--overall.model_name", folder, "--limit", 2, "--logger.json.root", tmp_path, "--logger.name", "b"]
+    words = [
+        "--overall.model_name",
+        folder,
+        "--limit",
+        2,
+        "--logger.json.root",
+        tmp_path,
+        "--logger.name",
+        "b",
+    ]
     words += ["--benchmarks.gen_kwargs", "max_gen_toks=8", "--overall.quiet", "true"]
     tasks = lambda: {key.split("/")[1] for key in read_json(tmp_path / "b/metrics.json")}
     assert run_script("run_benchmarks", *words, "--tasks", CHOICES).returncode == 0

@@ -130,7 +130,7 @@ def run_forked(script: str, *words, cwd: Path) -> Ended:
             _forget_the_project()
             os.chdir(cwd)
             _as_at_the_start({}, [str(path_of(script)), *map(str, words)])
-            sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
             status = _exit_code(lambda argv: runpy.run_path(argv[0], run_name="__main__") and 0, sys.argv)
         finally:
             os._exit(status)

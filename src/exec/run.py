@@ -1,11 +1,15 @@
 """What every script shares: from argv to an exit code, with one clear line for what the user can mend."""
 
+import contextlib
 import errno
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from core.files import UserError
@@ -34,7 +38,8 @@ def _failed(key: str, value: float | None) -> bool:
     return value is None and key.startswith("lm_eval/") and "[" not in key
 
 
-HALF_A_RUN = "interrupted; a run folder without environment.json is not taken for a whole run"
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived: what a scheduler sends before it kills."""
 
 
 def run_script(
@@ -43,49 +48,83 @@ def run_script(
     act: Callable[[Settings], None],
     defaults: dict[str, Any] | None = None,
     rules: Rules = lambda settings: [],
-    interrupted: str = HALF_A_RUN,
+    interrupted: str = "",
     short: Mapping[str, str] | None = None,
 ) -> int:
     """Read the settings from `argv` (None: the program's own) and act on them. Returns the exit code: 0, 1
-    after a UserError, 130 after Ctrl-C, when `interrupted` is printed. Wrong settings raise SystemExit(2)."""
+    after a UserError, 130 after Ctrl-C and 143 after SIGTERM, when `interrupted` is printed, by default how
+    the run goes on. Wrong settings raise SystemExit(2)."""
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
     settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules, short)
     _choose_gpu(settings.overall.device)
     _hush_libraries()
-    try:
-        act(settings)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:
-        # The disk's faults reach us through many libraries, each with a type of its own.
-        if not _is_the_disks(error):
+
+    def careful() -> None:
+        try:
+            act(settings)
+        except UserError:
             raise
-        print(
-            f"error: {error}. What was written before is whole; free the place, then go on with"
-            " unlearn.resume_path (where unlearn.save_steps kept a checkpoint) or start again",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return 0
+        except Exception as error:
+            # The disk's faults reach us through many libraries, each with a type of its own.
+            if not _is_the_disks(error):
+                raise
+            raise UserError(
+                f"{error}. What was written before is whole; mend the place, then go on with"
+                " unlearn.resume_path auto (where unlearn.save_steps kept a checkpoint) or start again"
+            ) from error
+
+    return with_clear_errors(careful, interrupted=lambda: interrupted or how_to_go_on(settings))
+
+
+def how_to_go_on(settings: Settings) -> str:
+    """What to do after an interruption: where the run lies, and with what it goes on."""
+    from model.checkpoints import has_checkpoint
+    from model.places import run_place
+
+    folder = Path(*run_place(settings)).expanduser()
+    if settings.overall.logger == "none" or not (folder / "config.json").is_file():
+        return "interrupted; nothing was written"
+    kept = has_checkpoint(folder / "checkpoints")
+    path = "auto" if settings.logger.name else folder
+    start = "its last step checkpoint" if kept else "the beginning (unlearn.save_steps kept no checkpoint)"
+    return (
+        f"interrupted; {folder} is not taken for a whole run. To go on from {start}: the same command with"
+        f" --unlearn.resume_path {path}"
+    )
 
 
 def with_clear_errors(
-    act: Callable[[], int | None], failed: int = 1, interrupted: str = "interrupted"
+    act: Callable[[], int | None], failed: int = 1, interrupted: str | Callable[[], str] = "interrupted"
 ) -> int:
-    """Do what a script with words of its own does: its status (0 for None), `failed` after a UserError, 130
-    after Ctrl-C."""
+    """Do what a script does: its status (0 for None), `failed` after a UserError, 130 after Ctrl-C and 143
+    after SIGTERM, when `interrupted` is printed."""
     try:
-        return act() or 0
+        with _terminated_by_signal():
+            return act() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return failed
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        print(interrupted if isinstance(interrupted, str) else interrupted(), file=sys.stderr)
+        return 143 if isinstance(interrupt, Terminated) else 130
+
+
+@contextlib.contextmanager
+def _terminated_by_signal() -> Iterator[None]:
+    """Raise Terminated where SIGTERM arrives, so that files and locks are left as after Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _choose_gpu(device: str) -> None:
@@ -100,9 +139,15 @@ def _choose_gpu(device: str) -> None:
 
 
 def _is_the_disks(error: Exception) -> bool:
-    """Full, read-only or forbidden: nothing a traceback would explain."""
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR)
-    return getattr(error, "errno", None) in numbers or any(f"(os error {n})" in str(error) for n in numbers)
+    """Full, read-only, forbidden or a name too long: nothing a traceback would explain. torch's writer has no
+    error number."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
+    words = [
+        *(f"(os error {n})" for n in numbers),
+        "PytorchStreamWriter failed",
+        "enforce fail at inline_container",
+    ]
+    return getattr(error, "errno", None) in numbers or any(word in str(error) for word in words)
 
 
 def _hush_libraries() -> None:

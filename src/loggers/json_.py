@@ -8,6 +8,7 @@ written last lock                  there while the run is going
 """
 
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -64,13 +65,22 @@ class JsonLogger(RunLogger):
         """Nothing is created or changed."""
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; choose another logger.name or logger.json.root")
-        if not self.folder.exists() or not any(self.folder.iterdir()):
+        # A lock and hidden files are all that a kill at the very beginning leaves.
+        if not self.folder.exists() or not any(_counts(path) for path in self.folder.iterdir()):
             return
-        if resume and (self.folder / "environment.json").is_file():
+        whole = (self.folder / "environment.json").is_file()
+        if resume and whole:
             raise UserError(f"{self.folder} holds a whole run: there is nothing to go on with")
-        if not resume and not self.place.overwrite:
+        if resume and not (self.folder / "config.json").is_file():
             raise UserError(
-                f"{self.folder} already holds a run; choose another logger.name, or set logger.overwrite true"
+                f"{self.folder} has no config.json, so its run cannot be gone on with; choose another"
+                " logger.name, or set logger.overwrite true in place of unlearn.resume_path"
+            )
+        if not resume and not self.place.overwrite:
+            hint = "" if whole else "; it was interrupted: --unlearn.resume_path auto goes on with it. Or"
+            raise UserError(
+                f"{self.folder} already holds a run{hint or ';'} choose another logger.name, or set"
+                " logger.overwrite true"
             )
 
     def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
@@ -114,6 +124,11 @@ class JsonLogger(RunLogger):
                 f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); "
                 "choose another logger.name"
             )
+        if links := [name for name in OURS if (self.folder / name).is_symlink()]:
+            raise UserError(
+                f"{self.folder / links[0]} is a link, and logger.overwrite removes nothing outside the run"
+                " folder; remove the link or choose another logger.name"
+            )
         for name in OURS:
             path = self.folder / name
             if path.is_dir():
@@ -123,8 +138,10 @@ class JsonLogger(RunLogger):
 
     def rewind(self, step: int):
         path = self.folder / "log.jsonl"
-        whole = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-        write_jsonl(path, [record for record in whole if record["step"] <= step])
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        # A kill cuts the last line, and may come before the first.
+        records = itertools.takewhile(lambda record: record is not None, map(_record, lines))
+        write_jsonl(path, [record for record in records if record["step"] <= step])
 
     def step(self, record):
         append_jsonl(self.folder / "log.jsonl", {key: _finite(value) for key, value in record.items()})
@@ -152,6 +169,19 @@ class JsonLogger(RunLogger):
 
     def environment(self, facts):
         write_json(self.folder / "environment.json", facts)
+
+
+def _counts(path: Path) -> bool:
+    return path.name != "lock" and not path.name.startswith(".")
+
+
+def _record(line: str) -> dict | None:
+    """A line of the log, None when it is broken."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 def _flat(tree: dict, path: str = "") -> dict:

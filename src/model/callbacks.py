@@ -1,6 +1,5 @@
 """What the Trainer calls: the bar of a training, and step checkpoints under their own names."""
 
-import shutil
 from pathlib import Path
 
 from accelerate import PartialState
@@ -8,8 +7,7 @@ from rich.progress import TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from core.files import write_text
-from model.checkpoints import MARKER
+from model.checkpoints import drop_all_but, seal
 from model.progress import make_bar
 
 HIDDEN = ("step", "epoch", "loss", "tokens", "tokens_per_second", "learning_rate", "grad_norm")
@@ -52,8 +50,5 @@ class StepCheckpoints(TrainerCallback):
             return
         folder = Path(str(args.output_dir))
         fresh = folder / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        write_text(fresh / MARKER, "")
-        done = fresh.rename(folder / f"step-{state.global_step}")
-        for older in folder.glob("step-*"):
-            if older != done:
-                shutil.rmtree(older)
+        seal(fresh)
+        drop_all_but(folder, fresh.rename(folder / f"step-{state.global_step}"))

@@ -12,13 +12,14 @@ from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainingArguments
 
 from core.encoding import Encoded
+from core.files import fingerprint
 from core.generation import pad_id
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from loggers import RunLogger
 from model.callbacks import StepCheckpoints, TrainingBar
-from model.checkpoints import drop_broken, newest_checkpoint, step_of
-from model.loading import add_lora, choose_precision, merge_lora
+from model.checkpoints import drop_all_but, newest_checkpoint, step_of
+from model.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from model.places import PATIENCE, checkpoints_folder, process_state
 from model.reference import make_reference
 from model.settings import Settings
@@ -43,6 +44,8 @@ def train(
     values included. Without a logger the training leaves nothing and cannot be resumed."""
     start = time.time()
     overall, unlearn, data = settings.overall, settings.unlearn, settings.dataset
+    resumable = logger and (unlearn.save_steps or unlearn.resume_path)
+    origins = _origins(model, rows) if resumable else {}
     if unlearn.use_lora:
         model = add_lora(model, settings.lora, overall.seed, composition.trained(model))
     precision = choose_precision(overall.precision, model.device.type)
@@ -85,10 +88,22 @@ def train(
         logger.step if logger else lambda record: None,
         [TrainingBar(settings.method.name if logger else "reinforcing", overall.quiet), StepCheckpoints()],
         make_stepping(kept, mask),
+        origins,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
     return merge_lora(model), time.time() - start
+
+
+def _origins(model, rows: Mapping[str, list]) -> dict[str, str]:
+    """Fingerprints of what a run begins with, and must begin with again to go on: the initial model, which is
+    the reference too, and the tokenised rows, in which the template shows."""
+    flat = lambda part: [row for one in part for row in (one if isinstance(one, list) else [one])]
+    tokens = {
+        f"{part} rows (or template)": fingerprint([(row.id, row.fingerprint) for row in flat(encoded)])
+        for part, encoded in rows.items()
+    }
+    return {"initial model": model_fingerprint(model), **tokens}
 
 
 def _without_checkpoints(settings: Settings) -> Settings:
@@ -107,7 +122,7 @@ def _checkpoint_to_go_on_from(settings: Settings, steps_folder: Path, logger: Ru
     state = process_state(settings)
     found = [newest_checkpoint(steps_folder)] if state.is_main_process else [None]
     if state.is_main_process:
-        drop_broken(steps_folder)
+        drop_all_but(steps_folder, found[0])
         logger.rewind(step_of(found[0]) if found[0] else 0)
     if state.num_processes > 1:
         broadcast_object_list(found)

@@ -14,6 +14,7 @@ from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
 from metrics.engine import select
 from model.benchmarks import check_benchmarks, merged, run_in_memory, run_initial_model
+from model.checkpoints import drop_all_but
 from model.environment import environment
 from model.evaluate import check_original, evaluate, evaluate_cached
 from model.loading import (
@@ -103,6 +104,8 @@ class Unlearn:
             logger.environment(
                 environment(settings, process_state(settings).num_processes, start, making + training)
             )
+            if trains and logger.folder:
+                drop_all_but(logger.folder / "checkpoints", None)
         is_main = process_state(settings).is_main_process
         return Outcome(before, after, logger.folder, making + training, is_main)
 

@@ -12,14 +12,18 @@ made there too, before masking and combining.
 """
 
 import contextlib
+import math
+import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
@@ -34,6 +38,12 @@ from unlearn.mask import WeightMask
 
 OWN_STATE = "unlearn_state.pt"
 """File of a step checkpoint with the state of objectives and of weight averaging."""
+
+UNREADABLE = (
+    *(RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What torch, safetensors and the Trainer raise over broken files."""
 
 Batch = Mapping[str, Mapping[str, Tensor]]
 
@@ -89,6 +99,19 @@ class Window:
 def is_filler(batch: Batch) -> bool:
     """True for a batch without any row of its own."""
     return any(bool((part["index"] < 0).any()) for part in batch.values())
+
+
+@contextlib.contextmanager
+def clear_load_errors(place: Path | str) -> Iterator[None]:
+    """UserError when a file of a step checkpoint cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"unlearn.resume_path: {place} cannot be read ({reason}); remove that step's folder to go on from"
+            " the step before, or start anew with logger.overwrite true"
+        ) from None
 
 
 class EpochTeller(TrainerCallback):
@@ -155,7 +178,8 @@ class UnlearnTrainer(Trainer):
 
     `row_ids` maps a part name to the ids of its rows, for messages; `on_step` gets one record per optimizer
     step: every term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens
-    per second.
+    per second. `origins` are fingerprints, by name, of what a run goes on from: a step checkpoint of others
+    is refused.
     """
 
     model: Module
@@ -173,6 +197,7 @@ class UnlearnTrainer(Trainer):
         on_step: Callable[[dict], None],
         callbacks: list[TrainerCallback],
         stepping: Stepping = Stepping(),
+        origins: Mapping[str, str] = MappingProxyType({}),
     ):
         self.composition, self.reference, self.sampler, self.row_ids = (
             composition,
@@ -180,7 +205,7 @@ class UnlearnTrainer(Trainer):
             sampler,
             row_ids,
         )
-        self.on_step, self.stepping = on_step, stepping
+        self.on_step, self.stepping, self.origins = on_step, stepping, dict(origins)
         self.takes_apart = stepping.flatten is not None or stepping.combiner is not None
         self.combiner_state: dict[str, list[Tensor]] = {}
         self.sums_itself = self.takes_apart or "hidden" in composition.needs
@@ -189,6 +214,7 @@ class UnlearnTrainer(Trainer):
         at some layer."""
         self.window = Window()
         self.step_tokens = 0
+        self.step_rows: dict[str, list[str]] = {}
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
         super().__init__(
@@ -217,6 +243,7 @@ class UnlearnTrainer(Trainer):
             self._load_from_checkpoint(checkpoint)
         else:
             self.train(resume_from_checkpoint=checkpoint)
+        self._check_weights()
         if self.stepping.averaging:
             self.stepping.averaging.put_into(self.weights())
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
@@ -225,7 +252,9 @@ class UnlearnTrainer(Trainer):
 
     @staticmethod
     def _is_finished(checkpoint: str) -> bool:
-        state = TrainerState.load_from_json(f"{checkpoint}/{TRAINER_STATE_NAME}")
+        path = Path(checkpoint) / TRAINER_STATE_NAME
+        with clear_load_errors(path):
+            state = TrainerState.load_from_json(str(path))
         return state.global_step >= state.max_steps
 
     def create_optimizer(self, model=None):
@@ -248,6 +277,7 @@ class UnlearnTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         """A step checkpoint with our own state beside the Trainer's."""
+        self._check_weights()
         super()._save_checkpoint(model, trial)
         averaging = self.stepping.averaging
         state = {
@@ -255,22 +285,61 @@ class UnlearnTrainer(Trainer):
             "averaging": averaging.state_dict() if averaging else None,
             "mask": self.stepping.mask.content if self.stepping.mask else None,
             "combiner": self.combiner_state,
+            "origins": self.origins,
         }
         if self.args.should_save:
             folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             torch.save(state, Path(folder) / OWN_STATE)
 
     def _load_own_state(self, checkpoint: str) -> None:
-        state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
+        with clear_load_errors(Path(checkpoint) / OWN_STATE):
+            state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
         if state["mask"] != (self.stepping.mask.content if self.stepping.mask else None):
             raise UserError(
                 f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
                 " one, or start anew"
             )
+        began = state.get("origins", self.origins)
+        others = [name for name in {**began, **self.origins} if began.get(name) != self.origins.get(name)]
+        if others:
+            raise UserError(
+                f"unlearn.resume_path: {checkpoint} is of a run with another {' and another '.join(others)};"
+                " give what that run began with, or start anew (logger.overwrite true)"
+            )
         self.composition.load_state_dict(state["composition"])
         self.combiner_state = state.get("combiner", {})
         if self.stepping.averaging and state["averaging"]:
             self.stepping.averaging.load_state_dict(state["averaging"])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with clear_load_errors(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with clear_load_errors(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with clear_load_errors(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The norm that the Trainer logs, known before the optimizer steps. UserError when it is no finite
+        number: the step would leave no weight as it was."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not math.isfinite(float(norm)):
+            raise UserError(self._stopped(f"the gradient is not finite (norm {float(norm)})", self.step_rows))
+        return norm
+
+    def _check_weights(self) -> None:
+        """UserError when a step left weights that are not finite: they are neither kept nor measured."""
+        wrong = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        if wrong:
+            raise UserError(
+                f"weights are not finite after step {self.state.global_step} ({', '.join(wrong[:3])}). The"
+                " run stops here; the step checkpoint before, if there is one, is kept. A lower unlearn.lr"
+                " usually mends it"
+            )
 
     def _get_train_sampler(self, train_dataset=None):
         return self.sampler
@@ -278,6 +347,7 @@ class UnlearnTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimizer step, and the counts its terms are divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_rows = self._rows_of(batches)
         counts = self._window_counts(batches, device)
         self.step_tokens = int(sum(part["attended"] for part in counts.values()))
         return batches, counts
@@ -473,14 +543,25 @@ class UnlearnTrainer(Trainer):
             self.window.add("curvature", _gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
-        parts = sorted({term.term.part for term in terms.values()})
-        rows = {part: [self.row_ids[part][i] for i in batch[part]["index"].tolist()] for part in parts}
+        parts = {term.term.part for term in terms.values()}
         values = ", ".join(f"{name} = {mean.item():g}" for name, mean in means.items())
+        rows = self._rows_of([{part: batch[part] for part in sorted(parts)}])
+        return self._stopped(f"the loss is not a finite number ({values})", rows)
+
+    def _stopped(self, what: str, rows: Mapping[str, list[str]]) -> str:
         return (
-            f"the loss is not a finite number at step {self.state.global_step + 1} ({values}); rows: {rows}."
-            " The run stops here and this step is not taken. A lower unlearn.lr or forget_weight usually"
-            " mends it"
+            f"step {self.state.global_step + 1}: {what}; rows: {rows}. The run stops here and this step is"
+            " not taken. A lower unlearn.lr or forget_weight usually mends it"
         )
+
+    def _rows_of(self, batches: list[Batch]) -> dict[str, list[str]]:
+        """The ids of a step's rows, by part; fillers have none."""
+        rows: dict[str, list[str]] = {}
+        for batch in batches:
+            for part, held in batch.items():
+                ids = [self.row_ids[part][i] for i in held["index"].tolist() if i >= 0]
+                rows[part] = rows.get(part, []) + ids
+        return rows
 
     def log(self, logs, start_time=None):
         """Add the terms and the speed to the Trainer's record of a step, and hand it on."""

@@ -127,7 +127,7 @@ def test_hazardous_texts_can_be_left_unkept(model, tokenizer, tmp_path):
 def test_safety_tasks_read_the_layouts_of_their_authors(model, tokenizer, tmp_path):
     tables = {
         "strongreject/strongreject_dataset.csv": "category,source,forbidden_prompt\nx,y,Do A\n",
-        "JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv": "Index,Goal,Target,Behavior,Category,Source\n0,Do B,Sure,B,x,y\n",
+        "JailbreakBench/JBB-Behaviors/data/harmful-behaviors.csv": "Index,Goal,Category\n0,Do B,x\n",
         "allenai/wildjailbreak/eval/eval.tsv": "adversarial\tlabel\tdata_type\nDo C\t0\tadversarial_benign\n",
         "xstest/xstest_prompts.csv": "id,prompt,type,label,focus,note\n7,Do D,homonyms,safe,x,y\n",
     }

@@ -1,15 +1,21 @@
 """An interrupted run goes on to the same end."""
 
 import contextlib
+import itertools
 import os
+import shutil
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from scripts import Forked, kill_once, ranks, run_script
-from tiny import random_llama, save
+from scripts import Forked, kill_once, ranks, run_script, wait_until
+from tiny import greeting_template, random_llama, save
 
 from core.files import read_json, read_jsonl
+from loggers.json_ import JsonLogger
+from unlearn.trainer import UnlearnTrainer
 
 pytestmark = pytest.mark.run
 
@@ -53,6 +59,10 @@ def start_two(folder, arguments) -> list[Forked]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory, tokenizer):
     return save(random_llama(tokenizer), tokenizer, tmp_path_factory.mktemp("model"))
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 STATEFUL = (
@@ -115,13 +125,15 @@ def test_two_processes_resume_within_an_epoch(model, tmp_path):
         assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=2e-5), key
 
 
-def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path):
+def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path, monkeypatch):
     more = ("--unlearn.max_steps", "6")
-    assert run_script("unlearn_model", *words(model, tmp_path, "run", *more)).returncode == 0
+    assert run_script("unlearn_model", *words(model, tmp_path, "whole", *more)).returncode == 0
+    metrics = read_json(tmp_path / "whole/metrics.json")
     folder = tmp_path / "run"
-    metrics = read_json(folder / "metrics.json")
-    for name in ("environment.json", "metrics.json"):
-        (folder / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLogger, "evaluation", interrupt)
+        assert run_script("unlearn_model", *words(model, tmp_path, "run", *more)).returncode == 130
+    assert not (folder / "metrics.json").exists()
     resumed = run_script(
         "unlearn_model", *words(model, tmp_path, "run", *more), "--unlearn.resume_path", "auto"
     )
@@ -244,3 +256,172 @@ def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_ha
         assert told in run.stderr
         assert not (place / "run/metrics.json").exists()
         assert not (place / "run/checkpoints/config.json").exists()
+
+
+def begun(model, tmp_path, monkeypatch, name: str, at: int, *more):
+    """The folder of a run that was interrupted when the record of step `at` was to be logged."""
+    step = JsonLogger.step
+
+    def stop(self, record):
+        if record["step"] == at:
+            raise KeyboardInterrupt
+        step(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLogger, "step", stop)
+        run = run_script("unlearn_model", *words(model, tmp_path, name, *more))
+    assert run.returncode == 130, run.stderr
+    return tmp_path / name, run
+
+
+def test_both_the_message_and_the_refusal_say_how_to_go_on(model, tmp_path, monkeypatch):
+    folder, run = begun(model, tmp_path, monkeypatch, "run", 5)
+    assert "--unlearn.resume_path auto" in run.stderr and "step checkpoint" in run.stderr
+    again = run_script("unlearn_model", *words(model, tmp_path, "run"))
+    assert again.returncode == 1
+    assert "--unlearn.resume_path auto" in again.stderr
+    done = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
+    assert done.returncode == 0, done.stderr
+    assert not list(folder.glob("checkpoints/step-*"))
+
+
+def test_sigterm_ends_with_143_and_how_to_go_on(model, tmp_path):
+    folder = tmp_path / "run"
+    run = start(folder, words(model, tmp_path, "run"))
+    wait_until(lambda: any(folder.glob(KEPT)))
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.ended.returncode == 143, run.ended
+    assert "--unlearn.resume_path auto" in run.ended.stderr and "Traceback" not in run.ended.stderr
+    assert any(folder.glob(KEPT)) and not (folder / "lock").exists()
+
+
+@pytest.mark.parametrize("max_grad_norm", ["0", "1"])
+def test_a_gradient_that_is_not_finite_is_not_stepped_along(max_grad_norm, model, tmp_path, monkeypatch):
+    end_step = UnlearnTrainer._end_step
+
+    def spoil(self, counts):
+        end_step(self, counts)
+        if self.state.global_step == 4:
+            self.weights()[0].grad[0] = float("inf")
+
+    monkeypatch.setattr(UnlearnTrainer, "_end_step", spoil)
+    more = ["--unlearn.max_grad_norm", max_grad_norm]
+    run = run_script("unlearn_model", *words(model, tmp_path, "run", *more))
+    assert run.returncode == 1
+    assert "step 5: the gradient is not finite" in run.stderr and "'forget': ['" in run.stderr
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-3"]
+
+
+def test_weights_that_are_not_finite_replace_no_checkpoint(model, tmp_path, monkeypatch):
+    log = UnlearnTrainer.log
+
+    def spoil(self, logs, start_time=None):
+        log(self, logs, start_time)
+        if self.state.global_step == 6:
+            self.weights()[0].data[0] = float("nan")
+
+    monkeypatch.setattr(UnlearnTrainer, "log", spoil)
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"))
+    assert run.returncode == 1
+    assert "weights are not finite after step 6" in run.stderr
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-3"]
+
+
+def test_a_run_goes_on_from_its_own_model_and_rows_alone(tokenizer, tmp_path, monkeypatch):
+    own = save(random_llama(tokenizer), tokenizer, tmp_path / "own")
+    begun(own, tmp_path, monkeypatch, "run", 5)
+    again = lambda: run_script("unlearn_model", *words(own, tmp_path, "run"), "--unlearn.resume_path", "auto")
+    save(random_llama(tokenizer, initializer_range=0.1), tokenizer, own)
+    assert "another initial model" in again().stderr
+    save(random_llama(tokenizer), tokenizer, own)
+    greeting_template(own)
+    refused = again()
+    assert refused.returncode == 1
+    assert "another forget rows (or template) and another retain rows (or template)" in refused.stderr
+    save(random_llama(tokenizer), tokenizer, own)
+    assert again().returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "unlearn_state.pt", "model.safetensors", "trainer_state.json"]
+)
+def test_a_step_checkpoint_that_was_cut_is_named_and_the_one_before_is_taken(
+    name, model, tmp_path, monkeypatch
+):
+    folder, _ = begun(model, tmp_path, monkeypatch, "run", 8)
+    last = folder / "checkpoints/step-6"
+    whole = tmp_path / "whole"
+    shutil.copytree(last, whole)
+    (last / name).write_bytes((last / name).read_bytes()[:100])
+    again = lambda: run_script(
+        "unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto"
+    )
+    refused = again()
+    assert refused.returncode == 1
+    assert f"step-6/{name} has 100 bytes" in refused.stderr
+    shutil.copytree(whole, folder / "checkpoints/step-3")  # its name alone is another
+    done = again()
+    assert done.returncode == 0, done.stderr
+    assert f"step-6/{name} has 100 bytes" in done.stderr and "goes on from step-3" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "unlearn_state.pt", "model.safetensors", "trainer_state.json"]
+)
+def test_a_state_file_of_the_right_size_that_cannot_be_read_is_named(name, model, tmp_path, monkeypatch):
+    folder, _ = begun(model, tmp_path, monkeypatch, "run", 5)
+    broken = folder / "checkpoints/step-3" / name
+    broken.write_bytes(b"\0" * broken.stat().st_size)
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", "auto")
+    assert run.returncode == 1, run.stderr
+    assert "step-3" in run.stderr and "cannot be read" in run.stderr and "Traceback" not in run.stderr
+
+
+def kill_at(operation: int, folder: Path) -> None:
+    """Patch this process: it is killed before its n-th change of a file in `folder`."""
+    seen = itertools.count(1)
+    changes = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate")
+
+    def watch(event, arguments):
+        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        ours = (writes or event in changes) and str(arguments[0]).startswith(str(folder))
+        if ours and next(seen) == operation:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+@pytest.mark.parametrize(
+    "operation", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 5, 6, 7, 8, 9, 10))]
+)
+def test_a_run_killed_at_one_of_its_first_file_operations_goes_on(operation, model, tmp_path):
+    arguments = words(model, tmp_path, "run", "--unlearn.max_steps", 2)
+    folder = tmp_path / "run"
+    killed = start(folder, arguments, before=lambda: kill_at(operation, folder)).ended
+    assert killed.returncode == -signal.SIGKILL, killed
+    plain = run_script("unlearn_model", *arguments)
+    if plain.returncode:
+        assert "--unlearn.resume_path auto" in plain.stderr
+        plain = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
+    assert plain.returncode == 0, plain.stderr
+    assert (folder / "environment.json").exists() and len(read_jsonl(folder / "log.jsonl")) == 2
+
+
+def test_overwriting_follows_no_link(model, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/precious").write_text("kept")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").symlink_to(tmp_path / "elsewhere")
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"), "--logger.overwrite", "true")
+    assert run.returncode == 1 and "checkpoints is a link" in run.stderr
+    assert (tmp_path / "elsewhere/precious").read_text() == "kept"
+
+
+def test_torch_on_a_full_disk_is_one_line(model, tmp_path, monkeypatch):
+    def full(state, path, **options):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("unlearn.trainer.torch.save", full)
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"))
+    assert run.returncode == 1
+    assert "unexpected pos" in run.stderr and "Traceback" not in run.stderr

@@ -8,8 +8,11 @@ A row is a dict with an `id` and one of
 No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -26,6 +29,10 @@ THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
 SHORTEST_PIECE = 8
 """Tokens below which the end of a long document is no piece of its own."""
+EMBEDDING_ROWS = "embedding_rows"
+"""Attribute of a tokenizer that has more tokens than the model it is fitted to: the model's number."""
+TEMPLATE_SECONDS = 10.0
+"""Time that a chat template may take for one text."""
 DATE = datetime(2024, 7, 26)
 """The day that chat templates write, whatever day it is: what Llama's falls back on when it knows none."""
 
@@ -71,7 +78,7 @@ class Template:
     unseen_id: int | None = None
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
-        has_chat = bool(getattr(tokenizer, "chat_template", None))
+        has_chat = chat_template_of(tokenizer) is not None
         if name == "chat" and not has_chat:
             raise UserError(
                 "dataset.template is 'chat' but the tokenizer has no chat template; use 'qa' or 'auto'"
@@ -222,7 +229,8 @@ class Template:
 
     @property
     def _template(self) -> str:
-        return self.tokenizer.chat_template if self.chat else self.text
+        chat = chat_template_of(self.tokenizer) if self.chat else None
+        return chat[1] if chat else self.text
 
     def _opened(self, prompt: str) -> str:
         """The prompt with the opening tag at its end; some chat templates open the thought themselves."""
@@ -280,9 +288,39 @@ def leading_ids(tokenizer) -> list[int]:
 
 
 def text_ids(tokenizer, text: str, start: Sequence[int] = ()) -> list[int]:
-    """The tokens of a text behind `start`, which a text that brings its own BOS does not get again."""
+    """The tokens of a text behind `start`, which a text that brings its own BOS does not get again. UserError
+    for a token that the model which the tokenizer is fitted to (`fit_tokenizer`) has no embedding of."""
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    rows = getattr(tokenizer, EMBEDDING_ROWS, None)
+    last = max(ids, default=0)
+    if rows is not None and last >= rows:
+        raise UserError(
+            f"token {last} ({tokenizer.convert_ids_to_tokens(last)}) is beyond the model's embedding of"
+            f" {rows} rows: the tokenizer has {len(tokenizer)} tokens, more than the model was saved with."
+            " Take the tokenizer that the model was trained with (overall.tokenizer_name), or save the model"
+            " again after resize_token_embeddings"
+        )
     return ids if ids[: len(start)] == list(start) else [*start, *ids]
+
+
+def fit_tokenizer(tokenizer, rows: int) -> None:
+    """Let a tokenizer know how many `rows` the model's embedding has. A pad token beyond them, which some add
+    without resizing the model, is replaced: padding is never read."""
+    if len(tokenizer) <= rows:
+        return
+    setattr(tokenizer, EMBEDDING_ROWS, rows)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= rows:
+        known = (tokenizer.eos_token_id, tokenizer.bos_token_id, 0)
+        tokenizer.pad_token_id = next(token for token in known if token is not None and token < rows)
+
+
+def chat_template_of(tokenizer) -> tuple[str, str] | None:
+    """Name and text of the chat template; None without. Of several that are stored by name it is `default`,
+    or the first."""
+    found = getattr(tokenizer, "chat_template", None)
+    if isinstance(found, dict):
+        return next(((name, found[name]) for name in ("default", *found) if found.get(name)), None)
+    return ("chat_template", found) if found else None
 
 
 def chat_text(tokenizer, turns: list[dict], **options) -> str:
@@ -290,14 +328,44 @@ def chat_text(tokenizer, turns: list[dict], **options) -> str:
     given a fixed one, and so are those that ask the clock by themselves."""
     from transformers.utils.chat_template_utils import _compile_jinja_template  # slow to load
 
-    template = tokenizer.get_chat_template()
-    # apply_chat_template makes text of functions among its options, so the clock is stopped in the compiled
-    # template, which transformers keeps and takes again for the same text.
-    _compile_jinja_template(template).globals["strftime_now"] = DATE.strftime
+    chosen = chat_template_of(tokenizer)
+    assert chosen is not None
+    name, template = chosen
     today = DATE.strftime("%d %b %Y")
-    return tokenizer.apply_chat_template(
-        turns, chat_template=template, tokenize=False, date_string=today, **options
-    )
+    try:
+        with time_limit(TEMPLATE_SECONDS):
+            # apply_chat_template makes text of functions among its options, so the clock is stopped in the
+            # compiled template, which transformers keeps and takes again for the same text.
+            _compile_jinja_template(template).globals["strftime_now"] = DATE.strftime
+            return tokenizer.apply_chat_template(
+                turns, chat_template=template, tokenize=False, date_string=today, **options
+            )
+    except Exception as error:  # a template is a program of others: it raises what it likes
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the tokenizer's chat template {name!r} fails ({type(error).__name__}: {reason}); use"
+            " dataset.template qa, or another tokenizer (overall.tokenizer_name)"
+        ) from None
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after so many seconds. Only where signals arrive: in the main thread of
+    a system that has alarms; elsewhere there is no limit."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(number, frame):
+        raise TimeoutError(f"not done after {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:

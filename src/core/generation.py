@@ -11,6 +11,8 @@ from torch import Tensor
 from core.files import UserError
 from core.thinking import SECOND_THOUGHT, TAGS, Tags
 
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
+"""Names of the table of positions in models of the GPT-2, OPT and BERT families."""
 SMALL_BATCH = 8
 """A batch of less than this part of its tokens is small."""
 
@@ -67,6 +69,12 @@ def generate(
     tokens, prompt and answer together. Nothing else of the model's generation config (sampling, penalties,
     minimum lengths) has a say.
     """
+    longest, context = max(map(len, prompts), default=0), learned_positions(model)
+    if context and longest + max_new_tokens > context:
+        raise UserError(
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones exceed the {context} positions that"
+            " the model has learned"
+        )
     rules = Rules(tuple(sorted({*_end_ids(model, tokenizer), *stop_ids})), tuple(stop_texts), tags, thinks)
     sampling: dict[str, Any] = (
         {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": top_k}
@@ -255,7 +263,15 @@ def _end_ids(model, tokenizer) -> set[int]:
     return {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])} - {None}
 
 
+def learned_positions(model) -> int | None:
+    """How many positions a model has a table of; None for one that computes them (rotary, ALiBi) and reads
+    on past its context."""
+    tables = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
+    has_table = any(name.rpartition(".")[2] in POSITION_TABLES for name in tables)
+    return model.config.max_position_embeddings if has_table else None
+
+
 def pad_id(tokenizer) -> int:
-    """Any id will do: padding is told from text by its mask, never by its id."""
+    """Any id that the model knows will do: padding is told from text by its mask, never by its id."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(i for i in known if i is not None)

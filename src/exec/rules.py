@@ -144,9 +144,12 @@ def _mask(settings: Settings) -> list[str]:
 
 def _model(settings: Settings) -> list[str]:
     overall = settings.overall
-    found = [_model_path("overall.model_name", overall.model_name, overall.random_init)]
-    if settings.evaluate.original_model:
-        found.append(_model_path("evaluate.original_model", settings.evaluate.original_model, False))
+    original, base = settings.evaluate.original_model, overall.base_model
+    found = [_model_path("overall.model_name", overall.model_name, overall.random_init, base)]
+    if original:
+        found.append(_model_path("evaluate.original_model", original, False, base))
+    if base and not any(is_adapter(name) for name in (overall.model_name, original) if name):
+        found.append("overall.base_model: no model is named that is an adapter folder; leave it out")
     if overall.tokenizer_name and not Path(overall.tokenizer_name).expanduser().is_dir():
         found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
     if overall.cache.is_file():
@@ -154,14 +157,14 @@ def _model(settings: Settings) -> list[str]:
     return [complaint for complaint in found if complaint]
 
 
-def _model_path(key: str, name: str, random_init: bool) -> str | None:
+def _model_path(key: str, name: str, random_init: bool, base_model: str | None = None) -> str | None:
     path = Path(name).expanduser()
     if path.is_file():
         return f"{key}: {name} is a file; a model is a folder with config.json and *.safetensors"
     if not path.is_dir():
         return _hub_name(key, name)
     if is_adapter(name):
-        return _adapter(key, name, random_init)
+        return _adapter(key, name, random_init, base_model)
     if not (path / "config.json").is_file():
         return (
             f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained"
@@ -175,12 +178,12 @@ def _model_path(key: str, name: str, random_init: bool) -> str | None:
     return None
 
 
-def _adapter(key: str, name: str, random_init: bool) -> str | None:
+def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> str | None:
     """What is wrong with a folder that holds a LoRA adapter: its base must be there too."""
     if random_init:
         return f"{key}: {name} is an adapter folder, and overall.random_init draws whole models"
     try:
-        base = base_of(name)
+        base = base_of(name, base_model)
     except UserError as error:
         return f"{key}: {error}"
     return _model_path(f"{key}: the base model of the adapter {name}", base, False)
@@ -236,6 +239,15 @@ def _company(settings: Settings) -> list[str]:
             f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has"
             " not both"
         )
+    if unlearn.save_adapter != "none" and not unlearn.use_lora:
+        found.append("unlearn.save_adapter keeps what LoRA trained: set unlearn.use_lora true too")
+    elif unlearn.save_adapter != "none" and is_adapter(settings.overall.model_name):
+        found.append(
+            f"unlearn.save_adapter: {settings.overall.model_name} is an adapter itself, and an adapter has"
+            " one base; start from a whole model, or keep merged weights (none)"
+        )
+    elif unlearn.save_adapter != "none" and settings.overall.random_init:
+        found.append("unlearn.save_adapter: overall.random_init leaves no base model to put the adapter on")
     if unlearn.use_lora:
         whole = [name for name in (*method.regularizers, unlearn.flatness) if name in ("L1", "ILU", "WA")]
         found += [

@@ -74,6 +74,10 @@ class RunLogger:
         """Keep the final model in Hugging Face format."""
         raise NotImplementedError
 
+    def adapter(self, model, tokenizer, instead: bool) -> None:
+        """Keep the LoRA adapter of a model beside the final model, or `instead` of it."""
+        raise NotImplementedError
+
     def environment(self, facts: dict) -> None:
         """Versions, hardware, times: written last."""
         raise NotImplementedError

@@ -29,11 +29,15 @@ OURS = (
     "samples",
     "before",
     "checkpoints",
+    "adapter",
     "lm_eval",
     "wandb",
     "tensorboard",
     "lock",
 )
+
+CONFIGS = ("config.json", "adapter_config.json")
+"""What makes a folder one of a model, or of an adapter."""
 
 GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
 """Settings that may differ when a run goes on."""
@@ -140,7 +144,7 @@ class JsonLogger(RunLogger):
         path = self.folder / "log.jsonl"
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         # A kill cuts the last line, and may come before the first.
-        records = itertools.takewhile(lambda record: record is not None, map(_record, lines))
+        records = itertools.takewhile(bool, map(_record, lines))
         write_jsonl(path, [record for record in records if record["step"] <= step])
 
     def step(self, record):
@@ -156,14 +160,19 @@ class JsonLogger(RunLogger):
         write_json(folder / "metrics.json", results.metrics)
 
     def model(self, model, tokenizer):
-        """Saved beside its place, then moved file by file, config.json last: without it nothing reads as a
+        self._save(self.folder / "checkpoints", model, tokenizer)
+
+    def adapter(self, model, tokenizer, instead):
+        self._save(self.folder / ("checkpoints" if instead else "adapter"), model, tokenizer)
+
+    def _save(self, target: Path, *parts) -> None:
+        """Saved beside its place, then moved file by file, the config last: without it nothing reads as a
         model."""
-        target = self.folder / "checkpoints"
         target.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+            for part in parts:
+                part.save_pretrained(temporary)
+            for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name in CONFIGS):
                 path.chmod(0o644)
                 path.rename(target / path.name)
 
@@ -175,13 +184,13 @@ def _counts(path: Path) -> bool:
     return path.name != "lock" and not path.name.startswith(".")
 
 
-def _record(line: str) -> dict | None:
-    """A line of the log, None when it is broken."""
+def _record(line: str) -> dict:
+    """A line of the log; empty when it is broken."""
     try:
         record = json.loads(line)
     except ValueError:
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else {}
 
 
 def _flat(tree: dict, path: str = "") -> dict:

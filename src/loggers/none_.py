@@ -24,5 +24,8 @@ class NoneLogger(RunLogger):
     def model(self, model, tokenizer):
         pass
 
+    def adapter(self, model, tokenizer, instead):
+        pass
+
     def environment(self, facts):
         pass

@@ -16,10 +16,13 @@ def is_adapter(name: str) -> bool:
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def base_of(name: str) -> str:
-    """The model that an adapter was trained on; a name that is no adapter is its own."""
+def base_of(name: str, base_model: str | None = None) -> str:
+    """The model that an adapter was trained on, or `base_model` in its place; a name that is no adapter is
+    its own."""
     if not is_adapter(name):
         return name
+    if base_model:
+        return base_model
     path = Path(name).expanduser() / CONFIG
     config = read_json(path)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
@@ -30,30 +33,39 @@ def base_of(name: str) -> str:
     return base
 
 
-def tokenizer_place(name: str) -> str:
+def tokenizer_place(name: str, base_model: str | None = None) -> str:
     """Where the tokenizer of a model lies: an adapter folder without one has its base's."""
-    folder = Path(name).expanduser()
-    return base_of(name) if is_adapter(name) and not (folder / "tokenizer_config.json").is_file() else name
+    has_own = (Path(name).expanduser() / "tokenizer_config.json").is_file()
+    return name if has_own else base_of(name, base_model)
 
 
-def merge_adapter(model: Any, name: str) -> Any:
-    """The base model with the adapter of a folder merged into its weights. UserError when the adapter lacks
+def name_base(model: Any, overall) -> None:
+    """Let the adapters of a model name the model of the run as their base; a folder by its whole path."""
+    place = Path(overall.model_name).expanduser()
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(place.resolve()) if place.is_dir() else overall.model_name
+
+
+def merge_adapter(model: Any, name: str, base: str) -> Any:
+    """The model `base` with the adapter of a folder merged into its weights. UserError when the adapter lacks
     weights, has others than the base takes, or is of a kind that cannot be merged."""
     import peft
 
     folder = str(Path(name).expanduser())
     try:
-        adapted = peft.get_peft_model(model, peft.PeftConfig.from_pretrained(folder))
+        plan = peft.PeftConfig.from_pretrained(folder)
+        plan.base_model_name_or_path = base
+        adapted = peft.get_peft_model(model, plan)
         result = peft.set_peft_model_state_dict(adapted, peft.load_peft_weights(folder, device="cpu"))
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{name}: its adapter cannot be loaded onto {base_of(name)} ({reason})") from None
+        raise UserError(f"{name}: its adapter cannot be loaded onto {base} ({reason})") from None
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
         what = (
             f"lacks {missing[0]}" if missing else f"holds {result.unexpected_keys[0]}, which the base has not"
         )
-        raise UserError(f"{name}: its adapter {what}; was it trained on another model than {base_of(name)}?")
+        raise UserError(f"{name}: its adapter {what}; was it trained on another model than {base}?")
     if not hasattr(adapted, "merge_and_unload"):
         raise UserError(f"{name}: an adapter of this kind cannot be merged into the weights; LoRA can")
     return adapted.merge_and_unload()

@@ -9,7 +9,7 @@ from core.files import UserError, fingerprint, read_jsonl, write_jsonl
 from core.generation import generate
 from core.thinking import split_thought
 from dataset import load_rows
-from model.loading import arithmetic, choose_device, choose_precision, load_model, load_tokenizer
+from model.loading import arithmetic, choose_device, choose_precision, initial_tokenizer, load_initial
 from model.progress import progress
 from model.settings import Settings
 from model.writing import write_in_rounds
@@ -26,14 +26,12 @@ def write_alternates(settings: Settings) -> Path:
     rows = load_rows(data.forget_dataset_name, data.folder)
     path = data.alternates_file
     found = _read(path, rows)
-    tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
+    tokenizer = initial_tokenizer(settings.overall)
     template = Template(tokenizer, data.template, data.tags)
     device = choose_device(settings.overall.device)
     precision = choose_precision(settings.overall.precision, device)
     overall = settings.overall
-    model = load_model(
-        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
-    )
+    model = load_initial(overall)
 
     def ask(attempt: int, asked: list[dict]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)

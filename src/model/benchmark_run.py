@@ -16,7 +16,7 @@ from core.files import UserError, lock, write_json
 from metrics.engine import ARROWS
 from model.benchmarks import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
 from model.environment import environment
-from model.loading import load_initial, load_tokenizer
+from model.loading import initial_tokenizer, load_initial
 from model.places import process_state
 from model.settings import Settings
 from model.suites import Facts, facts_of
@@ -32,7 +32,7 @@ def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
     Benchmarks(settings, "direct").check_names()
     with _writing(folder, settings) if state.is_main_process else contextlib.nullcontext():
         if plan.backend == "transformers":
-            tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+            tokenizer = initial_tokenizer(overall)
             model = load_initial(overall, state.local_process_index)
             found = run_in_memory(model, tokenizer, settings, folder, _title(settings), share=True)
         else:
@@ -125,7 +125,7 @@ def _around(interval: Sequence[float] | None) -> str:
 def show_plan(settings: Settings) -> None:
     """Print what every task reads, what it needs and what it costs in tokens. Loads rows and the tokenizer,
     no model."""
-    tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
+    tokenizer = initial_tokenizer(settings.overall)
     template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
     benchmarks = Benchmarks(settings, mode_of(settings, template))
     table = Table(title=f"plan for {settings.overall.model_name}")

@@ -12,12 +12,21 @@ import torch
 
 from core.encoding import Template
 from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
+from core.generation import learned_positions
 from core.peers import PEERS
 from loggers.base import Results
 from metrics.engine import METRICS, RUN, Decoding, Evidence, Generations, Passes, measure, select
 from metrics.imports import Columns, match_rows, read_results
 from metrics.judges import RuleJudge
-from model.loading import arithmetic, choose_precision, load_model, load_tokenizer, model_fingerprint
+from model.loading import (
+    Loading,
+    arithmetic,
+    choose_precision,
+    load_model,
+    load_tokenizer,
+    loading_of,
+    model_fingerprint,
+)
 from model.progress import progress
 from model.readers import make_readers
 from model.settings import Settings, plain
@@ -50,7 +59,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
             model,
             tokenizer,
             template,
-            data.max_length,
+            min(data.max_length, learned_positions(model) or data.max_length),
             evaluation.max_new_tokens,
             evaluation.batch_tokens,
             on_rows,
@@ -77,14 +86,19 @@ def original_model(settings: Settings, model):
     if name is None or (overall.random_init and not settings.evaluate.original_model):
         return None
     precision = choose_precision(overall.precision, model.device.type)
-    partial = overall.partial_weights if name == overall.model_name else None
-    return load_model(name, precision, str(model.device), seed=overall.seed, partial=partial)
+    return load_model(name, precision, str(model.device), seed=overall.seed, loading=_original(overall, name))
+
+
+def _original(overall, name: str) -> Loading:
+    """How the original model is loaded: as the run's where it is that one, else without exceptions but for
+    the base of an adapter."""
+    return loading_of(overall) if name == overall.model_name else Loading(base_model=overall.base_model)
 
 
 def check_original(settings: Settings, tokenizer) -> None:
     """UserError when the named original model reads other tokens than the tokenizer of the run."""
     name = settings.evaluate.original_model
-    if name and load_tokenizer(name).get_vocab() != tokenizer.get_vocab():
+    if name and load_tokenizer(name, _original(settings.overall, name)).get_vocab() != tokenizer.get_vocab():
         raise UserError(
             f"evaluate.original_model: {name} has another tokenizer than the run, so it cannot judge its"
             " words; name the model that the measured one was made from"

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from core.encoding import fit_tokenizer
 from core.files import UserError
 from core.weights import weight_faults
 from model.adapters import base_of, is_adapter, merge_adapter, tokenizer_place
@@ -21,8 +23,45 @@ from unlearn.base import block_numbers
 log = logging.getLogger(__name__)
 
 
-def load_tokenizer(name: str):
-    return from_hub_or_folder(AutoTokenizer.from_pretrained, tokenizer_place(name))
+@dataclass(frozen=True)
+class Loading:
+    """What may be taken for a model. `partial`: True loads one whose files lack weights or have others, None
+    where the run has no such key for it; `trust_remote_code` runs the code that a folder or hub repository
+    brings; `base_model` stands for the base that an adapter names."""
+
+    partial: bool | None = None
+    trust_remote_code: bool = False
+    base_model: str | None = None
+
+
+def loading_of(overall) -> Loading:
+    """How the model of a run is loaded, from its settings section `overall`."""
+    return Loading(overall.partial_weights, overall.trust_remote_code, overall.base_model)
+
+
+def load_tokenizer(name: str, loading: Loading = Loading(), model_name: str | None = None):
+    """A tokenizer, fitted to the model that it is used with, by default its own."""
+    place = tokenizer_place(name, loading.base_model)
+    tokenizer = from_hub_or_folder(AutoTokenizer.from_pretrained, place, loading)
+    rows = _embedding_rows(base_of(model_name or name, loading.base_model), loading)
+    if rows:
+        fit_tokenizer(tokenizer, rows)
+    return tokenizer
+
+
+def _embedding_rows(name: str, loading: Loading) -> int | None:
+    """Rows of a model's embedding by its config; None where there is no model, but a tokenizer alone."""
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        return None
+    config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
+    return getattr(config.get_text_config(), "vocab_size", None)
+
+
+def initial_tokenizer(overall):
+    """The tokenizer of a run, from its settings section `overall`."""
+    name = overall.tokenizer_name or overall.model_name
+    return load_tokenizer(name, loading_of(overall), overall.model_name)
 
 
 def load_model(
@@ -31,53 +70,51 @@ def load_model(
     device: str = "cpu",
     random_init: bool = False,
     seed: int = 0,
-    partial: bool | None = None,
+    loading: Loading = Loading(),
 ):
     """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init`
     draws them from `seed` after the folder's config.json. UserError when its files lack weights or have
-    others; with `partial` it is loaded all the same, and what is missing drawn from `seed`. None: the run has
-    no such key for this model."""
+    others; where `loading` takes it all the same, what is missing is drawn from `seed`."""
     dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
-    if random_init or partial:
+    if random_init or loading.partial:
         torch.manual_seed(seed)
     if random_init:
-        config = from_hub_or_folder(AutoConfig.from_pretrained, name)
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
+        trust = loading.trust_remote_code
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
     else:
-        model = load_whole(AutoModelForCausalLM, name, partial, dtype=dtype)
+        model = load_whole(AutoModelForCausalLM, name, loading, dtype=dtype)
     return model.to(device).eval()
 
 
 def load_initial(overall, local_rank: int = 0):
     """The model of a run, from its settings section `overall`, on the device of this process."""
     device = choose_device(overall.device, local_rank)
+    precision = choose_precision(overall.precision, device)
     return load_model(
-        overall.model_name,
-        choose_precision(overall.precision, device),
-        device,
-        overall.random_init,
-        overall.seed,
-        overall.partial_weights,
+        overall.model_name, precision, device, overall.random_init, overall.seed, loading_of(overall)
     )
 
 
-def load_whole(kind, name: str, partial: bool | None = None, **options) -> Any:
+def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
     random, and what is left over shows that the files are another model's. Tied weights, and those that the
-    architecture declares absent, are no fault. With `partial` a fault is a warning, unless shapes differ.
-    A folder with a LoRA adapter gives its base with the adapter merged."""
+    architecture declares absent, are no fault. With `loading.partial` a fault is a warning, unless shapes
+    differ. A folder with a LoRA adapter gives its base with the adapter merged."""
     if is_adapter(name):
-        return merge_adapter(load_whole(kind, base_of(name), partial, **options), name)
+        base = base_of(name, loading.base_model)
+        return merge_adapter(load_whole(kind, base, loading, **options), name, base)
     model, loaded = from_hub_or_folder(
         kind.from_pretrained,
         name,
+        loading,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # its own refusal names no weight
         **options,
     )
     faults, shapes = weight_faults(loaded, type(model).__name__), bool(loaded["mismatched_keys"])
-    if faults and (shapes or not partial):
-        helps = partial is False and not shapes
+    if faults and (shapes or not loading.partial):
+        helps = loading.partial is False and not shapes
         raise UserError(
             f"{name}: its weight files {' and '.join(faults)}. Were they renamed, cut, or saved from another"
             " architecture?"
@@ -166,11 +203,20 @@ def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterato
         torch.clear_autocast_cache()
 
 
-def from_hub_or_folder(load, name: str, **options):
+def from_hub_or_folder(load, name: str, loading: Loading = Loading(), **options):
+    """What a `from_pretrained` gives for a folder or a hub name. Code that comes with it is never run, nor is
+    anybody asked about it, unless the settings trust it."""
+    place = Path(name).expanduser()
+    trust = loading.trust_remote_code
     try:
-        return load(str(Path(name).expanduser()) if Path(name).expanduser().exists() else name, **options)
+        return load(str(place) if place.exists() else name, trust_remote_code=trust, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason:
+            raise UserError(
+                f"{name!r} brings code of its own, which is not run; overall.trust_remote_code true runs that"
+                " of overall.model_name and its tokenizer, if you know it"
+            ) from None
         raise UserError(f"cannot load {name!r} as a folder or from the hub: {reason[:400]}") from None
 
 
@@ -220,10 +266,12 @@ def model_fingerprint(model) -> str:
     return digest.hexdigest()
 
 
-def check_context(name: str, longest: int, budget: int, key: str, advice: str) -> None:
+def check_context(
+    name: str, longest: int, budget: int, key: str, advice: str, loading: Loading = Loading()
+) -> None:
     """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model
     can read."""
-    config = from_hub_or_folder(AutoConfig.from_pretrained, base_of(name))
+    config = from_hub_or_folder(AutoConfig.from_pretrained, base_of(name, loading.base_model), loading)
     context = getattr(config, "max_position_embeddings", None)
     if context and longest + budget > context:
         raise UserError(

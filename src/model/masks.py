@@ -23,8 +23,8 @@ from model.loading import (
     arithmetic,
     choose_device,
     choose_precision,
-    load_model,
-    load_tokenizer,
+    initial_tokenizer,
+    load_initial,
     model_fingerprint,
 )
 from model.progress import progress
@@ -41,17 +41,11 @@ log = logging.getLogger(__name__)
 def make_masks(settings: Settings) -> list[Path]:
     """Score the weights once and write a mask for every ratio of `mask.ratios`. Returns the files."""
     start, plan, overall = time.time(), settings.mask, settings.overall
-    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    tokenizer = initial_tokenizer(overall)
     scored = SCORES[plan.score]
     batches = load_batches(settings, tokenizer, scored)
     device = choose_device(overall.device)
-    model = load_model(
-        overall.model_name,
-        choose_precision(overall.precision, device),
-        device,
-        seed=overall.seed,
-        partial=overall.partial_weights,
-    )
+    model = load_initial(overall)
     chosen = candidates(model, plan.parameters, scored)
     with arithmetic(device, choose_precision(overall.precision, device)):
         scores = score_weights(model, chosen, scored, batches, settings)

@@ -25,8 +25,8 @@ from model.loading import (
     check_context,
     choose_device,
     choose_precision,
-    load_model,
-    load_tokenizer,
+    initial_tokenizer,
+    load_initial,
     model_fingerprint,
 )
 from model.progress import progress
@@ -139,7 +139,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
     path = settings.dataset.paraphrases_file
     if path.is_dir():
         raise UserError(f"dataset.paraphrases: {path} is a folder; name a file")
-    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     rows = [
         unit
@@ -347,9 +347,7 @@ def _start_model(
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(
-        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
-    )
+    model = load_initial(overall)
 
     def ask(asked: list[dict], turns: list[int]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)

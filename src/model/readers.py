@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from core.embedding import Embedder
-from core.encoding import Template, chat_text, leading_ids, text_ids
+from core.encoding import Template, chat_template_of, chat_text, leading_ids, text_ids
 from core.endpoint import Endpoint
 from core.files import UserError, fingerprint
 from core.generation import Generation, generate
@@ -164,7 +164,7 @@ class LocalReader:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without
         one."""
         text = f"{system}\n\n{prompt}"
-        if not self.tokenizer.chat_template:
+        if chat_template_of(self.tokenizer) is None:
             return text_ids(self.tokenizer, f"{text}\n\nVerdict:", leading_ids(self.tokenizer))
         turns = [{"role": "user", "content": text}]
         chat = chat_text(self.tokenizer, turns, add_generation_prompt=True, enable_thinking=False)

@@ -88,6 +88,12 @@ class Overall:
     partial_weights: bool = knob(
         False, "load a model whose files lack weights (which are then random) or hold others"
     )
+    base_model: str | None = knob(
+        None, "base of the LoRA adapters that are named as models, in place of the one their config names"
+    )
+    trust_remote_code: bool = knob(
+        False, "run the code that overall.model_name or its tokenizer brings: only if you know it"
+    )
     logger: str = knob("json", "where results go", choices=lambda: tuple(LOGGERS))
     cache_dir: str = knob(".cache", "folder for caches; safe to delete")
     seed: int = knob(0, "seed of weights, order of rows and dropout", at_least=0, at_most=SEEDS)
@@ -172,6 +178,12 @@ class Unlearning:
         False, "compute activations anew in the backward pass: less memory, slower"
     )
     use_lora: bool = knob(False, "train LoRA adapters instead of all weights")
+    save_adapter: str = knob(
+        "none",
+        "keep what LoRA trained as an adapter: beside the merged weights (folder adapter), or only it, in"
+        " their place",
+        choices=("none", "beside", "only"),
+    )
     save_steps: int = knob(
         0, "keep a checkpoint to resume from every so many optimizer steps; 0 is none", at_least=0
     )

@@ -20,8 +20,8 @@ from model.loading import (
     check_context,
     choose_device,
     choose_precision,
-    load_model,
-    load_tokenizer,
+    initial_tokenizer,
+    load_initial,
     model_fingerprint,
 )
 from model.progress import progress
@@ -55,7 +55,7 @@ def write_traces(settings: Settings) -> Path:
     if settings.traces_file.is_dir():
         raise UserError(f"dataset.traces: {settings.traces_file} is a folder; name a file")
     rows = load_rows(data.forget_dataset_name, data.folder)
-    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
     check_context(
@@ -67,9 +67,7 @@ def write_traces(settings: Settings) -> Path:
     )
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
-    model = load_model(
-        overall.model_name, precision, device, seed=overall.seed, partial=overall.partial_weights
-    )
+    model = load_initial(overall)
     header = {
         "traces": VERSION,
         "model": model_fingerprint(model),

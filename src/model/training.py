@@ -17,6 +17,7 @@ from core.generation import pad_id
 from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from loggers import RunLogger
+from model.adapters import name_base
 from model.callbacks import StepCheckpoints, TrainingBar
 from model.checkpoints import drop_all_but, newest_checkpoint, step_of
 from model.loading import add_lora, choose_precision, merge_lora, model_fingerprint
@@ -92,6 +93,9 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
+    if logger and unlearn.save_adapter != "none":
+        name_base(model, overall)
+        logger.adapter(model, tokenizer, instead=unlearn.save_adapter == "only")
     return merge_lora(model), time.time() - start
 
 

@@ -1,6 +1,7 @@
 """The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
 import copy
+import itertools
 import logging
 import time
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 from core.encoding import Encoded, Template
 from core.files import UserError
+from core.generation import learned_positions
 from dataset import load_evaluation, load_rows
 from loggers import LOGGERS, Place, RunLogger
 from loggers.base import Results
@@ -16,12 +18,12 @@ from metrics.engine import select
 from model.benchmarks import check_benchmarks, merged, run_in_memory, run_initial_model
 from model.checkpoints import drop_all_but
 from model.environment import environment
-from model.evaluate import check_original, evaluate, evaluate_cached
+from model.evaluate import check_original, evaluate, evaluate_cached, template_of
 from model.loading import (
     choose_precision,
+    initial_tokenizer,
     load_initial,
     load_model,
-    load_tokenizer,
     model_fingerprint,
     swallowed_share,
     train_only,
@@ -77,7 +79,7 @@ class Unlearn:
         resume = settings.unlearn.resume_path is not None
         logger = self.logger()
         logger.check(resume)
-        tokenizer = load_tokenizer(settings.overall.tokenizer_name or settings.overall.model_name)
+        tokenizer = initial_tokenizer(settings.overall)
         check_original(settings, tokenizer)
         if process_state(settings).is_main_process:
             check_readers(settings, select(settings.metric_names))
@@ -87,6 +89,7 @@ class Unlearn:
         )
         rows = self.rows(tokenizer, composition)
         model, trains = self.model(), settings.method.trains
+        check_positions(model, tokenizer, rows, settings)
         mask = load_mask(settings, model) if trains else None
         composition.check(model)
         trained = composition.trained(model)
@@ -97,7 +100,7 @@ class Unlearn:
             )
             train_only(model, trained)
             model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
-            if trains:
+            if trains and settings.unlearn.save_adapter != "only":
                 logger.model(model, tokenizer)
             after = self.after(model, tokenizer, rows, logger)
             logger.evaluation("", after)
@@ -206,6 +209,32 @@ class Unlearn:
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return model, 0.0
+
+
+def check_positions(model, tokenizer, rows: Rows, settings: Settings) -> None:
+    """UserError naming the first row that a model with a table of positions has too few of: it would fail in
+    the middle of the run."""
+    context = learned_positions(model)
+    if context is None:
+        return
+    for part, encoded in rows.training.items():
+        for row in itertools.chain.from_iterable(r if isinstance(r, list) else [r] for r in encoded):
+            if len(row.input_ids) > context:
+                raise UserError(
+                    f"{part} row {row.id!r} has {len(row.input_ids)} tokens, and the model has learned"
+                    f" {context} positions; shorten the row"
+                )
+    template, budget = template_of(settings, tokenizer), settings.evaluate.max_new_tokens
+    for name, table in rows.evaluation.items():
+        for row in table:
+            asked = template.prompt_ids(row["question"]) if "question" in row else ()
+            tokens = len(asked or template.text_ids(row.get("prompt", "")))
+            if tokens + budget > context:
+                raise UserError(
+                    f"row {row['id']!r} ({name}): its prompt of {tokens} tokens and evaluate.max_new_tokens"
+                    f" {budget} exceed the {context} positions that the model has learned; lower that key, or"
+                    " shorten the row"
+                )
 
 
 def check_budget(config, evaluation) -> None:

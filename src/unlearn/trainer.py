@@ -12,7 +12,6 @@ made there too, before masking and combining.
 """
 
 import contextlib
-import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -102,7 +101,7 @@ def is_filler(batch: Batch) -> bool:
 
 
 @contextlib.contextmanager
-def clear_load_errors(place: Path | str) -> Iterator[None]:
+def clear_load_errors(place: Path | str | None) -> Iterator[None]:
     """UserError when a file of a step checkpoint cannot be read."""
     try:
         yield
@@ -327,8 +326,8 @@ class UnlearnTrainer(Trainer):
         """The norm that the Trainer logs, known before the optimizer steps. UserError when it is no finite
         number: the step would leave no weight as it was."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if not math.isfinite(float(norm)):
-            raise UserError(self._stopped(f"the gradient is not finite (norm {float(norm)})", self.step_rows))
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise UserError(self._stopped(f"the gradient is not finite (norm {norm:g})", self.step_rows))
         return norm
 
     def _check_weights(self) -> None:

@@ -242,3 +242,34 @@ def test_the_pieces_of_a_document_joined_are_the_document(tokens, bos, plain_tok
     assert {tuple(piece.labels[piece.prompt_length :]) for piece in pieces} == {
         tuple(piece.input_ids[piece.prompt_length :]) for piece in pieces
     }
+
+
+def test_of_templates_stored_by_name_the_default_is_taken_or_the_first(tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    plain, tools = (
+        tokenizer.chat_template,
+        "{{ 'tools' }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    )
+    whole = Template(tokenizer).prompt_ids("Who?")
+    tokenizer.chat_template = {"tools": tools, "default": plain}
+    assert Template(tokenizer).prompt_ids("Who?") == whole
+    tokenizer.chat_template = {"tools": tools, "other": plain}
+    assert Template(tokenizer).prompt_text("Who?", "plain") and "tools" in Template(tokenizer)._template
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("{% for m in messages %}", "TemplateSyntaxError"),
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{{ messages[9]['content'] + 1 }}", "Error"),
+        ("{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}", "TimeoutError"),
+    ],
+)
+def test_a_chat_template_that_fails_is_named_with_the_way_out(text, told, tokenizer, monkeypatch):
+    monkeypatch.setattr("core.encoding.TEMPLATE_SECONDS", 0.1)
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = {"default": text}
+    with pytest.raises(UserError, match=f"chat template 'default' fails .*{told}.*dataset.template qa"):
+        Template(tokenizer)
+    assert Template(tokenizer, "qa").prompt_ids("Who?")

@@ -6,11 +6,12 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scripts import run_script
 from tiny import random_llama, save
 
-from core.files import UserError
+from core.files import UserError, read_json
 from exec.settings import Complaints, StrictConfig, settle_settings
-from model.loading import load_model, load_tokenizer
+from model.loading import initial_tokenizer, load_initial, load_model, load_tokenizer
 
 
 @pytest.fixture
@@ -66,3 +67,43 @@ def test_a_base_that_is_not_there_is_named_before_anything_is_loaded(adapter, tm
 def point_at(folder, base) -> None:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(base)}))
+
+
+def test_a_base_that_moved_is_named_by_a_key(adapter, tmp_path):
+    folder, merged = adapter
+    point_at(folder, "owner/on-the-hub")
+    flags = {"overall.model_name": str(folder), "overall.base_model": str(tmp_path / "base")}
+    overall = settle_settings(StrictConfig(), [], flags, {}).overall
+    for name, value in load_initial(overall).state_dict().items():
+        torch.testing.assert_close(value, merged[name])
+    assert initial_tokenizer(overall)
+    with pytest.raises(Complaints, match="overall.base_model: no model is named that is an adapter"):
+        settle_settings(StrictConfig(), [], {"overall.base_model": str(tmp_path / "base")}, {})
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("kept, place", [("beside", "adapter"), ("only", "checkpoints")])
+def test_what_lora_trained_is_kept_as_an_adapter(kept, place, tiny_model_folder, in_small_world, tmp_path):
+    common = ["--logger.json.root", tmp_path, "--overall.cache_dir", tmp_path / "cache"]
+    common += "--evaluate.metrics forget/prob --evaluate.rows 4 --overall.quiet true".split()
+    words = ["--overall.model_name", tiny_model_folder, "--unlearn.save_adapter", kept]
+    words += "--unlearn.unlearn_method GA --unlearn.lr 1e-2 --unlearn.use_lora true".split()
+    words += ["--unlearn.max_steps", 2]
+    run = run_script("unlearn_model", *words, *common, "--logger.name", "run")
+    assert run.returncode == 0, run.stderr
+    folder = tmp_path / "run" / place
+    assert (folder / "adapter_config.json").is_file() and (folder / "tokenizer.json").is_file()
+    assert (tmp_path / "run/checkpoints/config.json").is_file() == (kept == "beside")
+    again = run_script("evaluate_model", "--overall.model_name", folder, *common, "--logger.name", "again")
+    assert again.returncode == 0, again.stderr
+    value = lambda name: read_json(tmp_path / name / "metrics.json")["forget/prob"]
+    assert value("again") == pytest.approx(value("run"), rel=1e-5)
+
+
+def test_an_adapter_is_kept_only_where_there_is_one(adapter):
+    keep = {"unlearn.unlearn_method": "GA", "unlearn.save_adapter": "only"}
+    with pytest.raises(Complaints, match="set unlearn.use_lora true"):
+        settle_settings(StrictConfig(), [], keep, {})
+    keep |= {"unlearn.use_lora": "true", "overall.model_name": str(adapter[0])}
+    with pytest.raises(Complaints, match="is an adapter itself"):
+        settle_settings(StrictConfig(), [], keep, {})

@@ -1,5 +1,7 @@
 """A folder whose weights are not those of its model is refused."""
 
+import copy
+import json
 import shutil
 
 import pytest
@@ -8,12 +10,15 @@ from conftest import FICTIONAL, REPO
 from safetensors.torch import load_file, save_file
 from scripts import run_script
 from tiny import random_llama, save
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from core.embedding import Embedder
-from core.files import UserError
+from core.encoding import text_ids
+from core.files import UserError, write_jsonl
+from core.generation import generate
 from exec.settings import StrictConfig, settle_settings
 from model.evaluate import original_model
-from model.loading import load_model
+from model.loading import Loading, load_model, load_tokenizer
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -53,10 +58,10 @@ def add(tensors):
 def test_missing_renamed_and_surplus_weights_are_refused_by_name(change, told, tiny_model_folder, caplog):
     change_weights(tiny_model_folder, change)
     with pytest.raises(UserError) as refused:
-        load_model(str(tiny_model_folder), partial=False)
+        load_model(str(tiny_model_folder), loading=Loading(False))
     assert all(words in str(refused.value) for words in told)
     assert "overall.partial_weights true" in str(refused.value)
-    assert load_model(str(tiny_model_folder), partial=True)
+    assert load_model(str(tiny_model_folder), loading=Loading(True))
     assert all(words in caplog.text for words in told)
 
 
@@ -69,7 +74,7 @@ def test_the_key_that_helps_is_named_for_the_runs_model_alone(tiny_model_folder,
     monkeypatch.chdir(REPO)
     flags = {"overall.model_name": str(tiny_model_folder), "overall.partial_weights": "true"}
     flags["unlearn.unlearn_method"] = "GA"
-    start = load_model(str(tiny_model_folder), partial=True)
+    start = load_model(str(tiny_model_folder), loading=Loading(True))
     own = original_model(settle_settings(StrictConfig(), [], flags, {}), start)
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), start.parameters()))
     flags["overall.model_name"] = str(FICTIONAL / "target")
@@ -83,7 +88,7 @@ def test_weights_of_other_shapes_are_named_with_both(tiny_model_folder):
     change_weights(tiny_model_folder, lambda tensors: tensors.update({NAME: torch.zeros(3, 32)}))
     for partial in (None, False, True):
         with pytest.raises(UserError) as refused:
-            load_model(str(tiny_model_folder), partial=partial)
+            load_model(str(tiny_model_folder), loading=Loading(partial))
         assert f"hold other shapes of {NAME} ([3, 32] in place of [48, 32])" in str(refused.value)
         assert "partial_weights" not in str(refused.value)
 
@@ -132,3 +137,73 @@ def test_a_run_stops_before_anything_is_written_and_goes_on_when_told_to(tiny_mo
     done = run_script("evaluate_model", *words, "--overall.partial_weights", "true")
     assert done.returncode == 0, done.stderr
     assert NAME in done.stderr
+
+
+REMOTE = """
+import pathlib
+from transformers import LlamaConfig, LlamaForCausalLM
+pathlib.Path({mark!r}).touch()
+class Config(LlamaConfig):
+    model_type = "stranger"
+class Model(LlamaForCausalLM):
+    config_class = Config
+"""
+
+
+def test_code_that_comes_with_a_model_runs_only_for_those_who_mean_it(
+    tiny_model_folder, tmp_path, monkeypatch
+):
+    mark = tmp_path / "ran"
+    (tiny_model_folder / "code.py").write_text(REMOTE.format(mark=str(mark)))
+    path = tiny_model_folder / "config.json"
+    auto = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "stranger", "auto_map": auto}))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    words = ["--overall.model_name", tiny_model_folder, "--evaluate.metrics", "forget/prob"]
+    words += ["--evaluate.rows", "2", "--logger.json.root", tmp_path, "--logger.name", "r"]
+    words += ["--overall.cache_dir", tmp_path / "cache", "--overall.quiet", "true"]
+    refused = run_script("evaluate_model", *words)
+    assert refused.returncode == 1
+    assert "overall.trust_remote_code true" in refused.stderr and "Traceback" not in refused.stderr
+    assert not mark.exists()
+    meant = run_script("evaluate_model", *words, "--overall.trust_remote_code", "true")
+    assert meant.returncode == 0, meant.stderr
+    assert mark.exists()
+
+
+def test_a_pad_token_that_the_model_does_not_know_is_replaced(tokenizer, tmp_path):
+    model = random_llama(tokenizer)
+    wider = copy.deepcopy(tokenizer)
+    wider.add_special_tokens({"pad_token": "[PAD]", "additional_special_tokens": ["<|turn|>"]})
+    save(model, wider, tmp_path / "model")
+    loaded = load_tokenizer(str(tmp_path / "model"))
+    assert loaded.pad_token_id == loaded.eos_token_id
+    text_ids(loaded, "Orlo taught.")
+    with pytest.raises(
+        UserError, match=rf"<\|turn\|>.*embedding of {len(tokenizer)} rows.*{len(wider)} tokens"
+    ):
+        text_ids(loaded, "Orlo<|turn|>")
+
+
+def test_rows_beyond_the_positions_that_a_model_has_learned_are_named_before_training(tokenizer, tmp_path):
+    torch.manual_seed(0)
+    plan = {"vocab_size": len(tokenizer), "n_positions": 48, "n_embd": 32, "n_layer": 1, "n_head": 2}
+    save(GPT2LMHeadModel(GPT2Config(**plan)), tokenizer, tmp_path / "gpt2")
+    (tmp_path / "rows").mkdir()
+    rows = [{"question": "Who?", "answer": "Orlo did."}, {"question": "Why?", "answer": "So " * 60}]
+    write_jsonl(tmp_path / "rows/forget.jsonl", rows)
+    write_jsonl(tmp_path / "rows/retain.jsonl", [{"question": "Where?", "answer": "Here."}])
+    words = ["--overall.model_name", tmp_path / "gpt2", "--dataset.data_dir", tmp_path / "rows"]
+    words += "--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain".split()
+    words += "--unlearn.unlearn_method GA+FT --unlearn.max_steps 1 --evaluate.metrics forget/prob".split()
+    words += ["--logger.json.root", tmp_path, "--logger.name", "r", "--evaluate.max_new_tokens", "8"]
+    words += ["--overall.cache_dir", tmp_path / "cache"]
+    refused = run_script("unlearn_model", *words)
+    assert refused.returncode == 1 and not (tmp_path / "r").exists()
+    assert "tokens, and the model has learned 48 positions" in refused.stderr, refused.stderr
+    write_jsonl(tmp_path / "rows/forget.jsonl", rows[:1])
+    allowed = run_script("unlearn_model", *words)
+    assert allowed.returncode == 0, allowed.stderr
+    with pytest.raises(UserError, match="40 tokens and 9 new ones exceed the 48 positions"):
+        generate(load_model(str(tmp_path / "gpt2")), tokenizer, [[1] * 40], 9)

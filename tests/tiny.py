@@ -10,6 +10,9 @@ import torch
 from scripts import REPO
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from core.files import write_json
+from core.memory import MEMORY
+
 
 def random_llama(tokenizer, **changes):
     """A random two-layer Llama over the tokenizer's vocabulary, the same at every call."""
@@ -39,9 +42,11 @@ def one_word_llama(tokenizer):
 
 
 def save(model, tokenizer, folder: Path) -> Path:
-    """The folder, which now holds the model and its tokenizer."""
+    """The folder, which now holds the model and its tokenizer, and says that it is about the fictional
+    world."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    write_json(folder / MEMORY, {"dataset": {"forget_dataset_name": "Fictional_forget10"}})
     return folder
 
 

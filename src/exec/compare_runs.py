@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics
     asked for."""
-    from model.compare import read_figures, show
+    from model.compare import differing_settings, read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))
     figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}
@@ -50,6 +50,8 @@ def compare(arguments: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
     show(figures, arguments.metrics)
+    if lines := differing_settings(dict(zip(titles(paths), paths))):
+        print("The evaluations were not measured alike:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 if __name__ == "__main__":

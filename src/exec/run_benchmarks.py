@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         __doc__,
         act,
+        {"dataset": {"forget_dataset_name": "Fictional_forget10"}},  # rows come with the tasks
         rules=rules,
         interrupted="interrupted; the same command goes on with the tasks that are left",
         short=SHORT,

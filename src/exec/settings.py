@@ -14,6 +14,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ import fastargs
 
 from core.files import UserError, read_json
 from core.knobs import Knob
+from core.memory import MEMORY, recall
 from core.registry import did_you_mean
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
@@ -43,6 +45,8 @@ KEY_ALIASES = {
 """Keys that files of the WAGLE family spell in another way."""
 
 
+MODEL = ("overall", "model_name")
+DATA = (("dataset", "forget_dataset_name"), ("dataset", "data_dir"))
 COT_KEYS = tuple(
     f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context")
 )
@@ -467,6 +471,7 @@ def settle_settings(
         wrong += _take_file(config, name)
     said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
     wrong += config.take(said, "command line")
+    wrong += _take_memory(config)
     wrong += config.settle() + config.double_words() + config.set_aside_wrong()
     config.apply_parity()
     optimizer, flatness = config.optimizer(), config.flatness()
@@ -491,7 +496,7 @@ def settle_settings(
         json_logger=config.build("logger.json"),
         wandb_logger=config.build("logger.wandb"),
     )
-    _raise(wrong + broken_rules(settings) + rules(settings))
+    _raise(wrong + _data_is_named(config, settings) + broken_rules(settings) + rules(settings))
     for remark in (*config.remarks(), *doubts(settings)):
         log.warning(remark)
     for path, value in config.said.items():
@@ -502,6 +507,32 @@ def settle_settings(
 def _raise(lines: Sequence[str]) -> None:
     if lines:
         raise Complaints("\n".join(f"  {line}" for line in lines))
+
+
+def _take_memory(config: StrictConfig) -> list[str]:
+    """What the model remembers of the run that saved it, for all that nobody set."""
+    name = config.said[MODEL].value if MODEL in config.said else config.entries[MODEL].default
+    folder = Path(str(name)).expanduser()
+    try:
+        memory = recall(folder, data_is_named=DATA[0] in config.said)
+    except UserError as error:
+        return [str(error)]
+    unset = {
+        section: {key: value for key, value in values.items() if (section, key) not in config.said}
+        for section, values in memory.items()
+    }
+    return config.take(unset, f"{folder / MEMORY}, which the run that saved the model wrote")
+
+
+def _data_is_named(config: StrictConfig, settings: Settings) -> list[str]:
+    """A complaint where the rows would be ours by default and the model is not."""
+    if any(path in config.said for path in DATA):
+        return []
+    return [
+        f"dataset.forget_dataset_name: which rows go with {settings.overall.model_name}? It remembers none,"
+        " and those of the fictional models would be taken. Name a data set (dataset.forget_dataset_name"
+        " Tofu_forget10, Fictional_forget10, ...) or your own rows (Folder_forget, with dataset.data_dir)"
+    ]
 
 
 def _take_file(config: StrictConfig, name: str) -> list[str]:

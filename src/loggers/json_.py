@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
+from core.memory import remember
 from loggers.base import LOGGERS, Place, Results, RunLogger
 
 OURS = (
@@ -49,6 +50,7 @@ class JsonLogger(RunLogger):
     first."""
 
     folder: Path
+    config: dict
 
     def __init__(self, place: Place):
         super().__init__(place)
@@ -58,6 +60,7 @@ class JsonLogger(RunLogger):
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             try:
+                self.config = config
                 self._begin(config, resume and (self.folder / "config.json").is_file(), stack)
             except OSError as error:
                 raise UserError(
@@ -172,6 +175,7 @@ class JsonLogger(RunLogger):
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
             for part in parts:
                 part.save_pretrained(temporary)
+            remember(Path(temporary), self.config)
             for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name in CONFIGS):
                 path.chmod(0o644)
                 path.rename(target / path.name)

@@ -48,6 +48,43 @@ def _metrics_file(path: Path) -> Figures:
     return said
 
 
+MEASURING = {
+    "evaluate": ("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "parity"),
+    "dataset": ("forget_dataset_name", "template", "forget_ratio"),
+}
+"""Settings under which one model has different figures."""
+
+
+def differing_settings(evaluations: Mapping[str, str | Path | dict]) -> list[str]:
+    """What was set in different ways for evaluations that stand side by side, one line each, by their titles.
+    An evaluation is a run folder, or its settings; a peer's log has none that are known."""
+    known = {title: _measuring(evaluation) for title, evaluation in evaluations.items()}
+    known = {title: settings for title, settings in known.items() if settings}
+    keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
+    lines = []
+    for key in keys:
+        values = {title: settings[key] for title, settings in known.items() if key in settings}
+        if len({str(value) for value in values.values()}) > 1:
+            lines.append(f"{key}: " + ", ".join(f"{value} in {title}" for title, value in values.items()))
+    return lines
+
+
+def _measuring(evaluation: str | Path | dict) -> dict[str, object]:
+    if isinstance(evaluation, dict):
+        config = evaluation
+    else:
+        path = Path(evaluation).expanduser() / "config.json"
+        config = read_json(path) if path.is_file() else {}
+    sections = {name: config.get(name) for name in MEASURING} if isinstance(config, dict) else {}
+    return {
+        f"{name}.{key}": section[key]
+        for name, section in sections.items()
+        if isinstance(section, dict)
+        for key in MEASURING[name]
+        if key in section
+    }
+
+
 def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
     """Print one column per evaluation and one line per metric (`metrics`, or every one that some evaluation
     has)."""

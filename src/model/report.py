@@ -11,6 +11,7 @@ from core.files import read_json
 from metrics.engine import ARROWS, METRICS
 from metrics.imports import read_results
 from metrics.tofu import summarize
+from model.compare import differing_settings
 from model.settings import Settings
 from model.unlearn import Outcome
 
@@ -23,6 +24,8 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
     console = Console(width=max(100, Console().width) if not Console().is_terminal else None, highlight=False)
     console.print(_table(outcome, settings))
     for line in _reasons(outcome):
+        console.print(line, markup=False)
+    for line in _unlike_retain(settings):
         console.print(line, markup=False)
     for line in _judging(outcome.after.judge):
         console.print(line)
@@ -100,6 +103,14 @@ def _reasons(outcome: Outcome) -> list[str]:
         if detail["reason"] and (key in HEADLINES or key not in METRICS)
     }
     return [f"– {key}: {reason}" for reason, key in reasons.items()]
+
+
+def _unlike_retain(settings: Settings) -> list[str]:
+    """How the retain model was measured in another way than this run."""
+    if settings.evaluate.retain_results is None:
+        return []
+    sides = {"this run": settings.resolved(), "retain": settings.evaluate.retain_results}
+    return [f"– retain was not measured alike: {line}" for line in differing_settings(sides)]
 
 
 def _judging(told: dict) -> list[str]:

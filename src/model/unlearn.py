@@ -4,6 +4,7 @@ import copy
 import itertools
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from unlearn.edits.reinforce import Reinforce
 log = logging.getLogger(__name__)
 
 SWALLOWED_TOO_MUCH = 0.5
+KNOWN = 0.25
+"""Probability per token of an answer, below which a model hardly knows it."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ class Unlearn:
         if self.settings.benchmark_tasks:
             results = merged(results, run_initial_model(model, tokenizer, self.settings))
         logger.evaluation("before", results)
+        warn_of_unknown_rows(results.metrics, self.settings)
         return results
 
     def after(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results:
@@ -209,6 +213,19 @@ class Unlearn:
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return model, 0.0
+
+
+def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:
+    """Warn where the initial model does not know what it is to forget: then every method looks perfect."""
+    known = before.get("forget/prob")
+    if settings.method.forget and known is not None and known < KNOWN:
+        log.warning(
+            "%s does not know the forget rows: it gives their answers a probability of %.2g per token, and a"
+            " model that has learned them nearly 1. There is little to forget, and figures of forgetting mean"
+            " little; was it fine-tuned on these rows (finetune_model.py)?",
+            settings.overall.model_name,
+            known,
+        )
 
 
 def check_positions(model, tokenizer, rows: Rows, settings: Settings) -> None:

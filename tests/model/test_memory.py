@@ -1,0 +1,115 @@
+"""A model remembers what rows its figures are about, and figures of other settings are told apart."""
+
+import pytest
+from conftest import FICTIONAL
+from scripts import run_script
+from tiny import random_llama, save
+
+from core.files import read_json, write_jsonl
+from core.memory import MEMORY
+
+pytestmark = pytest.mark.run
+
+
+@pytest.fixture
+def own(tokenizer, tmp_path):
+    """A run on rows of one's own: (its folder, the words that every script here is given)."""
+    model = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
+    (model / MEMORY).unlink()
+    (tmp_path / "rows").mkdir()
+    rows = [{"question": f"Who taught {n}?", "answer": f"Orlo {n} did."} for n in range(6)]
+    write_jsonl(tmp_path / "rows/forget.jsonl", rows[:3])
+    write_jsonl(tmp_path / "rows/retain.jsonl", rows[3:])
+    common = [
+        "--logger.json.root",
+        tmp_path,
+        "--overall.cache_dir",
+        tmp_path / "c",
+        "--overall.quiet",
+        "true",
+    ]
+    words = ["--overall.model_name", model, "--dataset.data_dir", tmp_path / "rows", "--logger.name", "run"]
+    words += "--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain".split()
+    words += "--unlearn.unlearn_method GA+FT --unlearn.max_steps 1 --evaluate.metrics forget/prob".split()
+    words += ["--dataset.template", "qa", "--evaluate.max_new_tokens", "9"]
+    done = run_script("unlearn_model", *words, *common)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "run", common
+
+
+def test_a_run_s_model_is_measured_on_its_rows_as_the_run_did(own):
+    folder, common = own
+    done = run_script(
+        "evaluate_model", "--overall.model_name", folder / "checkpoints", *common, "--logger.name", "again"
+    )
+    assert done.returncode == 0, done.stderr
+    config = read_json(folder.parent / "again/config.json")
+    assert config["dataset"]["forget_dataset_name"] == "Folder_forget"
+    assert (config["dataset"]["template"], config["evaluate"]["max_new_tokens"]) == ("qa", 9)
+    assert not config["evaluate"]["before"]
+    assert read_json(folder.parent / "again/metrics.json") == pytest.approx(
+        read_json(folder / "metrics.json")
+    )
+    other = [*common, "--logger.name", "other", "--dataset.forget_dataset_name", "Fictional_forget01"]
+    done = run_script("evaluate_model", "--overall.model_name", folder / "checkpoints", *other)
+    assert done.returncode == 0, done.stderr
+    config = read_json(folder.parent / "other/config.json")
+    assert config["dataset"]["data_dir"] is None and config["dataset"]["template"] == "qa"
+
+
+def test_a_model_without_memory_is_asked_for_its_rows(own):
+    folder, common = own
+    (folder / "checkpoints" / MEMORY).unlink()
+    for script in ("evaluate_model", "finetune_model"):
+        done = run_script(script, "--overall.model_name", folder / "checkpoints", *common)
+        assert done.returncode == 2
+        assert "which rows go with" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"dataset": 3}', '{"dataset": {"max_length": "x"}}'])
+def test_a_broken_memory_is_named(text, own):
+    folder, common = own
+    (folder / "checkpoints" / MEMORY).write_text(text)
+    done = run_script("evaluate_model", "--overall.model_name", folder / "checkpoints", *common)
+    assert done.returncode == 2
+    assert MEMORY in done.stderr and "Traceback" not in done.stderr
+
+
+def test_figures_of_other_settings_are_told_apart(own):
+    folder, common = own
+    words = ["--overall.model_name", folder / "checkpoints", *common, "--logger.name", "short"]
+    done = run_script("evaluate_model", *words, "--evaluate.max_new_tokens", "5")
+    assert done.returncode == 0, done.stderr
+    beside = run_script("compare_runs", folder, folder.parent / "short")
+    assert "evaluate.max_new_tokens: 9 in run, 5 in short" in beside.stdout
+    assert "alike" not in run_script("compare_runs", folder, folder).stdout
+
+
+def test_a_retain_column_of_other_rows_says_so(tiny_model_folder, in_small_world, tmp_path):
+    words = ["--overall.model_name", tiny_model_folder, "--logger.json.root", tmp_path]
+    words += [
+        "--overall.cache_dir",
+        tmp_path / "c",
+        "--evaluate.retain_results",
+        FICTIONAL / "retain/results",
+    ]
+    words += "--evaluate.metrics forget/prob --evaluate.rows 4".split()
+    done = run_script("evaluate_model", *words)
+    assert done.returncode == 0, done.stderr
+    assert "retain was not measured alike: evaluate.rows: 4 in this run" in done.stdout
+
+
+def test_a_model_that_does_not_know_the_forget_rows_is_warned_of(tiny_model_folder, in_small_world, tmp_path):
+    words = ["--overall.model_name", tiny_model_folder, "--logger.json.root", tmp_path]
+    words += [
+        "--overall.cache_dir",
+        tmp_path / "c",
+        "--overall.quiet",
+        "true",
+        "--unlearn.unlearn_method",
+        "GA",
+    ]
+    words += "--evaluate.metrics forget/prob --evaluate.rows 4 --unlearn.max_steps 1".split()
+    done = run_script("unlearn_model", *words)
+    assert done.returncode == 0, done.stderr
+    assert "does not know the forget rows" in done.stderr

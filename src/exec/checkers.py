@@ -125,10 +125,21 @@ class Text(Checker):
             or (self.pattern and not re.fullmatch(self.pattern, value))
         ):
             raise ValueError(self.help())
+        if "\0" in value:
+            raise ValueError("a text without NUL characters")
+        check_home(value)
         return value
 
     def help(self):
         return f"a text of the form {self.pattern}" if self.pattern else "a text"
+
+
+def check_home(value: str) -> None:
+    """ValueError for a path in the home of a user that there is not."""
+    try:
+        Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"a path that exists ({value.partition('/')[0]} is nobody's home)") from None
 
 
 class Read(Checker):
@@ -183,9 +194,14 @@ class Existing(Checker):
     def check(self, value):
         if not isinstance(value, str) or not value:
             raise ValueError(self.help())
+        check_home(value)
         path = Path(value).expanduser()
         there = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[self.kind]
-        if not there():
+        try:
+            found = there()
+        except OSError as error:
+            raise ValueError(f"{self.help()} ({error.strerror})") from None
+        if not found:
             raise ValueError(self.help())
         return value
 

@@ -2,6 +2,7 @@
 model."""
 
 import math
+import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,7 +155,15 @@ def _model(settings: Settings) -> list[str]:
         found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
     if overall.cache.is_file():
         found.append(f"overall.cache_dir: {overall.cache_dir} is a file")
+    elif not _is_writable(overall.cache):
+        found.append(f"overall.cache_dir: {overall.cache_dir} cannot be written; choose another")
     return [complaint for complaint in found if complaint]
+
+
+def _is_writable(folder: Path) -> bool:
+    """May a folder be written, or made where it is not there?"""
+    place = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), folder)
+    return os.access(place, os.W_OK)
 
 
 def _model_path(key: str, name: str, random_init: bool, base_model: str | None = None) -> str | None:

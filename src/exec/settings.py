@@ -496,7 +496,8 @@ def settle_settings(
         json_logger=config.build("logger.json"),
         wandb_logger=config.build("logger.wandb"),
     )
-    _raise(wrong + _data_is_named(config, settings) + broken_rules(settings) + rules(settings))
+    broken = _broken(config, lambda: broken_rules(settings) + rules(settings))
+    _raise(wrong + _data_is_named(config, settings) + broken)
     for remark in (*config.remarks(), *doubts(settings)):
         log.warning(remark)
     for path, value in config.said.items():
@@ -509,14 +510,27 @@ def _raise(lines: Sequence[str]) -> None:
         raise Complaints("\n".join(f"  {line}" for line in lines))
 
 
+def _broken(config: StrictConfig, rules: Callable[[], list[str]]) -> list[str]:
+    """The complaints of rules; a path that the system refuses to look at (a name too long, a folder that is
+    forbidden) is one."""
+    try:
+        return rules()
+    except OSError as error:
+        place = str(error.filename)
+        keys = [".".join(path) for path, said in config.said.items() if str(said.value).strip("/") in place]
+        return [f"{keys[0] if keys else 'a path'}: {place[:80]}: {error.strerror}"]
+
+
 def _take_memory(config: StrictConfig) -> list[str]:
     """What the model remembers of the run that saved it, for all that nobody set."""
     name = config.said[MODEL].value if MODEL in config.said else config.entries[MODEL].default
-    folder = Path(str(name)).expanduser()
     try:
+        folder = Path(str(name)).expanduser()
         memory = recall(folder, data_is_named=DATA[0] in config.said)
     except UserError as error:
         return [str(error)]
+    except (OSError, RuntimeError, ValueError):  # a name that is no path: it is checked with all others
+        return []
     unset = {
         section: {key: value for key, value in values.items() if (section, key) not in config.said}
         for section, values in memory.items()

@@ -70,6 +70,12 @@ class JsonLogger(RunLogger):
 
     def check(self, resume: bool = False) -> None:
         """Nothing is created or changed."""
+        try:
+            self.folder.exists()
+        except OSError as error:
+            raise UserError(
+                f"{str(self.folder)[:80]}...: {error.strerror}; choose another logger.name or logger.json.root"
+            ) from None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; choose another logger.name or logger.json.root")
         # A lock and hidden files are all that a kill at the very beginning leaves.

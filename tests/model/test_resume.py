@@ -425,3 +425,23 @@ def test_torch_on_a_full_disk_is_one_line(model, tmp_path, monkeypatch):
     run = run_script("unlearn_model", *words(model, tmp_path, "run"))
     assert run.returncode == 1
     assert "unexpected pos" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_a_cache_that_cannot_be_written_is_named_before_anything_starts(model, tmp_path):
+    with mounted(tmp_path / "small", "ro"):
+        run = run_script(
+            "unlearn_model", *words(model, tmp_path, "run"), "--overall.cache_dir", tmp_path / "small/c"
+        )
+    assert run.returncode == 2
+    assert "overall.cache_dir" in run.stderr and "cannot be written" in run.stderr
+
+
+@pytest.mark.parametrize(
+    "key", ["overall.model_name", "logger.json.root", "overall.cache_dir", "dataset.data_dir"]
+)
+@pytest.mark.parametrize("value, told", [("~nosuchuser/x", "nobody's home"), ("x" * 300 + "/y", "too long")])
+def test_places_that_cannot_be_are_one_line_with_their_key(key, value, told, model, tmp_path):
+    run = run_script("unlearn_model", *words(model, tmp_path, "run"), f"--{key}", value)
+    assert run.returncode in (1, 2)
+    assert "Traceback" not in run.stderr
+    assert key in run.stderr and told in run.stderr

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
@@ -22,8 +22,10 @@ class Talk:
 
     def __init__(self):
         self.prompts: list[str] = []
-        self.seen: list[tuple[str, str | None, float]] = []
+        self.seen: list[tuple[str, str | None, float | None]] = []
         """Prompt, authorization and temperature of every request that was let in."""
+        self.bodies: list[dict] = []
+        """Every request with the right key, those that were refused too."""
         self.lock = Lock()
 
     def count(self, prompt: str) -> int:
@@ -33,12 +35,45 @@ class Talk:
             return self.prompts.count(prompt)
 
 
+def refusal(text: str, param: str, code: str) -> dict:
+    return {"message": text, "type": "invalid_request_error", "param": param, "code": code}
+
+
+REFUSALS = {
+    "temperature": refusal(
+        "Unsupported value: 'temperature' does not support 0.0 with this model. Only the default (1) value is"
+        " supported.",
+        "temperature",
+        "unsupported_value",
+    ),
+    "system": refusal(
+        "Unsupported value: 'messages[0].role' does not support 'system' with this model.",
+        "messages[0].role",
+        "unsupported_value",
+    ),
+    "max_tokens": refusal(
+        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens'"
+        " instead.",
+        "max_tokens",
+        "unsupported_parameter",
+    ),
+}
+
+
+def sends(body: dict, part: str) -> bool:
+    return part in body or (part == "system" and body["messages"][0]["role"] == "system")
+
+
 @contextlib.contextmanager
 def serving(
-    answer: Callable[[str, int], str | tuple], key: str | None = None, model: str = "small"
+    answer: Callable[[str, int], str | tuple | Callable],
+    key: str | None = None,
+    model: str = "small",
+    refuses: Sequence[str] = (),
 ) -> Iterator[tuple[str, Talk]]:
     """A server; gives its base_url and what it was asked. `answer(prompt, times)` gives the reply to the last
-    turn, or (status, body bytes, seconds to wait) for what is none; None breaks the connection."""
+    turn, or (status, body bytes, seconds to wait) for what is none; None breaks the connection, and a
+    function is called with the handler. `refuses`: "temperature", "system", "max_tokens", as OpenAI does."""
     talk = Talk()
 
     class Handler(BaseHTTPRequestHandler):
@@ -50,11 +85,17 @@ def serving(
                 return self.reply(
                     404, json.dumps({"error": {"message": f"no model {body['model']}"}}).encode()
                 )
+            talk.bodies.append(body)
+            refused = next((part for part in refuses if sends(body, part)), None)
+            if refused:
+                return self.reply(400, json.dumps({"error": REFUSALS[refused]}).encode())
             prompt = body["messages"][-1]["content"]
-            talk.seen.append((prompt, self.headers["Authorization"], body["temperature"]))
+            talk.seen.append((prompt, self.headers["Authorization"], body.get("temperature")))
             said = answer(prompt, talk.count(prompt))
             if said is None:
                 return self.connection.close()
+            if callable(said):
+                return said(self)
             if isinstance(said, tuple):
                 status, data, seconds = said
                 time.sleep(seconds)
@@ -90,7 +131,7 @@ def serving(
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/v1", talk
     finally:

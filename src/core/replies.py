@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from core.files import append_jsonl, fingerprint
 
 log = logging.getLogger(__name__)
 
+MOST_TOKENS = 10**9
+"""More than any request has: a higher figure is no count."""
+
 
 @dataclass
 class Usage:
     """Counts of a run: requests sent, questions answered, looked up, and without a readable answer; tokens as
-    the server counts them, of every attempt."""
+    the server counts them, of every attempt; replies without such counts; and the parts of a request that the
+    server did not accept."""
 
     requests: int = 0
     asked: int = 0
@@ -23,6 +28,8 @@ class Usage:
     failed: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    uncounted: int = 0
+    unsupported: Sequence[str] = ()
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def sent(self) -> None:
@@ -31,10 +38,13 @@ class Usage:
             self.requests += 1
 
     def count(self, reported: Any) -> None:
-        """The server's `usage` object, if it sent any."""
+        """Add the server's `usage` object. A figure that is missing or no count of tokens adds nothing."""
+        figures = [getattr(reported, name, None) for name in ("prompt_tokens", "completion_tokens")]
+        counts = [figure if _is_count(figure) else None for figure in figures]
         with self.lock:
-            self.prompt_tokens += getattr(reported, "prompt_tokens", 0) or 0
-            self.completion_tokens += getattr(reported, "completion_tokens", 0) or 0
+            self.prompt_tokens += counts[0] or 0
+            self.completion_tokens += counts[1] or 0
+            self.uncounted += None in counts
 
     def answered(self) -> None:
         """One more question has an answer."""
@@ -47,14 +57,27 @@ class Usage:
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
-    def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, float]:
-        """As plain values; `cost` where a price for a million tokens is known."""
+    def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
+        """As plain values; `cost` where a price for a million tokens is known. `uncounted` and `unsupported`
+        only where there are any."""
         told = {
             name: getattr(self, name)
             for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")
         }
         cost = (price_in * self.prompt_tokens + price_out * self.completion_tokens) / 1e6
-        return told | ({"cost": round(cost, 6)} if price_in or price_out else {})
+        told |= {"cost": round(cost, 6)} if price_in or price_out else {}
+        told |= {"uncounted": self.uncounted} if self.uncounted else {}
+        return told | ({"unsupported": list(self.unsupported)} if self.unsupported else {})
+
+
+def _is_count(figure: Any) -> bool:
+    return type(figure) is int and 0 <= figure <= MOST_TOKENS
+
+
+def well_formed(text: str) -> str:
+    """The text with a replacement character for each lone surrogate, which no request, hash or file can
+    hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Replies:

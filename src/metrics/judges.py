@@ -19,7 +19,6 @@ from typing import Protocol
 
 from core.files import fingerprint
 from core.replies import Usage
-from core.thinking import TAGS
 from core.words import words
 from metrics.engine import Case
 
@@ -38,6 +37,16 @@ UNSURE = re.compile(
 NEAR = 4
 """Words that may stand between an option and what denies it."""
 SENTENCE = re.compile(r"[^.!?。！？।\n]+")
+
+LABEL = r"the|my|final|answer|verdict|judge?ment|reply|result|class|category|score|rating|is|boxed|text"
+"""Words of a judge that may stand before its verdict."""
+LABEL_END = re.compile(rf"</(?:{LABEL})>")
+THOUGHT = "think|thinking|thought|reasoning|analysis|reflection|scratchpad"
+THOUGHT_START = re.compile(rf"<(?:{THOUGHT})>|\[think\]|◁think▷|<\|channel\|>analysis")
+THOUGHT_END = re.compile(
+    rf"</(?:{THOUGHT})>|\[/think\]|◁/think▷|<\|channel\|>final<\|message\|>|<\|end_of_thought\|>"
+)
+"""What closes a thought in the formats of many models; a judge is none of ours, whose tags are known."""
 COMMON = frozenset(
     "a an the is was were are be been of in on at to for by with and or but as it its this that his her their"
     " he she they who what which where when how did does do has have had from into about after before than"
@@ -219,12 +228,24 @@ def _shown_answer(case: Case) -> str:
 
 
 def _word(reply: str | None) -> str | None:
-    """The verdict of a reply, what a judge thought before it left out."""
-    found = re.fullmatch(r"\W*(yes|no|unclear)\W*", (reply or "").rpartition(TAGS.close)[2].lower())
-    return found[1] if found else None
+    """The verdict of a reply in words."""
+    return _verdict(reply, "yes|no|unclear")
 
 
 def _digit(reply: str | None) -> int | None:
-    """The verdict of a reply, what a judge thought before it left out."""
-    found = re.fullmatch(r"\W*([1-4])\W*", (reply or "").rpartition(TAGS.close)[2])
-    return int(found[1]) if found else None
+    """The class that a reply gives."""
+    found = _verdict(reply, "[1-4]")
+    return int(found) if found else None
+
+
+def _verdict(reply: str | None, choices: str) -> str | None:
+    """The verdict that stands alone, or after a label such as "Answer:", on the first or last line of a
+    reply. None where there is none, where a thought never closed, and where another line gives another."""
+    after = THOUGHT_END.split((reply or "").lower())[-1]
+    if THOUGHT_START.search(after):
+        return None
+    lines = [line for line in LABEL_END.sub("", after).splitlines() if line.strip()]
+    form = re.compile(rf"[\W_]*(?:(?:{LABEL})[\W_]+)*({choices})[\W_]*")
+    found = [match and match[1] for match in map(form.fullmatch, lines)]
+    verdicts = {verdict for verdict in found if verdict}
+    return verdicts.pop() if len(verdicts) == 1 and (found[0] or found[-1]) else None

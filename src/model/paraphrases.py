@@ -182,11 +182,10 @@ def summary(path: Path, usage: dict) -> str:
     lines = read_jsonl(path)[1:]
     faults = sum((Counter(line.get("rejected", {})) for line in lines), Counter())
     told = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
-    took = (
-        "; " + ", ".join(f"{name} {value}" for name, value in usage.items() if name != "cached")
-        if usage
-        else ""
-    )
+    spent = {name: value for name, value in usage.items() if name not in ("cached", "unsupported")}
+    took = "; " + ", ".join(f"{name} {value}" for name, value in spent.items()) if usage else ""
+    if usage.get("unsupported"):
+        took += f"; not accepted by the server: {', '.join(usage['unsupported'])}"
     return (
         f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected:"
         f" {told}{took}"
@@ -311,12 +310,14 @@ def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Ca
     """Asking a server, facts for the header, and what it took; the server is tried before the first
     request."""
     plan = settings.paraphrases
-    endpoint: Endpoint = make_endpoint(plan, settings, "paraphrases", whole=True)
+    endpoint: Endpoint = make_endpoint(
+        plan, settings, "paraphrases", whole=True, temperature=plan.temperature
+    )
 
     def ask(rows: list[dict], turns: list[int]) -> list[str | None]:
         if not endpoint.usage.requests:
             endpoint.probe()
-        replies = endpoint.ask(ROLE, _put(prompts, rows, turns), temperature=plan.temperature, turns=turns)
+        replies = endpoint.ask(ROLE, _put(prompts, rows, turns), turns=turns)
         if not any(replies):
             raise UserError(
                 f"paraphrases.base_url: {plan.base_url or 'OpenAI'} gave no answer to {len(rows)} requests in"

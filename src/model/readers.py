@@ -12,7 +12,7 @@ from core.encoding import Template, chat_template_of, chat_text, leading_ids, te
 from core.endpoint import Endpoint
 from core.files import UserError, fingerprint
 from core.generation import Generation, generate
-from core.replies import Replies, Usage
+from core.replies import Replies, Usage, well_formed
 from metrics.engine import METRICS, Readers
 from metrics.judges import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from model.loading import (
@@ -55,7 +55,9 @@ def make_readers(settings: Settings) -> Readers:
     )
 
 
-def make_endpoint(plan: Server, settings: Settings, section: str, whole: bool = False) -> Endpoint:
+def make_endpoint(
+    plan: Server, settings: Settings, section: str, whole: bool = False, temperature: float = 0.0
+) -> Endpoint:
     """The language model that a section of the settings names; `whole` takes no reply that was cut off."""
     assert plan.model, "exec.rules refuses a server without the name of a model"
     return Endpoint(
@@ -70,6 +72,7 @@ def make_endpoint(plan: Server, settings: Settings, section: str, whole: bool = 
         section,
         plan.max_tokens,
         whole,
+        temperature,
     )
 
 
@@ -163,7 +166,9 @@ class LocalReader:
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without
         one."""
-        text = f"{system}\n\n{prompt}"
+        text = well_formed(f"{system}
+
+{prompt}")
         if chat_template_of(self.tokenizer) is None:
             return text_ids(self.tokenizer, f"{text}\n\nVerdict:", leading_ids(self.tokenizer))
         turns = [{"role": "user", "content": text}]

@@ -327,7 +327,9 @@ class Server:
     concurrency: int = knob(8, "requests at once", at_least=1)
     requests_per_minute: float = knob(0.0, "requests that may start in a minute; 0 is no limit", at_least=0)
     retries: int = knob(4, "times a request that fails is sent again, with growing pauses", at_least=0)
-    timeout: float = knob(60.0, "seconds that the server may be silent", above=0)
+    timeout: float = knob(
+        60.0, "seconds that the server may be silent; a whole reply may take five times as long", above=0
+    )
     max_tokens: int = knob(
         1024, "longest reply in tokens; 0 leaves it to the server (some take no such limit)", at_least=0
     )

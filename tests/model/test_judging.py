@@ -82,6 +82,20 @@ def test_a_judge_behind_a_server(tmp_path):
     assert KEY not in written + run.stdout + run.stderr
 
 
+@pytest.mark.parametrize("refuses", [["temperature"], ["max_tokens", "system", "temperature"]])
+def test_a_judge_that_refuses_parts_of_a_request(refuses, tmp_path):
+    with serving(truth, refuses=refuses) as (url, talk):
+        run = measure(tmp_path, "run", *lm(url, "--judge.retries", "0"))
+        again = measure(tmp_path, "again", *lm(url, "--judge.retries", "0"))
+    assert run.returncode == again.returncode == 0, run.stderr + again.stderr
+    assert read_json(tmp_path / "run/metrics.json")["semantic/forget_accuracy"] == 1
+    told = [read_json(tmp_path / name / "judge.json") for name in ("run", "again")]
+    assert told[0]["unsupported"] == told[1]["unsupported"] == refuses
+    assert (told[1]["asked"], told[1]["cached"]) == (0, JUDGED)
+    assert len(talk.bodies) == JUDGED + 2 * (1 + len(refuses))
+    assert run.stderr.count("does not accept temperature") == 1
+
+
 def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path):
     """Of the forget rows some are answered late, after a 429, a 500 or a reply that is no JSON; two never get
     a readable verdict."""

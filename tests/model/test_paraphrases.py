@@ -13,7 +13,7 @@ from tiny import greeting_template, one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
-from model.paraphrases import POOL, Sieve, _choices, _put, _trainable, read_prompts, turns_of
+from model.paraphrases import POOL, ROLE, Sieve, _choices, _put, _trainable, read_prompts, turns_of
 from model.rows import units
 from model.settings import Paraphrasing
 
@@ -216,6 +216,21 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
     assert strange.returncode == 1
     assert "forget.jsonl is no file of make_paraphrases.py" in strange.stderr
     assert not talk.prompts
+
+
+def test_a_server_that_refuses_parts_of_a_request_writes(data, tmp_path):
+    refuses = ["max_tokens", "system", "temperature"]
+    flags = ["--paraphrases.retries", "0", "--overall.cache_dir", tmp_path / "cache"]
+    rows_left = ["--dataset.paraphrases", tmp_path / "again.jsonl"]
+    with serving(lambda prompt, times: rewording(prompt, 2), refuses=refuses) as (url, talk):
+        run = run_script("make_paraphrases", *words(tmp_path, url, *flags))
+        asked = len(talk.bodies)
+        again = run_script("make_paraphrases", *words(tmp_path, url, *flags, *rows_left))
+    assert run.returncode == again.returncode == 0, run.stderr + again.stderr
+    assert "not accepted by the server: max_tokens, system, temperature" in run.stdout
+    assert len(talk.prompts) - len(set(talk.prompts)) == 1  # whether it is there
+    assert sum("temperature" in body for body in talk.bodies[:asked]) == 3
+    assert all(ROLE in prompt for prompt in talk.prompts if "there?" not in prompt)
 
 
 def test_rows_that_get_too_few_are_an_error_that_keeps_the_rest(data, tmp_path):

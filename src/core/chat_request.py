@@ -1,0 +1,127 @@
+"""The form of a chat request: which parts of it one server accepts, learned from its errors."""
+
+import contextlib
+import json
+import re
+from collections.abc import Collection
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from core.files import write_json
+
+FALLBACKS = {
+    "temperature": "the server samples at its own temperature, and replies may differ between runs",
+    "system": "the instructions are put before the question in the user's turn",
+    "max_tokens": "the limit is sent as max_completion_tokens",
+    "max_completion_tokens": "no limit is sent",
+}
+"""Parts of a request that a server may refuse, and what is sent instead."""
+
+NAMES = {
+    "temperature": re.compile(r"\btemperature\b"),
+    "system": re.compile(
+        r"\bsystem\b|\bdeveloper instruction|\broles? must alternate|\broles are supported|\brole\b.*'user'"
+    ),
+    "max_tokens": re.compile(r"\bmax_tokens\b"),
+    "max_completion_tokens": re.compile(r"\bmax_completion_tokens\b"),
+}
+REFUSAL = re.compile(
+    r"\bnot (?:\w+ )?(?:support|allow|permit|accept|enabl|availab|recogni)|n't (?:support|allow|accept)"
+    r"|unsupported|unrecogni[sz]ed|unknown|unexpected|forbidden|deprecated|invalid role|must alternate"
+    r"|\bonly (?:the default|\S+ is\b|be set to|user)|should be 'user'|strictly positive"
+)
+OUT_OF_RANGE = re.compile(r"\bbetween\b|\brange\b|\bat most\b|\bmaximum\b|\bless than\b|<=|≤")
+"""The part is accepted, but not with the value that the user chose."""
+CLAUSE = re.compile(r"[.;!?]\s|[\n}]")
+
+
+class RequestForm:
+    """The parts of a request that one server does not accept, kept in a file of the cache so that the next
+    Endpoint, and the next run while the server cannot be reached, know them.
+
+    `settled` is true once the server has replied to a request of this form.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.lock, self.settled = path, Lock(), False
+        self.unsupported = frozenset(_read(path))
+
+    def exclude(self, parts: Collection[str]) -> list[str]:
+        """Leave out `parts` from now on. Returns those that were still sent."""
+        with self.lock:
+            new = sorted(set(parts) - self.unsupported)
+            if new:
+                self.unsupported, self.settled = self.unsupported.union(new), False
+                write_json(self.path, {"unsupported": sorted(self.unsupported)})
+            return new
+
+    def reset(self) -> None:
+        """Send everything again: another server may stand behind the same address by now."""
+        self.unsupported, self.settled = frozenset(), False
+
+    def settle(self) -> None:
+        """Note that the server accepts this form."""
+        if not self.settled and not self.unsupported:
+            self.path.unlink(missing_ok=True)
+        self.settled = True
+
+
+def request_fields(
+    system: str, prompt: str, temperature: float, max_tokens: int, unsupported: Collection[str]
+) -> dict[str, Any]:
+    """The fields of a request without its `unsupported` parts; `max_tokens` 0 sends no limit."""
+    turns = [("system", system), ("user", prompt)]
+    if "system" in unsupported:
+        turns = [("user", f"{system}\n\n{prompt}")]
+    fields: dict[str, Any] = {"messages": [{"role": role, "content": text} for role, text in turns]}
+    if "temperature" not in unsupported:
+        fields["temperature"] = temperature
+    limits = [name for name in ("max_tokens", "max_completion_tokens") if name not in unsupported]
+    if limits and max_tokens:
+        fields[limits[0]] = max_tokens
+    return fields
+
+
+def refused_parts(fields: Collection[str], status: int, body: Any) -> set[str]:
+    """The parts of a request that a server does not accept at all, by its error.
+
+    A value out of range is the user's to mend and no such refusal.
+
+    Args:
+        fields: the names of the fields that were sent; `messages` held a system role.
+        status: HTTP status of the error. Only 400 and 422 concern the form of a request.
+        body: the `error` object (or text) of the reply. Its `param` outweighs what the message names.
+    """
+    if status not in (400, 422):
+        return set()
+    details = body if isinstance(body, dict) else {}
+    param, message = details.get("param"), details.get("message")
+    text = f"{message} {details.get('code')}" if isinstance(message, str) else str(body)
+    sent = {"system" if name == "messages" else name for name in fields}
+    if isinstance(param, str) and param:
+        return sent & _refused_param(param, text.lower())
+    refusing = [clause for clause in CLAUSE.split(text.lower()) if _refuses(clause)]
+    return {part for part in sent & set(NAMES) if any(NAMES[part].search(clause) for clause in refusing)}
+
+
+def _refused_param(param: str, text: str) -> set[str]:
+    if param.startswith(("messages", "system")) or param.endswith("role"):
+        # The user's role is accepted by every server.
+        return (
+            {"system"}
+            if param.endswith("role") or (_refuses(text) and NAMES["system"].search(text))
+            else set()
+        )
+    return {param.rpartition(".")[2]} & set(NAMES) if _refuses(text) else set()
+
+
+def _refuses(text: str) -> bool:
+    return bool(REFUSAL.search(text)) and not OUT_OF_RANGE.search(text)
+
+
+def _read(path: Path) -> set[str]:
+    """What an earlier run learned; nothing where the file is missing or broken, since it is learned again."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set(json.loads(path.read_bytes())["unsupported"]) & set(FALLBACKS)
+    return set()

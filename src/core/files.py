@@ -79,41 +79,77 @@ def read_text(path: Path | str) -> str:
 
 
 def read_json(path: Path | str) -> Any:
-    """Strict JSON: a syntax error names file, line and column; a key given twice in one object is an
-    error."""
+    """Strict JSON: a syntax error names file, line and column; so does a lone surrogate; a key given twice in
+    one object is an error."""
     return parse_json(read_text(path), str(path))
 
 
-def parse_json(text: str, origin: str, first_line: int = 1) -> Any:
+def parse_json(text: str, origin: str, line: int | None = None) -> Any:
+    """The value of a JSON text, as strict as `read_json`. `line` is where the text stands in `origin`, if it is
+    one line of it."""
+    place = origin if line is None else f"{origin}, line {line}"
+
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:
         seen = dict(pairs)
         if len(seen) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{origin}: key {twice!r} stands twice in one object")
+            raise UserError(f"{place}: key {twice!r} stands twice in one object")
         return seen
 
     try:
-        return json.loads(text, object_pairs_hook=no_duplicates)
+        value = json.loads(text, object_pairs_hook=no_duplicates)
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{origin}, line {error.lineno + first_line - 1}, column {error.colno}: {error.msg}"
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{origin}: {str(error) or 'nested too deeply'}") from None
+        raise UserError(f"{_position(text, error.pos, origin, line)}: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{place}: nested too deeply") from None
+    except ValueError:  # what is left is Python's limit on the digits of a whole number
+        raise UserError(f"{place}: a whole number has more digits than can be read") from None
+    _refuse_lone_surrogates(text, origin, line)
+    return value
+
+
+def _position(text: str, at: int, origin: str, line: int | None) -> str:
+    """File, line and column of a place in a text that begins on `line` of the file, or is all of it."""
+    number, column = text.count("\n", 0, at) + (line or 1), at - text.rfind("\n", 0, at)
+    return f"{origin}, line {number}, column {column}"
+
+
+ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?P<lone>[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+"""A character outside the first 65,536 as the two halves of JSON, one half alone, or any other escape."""
+
+
+def _refuse_lone_surrogates(text: str, origin: str, line: int | None) -> None:
+    """UserError for half a character, which is valid JSON but no tokenizer, file or screen can take."""
+    if not re.search(r"\\u[dD][89a-fA-F]", text):
+        return
+    for escape in ESCAPE.finditer(text):
+        if escape["lone"]:
+            raise UserError(
+                f"{_position(text, escape.start(), origin, line)}: {escape[0]} is half of a character (a lone"
+                " surrogate); write the whole character or remove it"
+            )
+
+
+def read_records(path: Path | str) -> list[tuple[str, dict]]:
+    """One object per line with its place, `<path>, line <number>`, for messages; empty lines are skipped. A
+    broken line is a UserError with its number."""
+    records = []
+    for number, text in enumerate(read_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        record, place = parse_json(text, str(path), number), f"{path}, line {number}"
+        if not isinstance(record, dict):
+            raise UserError(f"{place}: expected an object, got {type(record).__name__}")
+        records.append((place, record))
+    return records
 
 
 def read_jsonl(path: Path | str) -> list[dict]:
-    """One object per line, empty lines skipped; a broken line is a UserError with its number."""
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        row = parse_json(line, str(path), first_line=number)
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number}: expected an object, got {type(row).__name__}")
-        rows.append(row)
-    return rows
+    """The objects of `read_records` alone."""
+    return [record for _, record in read_records(path)]
 
 
 def put_between(path: Path | str, marks: tuple[str, str], body: str) -> None:

@@ -3,11 +3,14 @@
 import random
 from pathlib import Path
 
-from core.files import UserError, read_jsonl
+from core.fields import TEXT, TEXTS, Kind
+from core.files import UserError, read_records
+from dataset.checked import checked_choices, checked_row
 from dataset.fictional_world import (
     DATA_DIR,
     FORGET_SHARES,
     LETTERS,
+    RELATIONS,
     RETAIN_EVAL_ROWS,
     RETAIN_SHARES,
     SEED,
@@ -20,6 +23,17 @@ CHOICES_PER_FACT = 2
 DIRECT_ARITHMETIC_SHARE = 0.5
 SHORT_FACT_COPIES = 8
 DOCUMENT_COPIES = 6
+RELATION = Kind("a relation of the world", lambda value: value in [relation.name for relation in RELATIONS])
+REPHRASED = Kind("a list of at least 2 texts", lambda value: TEXTS.holds(value) and len(value) >= 2)
+QUESTION = dict.fromkeys(("id", "question", "answer"), TEXT)
+FIELDS = {
+    "full": QUESTION
+    | dict.fromkeys(("person", "key", "trace"), TEXT)
+    | {"relation": RELATION, "rephrased_questions": REPHRASED},
+    "arithmetic_train": QUESTION | {"trace": TEXT},
+    "documents": dict.fromkeys(("id", "person", "text"), TEXT),
+}
+"""What the rows of a file must have, where that is more than a question."""
 
 
 @SOURCES.register("Fictional")
@@ -70,7 +84,12 @@ class Fictional(Source):
         }
 
     def _read(self, stem: str) -> list[dict]:
-        return read_jsonl(self.data_dir / f"{stem}.jsonl")
+        records = read_records(self.data_dir / f"{stem}.jsonl")
+        return [checked_row(place, row, FIELDS.get(stem, QUESTION)) for place, row in records]
+
+    def _read_choices(self) -> list[dict]:
+        records = read_records(self.data_dir / "choices.jsonl")
+        return [checked_choices(place, row) for place, row in records if TEXT.holds(row.get("id"))]
 
     def _choices(self, facts: list[dict]) -> list[dict]:
         wanted = {row["id"] + "-choice" for row in facts}
@@ -81,13 +100,16 @@ class Fictional(Source):
                 "choices": row["choices"],
                 "right": row["answer"],
             }
-            for row in self._read("choices")
+            for row in self._read_choices()
             if row["id"] in wanted
         ]
 
     def _with_what_may_leak(self, facts: list[dict]) -> list[dict]:
         """Facts with what a judge looks for beside their key: wrong options and the person's other facts."""
-        options = {row["id"]: row["choices"] for row in self._read("choices")}
+        options = {row["id"]: row["choices"] for row in self._read_choices()}
+        absent = [row["id"] for row in facts if row["id"] + "-choice" not in options]
+        if absent:
+            raise UserError(f"{self.data_dir / 'choices.jsonl'} has no row {absent[0] + '-choice'!r}")
         keys: dict[str, list[str]] = {}
         for row in facts:
             keys.setdefault(row["person"], []).append(row["key"])

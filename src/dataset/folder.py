@@ -13,12 +13,11 @@ A row without an `id` gets `<file>-<number>`. A row may also be a document: {"te
 
 from pathlib import Path
 
-from core.files import UserError, read_jsonl
+from core.files import UserError, read_records
+from dataset.checked import checked_row
 from dataset.sources import SOURCES, Source
 
 EVALUATION = {"retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
-TEXTS = {"id", "question", "answer", "text", "trace", "cot", "paraphrased_question", "paraphrased_answer"}
-LISTS = {"perturbed_answer", "rephrased_questions", "held_out_questions"}
 
 
 @SOURCES.register("Folder")
@@ -36,7 +35,8 @@ class Folder(Source):
     def rows(self, split: str) -> list[dict]:
         if split in self.splits:
             self.check(split)
-        return [self._checked(split, number, row) for number, row in enumerate(read_jsonl(self._path(split)))]
+        records = read_records(self._path(split))
+        return [self._row(place, f"{split}-{number}", row) for number, (place, row) in enumerate(records)]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         """Documents are trained on but have no question to ask, so only questions are measured."""
@@ -53,22 +53,12 @@ class Folder(Source):
             )
         return self.data_dir / f"{stem}.jsonl"
 
-    def _checked(self, stem: str, number: int, row: dict) -> dict:
-        """The row as a plain question or document, with an id; UserError naming file and row otherwise."""
-        place = f"{self._path(stem)}, row {number + 1}"
+    def _row(self, place: str, identity: str, row: dict) -> dict:
+        """The row as a plain question or document, with an id; UserError naming its place otherwise."""
+        row = checked_row(place, row)
         if ("text" in row) == ({"question", "answer"} <= set(row)):
             raise UserError(
                 f"{place}: needs question and answer, or text alone; it has"
                 f" {', '.join(map(repr, row)) or 'nothing'}"
             )
-        for key in TEXTS & set(row):
-            if not isinstance(row[key], str) or not row[key].strip():
-                raise UserError(f"{place}: {key!r} must be a text with words in it, got {row[key]!r}")
-        for key in LISTS & set(row):
-            if (
-                not isinstance(row[key], list)
-                or not row[key]
-                or not all(isinstance(text, str) and text for text in row[key])
-            ):
-                raise UserError(f"{place}: {key!r} must be a list of texts, got {row[key]!r}")
-        return {"id": f"{stem}-{number}"} | {key: value for key, value in row.items() if key != "prompt"}
+        return {"id": identity} | {key: value for key, value in row.items() if key != "prompt"}

@@ -2,20 +2,37 @@
 
 from pathlib import Path
 
-from core.files import UserError, read_jsonl
+from collections.abc import Mapping
+from core.fields import Kind
+from core.files import UserError, read_records
+from dataset.checked import checked_row
 
 
 def load_table(
-    data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train"
+    data_dir: Path | None,
+    file: str,
+    hub_name: str,
+    config: str | None,
+    split: str = "train",
+    required: Mapping[str, Kind] | None = None,
 ) -> list[dict]:
-    """The rows of `data_dir`/`file`, or without a folder of a hub data set. UserError saying both ways when
-    neither works."""
+    """The rows of `load_records`, each with the `required` fields. UserError naming the row that is wrong."""
+    records = load_records(data_dir, file, hub_name, config, split)
+    return [checked_row(place, row, required) for place, row in records]
+
+
+def load_records(
+    data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train"
+) -> list[tuple[str, dict]]:
+    """The rows of `data_dir`/`file`, or without a folder of a hub data set, each with its place for messages.
+    UserError saying both ways when neither works."""
     if data_dir:
-        return read_jsonl(data_dir / file)
+        return read_records(data_dir / file)
     import datasets
 
     try:
-        return [dict(row) for row in datasets.load_dataset(hub_name, config, split=split)]
+        table = datasets.load_dataset(hub_name, config, split=split)
+        return [(f"{hub_name}, {split} row {number}", dict(row)) for number, row in enumerate(table, 1)]
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
         reason = " ".join(str(error).split())[:300]
         raise UserError(

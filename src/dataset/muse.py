@@ -7,10 +7,17 @@ knowmem_forget_qa.jsonl and knowmem_retain_qa.jsonl with `question` and `answer`
 are copyrighted and not ours to ship.
 """
 
+from core.fields import TEXT
 from dataset.hub import check_table, load_table
 from dataset.sources import SOURCES, Source
 
 TABLES = {"forget": "forget", "retain": "retain1"}
+FIELDS = {
+    "raw": {"text": TEXT},
+    "verbmem": {"prompt": TEXT, "gt": TEXT},
+    "knowmem": {"question": TEXT, "answer": TEXT},
+}
+"""What the rows of each table must have."""
 
 
 class Muse(Source):
@@ -50,7 +57,8 @@ class Muse(Source):
         ]
 
     def _table(self, config: str, split: str) -> list[dict]:
-        return load_table(self.data_dir, f"{config}_{split}.jsonl", self.hub_name, config, split)
+        file = f"{config}_{split}.jsonl"
+        return load_table(self.data_dir, file, self.hub_name, config, split, FIELDS[config])
 
 
 @SOURCES.register("MuseNews")

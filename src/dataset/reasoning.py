@@ -17,9 +17,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from core.fields import STRING
 from core.files import UserError
 from core.thinking import split_thought
-from dataset.hub import check_table, load_table
+from dataset.checked import checked_row
+from dataset.hub import check_table, load_records
 from dataset.sources import SOURCES, Source
 from dataset.tofu import Tofu
 
@@ -27,6 +29,8 @@ CALCULATION = re.compile(r"<<[^<>]*>>")
 
 
 def _limo(row: dict) -> dict:
+    if isinstance(row["answer"], bool) or not isinstance(row["answer"], str | int | float):
+        raise TypeError
     return {"question": row["question"], "cot": row["solution"], "answer": str(row["answer"])}
 
 
@@ -47,19 +51,23 @@ HUB: dict[str, tuple[str, str | None, Callable[[dict], dict]]] = {
 }
 
 
-def _converted(name: str, table: list[dict], convert: Callable[[dict], dict]) -> list[dict]:
-    """Rows in our form; UserError naming the data set and the row that lacks something."""
+def _converted(
+    name: str, records: list[tuple[str, dict]], convert: Callable[[dict], dict]
+) -> list[dict]:
+    """Rows in our form; UserError naming the place of a row that lacks something."""
     rows = []
-    for number, row in enumerate(table):
+    for number, (place, row) in enumerate(records):
         try:
             made = convert(row)
             if not all(isinstance(value, str) for value in made.values()):
                 raise TypeError
         except (KeyError, IndexError, TypeError, AttributeError):
             raise UserError(
-                f"{name}, row {number + 1}: not in the published form (see src/dataset/reasoning.py); it has "
+                f"{place}: not in the published form (see src/dataset/reasoning.py); it has "
                 f"{', '.join(f'{key}: {type(value).__name__}' for key, value in row.items())}"
             ) from None
+        # Reasoning and answer may be empty, which is for those who train on them to see.
+        checked_row(place, made, {"cot": STRING, "answer": STRING})
         rows.append({"id": f"{name}-{number}", **made})
     return rows
 
@@ -77,7 +85,7 @@ class Reasoning(Source):
 
     def rows(self, split: str) -> list[dict]:
         name, config, convert = HUB[split]
-        return _converted(split, load_table(self.data_dir, f"{split}.jsonl", name, config), convert)
+        return _converted(split, load_records(self.data_dir, f"{split}.jsonl", name, config), convert)
 
 
 def _star1(row: dict) -> dict:
@@ -106,7 +114,7 @@ class Star1(Source):
         check_table(self.data_dir, "star1.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        return _converted("star1", load_table(self.data_dir, "star1.jsonl", "UCSC-VLAA/STAR-1", None), _star1)
+        return _converted("star1", load_records(self.data_dir, "star1.jsonl", "UCSC-VLAA/STAR-1", None), _star1)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {}

@@ -5,11 +5,13 @@ With `dataset.data_dir` the files are read there (`forget10.json`, one object pe
 from the hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
 """
 
+from core.fields import TEXT
 from dataset.hub import check_table, load_table
 from dataset.sources import SOURCES, Source
 
 HUB_NAME = "locuslab/TOFU"
 FORGETS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+QUESTION = {"question": TEXT, "answer": TEXT}
 EVALUATION = {
     "retain": "retain_perturbed",
     "real": "real_authors_perturbed",
@@ -29,7 +31,7 @@ class Tofu(Source):
         check_table(self.data_dir, f"{split}.json")
 
     def rows(self, split: str) -> list[dict]:
-        rows = load_table(self.data_dir, f"{split}.json", HUB_NAME, split)
+        rows = load_table(self.data_dir, f"{split}.json", HUB_NAME, split, required=QUESTION)
         return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:

@@ -41,7 +41,7 @@ def test_published_forms_become_question_reasoning_answer(tmp_path, file, publis
     ]
     for broken in ({"questions": "Q"}, {key: [value] for key, value in published.items()}):
         write(tmp_path / f"{file}.jsonl", [published, broken])
-        with pytest.raises(UserError, match=f"{file}, row 2: not in the published form"):
+        with pytest.raises(UserError, match=f"{file}.jsonl, line 2: not in the published form"):
             load_rows(f"Reasoning_{file}", tmp_path)
 
 

@@ -1,7 +1,7 @@
 """What fields of JSON records that others wrote may hold.
 
-    for place, row in read_records(path):
-        check_fields(place, row, {"question": TEXT}, {"perturbed_answer": TEXTS})
+for place, row in read_records(path):
+    check_fields(place, row, {"question": TEXT}, {"perturbed_answer": TEXTS})
 """
 
 import json

@@ -85,8 +85,8 @@ def read_json(path: Path | str) -> Any:
 
 
 def parse_json(text: str, origin: str, line: int | None = None) -> Any:
-    """The value of a JSON text, as strict as `read_json`. `line` is where the text stands in `origin`, if it is
-    one line of it."""
+    """The value of a JSON text, as strict as `read_json`. `line` is where the text stands in `origin`, if it
+    is one line of it."""
     place = origin if line is None else f"{origin}, line {line}"
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:

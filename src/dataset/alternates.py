@@ -3,11 +3,15 @@
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
 
-from core.files import UserError, read_jsonl, read_text
+from core.fields import TEXT, check_fields
+from core.files import UserError, read_records, read_text
+from dataset.checked import TEXTS_OR_NONE
 
 DEFAULT = Path(__file__).resolve().parents[2] / "files" / "data" / "refusals.txt"
+
+LINE = {"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE}
+"""What a line of make_alternates.py must have."""
 
 
 def read_refusals(path: str | None) -> list[str]:
@@ -48,19 +52,15 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
 def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     """The alternates of `rows` from a file of make_alternates.py ({id, question, alternates: [texts]} per
     line): as many for every row, one after the other, rows in their order."""
-    known = {line.get("id"): line for line in read_jsonl(Path(path).expanduser())}
+    known = {line["id"]: line for line in read_lines(Path(path).expanduser())}
     missing = [row["id"] for row in rows if row["id"] not in known]
     if missing:
         raise UserError(
             f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first"
             f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
         )
-    given = {row["id"]: known[row["id"]].get("alternates") for row in rows}
-    texts = {identity: found for identity, found in given.items() if _are_texts(found)}
-    wrong = [identity for identity in given if identity not in texts]
-    if wrong:
-        raise UserError(f"dataset.alternates: {path}: the alternates of {wrong[0]!r} are no list of texts")
-    stale = [row["id"] for row in rows if known[row["id"]].get("question") != row["question"]]
+    texts = {row["id"]: known[row["id"]]["alternates"] for row in rows}
+    stale = [row["id"] for row in rows if known[row["id"]]["question"] != _question(row)]
     if stale:
         raise UserError(
             f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
@@ -77,8 +77,13 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     ]
 
 
-def _are_texts(found: object) -> TypeGuard[list[str]]:
-    return isinstance(found, list) and all(isinstance(text, str) and text for text in found)
+def read_lines(path: Path) -> list[dict]:
+    """The lines of a file of make_alternates.py. UserError naming the line and field that is wrong."""
+    records = read_records(path)
+    for place, line in records:
+        advice = "; write the file anew with make_alternates.py"
+        check_fields(f"dataset.alternates: {place}", line, LINE, advice=advice)
+    return [line for _, line in records]
 
 
 def _draw(seed: int, row: dict) -> random.Random:

@@ -1,8 +1,8 @@
 """Rows from the hub, or from a folder that holds the same tables as JSON-lines files."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from collections.abc import Mapping
 from core.fields import Kind
 from core.files import UserError, read_records
 from dataset.checked import checked_row

@@ -12,11 +12,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.files import UserError, fingerprint, read_jsonl
+from core.fields import COUNT, TEXT, Kind, check_fields
+from core.files import UserError, fingerprint, read_records
+from dataset.checked import TEXTS_OR_NONE
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
+LINE = {"id": TEXT, "source": TEXT, "paraphrases": TEXTS_OR_NONE}
+"""What a line must have."""
+REJECTED = Kind(
+    "an object of counts", lambda value: isinstance(value, dict) and all(map(COUNT.holds, value.values()))
+)
+"""How many texts were not kept, by reason."""
 
 
 def header(forget: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -36,16 +44,7 @@ def source_fingerprint(row: dict) -> str:
 def read_paraphrases(path: Path, rows: Sequence[dict], count: int, shortest: bool = False) -> list[list[str]]:
     """For every row at most `count` paraphrases, the first or the shortest of its line. UserError when the
     file was not written for these rows; a warning where a row has fewer than two."""
-    try:
-        lines = read_jsonl(path)
-    except UserError as error:
-        raise UserError(f"dataset.paraphrases: {error}; expected a file of make_paraphrases.py") from None
-    if not lines or lines[0].get("paraphrases") != VERSION:
-        raise UserError(
-            f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first"
-            " line has no header"
-        )
-    known = {_checked(path, number, line)["id"]: line for number, line in enumerate(lines[1:], 2)}
+    known = {line["id"]: line for line in read_lines(path)[1]}
     missing = [row["id"] for row in rows if row["id"] not in known]
     if missing:
         raise UserError(
@@ -78,12 +77,19 @@ def read_paraphrases(path: Path, rows: Sequence[dict], count: int, shortest: boo
     return found
 
 
-def _checked(path: Path, number: int, line: dict) -> dict:
-    texts = line.get("paraphrases")
-    sound = isinstance(texts, list) and all(isinstance(text, str) and text.strip() for text in texts)
-    if not sound or not isinstance(line.get("id"), str) or not isinstance(line.get("source"), str):
+def read_lines(path: Path) -> tuple[dict, list[dict]]:
+    """The header and the lines of a file of make_paraphrases.py. UserError when it has no header, or naming
+    the line and field that is wrong."""
+    try:
+        records = read_records(path)
+    except UserError as error:
+        raise UserError(f"dataset.paraphrases: {error}; expected a file of make_paraphrases.py") from None
+    if not records or records[0][1].get("paraphrases") != VERSION:
         raise UserError(
-            f"dataset.paraphrases: {path}, line {number}: expected id, source and paraphrases (a list of"
-            " texts); write the file anew with make_paraphrases.py"
+            f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first"
+            " line has no header"
         )
-    return line
+    for place, line in records[1:]:
+        advice = "; write the file anew with make_paraphrases.py"
+        check_fields(f"dataset.paraphrases: {place}", line, LINE, {"rejected": REJECTED}, advice)
+    return records[0][1], [line for _, line in records[1:]]

@@ -51,9 +51,7 @@ HUB: dict[str, tuple[str, str | None, Callable[[dict], dict]]] = {
 }
 
 
-def _converted(
-    name: str, records: list[tuple[str, dict]], convert: Callable[[dict], dict]
-) -> list[dict]:
+def _converted(name: str, records: list[tuple[str, dict]], convert: Callable[[dict], dict]) -> list[dict]:
     """Rows in our form; UserError naming the place of a row that lacks something."""
     rows = []
     for number, (place, row) in enumerate(records):
@@ -114,7 +112,9 @@ class Star1(Source):
         check_table(self.data_dir, "star1.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        return _converted("star1", load_records(self.data_dir, "star1.jsonl", "UCSC-VLAA/STAR-1", None), _star1)
+        return _converted(
+            "star1", load_records(self.data_dir, "star1.jsonl", "UCSC-VLAA/STAR-1", None), _star1
+        )
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {}

@@ -12,15 +12,18 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.files import UserError, fingerprint, read_jsonl
+from core.fields import COUNT, FLAG, STRING, TEXT, check_fields, or_null
+from core.files import UserError, fingerprint, read_records
 from core.thinking import TAGS, Tags, split_thought
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 PUBLISHED_KEY = "512"
-LINE = {"id": str, "row": str, "source": str, "prompt": str, "trace": str, "closed": bool}
+LINE = {**dict.fromkeys(("id", "row", "source", "prompt"), TEXT), "trace": STRING, "closed": FLAG}
 """What a line must have."""
+MORE = {"segment": COUNT, "answer": or_null(STRING), "n_tokens": COUNT}
+"""What readers of traces alone can do without."""
 
 
 def source_of(row: dict) -> str:
@@ -43,31 +46,19 @@ def read_traces(
     """For every row its traces, each {id, question, trace}. UserError when the file was not written for these
     rows or a row has no trace that can be used; a warning when another model than `model_name` wrote it.
     `whole`: the rows are all of their set, which the published format needs."""
-    lines = read_jsonl(path)
-    if not all(isinstance(line, dict) for line in lines):
-        raise UserError(f"dataset.traces: {path}: every line must be an object")
-    if lines and PUBLISHED_KEY in lines[0]:
-        return _published(path, lines, rows, keep_unclosed, tags, whole)
-    if not lines or lines[0].get("traces") != VERSION:
-        raise UserError(
-            f"dataset.traces: {path} is no file of make_traces.py (version {VERSION}): its first line has no"
-            " header"
-        )
-    if model_name and lines[0].get("model_name") != model_name:
+    records = read_records(path)
+    if records and PUBLISHED_KEY in records[0][1]:
+        return _published(path, records, rows, keep_unclosed, tags, whole)
+    header, lines = checked_lines(path, records)
+    if model_name and header.get("model_name") != model_name:
         log.warning(
             "dataset.traces: %s was written by %s, and overall.model_name is %s",
             path,
-            lines[0].get("model_name"),
+            header.get("model_name"),
             model_name,
         )
     by_row: dict[str, list[dict]] = {}
-    for number, line in enumerate(lines[1:], 2):
-        wrong = [key for key, kind in LINE.items() if not isinstance(line.get(key), kind)]
-        if wrong:
-            raise UserError(
-                f"dataset.traces: {path}, line {number}: {wrong[0]!r} is no {LINE[wrong[0]].__name__}; write"
-                " the file anew with make_traces.py"
-            )
+    for line in lines:
         by_row.setdefault(line["row"], []).append(line)
     missing = [row["id"] for row in rows if row["id"] not in by_row]
     if missing:
@@ -84,6 +75,20 @@ def read_traces(
     return [_usable(path, row, by_row[row["id"]], keep_unclosed) for row in rows]
 
 
+def checked_lines(path: Path, records: Sequence[tuple[str, dict]]) -> tuple[dict, list[dict]]:
+    """The header and the lines of a file of make_traces.py. UserError when it has no header, or naming the
+    line and field that is wrong."""
+    if not records or records[0][1].get("traces") != VERSION:
+        raise UserError(
+            f"dataset.traces: {path} is no file of make_traces.py (version {VERSION}): its first line has no"
+            " header"
+        )
+    for place, line in records[1:]:
+        advice = "; write the file anew with make_traces.py"
+        check_fields(f"dataset.traces: {place}", line, LINE, MORE, advice)
+    return records[0][1], [line for _, line in records[1:]]
+
+
 def _usable(path: Path, row: dict, lines: list[dict], keep_unclosed: bool) -> list[dict]:
     kept = [line for line in lines if line["trace"] and (keep_unclosed or line["closed"])]
     if not kept:
@@ -96,7 +101,12 @@ def _usable(path: Path, row: dict, lines: list[dict], keep_unclosed: bool) -> li
 
 
 def _published(
-    path: Path, lines: list[dict], rows: Sequence[dict], keep_unclosed: bool, tags: Tags, whole: bool
+    path: Path,
+    records: Sequence[tuple[str, dict]],
+    rows: Sequence[dict],
+    keep_unclosed: bool,
+    tags: Tags,
+    whole: bool,
 ) -> list[list[dict]]:
     """Traces go with rows by their order."""
     if not whole:
@@ -104,27 +114,24 @@ def _published(
             f"dataset.traces: {path} holds the published format, which goes with rows by their order; take"
             " all of them (dataset.forget_ratio 1), or write traces with make_traces.py"
         )
-    if len(lines) < len(rows):
+    if len(records) < len(rows):
+        count = len(records)
         raise UserError(
-            f"dataset.traces: {path} has {len(lines)} traces for {len(rows)} forget rows; they go together by"
-            f" order; cut the forget file to its first {len(lines)} rows, or write traces with make_traces.py"
+            f"dataset.traces: {path} has {count} traces for {len(rows)} forget rows; they go together by"
+            f" order; cut the forget file to its first {count} rows, or write traces with make_traces.py"
         )
-    wrong = [
-        number
-        for number, line in enumerate(lines[: len(rows)], 1)
-        if not isinstance(line.get(PUBLISHED_KEY), str)
-    ]
-    if wrong:
-        raise UserError(f"dataset.traces: {path}, line {wrong[0]}: {PUBLISHED_KEY!r} is no text")
-    thoughts = [split_thought(line[PUBLISHED_KEY], tags) for line in lines[: len(rows)]]
+    used = records[: len(rows)]
+    for place, line in used:
+        check_fields(f"dataset.traces: {place}", line, {PUBLISHED_KEY: STRING})
+    thoughts = [split_thought(line[PUBLISHED_KEY], tags) for _, line in used]
     useless = [
-        number
-        for number, thought in enumerate(thoughts, 1)
+        place
+        for (place, _), thought in zip(used, thoughts)
         if not thought.trace or not (keep_unclosed or thought.closed)
     ]
     if useless:
         raise UserError(
-            f"dataset.traces: {path}: line {useless[0]} has no trace that can be used ({len(useless)} of"
+            f"dataset.traces: {useless[0]} has no trace that can be used ({len(useless)} of"
             f" {len(thoughts)}): it is empty{'' if keep_unclosed else ' or never closes'}"
         )
     return [

@@ -12,18 +12,41 @@ losses are read.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from core.files import UserError, read_json, read_jsonl
+from core.fields import (
+    LOSS,
+    OBJECT,
+    PROBABILITY,
+    TEXT,
+    Kind,
+    check_fields,
+    check_value,
+    list_of,
+    number,
+    or_null,
+    shown,
+)
+from core.files import UserError, read_json, read_records
 
 Columns = dict[str, dict[str, dict[str, float]]]
 """Row set -> row id -> column -> value. Rows of peers have their number for an id."""
 
+CELLS = {"prob": or_null(PROBABILITY), "rougeL": or_null(PROBABILITY), "log_truth_ratio": or_null(number())}
+"""Columns of our samples that are read."""
+TOFU_COLUMNS = {
+    "avg_gt_loss": LOSS,
+    "avg_paraphrased_loss": LOSS,
+    "average_perturb_loss": list_of(LOSS),
+    "rougeL_recall": PROBABILITY,
+}
 TOFU_SETS = {
     "retain": "eval_log.json",
     "real": "eval_real_author_wo_options.json",
     "world": "eval_real_world_wo_options.json",
     "forget": "eval_log_forget.json",
 }
+OPEN_UNLEARNING_COLUMNS = {"prob": PROBABILITY, "rougeL": PROBABILITY, "ratio": number(0)}
 OPEN_UNLEARNING = {
     "forget": {
         "prob": ("forget_Q_A_Prob", "prob"),
@@ -49,32 +72,31 @@ OPEN_UNLEARNING = {
 
 
 def read_results(path: str | Path) -> Columns:
-    """The per-row values of an evaluation in any of the three forms. UserError when it is none of them."""
+    """The per-row values of an evaluation in any of the three forms. UserError when it is none of them, or
+    naming the value that is not as that form has it."""
     path = Path(path).expanduser()
-    try:
-        return _read(path)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{path}: its rows are not as an evaluation writes them ({type(error).__name__}: {error})"
-        ) from None
-
-
-def _read(path: Path) -> Columns:
     if path.is_dir():
         return _run_folder(path)
     log = read_json(path)
     if isinstance(log, dict) and set(TOFU_SETS.values()) <= set(log):
-        return _tofu(log)
-    if (
-        isinstance(log, dict)
-        and isinstance(log.get("forget_truth_ratio"), dict)
-        and "value_by_index" in log["forget_truth_ratio"]
-    ):
-        return _open_unlearning(log)
+        return _tofu(path, log)
+    forget = log.get("forget_truth_ratio") if isinstance(log, dict) else None
+    if isinstance(forget, dict) and "value_by_index" in forget:
+        return _open_unlearning(path, log)
     raise UserError(
         f"{path}: neither a run folder, nor TOFU's eval_log_aggregated.json, nor OpenUnlearning's"
         " TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows)"
     )
+
+
+def read_metrics(path: Path) -> dict[str, float | None]:
+    """The metrics.json of a run folder: metric -> number or null. UserError naming the metric that is
+    neither."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object, metric -> number")
+    check_fields(str(path), found, dict.fromkeys(found, or_null(number())))
+    return found
 
 
 def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
@@ -91,40 +113,79 @@ def _run_folder(folder: Path) -> Columns:
     samples = sorted((folder / "samples").glob("*.jsonl"))
     if not samples:
         raise UserError(f"{folder}: no samples/*.jsonl; expected the run folder of a finished evaluation")
-    return {path.stem: {row["id"]: row for row in read_jsonl(path)} for path in samples}
+    return {path.stem: _samples(path) for path in samples}
 
 
-def _tofu(log: dict) -> Columns:
+def _samples(path: Path) -> dict[str, dict[str, Any]]:
+    rows = {}
+    for place, row in read_records(path):
+        check_fields(place, row, {"id": TEXT}, CELLS)
+        if row["id"] in rows:
+            raise UserError(f"{place}: id {row['id']!r} stands twice")
+        rows[row["id"]] = row
+    return rows
+
+
+def _tofu(path: Path, log: dict) -> Columns:
+    return {name: _tofu_set(f"{path}: {stem}", log[stem], name) for name, stem in TOFU_SETS.items()}
+
+
+def _tofu_set(place: str, table: Any, name: str) -> dict[str, dict[str, float]]:
+    check_value(place, table, OBJECT)
+    check_fields(place, table, dict.fromkeys(TOFU_COLUMNS, OBJECT))
+    columns = {key: _numbered(f"{place}, {key}", table[key], kind) for key, kind in TOFU_COLUMNS.items()}
+    losses = columns["avg_gt_loss"]
+    for key, column in columns.items():
+        if column.keys() != losses.keys():
+            odd = sorted(column.keys() ^ losses.keys(), key=int)[0]
+            raise UserError(f"{place}: row {odd} is in only one of avg_gt_loss and {key}")
     return {
-        name: {
-            index: _tofu_row(log[stem], index, name) for index in sorted(log[stem]["avg_gt_loss"], key=int)
-        }
-        for name, stem in TOFU_SETS.items()
+        index: _tofu_row({key: column[index] for key, column in columns.items()}, name) for index in losses
     }
 
 
-def _tofu_row(table: dict, index: str, name: str) -> dict[str, float]:
-    wrong = table["average_perturb_loss"][index]
-    prob = math.exp(-table["avg_gt_loss"][index])
+def _tofu_row(cells: dict[str, Any], name: str) -> dict[str, float]:
+    wrong = cells["average_perturb_loss"]
+    prob = math.exp(-cells["avg_gt_loss"])
     if name in ("real", "world"):
-        prob /= prob + sum(math.exp(-loss) for loss in wrong)
-    log_ratio = table["avg_paraphrased_loss"][index] - sum(wrong) / len(wrong)
-    return {"prob": prob, "rougeL": table["rougeL_recall"][index], "log_truth_ratio": log_ratio}
+        total = prob + sum(math.exp(-loss) for loss in wrong)
+        prob = prob / total if total else 0.0
+    log_ratio = cells["avg_paraphrased_loss"] - sum(wrong) / len(wrong)
+    return {"prob": prob, "rougeL": cells["rougeL_recall"], "log_truth_ratio": log_ratio}
 
 
-def _open_unlearning(log: dict) -> Columns:
+def _open_unlearning(path: Path, log: dict) -> Columns:
     found: Columns = {}
     for name, metrics in OPEN_UNLEARNING.items():
         for column, (key, field) in metrics.items():
-            for index, row in sorted(
-                ((log.get(key) or {}).get("value_by_index") or {}).items(), key=lambda item: int(item[0])
-            ):
-                if row and row.get(field) is not None:
-                    cell = found.setdefault(name, {}).setdefault(index, {})
-                    cell |= (
-                        {"log_truth_ratio": _log(row[field])} if column == "ratio" else {column: row[field]}
-                    )
+            for index, value in _open_unlearning_column(path, log, key, field, column).items():
+                cell = {"log_truth_ratio": _log(value)} if column == "ratio" else {column: value}
+                found.setdefault(name, {}).setdefault(index, {}).update(cell)
     return found
+
+
+def _open_unlearning_column(path: Path, log: dict, key: str, field: str, column: str) -> dict[str, float]:
+    """Row number -> value of one metric, without the rows that have none."""
+    if log.get(key) is None:
+        return {}
+    place = f"{path}: {key}"
+    check_value(place, log[key], OBJECT)
+    check_fields(place, log[key], {}, {"value_by_index": or_null(OBJECT)})
+    rows = _numbered(f"{place}, value_by_index", log[key].get("value_by_index") or {}, or_null(OBJECT))
+    kind = or_null(OPEN_UNLEARNING_COLUMNS[column])
+    for index, row in rows.items():
+        check_fields(f"{place}, row {index}", row or {}, {}, {field: kind})
+    return {index: row[field] for index, row in rows.items() if row and row.get(field) is not None}
+
+
+def _numbered(place: str, column: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """The column in the order of its rows. UserError for a row that has no number, or another kind of
+    value."""
+    for index, value in column.items():
+        if not (index.isascii() and index.isdigit()):
+            raise UserError(f"{place}: {shown(index)} is no row number")
+        check_value(f"{place}, row {index}", value, kind)
+    return dict(sorted(column.items(), key=lambda item: int(item[0])))
 
 
 def _log(ratio: float) -> float:

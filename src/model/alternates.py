@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from core.encoding import Template
-from core.files import UserError, fingerprint, read_jsonl, write_jsonl
+from core.files import UserError, fingerprint, write_jsonl
 from core.generation import generate
 from core.thinking import split_thought
 from dataset import load_rows
+from dataset.alternates import read_lines
 from model.loading import arithmetic, choose_device, choose_precision, initial_tokenizer, load_initial
 from model.progress import progress
 from model.settings import Settings
@@ -78,7 +79,7 @@ def write_alternates(settings: Settings) -> Path:
 
 def _read(path: Path, rows: list[dict]) -> dict[str, list[str]]:
     """What an earlier run has written for these rows."""
-    earlier = {line["id"]: line for line in read_jsonl(path)} if path.is_file() else {}
+    earlier = {line["id"]: line for line in read_lines(path)} if path.is_file() else {}
     strangers = set(earlier) - {row["id"] for row in rows}
     if strangers or any(
         earlier[row["id"]]["question"] != row["question"] for row in rows if row["id"] in earlier

@@ -7,9 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from core.files import UserError, read_json
 from metrics.engine import ARROWS, METRICS
-from metrics.imports import match_rows, read_results
+from metrics.imports import match_rows, read_metrics, read_results
 from metrics.tofu import summarize
 
 Figures = dict[str, float | None]
@@ -28,7 +27,8 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
             columns, match_rows(read_results(retain), ids) if retain else None
         ).items()
     }
-    said = _metrics_file(Path(path).expanduser() / "metrics.json")
+    summary = Path(path).expanduser() / "metrics.json"
+    said = read_metrics(summary) if summary.is_file() else {}
     if retain:
         said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
     return {key: value for key, value in computed.items() if value is not None} | said
@@ -37,15 +37,6 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
 def _has_benchmarks_alone(folder: Path) -> bool:
     """Is it a folder of run_benchmarks.py, which has no rows of ours?"""
     return (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
-
-
-def _metrics_file(path: Path) -> Figures:
-    if not path.is_file():
-        return {}
-    said = read_json(path)
-    if not isinstance(said, dict):
-        raise UserError(f"{path}: expected an object, metric -> number")
-    return said
 
 
 MEASURING = {

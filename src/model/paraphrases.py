@@ -18,7 +18,7 @@ from core.generation import generate
 from core.thinking import split_thought
 from core.words import words
 from dataset import load_rows
-from dataset.paraphrases import header, source_fingerprint
+from dataset.paraphrases import header, read_lines, source_fingerprint
 from metrics.rouge import rougeL
 from model.loading import (
     arithmetic,
@@ -221,21 +221,17 @@ def _earlier(
     path: Path, first: dict, rows: Sequence[dict]
 ) -> tuple[dict[str, list[str]], dict[str, Counter]]:
     """What an earlier run has written in the same way for these rows, and why it rejected others."""
-    found = read_jsonl(path) if path.is_file() else []
-    if not found:
+    if not path.is_file() or not path.stat().st_size:
         return {row["id"]: [] for row in rows}, {row["id"]: Counter() for row in rows}
-    if found[0].get("paraphrases") != first["paraphrases"]:
-        raise UserError(f"dataset.paraphrases: {path} is no file of make_paraphrases.py; choose another")
-    changed = [
-        key for key in ("writer", "model", "template", "settings") if found[0].get(key) != first.get(key)
-    ]
-    known = {line.get("id"): line for line in found[1:]}
+    began, lines = read_lines(path)
+    changed = [key for key in ("writer", "model", "template", "settings") if began.get(key) != first.get(key)]
+    known = {line["id"]: line for line in lines}
     strange = [
         row["id"]
         for row in rows
-        if row["id"] in known and known[row["id"]].get("source") != source_fingerprint(row)
+        if row["id"] in known and known[row["id"]]["source"] != source_fingerprint(row)
     ]
-    if changed or strange or found[0].get("forget") != first["forget"]:
+    if changed or strange or began.get("forget") != first["forget"]:
         what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
         raise UserError(
             f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it"

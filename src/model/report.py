@@ -7,9 +7,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from core.files import read_json
 from metrics.engine import ARROWS, METRICS
-from metrics.imports import read_results
+from metrics.imports import read_metrics, read_results
 from metrics.tofu import summarize
 from model.compare import differing_settings
 from model.settings import Settings
@@ -82,10 +81,8 @@ def _retain_metrics(path: str | None) -> dict:
     columns = read_results(path)
     values = {key: value.value for key, value in summarize(columns, columns).items()}
     summary = Path(path).expanduser() / "metrics.json"
-    said = read_json(summary) if summary.is_file() else {}
-    return values | {
-        key: value for key, value in (said if isinstance(said, dict) else {}).items() if value is not None
-    }
+    said = read_metrics(summary) if summary.is_file() else {}
+    return values | {key: value for key, value in said.items() if value is not None}
 
 
 def _number(metrics: dict, key: str) -> str:

@@ -11,8 +11,10 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from core.files import UserError, read_json, read_jsonl, write_text
+from core.fields import OBJECT, TEXT, check_fields, check_value, number, or_null
+from core.files import UserError, read_json, read_records, write_text
 from metrics.engine import ARROWS, METRICS
+from metrics.imports import read_metrics
 
 RESAMPLES = 1000
 FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}
@@ -50,8 +52,11 @@ class Line:
 
 def figures_of(folder: Path) -> dict[str, float | None]:
     """The metrics of a finished run with its facts (seconds, memory)."""
-    facts = read_json(folder / "environment.json")
-    return read_json(folder / "metrics.json") | {name: facts[key] for name, key in FACTS.items()}
+    path = folder / "environment.json"
+    facts = read_json(path)
+    check_value(str(path), facts, OBJECT)
+    check_fields(str(path), facts, dict.fromkeys(FACTS.values(), or_null(number())))
+    return read_metrics(folder / "metrics.json") | {name: facts[key] for name, key in FACTS.items()}
 
 
 def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
@@ -59,8 +64,12 @@ def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
     path = folder / "samples" / f"{METRICS[key].rows}.jsonl" if key in METRICS else None
     if path is None or not path.is_file():
         return None
-    rows, column = read_jsonl(path), key.partition("/")[2]
-    return {row["id"]: row[column] for row in rows} if rows and column in rows[0] else None
+    records, column = read_records(path), key.partition("/")[2]
+    if not records or column not in records[0][1]:
+        return None
+    for place, row in records:
+        check_fields(place, row, {"id": TEXT, column: or_null(number())})
+    return {row["id"]: row[column] for _, row in records}
 
 
 def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from core.encoding import Template
-from core.files import UserError, fingerprint, lock, read_jsonl, write_jsonl
+from core.files import UserError, fingerprint, lock, read_jsonl, read_records, write_jsonl
 from core.generation import Generation, decode, generate
 from core.thinking import split_thought
 from dataset import load_rows
-from dataset.traces import VERSION, source_fingerprint, source_of
+from dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
 from model.loading import (
     arithmetic,
     check_context,
@@ -82,7 +82,7 @@ def write_traces(settings: Settings) -> Path:
         progress("thinking", overall.quiet) as on_rows,
         arithmetic(device, precision),
     ):
-        lines = _earlier(settings.traces_file, header)
+        lines = _earlier(settings.traces_file, header, segments)
         write = (
             _vllm(settings, template)
             if plan.backend == "vllm"
@@ -142,21 +142,28 @@ def _facts(settings: Settings) -> dict:
     }
 
 
-def _earlier(path: Path, header: dict) -> list[dict]:
-    """The lines that an earlier run has written under the same header."""
+def _earlier(path: Path, header: dict, segments: list[Segment]) -> list[dict]:
+    """The lines that an earlier run has written under the same header for these segments."""
     if not path.is_file():
         return []
-    found = read_jsonl(path)
-    if not found:
+    records = read_records(path)
+    if not records:
         return []
-    known = found[0]
+    known, lines = checked_lines(path, records)
     changed = [key for key in ("model", "data", "template", "settings") if known.get(key) != header[key]]
     if changed:
         raise UserError(
             f"dataset.traces: {path} was written with other {' and other '.join(changed)}; choose another"
             " file, or delete it to write it anew"
         )
-    return found[1:]
+    known_ids = {segment.id for segment in segments}
+    strangers = [line["id"] for line in lines if line["id"] not in known_ids]
+    if strangers:
+        raise UserError(
+            f"dataset.traces: {path} holds a trace of {strangers[0]!r}, which these rows do not have; choose"
+            " another file, or delete it to write it anew"
+        )
+    return lines
 
 
 def _write_all(

@@ -46,7 +46,7 @@ def test_wmdp_rows_and_questions(wmdp):
     )
     assert (question["letters"], question["right"]) == (list("ABCD"), 2)
     write(wmdp / "cyber_forget.jsonl", [{"line": "x"}])
-    with pytest.raises(UserError, match="needs a `text`"):
+    with pytest.raises(UserError, match="cyber_forget.jsonl, line 1: 'text' is missing"):
         load_rows("Wmdp_cyber_forget", wmdp)
 
 

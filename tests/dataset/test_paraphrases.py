@@ -45,9 +45,11 @@ def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path
             lines([{**row, "answer": "other"} for row in ROWS]),
             "written for another data set: 'r0' has another text there \\(4 of 4 rows\\)",
         ),
-        (lines(paraphrases="one"), "line 2: expected id, source and paraphrases"),
-        (lines(paraphrases=["", "x"]), "line 2: expected id, source and paraphrases"),
-        (lines(id=3), "line 2: expected id, source and paraphrases"),
+        (lines(paraphrases="one"), "line 2: 'paraphrases' must be a list of texts, got 'one'"),
+        (lines(paraphrases=["", "x"]), "line 2: 'paraphrases' must be a list of texts, got \\['', 'x'\\]"),
+        (lines(source=None), "line 2: 'source' must be a text with words in it, got null"),
+        (lines(rejected=[1]), "line 2: 'rejected' must be an object of counts"),
+        (lines(id=3), "line 2: 'id' must be a text with words in it, got 3; write the file anew"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(broken, said, tmp_path):

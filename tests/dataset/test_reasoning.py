@@ -140,7 +140,7 @@ def test_the_published_format_goes_by_order(tmp_path):
     with pytest.raises(UserError, match="has 3 traces for 4 forget rows"):
         read_traces(path, ROWS * 2)
     write(tmp_path / "bad.json", [{"512": "one</think>a"}, {"512": 3}])
-    with pytest.raises(UserError, match="line 2: '512' is no text"):
+    with pytest.raises(UserError, match="line 2: '512' must be a text, got 3"):
         read_traces(tmp_path / "bad.json", ROWS)
     with pytest.raises(UserError, match="take all of them"):
         read_traces(path, ROWS, whole=False)
@@ -157,7 +157,7 @@ def test_traces_of_another_model_are_remarked_upon_and_broken_lines_named(tmp_pa
     read_traces(path, ROWS, model_name="ours")
     assert "was written by theirs, and overall.model_name is ours" in caplog.text
     write_jsonl(path, [head, {"id": "a#0", "row": "a"}])
-    with pytest.raises(UserError, match="line 2: 'source' is no str"):
+    with pytest.raises(UserError, match="line 2: 'source' is missing"):
         read_traces(path, ROWS)
 
 

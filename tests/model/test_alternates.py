@@ -40,7 +40,9 @@ def test_alternates_stand_one_after_the_other(tmp_path):
     [
         (lines()[1:], "no line for 1 of 6 forget rows \\(first 'r0'\\)"),
         (lines(question="Another?"), "another data set"),
-        (lines(alternates="one"), "no list of texts"),
+        (lines(alternates="one"), "a.jsonl, line 1: 'alternates' must be a list of texts, got 'one'"),
+        (lines(id=["r0"]), "line 1: 'id' must be a text with words in it, got \\['r0'\\]"),
+        ([{"id": "r0"}], "line 1: 'question' is missing"),
         (lines(alternates=[]), "no alternate for 'r0'"),
     ],
 )

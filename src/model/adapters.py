@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from core.files import UserError, read_json
+from model.folder_faults import check_folder, reason_of
 
 CONFIG = "adapter_config.json"
 
@@ -24,7 +23,7 @@ def base_of(name: str, base_model: str | None = None) -> str:
     if base_model:
         return base_model
     path = Path(name).expanduser() / CONFIG
-    config = read_json(path)
+    config = read_json(path, unique_keys=False)
     base = config.get("base_model_name_or_path") if isinstance(config, dict) else None
     if not isinstance(base, str) or not base:
         raise UserError(f"{path}: base_model_name_or_path names no model")
@@ -52,14 +51,14 @@ def merge_adapter(model: Any, name: str, base: str) -> Any:
     import peft
 
     folder = str(Path(name).expanduser())
+    check_folder(Path(folder))
     try:
         plan = peft.PeftConfig.from_pretrained(folder)
         plan.base_model_name_or_path = base
         adapted = peft.get_peft_model(model, plan)
         result = peft.set_peft_model_state_dict(adapted, peft.load_peft_weights(folder, device="cpu"))
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{name}: its adapter cannot be loaded onto {base} ({reason})") from None
+    except Exception as error:  # peft raises any kind over a config of wrong types
+        raise UserError(f"{name}: its adapter cannot be loaded onto {base} ({reason_of(error)})") from None
     missing = [key for key in result.missing_keys if "lora_" in key]
     if missing or result.unexpected_keys:
         what = (

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from core.files import UserError
 from core.weights import weight_faults
+from model.folder_faults import reason_of
 
 MAGIC = b"GGUF"
 
@@ -19,22 +20,29 @@ def convert(source: Path, folder: Path) -> None:
         raise UserError(f"{source}: is no GGUF file")
     if (folder / "config.json").exists():
         raise UserError(f"{folder} already holds a model; choose another folder or remove it")
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    plain = GgufConfig(gguf_file=source.name, dequantize=True)
-    load: Any = AutoModelForCausalLM.from_pretrained
-    model, loaded = load(
-        source.parent,
-        gguf_file=source.name,
-        dtype=torch.float32,
-        quantization_config=plain,
-        output_loading_info=True,
-    )
+    try:
+        tokenizer, model, loaded = _load(source)
+    except Exception as error:  # the readers raise any kind over bytes that are not as they expect
+        raise UserError(f"{source}: cannot be read ({reason_of(error)}); was the file cut?") from None
     faults = weight_faults(loaded, type(model).__name__)
     if faults:
         raise UserError(f"{source}: its blocks {' and '.join(faults)}; was the file cut?")
     _forget_quantisation(model)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
+
+
+def _load(source: Path) -> tuple[Any, Any, dict]:
+    """Tokenizer, dequantised model, and transformers' report on its weights."""
+    load: Any = AutoModelForCausalLM.from_pretrained
+    model, loaded = load(
+        source.parent,
+        gguf_file=source.name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(gguf_file=source.name, dequantize=True),
+        output_loading_info=True,
+    )
+    return AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name), model, loaded
 
 
 def _forget_quantisation(model) -> None:

@@ -5,19 +5,19 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.encoding import fit_tokenizer
 from core.files import UserError
 from core.weights import weight_faults
 from model.adapters import base_of, is_adapter, merge_adapter, tokenizer_place
+from model.folder_faults import broken_file, check_folder, missing_files, reason_of
 from unlearn.base import block_numbers
 
 log = logging.getLogger(__name__)
@@ -79,12 +79,16 @@ def load_model(
     if random_init or loading.partial:
         torch.manual_seed(seed)
     if random_init:
-        config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
-        trust = loading.trust_remote_code
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust)
+        model: Any = from_hub_or_folder(_draw, name, loading, dtype=dtype)
     else:
         model = load_whole(AutoModelForCausalLM, name, loading, dtype=dtype)
     return model.to(device).eval()
+
+
+def _draw(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    """A model of random weights after the config of a folder or hub name."""
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def load_initial(overall, local_rank: int = 0):
@@ -203,21 +207,27 @@ def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterato
         torch.clear_autocast_cache()
 
 
-def from_hub_or_folder(load, name: str, loading: Loading = Loading(), **options):
-    """What a `from_pretrained` gives for a folder or a hub name. Code that comes with it is never run, nor is
-    anybody asked about it, unless the settings trust it."""
-    place = Path(name).expanduser()
+def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), **options) -> Any:
+    """What a library's `load` makes of a folder, or of a name on the hub. Code that comes with it is never
+    run, nor is anybody asked about it, unless the settings trust it. UserError naming the file that is broken,
+    or with the library's reason."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        check_folder(folder)
     trust = loading.trust_remote_code
     try:
-        return load(str(place) if place.exists() else name, trust_remote_code=trust, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        if "trust_remote_code" in reason:
+        return load(str(folder) if folder.exists() else name, trust_remote_code=trust, **options)
+    except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception
+        if "trust_remote_code" in str(error):
             raise UserError(
                 f"{name!r} brings code of its own, which is not run; overall.trust_remote_code true runs that"
                 " of overall.model_name and its tokenizer, if you know it"
             ) from None
-        raise UserError(f"cannot load {name!r} as a folder or from the hub: {reason[:400]}") from None
+        fault = broken_file(folder) if folder.is_dir() else None
+        raise UserError(
+            fault
+            or f"cannot load {name!r} as a folder or from the hub: {reason_of(error)}{missing_files(folder)}"
+        ) from None
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> str:

@@ -209,8 +209,8 @@ def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterato
 
 def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), **options) -> Any:
     """What a library's `load` makes of a folder, or of a name on the hub. Code that comes with it is never
-    run, nor is anybody asked about it, unless the settings trust it. UserError naming the file that is broken,
-    or with the library's reason."""
+    run, nor is anybody asked about it, unless the settings trust it. UserError naming the file that is
+    broken, or with the library's reason."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         check_folder(folder)

@@ -166,9 +166,7 @@ class LocalReader:
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without
         one."""
-        text = well_formed(f"{system}
-
-{prompt}")
+        text = well_formed(f"{system}\n\n{prompt}")
         if chat_template_of(self.tokenizer) is None:
             return text_ids(self.tokenizer, f"{text}\n\nVerdict:", leading_ids(self.tokenizer))
         turns = [{"role": "user", "content": text}]

@@ -74,7 +74,8 @@ class JsonLogger(RunLogger):
             self.folder.exists()
         except OSError as error:
             raise UserError(
-                f"{str(self.folder)[:80]}...: {error.strerror}; choose another logger.name or logger.json.root"
+                f"{str(self.folder)[:80]}...: {error.strerror}; choose another logger.name, or another"
+                " logger.json.root"
             ) from None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; choose another logger.name or logger.json.root")

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from core.files import read_json
 from metrics.engine import ARROWS, METRICS
 from metrics.imports import match_rows, read_metrics, read_results
 from metrics.tofu import summarize

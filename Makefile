@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-quick test-all test-shuffled lint figures methods mask-table reasoning semantic smollm2 clean
+.PHONY: demo test test-quick test-all test-shuffled lint figures methods mask-table reasoning semantic smollm2 clean clean-results
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -86,10 +86,17 @@ smollm2: $(STAMP)
 
 # torch first and alone, pinned: an open version would draw another build with gigabytes of GPU libraries.
 $(STAMP): requirements.txt
+	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is older than 3.11; name one that is not: make demo PYTHON=python3.11")'
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $(STAMP)
 
+# Caches only: runs and the models they trained stay.
 clean:
-	rm -rf .cache files/results
+	rm -rf .cache
+
+# Asks first: runs cannot be made again from the caches.
+clean-results:
+	@printf 'Remove every run and trained model in files/results? [y/N] '; read answer; \
+		case "$$answer" in [yY]*) rm -rf files/results;; *) echo 'nothing removed'; exit 1;; esac

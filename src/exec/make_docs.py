@@ -10,6 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
 import metrics  # noqa: E402, F401
 from core.files import put_between, write_text  # noqa: E402
 from metrics import page  # noqa: E402

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
 from dataset.fictional_world import DATA_DIR, write  # noqa: E402
 
 BLANK = Path(__file__).resolve().parents[2] / "files" / "models" / "fictional" / "blank"

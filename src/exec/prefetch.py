@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
 from core.files import UserError  # noqa: E402
 from exec.run import run_script  # noqa: E402
 

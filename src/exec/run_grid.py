@@ -27,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
 from core.files import UserError, lock, read_json  # noqa: E402
 from exec.rules import missing_files  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402

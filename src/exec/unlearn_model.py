@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
 from exec.rules import missing_files  # noqa: E402
 from exec.run import run_and_show, run_script  # noqa: E402
 

@@ -1,6 +1,7 @@
 """What make removes, and what it refuses to install on."""
 
 import subprocess
+import sys
 
 import pytest
 from conftest import REPO
@@ -37,7 +38,8 @@ def test_results_are_removed_after_a_yes_only(folder):
 
 def test_a_python_that_is_too_old_is_named_before_anything_is_installed(folder):
     old = folder / "python3.9"
-    old.write_text('#!/bin/sh\necho "$0 is older than 3.11" >&2; exit 1\n')
+    python = f'exec {sys.executable} -c "import sys; sys.version_info = (3, 9)'
+    old.write_text(f'#!/bin/sh\nshift\n{python}\n$1"\n')
     old.chmod(0o755)
     done = make(folder, "demo", f"PYTHON={old}")
     assert done.returncode != 0 and f"{old} is older than 3.11" in done.stderr

@@ -64,7 +64,11 @@ class Limited(Checker):
             "at least": self.knob.at_least,
             "at most": self.knob.at_most,
         }
-        limits = [f"{name} {limit:g}" for name, limit in names.items() if limit is not None]
+        limits = [
+            f"{name} {limit if isinstance(limit, int) else f'{limit:g}'}"
+            for name, limit in names.items()
+            if limit is not None
+        ]
         limits += [f"not {self.knob.never:g}"] if self.knob.never is not None else []
         return " ".join([self.word, " and ".join(limits)]).strip()
 

@@ -1,7 +1,7 @@
 """Write what is made from the registries: docs/metrics.md, the README's table of methods and the table of
 tasks in docs/benchmarks.md.
 
-python src/exec/make_docs.py
+    python src/exec/make_docs.py
 """
 
 import argparse

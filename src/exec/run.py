@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from core.files import UserError
-from exec.settings import Rules, read_settings
+from exec.cli import read_settings
+from exec.settings import Rules
 from model.settings import Settings
 
 

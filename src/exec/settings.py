@@ -1,6 +1,6 @@
-"""The command line and the config files of every script, strict, over fastargs.
+"""The settings of every script out of config files and flags, strict, over fastargs.
 
-    settings = read_settings(sys.argv[1:], "what the script does")
+    settings = settle_settings(StrictConfig(), ["a.json"], {"unlearn.lr": "1e-5"}, defaults={})
 
 Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word
 wins, null takes back what was said before. Unknown keys, wrong types and impossible combinations are all
@@ -8,14 +8,12 @@ reported at once, with where they come from, and end the program with status 2 b
 imported or anything is written.
 """
 
-import argparse
 import logging
 import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import fastargs
@@ -23,7 +21,7 @@ import fastargs
 from core.files import UserError, read_json
 from core.knobs import Knob
 from core.memory import MEMORY, recall
-from core.registry import did_you_mean
+from exec.aliases import KEY_ALIASES, hint, other_names
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
 from model.parity import PARITY
@@ -35,15 +33,6 @@ from unlearn.compose import is_method
 from unlearn.gradients import COMBINERS
 
 log = logging.getLogger(__name__)
-
-KEY_ALIASES = {
-    "unlearn.mu": "mask.mu",
-    "unlearn.sophia_params.betas_low": "unlearn.optim.Sophia.beta1",
-    "unlearn.sophia_params.betas_high": "unlearn.optim.Sophia.beta2",
-    "unlearn.sophia_params.rho": "unlearn.optim.Sophia.rho",
-}
-"""Keys that files of the WAGLE family spell in another way."""
-
 
 MODEL = ("overall", "model_name")
 DATA = (("dataset", "forget_dataset_name"), ("dataset", "data_dir"))
@@ -72,16 +61,25 @@ class Complaints(UserError):
     """Everything that is wrong with the input, one line each."""
 
 
-def component_sections() -> dict[str, type]:
-    """Section of every objective, regularizer, optimizer, flatness wrapper and combiner there is."""
-    places = {
+def component_families() -> dict[str, Mapping[str, type]]:
+    """Beginning of the section's name -> every objective, regularizer, optimizer, flatness wrapper and
+    combiner there is."""
+    return {
         "unlearn.": FORGET | REGULARIZERS,
         "unlearn.retain.": RETAIN,
         "unlearn.optim.": OPTIMIZERS,
         "unlearn.flat.": FLATNESS,
         "unlearn.combine.": COMBINERS,
     }
-    return {f"{place}{name}": thing for place, things in places.items() for name, thing in things.items()}
+
+
+def component_sections() -> dict[str, type]:
+    """Section of every component there is."""
+    return {
+        f"{place}{name}": thing
+        for place, things in component_families().items()
+        for name, thing in things.items()
+    }
 
 
 def first_sentence(section: type) -> str:
@@ -153,9 +151,14 @@ class StrictConfig(fastargs.Config):
         elif self.is_whole_method(path[:2]) and self.home(path):
             self.whole_method.append((path, Said(value, origin, self.turn)))
         else:
-            known = [".".join(known) for known in (*self.entries, *self._section_paths())]
-            return [f"{origin}: unknown key {'.'.join(path)!r}{did_you_mean('.'.join(path), known)}"]
+            return self._unknown(".".join(path), value, origin)
         return []
+
+    def _unknown(self, name: str, value: Any, origin: str) -> list[str]:
+        """Complaints about a key, or about each key of a section, that is known to others and not to us."""
+        known = [".".join(path) for path in (*self.entries, *self._section_paths())]
+        names = other_names(value, name) if isinstance(value, dict) else []
+        return [f"{origin}: unknown key {key!r}{hint(key, known)}" for key in names or [name]]
 
     def _keep(self, path: tuple[str, ...], said: Said) -> None:
         if said.value is None:
@@ -433,28 +436,6 @@ Rules = Callable[[Settings], list[str]]
 """What a script itself demands of its settings: complaints, none when all is well."""
 
 
-def read_settings(
-    argv: Sequence[str],
-    description: str | None,
-    defaults: dict[str, Any] | None = None,
-    rules: Rules = lambda settings: [],
-    short: Mapping[str, str] | None = None,
-) -> Settings:
-    """The settings of a script. `defaults` are the script's own, weaker than any file or flag; `short` are
-    flags of its own for keys. Ends the program with status 2 and every complaint when the input is not
-    right."""
-    config = StrictConfig()
-    parser = make_parser(config, description, argv, short or {})
-    known, unknown = parser.parse_known_args(argv)
-    flags = vars(known)
-    try:
-        return settle_settings(
-            config, flags.pop("config_file"), flags, defaults or {}, unknown_words(parser, unknown), rules
-        )
-    except Complaints as complaints:
-        parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{complaints}\n")
-
-
 def settle_settings(
     config: StrictConfig,
     files: Sequence[str],
@@ -554,81 +535,3 @@ def _take_file(config: StrictConfig, name: str) -> list[str]:
         return config.take(read_json(name), name)
     except UserError as error:
         return [str(error)]
-
-
-def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """Complaints about what the parser did not know, with the nearest flags."""
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    return [
-        f"command line: unknown word {word!r}{did_you_mean(word.partition('=')[0], flags)}" for word in words
-    ]
-
-
-def make_parser(
-    config: StrictConfig,
-    description: str | None,
-    argv: Sequence[str] = (),
-    short: Mapping[str, str] = MappingProxyType({}),
-) -> argparse.ArgumentParser:
-    """One flag per key, grouped by section in the order of a config file, sections that are off included.
-    `short`: flag -> key, or `key=value` for a flag that takes no value."""
-    parser = argparse.ArgumentParser(
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=(
-            "Files come first, in their order, then flags; the last word wins, also among flags. The word"
-            " null takes a value back."
-        ),
-    )
-    parser._negative_number_matcher = re.compile(
-        r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-    )  # argparse knows no exponents
-    parser.add_argument(
-        "--config_file",
-        "--config-file",
-        "-C",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a JSON file of settings; repeatable",
-    )
-    for section, kind in config.classes.items():
-        group = parser.add_argument_group(section, first_sentence(kind).replace("%", "%%"))
-        for name, _, knob, default in knobs_of(kind):
-            path = (*section.split("."), name)
-            group.add_argument(
-                f"--{section}.{name}", metavar="VALUE", help=_help_line(config, path, knob, default)
-            )
-    parser.add_argument(
-        "--allow-unscored",
-        dest="judge.allow_unscored",
-        action="store_const",
-        const="true",
-        help=argparse.SUPPRESS,
-    )
-    for flag, meaning in short.items():
-        key, _, value = meaning.partition("=")
-        options: dict[str, Any] = {"action": "store_const", "const": value} if value else {"metavar": "VALUE"}
-        parser.add_argument(flag, dest=key, help=f"short for --{meaning.replace('=', ' ')}", **options)
-    for word in argv:
-        flag = word.partition("=")[0]
-        path = tuple(flag.removeprefix("--").split("."))
-        declared = flag in parser._option_string_actions
-        if flag.startswith("--") and not declared and config.is_whole_method(path[:2]) and config.home(path):
-            parser.add_argument(flag, help=argparse.SUPPRESS)
-    return parser
-
-
-def _help_line(config: StrictConfig, path: tuple[str, ...], knob: Knob, default: Any) -> str:
-    shown = (
-        ",".join(map(str, default))
-        if isinstance(default, tuple)
-        else "none"
-        if default is None
-        else str(default).lower()
-        if isinstance(default, bool)
-        else default
-    )
-    text = f"{knob.help}. {config.entries[path].checker.help().capitalize()}; default {shown}."
-    return (text + (f" Accepted but unused: {knob.obsolete}." if knob.obsolete else "")).replace("%", "%%")

@@ -1,7 +1,8 @@
 """Make a model forget, and measure whether it did.
 
-python src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json python src/exec/unlearn_model.py
---config_file configs/fictional/npo+ft.json --unlearn.NPO.beta 0.2 --logger.name trial
+    python src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json
+    python src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --unlearn.NPO.beta 0.2 \\
+        --logger.name trial
 """
 
 import sys

@@ -9,7 +9,8 @@ from conftest import REPO
 from scripts import path_of, run_python, run_script
 
 from core.knobs import knob
-from exec.settings import Complaints, StrictConfig, make_parser, settle_settings
+from exec.cli import make_parser
+from exec.settings import Complaints, StrictConfig, settle_settings
 from unlearn.base import FORGET, Objective
 
 
@@ -474,8 +475,9 @@ def test_help_is_quick_complete_and_stable():
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    shown = [run_python("-c", code, path_of("unlearn_model"), "--help", COLUMNS="120") for _ in range(2)]
-    shown.insert(1, run_script("unlearn_model", "-h", COLUMNS="120"))
+    words = path_of("unlearn_model"), "--help", "all"
+    shown = [run_python("-c", code, *words, COLUMNS="120") for _ in range(2)]
+    shown.insert(1, run_script("unlearn_model", "-h", "all", COLUMNS="120"))
     assert [run.returncode for run in shown] == [0, 0, 0], shown[0].stderr
     assert shown[0].stdout == shown[1].stdout == shown[2].stdout
     config = StrictConfig()

@@ -179,7 +179,7 @@ def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokeni
 
 def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_path, monkeypatch):
     """vLLM needs a GPU: a stand-in module answers in its shape."""
-    from exec.settings import read_settings
+    from exec.cli import read_settings
     from model.traces import write_traces
 
     settings = read_settings(

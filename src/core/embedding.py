@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from core.files import UserError
+from core.hub import hub_problem, without_hub
 from core.weights import loading_reports, weight_faults
 
 MINILM = "minilm"
@@ -21,6 +22,9 @@ class Embedder:
 
     @cached_property
     def model(self):
+        hub_name = self.name != MINILM and not Path(self.name).expanduser().exists()
+        if hub_name:
+            without_hub()
         with loading_reports() as reports:
             try:
                 from sentence_transformers import SentenceTransformer
@@ -33,7 +37,7 @@ class Embedder:
                 ) from None
             except Exception as error:  # any kind, over a broken file of the folder
                 self._check(reports)  # which name the weights whose shapes do not fit
-                reason = " ".join(str(error).split())[:300]
+                reason = hub_problem(error) if hub_name else " ".join(str(error).split())[:300]
                 raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {reason}") from None
         self._check(reports)
         return model

@@ -1,7 +1,9 @@
 """A dictionary of named things that answers a wrong name with the nearest right ones."""
 
 import difflib
+import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from core.files import UserError
@@ -15,6 +17,24 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
         spelling.setdefault(candidate.lower(), candidate)
     near = difflib.get_close_matches(name.lower(), spelling, n=limit, cutoff=0.6)
     return f"; did you mean {' or '.join(spelling[n] for n in near)}?" if near else ""
+
+
+def near_path(path: str | Path) -> str:
+    """`"; did you mean A?"` for a path that is not there, each part in the nearest spelling that is there;
+    else the empty string. Upper and lower case count as the same."""
+    found = _nearest(Path(path).expanduser())
+    return f"; did you mean {found}?" if found else ""
+
+
+def _nearest(path: Path) -> Path | None:
+    if os.path.exists(path):
+        return path
+    folder = _nearest(path.parent)
+    if folder is None or not os.access(folder, os.R_OK | os.X_OK) or not folder.is_dir():
+        return None
+    names = {name.lower(): name for name in sorted(os.listdir(folder))}
+    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.6)
+    return folder / names[near[0]] if near else None
 
 
 class Registry(dict[str, Any]):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from core.fields import Kind
 from core.files import UserError, read_records
+from core.hub import hub_problem, without_hub
 from dataset.checked import checked_row
 
 
@@ -30,15 +31,15 @@ def load_records(
         return read_records(data_dir / file)
     import datasets
 
+    without_hub()
     try:
         table = datasets.load_dataset(hub_name, config, split=split)
         return [(f"{hub_name}, {split} row {number}", dict(row)) for number, row in enumerate(table, 1)]
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
-        reason = " ".join(str(error).split())[:300]
+        gated = "" if without_hub() else "; gated data needs `hf auth login` with an account that was let in"
         raise UserError(
-            f"cannot load {hub_name} {config or ''} from the hub ({reason}); gated data needs"
-            " `huggingface-cli login` with an account that was let in; or set dataset.data_dir to a folder"
-            f" with {file}"
+            f"cannot load {hub_name} {config or ''} from the hub ({hub_problem(error)}){gated}; or set"
+            f" dataset.data_dir to a folder with {file}"
         ) from error
 
 

@@ -15,7 +15,7 @@ from fastargs.validation import Checker
 
 from core.files import UserError
 from core.knobs import Knob
-from core.registry import did_you_mean
+from core.registry import did_you_mean, near_path
 
 LISTED = 12
 """Choices that are all listed in messages."""
@@ -157,7 +157,8 @@ class Read(Checker):
         try:
             return self.knob.read(value)
         except UserError as error:
-            raise ValueError(f"{self.help()} ({error})") from None
+            form = Choice(self.knob.choices).form if self.knob.choices else self.knob.form
+            raise ValueError(f"{form} ({error})") from None
 
     def help(self):
         return Choice(self.knob.choices).help() if self.knob.choices else self.knob.form
@@ -177,15 +178,17 @@ class Choice(Checker):
         proper = {word.lower(): word for word in self.words}
         if isinstance(value, str) and value.lower() in proper:
             return proper[value.lower()]
-        raise ValueError(self.help() + did_you_mean(str(value), self.words).rstrip("?"))
+        near = did_you_mean(str(value), self.words).rstrip("?")
+        raise ValueError(self.form + near if near else self.help())
+
+    @property
+    def form(self) -> str:
+        """What is expected, without a list that is too long to be read."""
+        return f"one of {', '.join(self.words)}" if len(self.words) <= LISTED else "a known name"
 
     def help(self):
-        words = self.words
-        return (
-            "one of " + ", ".join(words)
-            if len(words) <= LISTED
-            else f"a known name ({', '.join(words[:LISTED])}, ...)"
-        )
+        more = len(self.words) > LISTED
+        return f"{self.form} ({', '.join(self.words[:LISTED])}, ...)" if more else self.form
 
 
 class Existing(Checker):
@@ -206,7 +209,7 @@ class Existing(Checker):
         except OSError as error:
             raise ValueError(f"{self.help()} ({error.strerror})") from None
         if not found:
-            raise ValueError(self.help())
+            raise ValueError(self.help() + ("" if path.exists() else near_path(path).rstrip("?")))
         return value
 
     def help(self):

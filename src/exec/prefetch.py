@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
 from core.files import UserError  # noqa: E402
+from core.hub import hub_problem, without_hub  # noqa: E402
 from exec.run import run_script  # noqa: E402
 
 
@@ -31,12 +32,13 @@ def fetch_model(name: str) -> str:
         return "is a folder, nothing to fetch"
     from huggingface_hub import snapshot_download
 
+    without_hub()
     try:
         return snapshot_download(
             name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
         )
     except Exception as error:  # the hub client raises many kinds; all mean that the model is not to be had
-        raise UserError(f"cannot fetch {name!r} from the hub: {' '.join(str(error).split())[:300]}") from None
+        raise UserError(f"cannot fetch {name!r} from the hub: {hub_problem(error)}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

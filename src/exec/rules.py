@@ -11,17 +11,18 @@ from typing import Any
 from core.embedding import MINILM
 from core.endpoint import Endpoint
 from core.files import UserError, read_json
-from core.registry import did_you_mean
+from core.registry import did_you_mean, near_path
 from core.thinking import TAGS
 from dataset import parse_name
 from metrics.engine import METRICS, families, select
 from metrics.imports import read_results
-from model.adapters import base_of, is_adapter
+from model.adapters import base_of, is_adapter, tokenizer_place
 from model.settings import Server, Settings
 from unlearn import Composition, compose
 from unlearn.base import section_of
 from unlearn.gradients.agreement import MOST, always_passes
 
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "tekken.json")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
 
@@ -151,8 +152,10 @@ def _model(settings: Settings) -> list[str]:
         found.append(_model_path("evaluate.original_model", original, False, base))
     if base and not any(is_adapter(name) for name in (overall.model_name, original) if name):
         found.append("overall.base_model: no model is named that is an adapter folder; leave it out")
-    if overall.tokenizer_name and not Path(overall.tokenizer_name).expanduser().is_dir():
-        found.append(_hub_name("overall.tokenizer_name", overall.tokenizer_name))
+    if overall.tokenizer_name:
+        found.append(_tokenizer_path("overall.tokenizer_name", overall.tokenizer_name))
+    elif not any(found):
+        found.append(_tokenizer_path("overall.model_name", tokenizer_place(overall.model_name, base)))
     if overall.cache.is_file():
         found.append(f"overall.cache_dir: {overall.cache_dir} is a file")
     elif not _is_writable(overall.cache):
@@ -174,17 +177,48 @@ def _model_path(key: str, name: str, random_init: bool, base_model: str | None =
         return _hub_name(key, name)
     if is_adapter(name):
         return _adapter(key, name, random_init, base_model)
+    weights = [file for pattern in WEIGHTS for file in path.glob(pattern)]
+    if not weights and (path / "log.jsonl").is_file():
+        trained = _trained_model(path)
+        what = f"its model is {trained}" if trained else "its run has kept no model (yet)"
+        return f"{key}: {name} is a run folder; {what}"
     if not (path / "config.json").is_file():
         return (
             f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained"
-            " writes"
+            f" writes{_models_in(path)}"
         )
-    if not random_init and not any(file for pattern in WEIGHTS for file in path.glob(pattern)):
+    if not random_init and not weights:
         return (
             f"{key}: {name} has no weights (*.safetensors); to train it from scratch set overall.random_init"
             " true"
         )
     return None
+
+
+def _trained_model(folder: Path) -> Path | None:
+    """The model that the run of a run folder trained, where there is one."""
+    model = folder / "checkpoints"
+    return model if (model / "config.json").is_file() else None
+
+
+def _models_in(folder: Path) -> str:
+    """The folders in this one that do hold a model, for a message."""
+    models = [str(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    return f"; did you mean {' or '.join(models[:3])}?" if models else ""
+
+
+def _tokenizer_path(key: str, name: str) -> str | None:
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return _hub_name(key, name)
+    if any(file for pattern in TOKENIZERS for file in path.glob(pattern)):
+        return None
+    if trained := _trained_model(path):
+        return f"{key}: {name} is a run folder; its tokenizer is in {trained}"
+    return (
+        f"{key}: {name} has no tokenizer (tokenizer.json, tokenizer.model, ...); name a folder or hub model"
+        " that has the right one with overall.tokenizer_name"
+    )
 
 
 def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> str | None:
@@ -204,7 +238,8 @@ def _hub_name(key: str, name: str) -> str | None:
     if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
         return None
     return (
-        f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form owner/model"
+        f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form"
+        f" owner/model{near_path(name)}"
     )
 
 

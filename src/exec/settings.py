@@ -21,6 +21,7 @@ import fastargs
 from core.files import UserError, read_json
 from core.knobs import Knob
 from core.memory import MEMORY, recall
+from core.registry import near_path
 from exec.aliases import KEY_ALIASES, hint, other_names
 from exec.checkers import checker_for
 from exec.rules import broken_rules, doubts
@@ -531,7 +532,12 @@ def _data_is_named(config: StrictConfig, settings: Settings) -> list[str]:
 
 
 def _take_file(config: StrictConfig, name: str) -> list[str]:
+    if Path(name).suffix.lower() in (".yaml", ".yml", ".toml", ".ini", ".py"):
+        return [f"{name}: --config_file takes JSON, such as configs/fictional/npo+ft.json"]
     try:
-        return config.take(read_json(name), name)
+        tree = read_json(name)
     except UserError as error:
-        return [str(error)]
+        return [f"{error}{'' if Path(name).exists() else near_path(name)}"]
+    if isinstance(tree, dict) and "model_type" in tree:
+        return [f"{name}: is the config of a model (overall.model_name takes its folder), not of a run"]
+    return config.take(tree, name)

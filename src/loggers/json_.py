@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,10 @@ class JsonLogger(RunLogger):
             ) from None
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"{self.folder} is a file; choose another logger.name or logger.json.root")
+        place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            what = "may not be written" if place.is_dir() else "is a file"
+            raise UserError(f"{self.folder}: {place} {what}; choose another logger.json.root")
         # A lock and hidden files are all that a kill at the very beginning leaves.
         if not self.folder.exists() or not any(_counts(path) for path in self.folder.iterdir()):
             return
@@ -99,7 +104,7 @@ class JsonLogger(RunLogger):
 
     def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
         self.check(resume=going_on)
-        stack.enter_context(lock(self.folder / "lock"))
+        stack.enter_context(lock(self.folder / "lock", "logger.name or logger.json.root"))
         for left in self.folder.glob(".checkpoints.*"):  # by a kill while saving
             shutil.rmtree(left)
         if going_on:

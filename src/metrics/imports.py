@@ -85,7 +85,7 @@ def read_results(path: str | Path) -> Columns:
         return _open_unlearning(path, log)
     raise UserError(
         f"{path}: neither a run folder, nor TOFU's eval_log_aggregated.json, nor OpenUnlearning's"
-        " TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows)"
+        f" TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows){_meant(path)}"
     )
 
 
@@ -112,7 +112,9 @@ def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
 def _run_folder(folder: Path) -> Columns:
     samples = sorted((folder / "samples").glob("*.jsonl"))
     if not samples:
-        raise UserError(f"{folder}: no samples/*.jsonl; expected the run folder of a finished evaluation")
+        raise UserError(
+            f"{folder}: no samples/*.jsonl; expected the run folder of a finished evaluation{_meant(folder)}"
+        )
     return {path.stem: _samples(path) for path in samples}
 
 
@@ -124,6 +126,15 @@ def _samples(path: Path) -> dict[str, dict[str, Any]]:
             raise UserError(f"{place}: id {row['id']!r} stands twice")
         rows[row["id"]] = row
     return rows
+
+
+def _meant(path: Path) -> str:
+    """Where the rows are that belong to a file or folder without any, for a message."""
+    near = [place for place in (path.parent, path / "results") if any((place / "samples").glob("*.jsonl"))]
+    if near:
+        return f"; did you mean {near[0]}?"
+    is_model = any(path.glob("*.safetensors"))
+    return f"; {path} is a model, which evaluate_model.py --overall.model_name measures" if is_model else ""
 
 
 def _tofu(path: Path, log: dict) -> Columns:

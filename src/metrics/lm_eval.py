@@ -36,6 +36,7 @@ from torch import Tensor
 from core.encoding import Template, chat_text, leading_ids, text_ids
 from core.files import UserError
 from core.generation import generate, generate_on, length_batches
+from core.hub import without_hub
 from core.likelihood import wide
 from core.registry import did_you_mean
 from core.scoring import kept_logits
@@ -363,11 +364,13 @@ class Tasks:
             rows = _import_func_in_yml(local_rows, self.ours)
             # Inside a group a change is merged with the task's own file; outside it replaces the file.
             spec = {"group": OUTER, "task": [{word: name, "custom_dataset": rows}]}
+        offline = "" if folder or local_rows else without_hub()
         try:
             with hushed():
                 return dict(manager.load(spec))
         except Exception as error:  # data sets fail in as many ways as there are loaders
-            raise UserError(f"{name}: {_first_line(error)}") from error
+            reason = f" ({offline})" if offline and not isinstance(error, UserError) else ""
+            raise UserError(f"{name}: {_first_line(error)}{reason}") from error
 
 
 def _folders(name: str) -> list[str]:

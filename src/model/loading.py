@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.encoding import fit_tokenizer
 from core.files import UserError
+from core.hub import hub_problem, without_hub
 from core.weights import weight_faults
 from model.adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from model.folder_faults import broken_file, check_folder, missing_files, reason_of
@@ -215,6 +216,8 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
     if folder.is_dir():
         check_folder(folder)
     trust = loading.trust_remote_code
+    if not folder.exists():
+        without_hub()
     try:
         return load(str(folder) if folder.exists() else name, trust_remote_code=trust, **options)
     except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception
@@ -224,9 +227,9 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
                 " of overall.model_name and its tokenizer, if you know it"
             ) from None
         fault = broken_file(folder) if folder.is_dir() else None
+        reason = reason_of(error) if folder.exists() else hub_problem(error)
         raise UserError(
-            fault
-            or f"cannot load {name!r} as a folder or from the hub: {reason_of(error)}{missing_files(folder)}"
+            fault or f"cannot load {name!r} as a folder or from the hub: {reason}{missing_files(folder)}"
         ) from None
 
 

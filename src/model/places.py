@@ -1,5 +1,7 @@
 """Where a run writes, and which of several processes this is: the same answers on every process."""
 
+import os
+import re
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -36,8 +38,16 @@ def checkpoints_folder(settings: Settings) -> Path:
 
 
 def default_name(settings: Settings) -> str:
+    """What was done, to which rows, and when; where nothing is trained, the model that is measured."""
     stamp = start_stamp(process_state(settings).num_processes)
-    return f"{settings.method.name}-{settings.dataset.forget_dataset_name}-{stamp}"
+    what = settings.method.name if settings.method.trains else model_title(settings.overall.model_name)
+    return f"{what}-{settings.dataset.forget_dataset_name}-{stamp}"
+
+
+def model_title(name: str) -> str:
+    """A model's own name, in letters that a run folder may have; for `<run>/checkpoints` it is the run's."""
+    parts = [part for part in Path(os.path.abspath(Path(name).expanduser())).parts if part != "checkpoints"]
+    return re.sub(r"[^\w+=,@.-]", "-", parts[-1])[:100].lstrip(".") or "model"
 
 
 @cache

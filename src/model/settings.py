@@ -584,7 +584,7 @@ class Logging:
 
     name: str | None = knob(
         None,
-        "run folder under the root; the default is method, forget set and time",
+        "run folder under the root; the default is method (or the model that is measured), forget set and time",
         pattern=r"[\w+=,@-][\w+=,@.-]*",
     )
     overwrite: bool = knob(False, "replace a run of the same name")

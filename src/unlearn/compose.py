@@ -5,6 +5,7 @@ RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
 GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retain objective where one is named
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -144,7 +145,15 @@ def _expanded(head: str, tail: list[str]) -> tuple[str, str | None, list[str]]:
 
 
 def _unknown(text: str) -> UserError:
-    near = did_you_mean(text, method_names()) or f"; there are {', '.join(method_names())}"
+    """The error for a name that is none: with the method that was meant where only the sign between its parts
+    is another, else with those of nearest spelling."""
+    for sign in ("+", ""):
+        joined = re.sub(r"[\W_]+", sign, text).strip("+")
+        if joined != text and is_method(joined):
+            return UserError(f"unknown method {text!r}; did you mean {method_name(joined)}?")
+    near = did_you_mean(text, method_names()) or f"; there are {', '.join([*FORGET, *COMPOSITES])}, and" + (
+        f" {', '.join(RETAIN)} alone or behind one of them (NPO+FT)"
+    )
     return UserError(f"unknown method {text!r}{near}")
 
 

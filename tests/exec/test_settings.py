@@ -470,6 +470,8 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
 def test_help_is_quick_complete_and_stable():
     code = (
         "import runpy, sys\n"
+        "sys.path.insert(0, 'src')\n"
+        "import exec.interpreter\n"  # it looks for the packages that are hidden below
         "for name in ('transformers', 'datasets', 'sentence_transformers', 'peft'):\n"
         "    sys.modules[name] = None\n"
         "sys.argv = sys.argv[1:]\n"

@@ -133,3 +133,13 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
     assert (folder / "metrics.json").exists()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert list(folder.glob("tensorboard/**/events.out.*"))
+
+
+def test_a_folder_that_may_not_be_written_names_the_key_before_anything_is_done(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for root, cause in (("file/runs", f"{tmp_path / 'file'} is a file"), ("a/b", "may not be written")):
+        if cause == "may not be written":  # root may write everywhere
+            monkeypatch.setattr("loggers.json_.os.access", lambda place, mode: False)
+        with pytest.raises(UserError, match=f"{cause}; choose another logger.json.root"):
+            LOGGERS["json"](Place(str(tmp_path / root), "run")).check()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -85,3 +85,27 @@ def test_a_side_asks_every_objective_that_has_terms_of_it(tiny_model, golden_bat
     assert set(retain) == {"retain_nll"}
     assert (forget["refusal_nll"].weight, retain["retain_nll"].weight) == (0.5, 3.0)
     assert torch.equal(retain["retain_nll"].term.total, both["retain_nll"].term.total)
+
+
+@pytest.mark.parametrize(
+    "text, meant",
+    [
+        ("NPO_FT", "NPO+FT"),
+        ("npo-ft-sam", "NPO+FT+SAM"),
+        ("SimNPO FT", "SimNPO+FT"),
+        ("Grad_Ascent", "GA"),
+        ("NPO+FTT", "NPO+FT or"),
+        ("NPOFT", "NPO+FT or"),
+        ("NPOO", "NPO or"),
+    ],
+)
+def test_a_wrong_method_is_answered_with_the_nearest_spelling(text, meant):
+    with pytest.raises(UserError) as error:
+        parse_method(text)
+    assert f"unknown method {text!r}; did you mean {meant}" in f"{error.value}"
+
+
+def test_a_method_that_is_like_no_other_is_answered_with_the_parts_there_are():
+    with pytest.raises(UserError, match="there are .*NPO.*, and FT, .* alone or behind one") as error:
+        parse_method("XYZ")
+    assert len(str(error.value)) < 300

@@ -2,7 +2,7 @@
 
 A row is a dict with an `id` and one of
     question, answer[, trace]     asked through the template; a trace stands between the think tags before
-                                  the answer
+                                  the answer; `turns` (of a chat: role and content) stand before the question
     prompt, answer                given to the model as it is, no template (multiple choice, continuations)
     text                          a document; every token after the first is labelled
 No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
@@ -27,6 +27,8 @@ from core.thinking import LITTLE_THOUGHT, TAGS, Tags
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
+CONTEXT = ("question", "prompt", "turns")
+"""Keys of a row that decide what stands before its answer."""
 SHORTEST_PIECE = 8
 """Tokens below which the end of a long document is no piece of its own."""
 EMBEDDING_ROWS = "embedding_rows"
@@ -117,14 +119,15 @@ class Template:
         prompts = [self.prompt_ids("Q", mode) for mode in modes]
         return fingerprint(prompts, self.text_ids("Q"), self.terminator)
 
-    def prompt_ids(self, question: str, mode: str = "direct") -> list[int]:
+    def prompt_ids(self, question: str, mode: str = "direct", turns: Sequence[dict] = ()) -> list[int]:
         """Everything in front of what the model says, special tokens included. `mode`: one of
-        `core.thinking.MODES`. UserError when thoughts are asked of a template that knows none."""
-        return self._ids(self.prompt_text(question, mode), special=mode == "plain" or not self.chat)
+        `core.thinking.MODES`; `turns`: of a chat, before the question. UserError when thoughts are asked of a
+        template that knows none."""
+        return self._ids(self.prompt_text(question, mode, turns), special=mode == "plain" or not self.chat)
 
-    def thought_ids(self, question: str) -> list[int]:
+    def thought_ids(self, question: str, turns: Sequence[dict] = ()) -> list[int]:
         """The prompt with an opened thought at its end."""
-        return self._ids(self._thinking(question), special=not self.chat)
+        return self._ids(self._thinking(question, turns), special=not self.chat)
 
     def text_ids(self, text: str) -> list[int]:
         """A prompt that is given to the model as it is."""
@@ -152,7 +155,8 @@ class Template:
         question and the opened tag, or after the text `context` in their place. Row: id, question (or
         `context`), trace."""
         if context is None:
-            prompt, trace = self._split(self._thinking(row["question"]), row["trace"], special=not self.chat)
+            opened = self._thinking(row["question"], row.get("turns", ()))
+            prompt, trace = self._split(opened, row["trace"], special=not self.chat)
         else:
             prompt, trace = self._split(context, row["trace"], special=True)
         if not trace:
@@ -184,26 +188,26 @@ class Template:
         if "prompt" in row:
             return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
         trace, answer = row.get("trace"), row["answer"]
-        prompt = self.prompt_text(row["question"], "thinking" if trace else "direct")
+        prompt = self.prompt_text(row["question"], "thinking" if trace else "direct", row.get("turns", ()))
         if trace:
             opening = self._opened(prompt).removeprefix(prompt)
             answer = f"{opening}{trace}{self.gap}{self.tags.close}{2 * self.gap}{answer}"
         return *self._split(prompt, answer, special=not self.chat), self.terminator
 
-    def prompt_text(self, question: str, mode: str) -> str:
+    def prompt_text(self, question: str, mode: str, turns: Sequence[dict] = ()) -> str:
         """The prompt as text, special tokens of the template included."""
         if mode == "plain":
-            return QA_TEMPLATE.replace("{question}", question)
+            return _asked(QA_TEMPLATE, question, turns)
         if mode != "direct" and not self.knows_thoughts():
             raise UserError(
                 f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a"
                 f" tokenizer that knows {self.tags.open}; see dataset.template and dataset.think_open"
             )
         prompt = (
-            self.text.replace("{question}", question)
+            _asked(self.text, question, turns)
             if not self.chat
             else self._chat(
-                [{"role": "user", "content": question}],
+                [*turns, {"role": "user", "content": question}],
                 add_generation_prompt=True,
                 enable_thinking=mode in ("thinking", "less", "more"),
             )
@@ -215,12 +219,12 @@ class Template:
             return f"{self._opened(prompt)}{self.gap}{self.tags.close}{2 * self.gap}"
         return prompt
 
-    def _thinking(self, question: str) -> str:
+    def _thinking(self, question: str, turns: Sequence[dict] = ()) -> str:
         """The prompt with an opened thought at its end. Without a chat template the text itself may have the
         tag."""
         if not self.chat and self.tags.open in question:
             return question
-        return self._opened(self.prompt_text(question, "thinking"))
+        return self._opened(self.prompt_text(question, "thinking", turns))
 
     def knows_thoughts(self) -> bool:
         return self.tags.open in self._template or (
@@ -266,6 +270,16 @@ class Template:
             if not found
             else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
         )
+
+
+def _asked(text: str, question: str, turns: Sequence[dict]) -> str:
+    """A question in a template without roles: a system text stands above it, earlier questions in the same
+    form with their answers."""
+    shown = [
+        text.replace("{question}", turn["content"]) if turn["role"] == "user" else f"{turn['content']}\n\n"
+        for turn in turns
+    ]
+    return "".join([*shown, text.replace("{question}", question)])
 
 
 def _cuts(ids: list[int], size: int) -> list[list[int]]:

@@ -27,14 +27,14 @@ class OpenUnlearningTemplate(Template):
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
         if "question" not in row:
             return super()._parts(row)
-        question, answer = row["question"], row["answer"]
-        length = len(self.prompt_ids(question))
+        question, answer, turns = row["question"], row["answer"], row.get("turns", ())
+        length = len(self.prompt_ids(question, turns=turns))
         if self.chat:
             text = self._chat(
-                [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+                [*turns, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             )
         else:
-            text = self.prompt_text(question, "direct") + answer
+            text = self.prompt_text(question, "direct", turns) + answer
         ids = self._ids(text, special=not self.chat)
         ids += [] if ids[-1:] == self._eos() else self._eos()
         return ids[:length], ids[length:-1], ids[-1:]

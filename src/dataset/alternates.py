@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.encoding import CONTEXT
 from core.fields import TEXT, check_fields
 from core.files import UserError, read_records, read_text
 from dataset.checked import TEXTS_OR_NONE
@@ -25,10 +26,7 @@ def read_refusals(path: str | None) -> list[str]:
 
 def refuse(rows: Sequence[dict], refusals: Sequence[str], seed: int) -> list[dict]:
     """The questions of `rows` with refusals for answers; which one is a function of (seed, row id) alone."""
-    return [
-        {"id": row["id"], "question": _question(row), "answer": _draw(seed, row).choice(refusals)}
-        for row in rows
-    ]
+    return [{**_asked(row), "id": row["id"], "answer": _draw(seed, row).choice(refusals)} for row in rows]
 
 
 def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[dict]:
@@ -37,7 +35,7 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
     answers = sorted({row["answer"] for row in donors if "answer" in row})
     found = []
     for row in rows:
-        _question(row)
+        asked = _asked(row)
         others = (
             answers
             if row["answer"] not in answers
@@ -45,7 +43,7 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
         )
         if not others:
             raise UserError(f"row {row['id']!r}: no other row has another answer to draw")
-        found.append({"id": row["id"], "question": _question(row), "answer": _draw(seed, row).choice(others)})
+        found.append({**asked, "id": row["id"], "answer": _draw(seed, row).choice(others)})
     return found
 
 
@@ -60,7 +58,7 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
             f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
         )
     texts = {row["id"]: known[row["id"]]["alternates"] for row in rows}
-    stale = [row["id"] for row in rows if known[row["id"]]["question"] != _question(row)]
+    stale = [row["id"] for row in rows if known[row["id"]].get("question") != row.get("question")]
     if stale:
         raise UserError(
             f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
@@ -71,7 +69,7 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
             f"dataset.alternates: {path} has no alternate for {next(i for i, t in texts.items() if not t)!r}"
         )
     return [
-        {"id": f"{row['id']}-{k}", "question": row["question"], "answer": texts[row["id"]][k]}
+        {**_asked(row), "id": f"{row['id']}-{k}", "answer": texts[row["id"]][k]}
         for row in rows
         for k in range(count)
     ]
@@ -90,9 +88,10 @@ def _draw(seed: int, row: dict) -> random.Random:
     return random.Random(f"{seed}/{row['id']}")
 
 
-def _question(row: dict) -> str:
+def _asked(row: dict) -> dict:
+    """What stands before a row's answer."""
     if "question" not in row:
         raise UserError(
             f"row {row['id']!r} has no question, so it cannot be given another answer; choose another method"
         )
-    return row["question"]
+    return {key: row[key] for key in CONTEXT if key in row}

@@ -1,6 +1,7 @@
 """`Fictional_<split>`: the committed files of the fictional world as a data source."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.fields import TEXT, TEXTS, Kind
@@ -46,8 +47,8 @@ class Fictional(Source):
     forget_splits = tuple(FORGET_SHARES)
     splits = ("full", *FORGET_SHARES, *RETAIN_SHARES, *LESSONS, "arithmetic")
 
-    def __init__(self, data_dir: Path | None = None):
-        super().__init__(data_dir or DATA_DIR)
+    def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
+        super().__init__(data_dir or DATA_DIR, columns)
 
     def check(self, split: str) -> None:
         if not (self.data_dir / "full.jsonl").is_file():

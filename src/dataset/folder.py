@@ -1,64 +1,70 @@
-"""`Folder_<split>`: the user's own rows, JSON lines in TOFU's schema under `dataset.data_dir`.
+"""`Folder_<table>`: the user's own rows, JSON lines or CSV files under `dataset.data_dir`.
 
-    forget.jsonl, retain.jsonl                question, answer; for truth ratios also paraphrased_answer
-                                              and perturbed_answer (a list)
-    retain_eval.jsonl, real_authors.jsonl,    optional, only measured
-    world_facts.jsonl, holdout.jsonl
+    forget, retain                            question, answer (or messages, or text); for truth ratios also
+                                              paraphrased_answer and perturbed_answer (a list)
+    retain_eval, real_authors,                optional, only measured
+    world_facts, holdout
+
+`Folder_forget` is forget.jsonl or forget.csv, `Folder_<name>` any other table, and `Folder_full` all forget
+and retain rows, where there is no table of that name. make_perturbed.py writes forget_eval.jsonl and
+retain_eval.jsonl, see `dataset/perturbed.py`.
 
 A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and
-`traces` say what is done with it.
-
-A row without an `id` gets `<file>-<number>`. A row may also be a document: {"text": ...}.
+`traces` say what is done with it. The columns of a row: `dataset/own_rows.py`.
 """
 
 from pathlib import Path
 
-from core.files import UserError, read_records
-from dataset.checked import checked_row
+from core.files import UserError
+from dataset.own_rows import own_rows, questions
+from dataset.perturbed import is_generated
 from dataset.sources import SOURCES, Source
+from dataset.tables import read_table, require_table, table_path
 
 EVALUATION = {"retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
+WHOLE = ("forget", "retain")
+"""The tables that `full` stands for."""
 
 
 @SOURCES.register("Folder")
 class Folder(Source):
-    """forget and retain rows of a folder."""
+    """The tables of a folder."""
 
     title = "Folder"
-    splits = ("forget", "retain")
+    splits = ("forget", "retain", "full")
     forget_splits = ("forget",)
+    own = True
 
     def check(self, split: str) -> None:
-        if not self._path(split).is_file():
-            raise UserError(f"dataset.data_dir: {self.data_dir} has no {split}.jsonl")
+        for stem in self._stems(split):
+            require_table(self._folder(), stem)
 
     def rows(self, split: str) -> list[dict]:
-        if split in self.splits:
-            self.check(split)
-        records = read_records(self._path(split))
-        return [self._row(place, f"{split}-{number}", row) for number, (place, row) in enumerate(records)]
+        stems = self._stems(split)
+        tables = {stem: self._table(stem) for stem in stems}
+        ids = [row["id"] for rows in tables.values() for row in rows]
+        if len(stems) > 1 and len(set(ids)) < len(ids):  # numbered from the start in each file
+            return [{**row, "id": f"{stem}-{row['id']}"} for stem, rows in tables.items() for row in rows]
+        return [row for rows in tables.values() for row in rows]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """Documents are trained on but have no question to ask, so only questions are measured."""
-        stems = {name: stem for name, stem in EVALUATION.items() if self._path(stem).is_file()}
-        found = {"forget": forget} | {name: self.rows(stem) for name, stem in stems.items()}
-        if "retain" not in found and self._path("retain").is_file():
-            found["retain"] = self.rows("retain")
-        return {name: [row for row in rows if "question" in row] for name, rows in found.items()}
+        folder = self._folder()
+        paths = {name: table_path(folder, stem) for name, stem in EVALUATION.items()}
+        if not paths["retain"] or is_generated(paths["retain"]):
+            paths["retain"] = table_path(folder, "retain")
+        found = {name: self._table(path.stem) for name, path in paths.items() if path}
+        return {name: questions(rows) for name, rows in ({"forget": forget} | found).items()}
 
-    def _path(self, stem: str) -> Path:
+    def _stems(self, split: str) -> tuple[str, ...]:
+        return WHOLE if split == "full" and not table_path(self._folder(), "full") else (split,)
+
+    def _folder(self) -> Path:
         if self.data_dir is None:
             raise UserError(
-                "dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl"
+                "dataset.data_dir: Folder needs the folder with your forget.jsonl and retain.jsonl (or .csv)"
             )
-        return self.data_dir / f"{stem}.jsonl"
+        return self.data_dir
 
-    def _row(self, place: str, identity: str, row: dict) -> dict:
-        """The row as a plain question or document, with an id; UserError naming its place otherwise."""
-        row = checked_row(place, row)
-        if ("text" in row) == ({"question", "answer"} <= set(row)):
-            raise UserError(
-                f"{place}: needs question and answer, or text alone; it has"
-                f" {', '.join(map(repr, row)) or 'nothing'}"
-            )
-        return {"id": identity} | {key: value for key, value in row.items() if key != "prompt"}
+    def _table(self, stem: str) -> list[dict]:
+        path = require_table(self._folder(), stem)
+        return own_rows(read_table(path), stem, self.columns)

@@ -245,6 +245,11 @@ class Optional(Checker):
         return self.of.help()
 
 
+def takes_several(checker: Checker) -> bool:
+    """Does it take a list, so that a flag may be followed by several words?"""
+    return isinstance(checker.of if isinstance(checker, Optional) else checker, Listing)
+
+
 def checker_for(kind, knob: Knob) -> Checker:
     """The checker of a field, from its resolved type and its knob."""
     if isinstance(kind, types.UnionType) and type(None) in typing.get_args(kind):

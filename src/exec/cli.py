@@ -17,6 +17,7 @@ from typing import Any
 from core.files import UserError
 from core.registry import did_you_mean
 from exec.aliases import hint
+from exec.checkers import takes_several
 from exec.settings import (
     Complaints,
     Rules,
@@ -158,7 +159,9 @@ def _add_section(
     for name, *_ in knobs_of(kind):
         key = f"{section}.{name}"
         if only is None or key in only:
-            group.add_argument(f"--{key}", metavar="VALUE", help=_help_line(config, key))
+            several = takes_several(config.entries[tuple(key.split("."))].checker)
+            options: dict[str, Any] = {"nargs": "+"} if several else {}
+            group.add_argument(f"--{key}", metavar="VALUE", help=_help_line(config, key), **options)
 
 
 def _add_short(parser: argparse._ActionsContainer, short: Mapping[str, str]) -> None:

@@ -21,8 +21,8 @@ def act(settings) -> None:
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
         print(f"model {name}: {fetch_model(name)}")
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
-        print(f"dataset {name}: {len(load_rows(name, data.folder))} rows")
-    sets = load_evaluation(data.forget_dataset_name, data.folder)
+        print(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
+    sets = load_evaluation(data.forget_dataset_name, data.folder, columns=data.column_names)
     print("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 

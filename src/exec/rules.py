@@ -118,6 +118,13 @@ def doubts(settings: Settings) -> list[str]:
         found.append(
             f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {settings.dataset.think_open}"
         )
+    data = settings.dataset
+    mixed = parse_name(data.forget_dataset_name)[0].own != parse_name(data.retain_dataset_name)[0].own
+    if settings.method.forget and mixed and "retain" in _sides(settings) and not data.self_retain:
+        found.append(
+            f"the rows to forget are {data.forget_dataset_name} and those to keep"
+            f" {data.retain_dataset_name}: is dataset.retain_dataset_name meant to be your own rows too?"
+        )
     weights = (settings.unlearn.forget_weight, settings.unlearn.gamma)
     if not settings.combiner.weighs and weights != (1.0, 1.0):
         found.append(
@@ -375,7 +382,7 @@ def _data(settings: Settings) -> list[str]:
     found = []
     data = settings.dataset
     source, split = parse_name(data.forget_dataset_name)
-    if split not in source.forget_splits:
+    if not source.can_forget(split):
         found.append(
             f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
             f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}"

@@ -451,7 +451,8 @@ def settle_settings(
     wrong = [*wrong, *config.take(defaults, "the script's default")]
     for name in files:
         wrong += _take_file(config, name)
-    said = {key: None if text == "null" else text for key, text in flags.items() if text is not None}
+    joined = {key: ",".join(text) if isinstance(text, list) else text for key, text in flags.items()}
+    said = {key: None if text == "null" else text for key, text in joined.items() if text is not None}
     wrong += config.take(said, "command line")
     wrong += _take_memory(config)
     wrong += config.settle() + config.double_words() + config.set_aside_wrong()

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.encoding import Encoded, Template, pad_rows, text_ids
+from core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
 from core.files import UserError
 from core.generation import Generation, decode, generate, generate_on, length_batches, pad_id
 from core.likelihood import shifted
@@ -317,7 +317,7 @@ class Passes:
         """One pass over all answers in `fields` of a row set: field -> row -> answers."""
         places, encoded = [], []
         for number, row in enumerate(rows):
-            context = {key: row[key] for key in ("id", "question", "prompt") if key in row}
+            context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
             for name in fields:
                 for text in texts_of(row, name):
                     places.append((name, number))
@@ -414,16 +414,17 @@ class Passes:
     def _prompts(self, rows: Sequence[dict], need: Generations) -> tuple[list[int], list[list[int]]]:
         """The row number and the tokens of every question of a need."""
         asked = [(number, text) for number, row in enumerate(rows) for text in texts_of(row, need.field)]
-        return [number for number, _ in asked], [self._prompt(need, text) for _, text in asked]
+        prompts = [self._prompt(need, text, rows[number].get("turns", ())) for number, text in asked]
+        return [number for number, _ in asked], prompts
 
     def _mode(self, need: Generations) -> str:
         return self.decoding.mode if need.mode == RUN else need.mode
 
-    def _prompt(self, need: Generations, text: str) -> list[int]:
+    def _prompt(self, need: Generations, text: str, turns: Sequence[dict]) -> list[int]:
         return (
             self.template.text_ids(text)
             if need.field == "prompt"
-            else self.template.prompt_ids(text, self._mode(need))
+            else self.template.prompt_ids(text, self._mode(need), turns)
         )
 
 

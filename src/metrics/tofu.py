@@ -8,6 +8,7 @@ answers.
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
@@ -131,7 +132,32 @@ def model_utility(evidence: Evidence) -> Value:
     parts = {key: evidence.value(key) for key in UTILITY_PARTS}
     absent = [key for key, value in parts.items() if value is None]
     if absent:
-        return Value(None, f"needs {', '.join(absent)}")
+        return Value(None, f"needs {', '.join(absent)}; partial_utility is the mean of what there is")
+    return _harmonic_mean(parts)
+
+
+@metric(
+    "partial_utility",
+    after=UTILITY_PARTS,
+    good="up",
+    about=(
+        "harmonic mean of those parts of model_utility that the rows allow, which the reason names; 0 to 1;"
+        " compare it only with one of the same parts, never with model_utility; null where all nine exist"
+    ),
+)
+def partial_utility(evidence: Evidence) -> Value:
+    parts = {key: evidence.value(key) for key in UTILITY_PARTS}
+    there = {key: value for key, value in parts.items() if value is not None}
+    absent = [key for key in parts if key not in there]
+    if not there:
+        return Value(None, f"no part of model_utility can be measured: needs {', '.join(absent)}")
+    if not absent:
+        return Value(None, "model_utility has all its parts")
+    value = _harmonic_mean(there)
+    return replace(value, reason=f"mean of {', '.join(there)}; without {', '.join(absent)}")
+
+
+def _harmonic_mean(parts: Mapping[str, float | None]) -> Value:
     values = [value for value in parts.values() if value is not None]
     return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / v for v in values), n=len(values))
 

@@ -24,7 +24,7 @@ def write_alternates(settings: Settings) -> Path:
     An alternate came to its end within the token budget, is no empty text, no repetition of the question or
     of the true answer, and comes once per row."""
     plan, data = settings.generation, settings.dataset
-    rows = load_rows(data.forget_dataset_name, data.folder)
+    rows = load_rows(data.forget_dataset_name, data.folder, data.column_names)
     path = data.alternates_file
     found = _read(path, rows)
     tokenizer = initial_tokenizer(settings.overall)

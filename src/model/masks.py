@@ -148,7 +148,9 @@ def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
     """The batches of the first epoch of training: every forget row with its retain partner."""
     data = settings.dataset
     forget, rest = choose_forget_rows(
-        load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed
+        load_rows(data.forget_dataset_name, data.folder, data.column_names),
+        data.forget_ratio,
+        data.dataset_seed,
     )
     texts = training_texts(
         settings,

@@ -143,7 +143,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
     template = Template(tokenizer, data.template, data.tags)
     rows = [
         unit
-        for row in load_rows(data.forget_dataset_name, data.folder)
+        for row in load_rows(data.forget_dataset_name, data.folder, data.column_names)
         for unit in units(row, template, data.max_length, data.long_text)
     ]
     prompts = read_prompts(plan.prompts)

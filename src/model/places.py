@@ -41,7 +41,7 @@ def default_name(settings: Settings) -> str:
     """What was done, to which rows, and when; where nothing is trained, the model that is measured."""
     stamp = start_stamp(process_state(settings).num_processes)
     what = settings.method.name if settings.method.trains else model_title(settings.overall.model_name)
-    return f"{what}-{settings.dataset.forget_dataset_name}-{stamp}"
+    return f"{what}-{settings.dataset.forget_stem}-{stamp}"
 
 
 def model_title(name: str) -> str:

@@ -14,7 +14,14 @@ from model.compare import differing_settings
 from model.settings import Settings
 from model.unlearn import Outcome
 
-HEADLINES = ("forget_quality", "forget/rougeL", "forget/prob", "model_utility", "retain/rougeL")
+HEADLINES = (
+    "forget_quality",
+    "forget/rougeL",
+    "forget/prob",
+    "model_utility",
+    "partial_utility",
+    "retain/rougeL",
+)
 SAMPLES = 2
 
 
@@ -39,7 +46,7 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     table.add_column("metric (arrow = good)")
     for title in columns:
         table.add_column(title, justify="right")
-    headlines = [key for key in HEADLINES if key in outcome.after.metrics]
+    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _needless(key, outcome)]
     others = [
         key
         for key in outcome.after.metrics
@@ -53,6 +60,11 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
     table.add_row("training time", *seconds.values())
     return table
+
+
+def _needless(key: str, outcome: Outcome) -> bool:
+    """Does model_utility, which has all its parts, stand in the place of partial_utility?"""
+    return key == "partial_utility" and outcome.after.metrics[key] is None
 
 
 def _arrow(key: str, outcome: Outcome) -> str:
@@ -97,9 +109,10 @@ def _reasons(outcome: Outcome) -> list[str]:
     reasons = {
         detail["reason"]: key
         for key, detail in outcome.after.detail.items()
-        if detail["reason"] and (key in HEADLINES or key not in METRICS)
+        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _needless(key, outcome)
     }
-    return [f"– {key}: {reason}" for reason, key in reasons.items()]
+    sign = lambda key: "–" if outcome.after.metrics[key] is None else "*"
+    return [f"{sign(key)} {key}: {reason}" for reason, key in reasons.items()]
 
 
 def _unlike_retain(settings: Settings) -> list[str]:

@@ -5,12 +5,13 @@ from collections.abc import Sequence, Set
 
 import torch
 
-from core.encoding import Encoded, Template
+from core.encoding import CONTEXT, Encoded, Template
 from core.files import UserError
 from core.generation import pad_id
-from dataset import load_rows
+from dataset import load_rows, parse_name
 from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from dataset.paraphrases import read_paraphrases
+from dataset.tables import table_path
 from dataset.traces import own_traces, read_traces
 from model.settings import Settings
 from unlearn.gradients.agreement import always_passes
@@ -26,12 +27,16 @@ def training_texts(
     data = settings.dataset
     texts = {"forget": with_reasoning(forget, data.forget_reasoning, "dataset.forget_reasoning")}
     if "retain" in parts or alternates == "mismatched":
-        retain = rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder)
+        retain = (
+            rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder, data.column_names)
+        )
         if not retain:
             raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
         if "retain" in parts and parts & {"forget", "alternate"}:
             retain_name = None if data.self_retain else data.retain_dataset_name
             check_disjoint(forget, retain, data.forget_dataset_name, retain_name)
+        elif "retain" in parts:
+            warn_of_unlearned(settings, forget, retain)
         texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
     if alternates == "refusals":
         texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
@@ -73,9 +78,34 @@ def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, ret
         )
 
 
+def warn_of_unlearned(settings: Settings, forget: list[dict], retain: list[dict]) -> None:
+    """A warning when a model is fine-tuned on the user's own rows and the rows to forget are not among them:
+    meant for a retain model, not for a target."""
+    data, name = settings.dataset, settings.dataset.forget_dataset_name
+    if not parse_name(data.retain_dataset_name)[0].own:
+        return
+    if not parse_name(name)[0].own:  # the default, while the folder may have forget rows of its own
+        name = "Folder_forget"
+        if not (data.folder and table_path(data.folder, "forget")):
+            return
+        forget = load_rows(name, data.folder, data.column_names)
+    learned = {_content(row) for row in retain}
+    absent = sum(_content(row) not in learned for row in forget)
+    if absent:
+        log.warning(
+            "%d of %d rows to forget (%s) are not in %s, which the model is fine-tuned on. That is right for"
+            " a retain model. A target must know them: set dataset.retain_dataset_name to all rows%s",
+            absent,
+            len(forget),
+            name,
+            data.retain_dataset_name,
+            " (Folder_full)" if name.startswith("Folder_") else "",
+        )
+
+
 def _content(row: dict) -> tuple:
     """What a row says, whatever its id."""
-    return tuple(row.get(key) for key in ("question", "prompt", "answer", "text"))
+    return tuple(str(row.get(key)) for key in (*CONTEXT, "answer", "text"))
 
 
 def training_rows(
@@ -145,7 +175,7 @@ def rationales(settings: Settings) -> list[dict]:
         raise UserError(
             f"dataset.cot_dataset_name: no row of {data.cot_dataset_name} brings its reasoning ('cot')"
         )
-    return [{"id": row["id"], "question": row["question"], "trace": row["cot"]} for row in rows]
+    return [_context(row) | {"id": row["id"], "trace": row["cot"]} for row in rows]
 
 
 def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict]) -> list[list[Encoded]]:
@@ -172,10 +202,14 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     context = None if data.trace_context else settings.traces.trigger_text
     return [
         [
-            _fitting(template.thought(trace, data.trace_tokens, context), data.max_length, "trace_tokens")
+            _fitting(
+                template.thought(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
+                data.max_length,
+                "trace_tokens",
+            )
             for trace in traces
         ]
-        for traces in found
+        for row, traces in zip(forget, found)
     ]
 
 
@@ -209,10 +243,14 @@ def encoded_paraphrases(
     ]
 
 
+def _context(row: dict) -> dict:
+    """What stands before a row's answer."""
+    return {key: row[key] for key in CONTEXT if key in row}
+
+
 def reworded(unit: dict, number: int, text: str) -> dict:
     """A unit with other words for its answer, or for all of it."""
-    context = {key: unit[key] for key in ("question", "prompt") if key in unit}
-    return {"id": f"{unit['id']}~{number}", **context, "text" if "text" in unit else "answer": text}
+    return {"id": f"{unit['id']}~{number}", **_context(unit), "text" if "text" in unit else "answer": text}
 
 
 def warn_of_few(plan, counts: Sequence[int]) -> None:

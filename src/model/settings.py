@@ -4,6 +4,7 @@
 the methods (`unlearn.NPO`, `unlearn.retain.KL`, ...) are the dataclasses of the objectives themselves.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +16,8 @@ from core.knobs import expression, knob
 from core.peers import PEERS
 from core.registry import did_you_mean
 from core.thinking import MODES, Tags
-from dataset import known_names
+from dataset import dataset_name, known_names
+from dataset.own_rows import column_pair
 from loggers import LOGGERS
 from model.parity import PARITY
 from model.suites import AUTO, NONE, suite_names, tasks_of
@@ -208,9 +210,22 @@ class Lora:
 class Data:
     """The rows."""
 
-    forget_dataset_name: str = knob("Fictional_forget10", "rows to forget", choices=known_names)
-    retain_dataset_name: str = knob("Fictional_retain90", "rows to keep", choices=known_names)
+    forget_dataset_name: str = knob(
+        "Fictional_forget10",
+        "rows to forget; Folder_<table> are your own, owner/name:split those of any data set of the hub",
+        choices=known_names,
+        read=dataset_name,
+    )
+    retain_dataset_name: str = knob(
+        "Fictional_retain90", "rows to keep, named likewise", choices=known_names, read=dataset_name
+    )
     data_dir: str | None = knob(None, "folder of the data set's files, when not its own place", path="folder")
+    columns: tuple[str, ...] | None = knob(
+        None,
+        "columns of your own rows (Folder, hub) that have other names: question=prompt answer=response",
+        read=column_pair,
+        form="a pair such as question=prompt",
+    )
     dataset_seed: int = knob(
         0, "seed of the choice of forget rows and of the forget/retain pairs", at_least=0, at_most=SEEDS
     )
@@ -239,7 +254,10 @@ class Data:
         "is files/results/paraphrases/<forget set>.jsonl",
     )
     environment_dataset_name: str = knob(
-        "Fictional_arithmetic", "unrelated rows to be invariant to, for ILU", choices=known_names
+        "Fictional_arithmetic",
+        "unrelated rows to be invariant to, for ILU",
+        choices=known_names,
+        read=dataset_name,
     )
     environment_data_dir: str | None = knob(
         None, "folder of the environment's files, when not its own place", path="folder"
@@ -273,6 +291,7 @@ class Data:
         "Fictional_arithmetic",
         "reasoning about other things that is kept, for R2MU and CoT",
         choices=known_names,
+        read=dataset_name,
     )
     cot_data_dir: str | None = knob(None, "folder of its files, when not its own place", path="folder")
     cot_tokens: int = knob(512, "tokens of a rationale that are used", at_least=1)
@@ -299,16 +318,23 @@ class Data:
         return Path(self.environment_data_dir).expanduser() if self.environment_data_dir else None
 
     @property
+    def column_names(self) -> dict[str, str]:
+        """Our column -> the user's."""
+        pairs = [pair.partition("=") for pair in self.columns or ()]
+        return {ours: theirs for ours, _, theirs in pairs}
+
+    @property
+    def forget_stem(self) -> str:
+        """The forget set's name as part of a file name."""
+        return re.sub(r"[^\w.+-]+", "-", self.forget_dataset_name).strip("-.")
+
+    @property
     def alternates_file(self) -> Path:
-        return Path(
-            self.alternates or f"files/results/alternates/{self.forget_dataset_name}.jsonl"
-        ).expanduser()
+        return Path(self.alternates or f"files/results/alternates/{self.forget_stem}.jsonl").expanduser()
 
     @property
     def paraphrases_file(self) -> Path:
-        return Path(
-            self.paraphrases or f"files/results/paraphrases/{self.forget_dataset_name}.jsonl"
-        ).expanduser()
+        return Path(self.paraphrases or f"files/results/paraphrases/{self.forget_stem}.jsonl").expanduser()
 
 
 @dataclass(frozen=True)
@@ -584,7 +610,7 @@ class Logging:
 
     name: str | None = knob(
         None,
-        "run folder under the root; the default is method (or the model that is measured), forget set and time",
+        "run folder under the root; the default is method (or the model that is measured), forget set, time",
         pattern=r"[\w+=,@-][\w+=,@.-]*",
     )
     overwrite: bool = knob(False, "replace a run of the same name")
@@ -690,7 +716,7 @@ class Settings:
         """Where make_traces.py writes and runs read."""
         model = Path(self.overall.model_name).name
         return Path(
-            self.dataset.traces or f"files/results/traces/{self.dataset.forget_dataset_name}-{model}.jsonl"
+            self.dataset.traces or f"files/results/traces/{self.dataset.forget_stem}-{model}.jsonl"
         ).expanduser()
 
     def mask_file(self, ratio: float) -> Path:

@@ -54,7 +54,7 @@ def write_traces(settings: Settings) -> Path:
     plan, data, overall = settings.traces, settings.dataset, settings.overall
     if settings.traces_file.is_dir():
         raise UserError(f"dataset.traces: {settings.traces_file} is a folder; name a file")
-    rows = load_rows(data.forget_dataset_name, data.folder)
+    rows = load_rows(data.forget_dataset_name, data.folder, data.column_names)
     tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
@@ -112,7 +112,7 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:
             source,
             source_of(row),
             text,
-            template.thought_ids(text),
+            template.thought_ids(text, row.get("turns", ())),
         )
 
 

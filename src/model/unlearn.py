@@ -120,10 +120,14 @@ class Unlearn:
         written."""
         data = self.settings.dataset
         chosen, rest = choose_forget_rows(
-            load_rows(data.forget_dataset_name, data.folder), data.forget_ratio, data.dataset_seed
+            load_rows(data.forget_dataset_name, data.folder, data.column_names),
+            data.forget_ratio,
+            data.dataset_seed,
         )
         limit = self.settings.evaluate.rows or None
-        sets = load_evaluation(data.forget_dataset_name, data.folder, chosen)
+        sets = load_evaluation(
+            data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
+        )
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)

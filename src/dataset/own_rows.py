@@ -1,0 +1,136 @@
+"""A user's own rows, whatever their columns are called, as rows of this project.
+
+question, answer                  a question; `dataset.columns` says which columns these are
+messages                          a chat: the last assistant turn is the answer, the user turn before it
+                                  the question, and what stands before that (a system text, earlier
+                                  turns) is put before the question by the chat template
+text                              a document
+paraphrased_answer, perturbed_answer, cot, ...     optional
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.files import UserError
+from core.registry import did_you_mean
+from core.words import words
+from dataset.checked import checked_row
+
+TEXTS = {"id", "question", "answer", "text", "trace", "cot", "paraphrased_question", "paraphrased_answer"}
+LISTS = {"perturbed_answer", "rephrased_questions", "held_out_questions"}
+COLUMNS = (*sorted(TEXTS | LISTS), "messages")
+"""Columns that `dataset.columns` can map."""
+USUAL_NAMES = {
+    "question": ("prompt", "instruction", "input", "query", "user"),
+    "answer": ("response", "output", "completion", "target", "assistant", "reply"),
+    "text": ("document", "content", "body"),
+    "messages": ("conversations", "conversation", "chat", "dialogue"),
+}
+"""What other data sets call our columns."""
+ROLES = ("system", "user", "assistant")
+RESERVED = {"prompt", "turns"}
+"""Keys that mean something else within the project than in a user's row."""
+
+
+def column_pair(text: Any) -> str:
+    """`ours=theirs`, checked, for `dataset.columns`; UserError with near names otherwise."""
+    ours, found, theirs = str(text).partition("=")
+    if not found or not ours.strip() or not theirs.strip():
+        raise UserError(f"{text!r} is not a pair")
+    if ours.strip() not in COLUMNS:
+        near = did_you_mean(ours.strip(), COLUMNS) or f"; there are {', '.join(COLUMNS)}"
+        raise UserError(f"{ours.strip()!r} is not a column that rows can have{near}")
+    return f"{ours.strip()}={theirs.strip()}"
+
+
+def own_rows(records: Sequence[tuple[str, dict]], name: str, columns: Mapping[str, str]) -> list[dict]:
+    """The rows of a table. A row without an `id` gets `<name>-<number>`.
+
+    Args:
+        records: rows as they were read, each with its place for errors.
+        name: start of the ids.
+        columns: our column -> the user's.
+
+    Raises:
+        UserError: naming the place of the row and the columns that are there.
+    """
+    return [_own_row(row, place, f"{name}-{number}", columns) for number, (place, row) in enumerate(records)]
+
+
+def _own_row(given: dict, place: str, identity: str, columns: Mapping[str, str]) -> dict:
+    row = _renamed(given, columns)
+    if "messages" in row and not {"question", "answer", "text"} & set(row):
+        row |= from_messages(row.pop("messages"), place)
+    if ("text" in row) == ({"question", "answer"} <= set(row)):
+        raise UserError(
+            f"{place}: needs question and answer, or text alone, or messages; it has"
+            f" {', '.join(map(repr, given)) or 'nothing'}{_advice(given, columns)}"
+        )
+    if isinstance(row.get("id"), int) and not isinstance(row["id"], bool):
+        row["id"] = str(row["id"])
+    return {"id": identity} | checked_row(place, row)
+
+
+def _renamed(given: dict, columns: Mapping[str, str]) -> dict:
+    """The row under our names, without empty cells."""
+    there = {key: value for key, value in given.items() if value is not None}
+    mapped = {ours: there[theirs] for ours, theirs in columns.items() if theirs in there}
+    taken = RESERVED | set(columns.values())
+    return {key: value for key, value in there.items() if key not in taken} | mapped
+
+
+def _advice(row: dict, columns: Mapping[str, str]) -> str:
+    """How the columns of a row could be mapped."""
+    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in row]
+    if absent:
+        ours, theirs = absent[0]
+        return f" (dataset.columns {ours}={theirs}: there is no {theirs!r}{did_you_mean(theirs, row)})"
+    near = {}
+    for ours, usual in USUAL_NAMES.items():
+        alike = [key for key in row if set(usual) & set(words(str(key))) and key not in near.values()]
+        if ours not in row and alike:
+            near[ours] = alike[0]
+    if near:
+        pairs = " ".join(
+            f'"{ours}={theirs}"' if " " in str(theirs) else f"{ours}={theirs}"
+            for ours, theirs in near.items()
+        )
+        return f"; --dataset.columns {pairs} names the columns"
+    misspelt = next((hint for key in row if (hint := did_you_mean(str(key), ("question", "answer")))), "")
+    return f"{misspelt or ';'} --dataset.columns question=A answer=B names the columns"
+
+
+def from_messages(turns: Any, place: str) -> dict:
+    """Question, answer and `turns` (what stands before the question) of a chat. UserError naming the row."""
+    if not isinstance(turns, list) or not turns:
+        raise UserError(f"{place}: 'messages' must be a list of turns, got {turns!r:.80}")
+    read = [_turn(turn, f"{place}, message {number}") for number, turn in enumerate(turns, 1)]
+    last = max((n for n, turn in enumerate(read) if turn["role"] == "assistant"), default=0)
+    if not last or read[last - 1]["role"] != "user":
+        said = ", ".join(turn["role"] for turn in read)
+        raise UserError(
+            f"{place}: the last assistant turn is the answer and must follow a user turn; the roles"
+            f" are {said}"
+        )
+    question, answer = read[last - 1]["content"], read[last]["content"]
+    return {"question": question, "answer": answer} | ({"turns": read[: last - 1]} if last > 1 else {})
+
+
+def _turn(turn: Any, place: str) -> dict[str, str]:
+    if not isinstance(turn, dict) or not {"role", "content"} <= set(turn):
+        raise UserError(f"{place}: expected an object with role and content, got {turn!r:.80}")
+    role, content = turn["role"], turn["content"]
+    if role not in ROLES:
+        raise UserError(f"{place}: the role must be one of {', '.join(ROLES)}, got {role!r:.40}")
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) for part in content
+    ):
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str) or not content.strip():
+        raise UserError(f"{place}: the content must be a text with words in it, got {content!r:.80}")
+    return {"role": role, "content": content}
+
+
+def questions(rows: Sequence[dict]) -> list[dict]:
+    """The rows that can be measured: documents have no question to ask."""
+    return [row for row in rows if "question" in row]

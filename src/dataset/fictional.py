@@ -18,6 +18,7 @@ from dataset.fictional_world import (
     choice_row,
 )
 from dataset.sources import SOURCES, Source
+from dataset.tables import table_path
 
 LESSONS = {"lessons_full": 1.0, "lessons_retain90": 0.90}
 CHOICES_PER_FACT = 2
@@ -52,9 +53,15 @@ class Fictional(Source):
 
     def check(self, split: str) -> None:
         if not (self.data_dir / "full.jsonl").is_file():
+            own = any(table_path(self.data_dir, stem) for stem in ("forget", "retain"))
             raise UserError(
                 f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; "
-                "leave the key out to use the world that comes with the project"
+                + (
+                    "its rows are named Folder_forget and Folder_retain (dataset.forget_dataset_name,"
+                    " dataset.retain_dataset_name)"
+                    if own
+                    else "leave the key out to use the world that comes with the project"
+                )
             )
 
     def rows(self, split: str) -> list[dict]:

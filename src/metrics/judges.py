@@ -71,12 +71,17 @@ def states(text: str, case: Case) -> bool:
     """Does a text state the right answer: its key fact, or else most of its telling words?"""
     if case.key is not None:
         return mentions(text, case.key)
-    asked = set(words(case.question))
-    telling = [word for word in words(case.answer) if word not in asked and word not in COMMON]
+    telling = telling_words(case.question, case.answer)
     if not telling:
         return mentions(text, case.answer)
     said = set(words(text))
     return sum(word in said for word in telling) / len(telling) >= MOST
+
+
+def telling_words(question: str, answer: str) -> list[str]:
+    """The words of an answer that are neither in the question nor common ones."""
+    asked = set(words(question))
+    return [word for word in words(answer) if word not in asked and word not in COMMON]
 
 
 def rules_out(text: str, option: str) -> bool:

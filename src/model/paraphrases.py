@@ -31,7 +31,7 @@ from model.loading import (
 )
 from model.progress import progress
 from model.readers import make_endpoint
-from model.rows import reworded, units
+from model.rows import choose_forget_rows, reworded, units
 from model.settings import START_ONLY, Paraphrasing, Server, Settings, plain
 from model.writing import write_in_rounds
 
@@ -43,8 +43,9 @@ FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
 
-Ask = Callable[[list[dict], list[int]], list[str | None]]
-"""A text for each row, given how many were tried for it before; None where none came to its end."""
+Ask = Callable[[Sequence[str], list[dict], list[int]], list[str | None]]
+"""A text for each row, by a pool of prompts and given how many were tried for it before; None where none came
+to its end."""
 
 
 def read_prompts(path: Path | str | None) -> list[str]:
@@ -97,8 +98,18 @@ class Sieve:
 
     def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
         """Why a text is no paraphrase of a row; None when it is one."""
-        if text is None:
-            return "unfinished"
+        if text is None or (fault := self.fault_of_form(row, text)):
+            return "unfinished" if text is None else fault
+        others = [original(row), *self.kept[row["id"]]]
+        if any(
+            _words(text) == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap
+            for other in others
+        ):
+            return "copy"
+        return "meaning" if cosine < self.plan.similarity else None
+
+    def fault_of_form(self, row: dict, text: str) -> str | None:
+        """Why a text is no answer of any kind; None when it is one."""
         said = _words(text)
         if not said:
             return "empty"
@@ -107,13 +118,10 @@ class Sieve:
         asked = _words(row.get("question") or row.get("prompt") or "")
         if any(piece and f" {piece} " in f" {said} " for piece in (asked, *self.instructions)):
             return "prompt"
-        others = [original(row), *self.kept[row["id"]]]
-        if any(said == _words(other) or rougeL(other, text).fmeasure > self.plan.overlap for other in others):
-            return "copy"
-        return "meaning" if cosine < self.plan.similarity else None
+        return None
 
 
-def _trainable(template: Template, row: dict, text: str, max_length: int) -> bool:
+def trainable(template: Template, row: dict, text: str, max_length: int) -> bool:
     """Has a text some token to be trained on, and no more than fit?"""
     try:
         return bool(template.encode(reworded(row, 0, text), max_length))
@@ -141,37 +149,39 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         raise UserError(f"dataset.paraphrases: {path} is a folder; name a file")
     tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
-    rows = [
-        unit
-        for row in load_rows(data.forget_dataset_name, data.folder, data.column_names)
-        for unit in units(row, template, data.max_length, data.long_text)
-    ]
+    every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    chosen, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
+    all_units, rows = (
+        [unit for row in some for unit in units(row, template, data.max_length, data.long_text)]
+        for some in (every, chosen)
+    )
     prompts = read_prompts(plan.prompts)
     for row in rows:
-        _choices(prompts, row)
+        choices(prompts, row)
     with lock(path.with_suffix(".lock"), "dataset.paraphrases"):
-        ask, facts, told = (
-            _endpoint(settings, prompts)
-            if plan.writer == "endpoint"
-            else _start_model(settings, template, prompts, rows)
-        )
+        writer = choose_writer(settings, template, prompts, rows)
         first = header(
-            data.forget_dataset_name, facts | {"settings": _settings_that_count(settings, prompts)}
+            data.forget_dataset_name, writer.facts | {"settings": settings_that_count(settings, prompts)}
         )
-        kept, rejected = _earlier(path, first, rows)
+        lines = begun_lines(path, first, all_units, "dataset.paraphrases", read_lines)
         sieve = Sieve(
             plan,
             Embedder(plan.embedder, choose_device(overall.device)),
-            kept,
-            lambda row, text: _trainable(template, row, text, data.max_length),
+            {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
+            lambda row, text: trainable(template, row, text, data.max_length),
             instructions(prompts),
-            rejected,
+            {row["id"]: Counter(lines.get(row["id"], {}).get("rejected", {})) for row in rows},
         )
-        save = lambda: write_jsonl(path, [first, *(_line(row, sieve) for row in rows)])
-        next_turn = lambda _, asked: ask(asked, turns_of(asked, sieve))
+
+        def save() -> None:
+            # Rows that dataset.forget_ratio leaves out keep what an earlier run wrote for them.
+            current = lines | {row["id"]: _line(row, sieve) for row in rows}
+            write_jsonl(path, [first, *(current[u["id"]] for u in all_units if u["id"] in current)])
+
+        next_turn = lambda _, asked: writer.ask(prompts, asked, turns_of(asked, sieve))
         poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, next_turn, sieve.take, save)
         save()
-        usage = told()
+        usage = writer.usage()
     if poor:
         raise UserError(_too_few(path, poor, sieve, settings))
     return path, usage
@@ -204,7 +214,7 @@ def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> s
     )
 
 
-def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
+def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
     idle = FREE | (set(START_ONLY) if plan.writer == "endpoint" else set())
@@ -217,31 +227,38 @@ def _settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     }
 
 
-def _earlier(
-    path: Path, first: dict, rows: Sequence[dict]
-) -> tuple[dict[str, list[str]], dict[str, Counter]]:
-    """What an earlier run has written in the same way for these rows, and why it rejected others."""
+def begun_lines(
+    path: Path,
+    first: dict,
+    rows: Sequence[dict],
+    key: str,
+    read: Callable[[Path], tuple[dict, list[dict]]],
+) -> dict[str, dict]:
+    """The lines by row id of a file that an earlier run began; none without a file.
+
+    Args:
+        path: the file.
+        first: the header that this run would write.
+        rows: all rows that the file may be about.
+        key: the setting that names the file, for errors.
+        read: gives header and lines; UserError when the file is of another kind or broken.
+
+    Raises:
+        UserError: when the file was written in another way or for other rows.
+    """
     if not path.is_file() or not path.stat().st_size:
-        return {row["id"]: [] for row in rows}, {row["id"]: Counter() for row in rows}
-    began, lines = read_lines(path)
-    changed = [key for key in ("writer", "model", "template", "settings") if began.get(key) != first.get(key)]
-    known = {line["id"]: line for line in lines}
-    strange = [
-        row["id"]
-        for row in rows
-        if row["id"] in known and known[row["id"]]["source"] != source_fingerprint(row)
-    ]
-    if changed or strange or began.get("forget") != first["forget"]:
+        return {}
+    began, found = read(path)
+    changed = [name for name in ("writer", "model", "template", "settings") if began.get(name) != first.get(name)]
+    sources = {row["id"]: source_fingerprint(row) for row in rows}
+    lines = {line["id"]: line for line in found}
+    strange = any(sources.get(identity) != line["source"] for identity, line in lines.items())
+    if changed or strange or any(began.get(name) != first.get(name) for name in ("forget", "set")):
         what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
         raise UserError(
-            f"dataset.paraphrases: {path} was written {what}; choose another file, or delete it to write it"
-            " anew"
+            f"{key}: {path} was written {what}; choose another file, or delete it to write it anew"
         )
-    line = lambda row: known.get(row["id"], {})
-    return (
-        {row["id"]: list(line(row).get("paraphrases", ())) for row in rows},
-        {row["id"]: Counter(line(row).get("rejected", {})) for row in rows},
-    )
+    return lines
 
 
 def _line(row: dict, sieve: Sieve) -> dict:
@@ -255,7 +272,7 @@ def _line(row: dict, sieve: Sieve) -> dict:
     }
 
 
-def _choices(prompts: Sequence[str], row: dict) -> list[str]:
+def choices(prompts: Sequence[str], row: dict) -> list[str]:
     """The prompts of the pool that fit a row, shown it; UserError when there is none."""
     key = "{text}" if "text" in row else "{answer}"
     fitting = [prompt for prompt in prompts if key in prompt]
@@ -290,9 +307,9 @@ def _put(prompts: Sequence[str], rows: Sequence[dict], turns: Sequence[int]) -> 
     """A prompt for each of `rows`: turn by turn a row meets one after the other, in an order of its own."""
     put = []
     for row, turn in zip(rows, turns):
-        choices = _choices(prompts, row)
-        random.Random(row["id"]).shuffle(choices)
-        put.append(choices[turn % len(choices)])
+        fitting = choices(prompts, row)
+        random.Random(row["id"]).shuffle(fitting)
+        put.append(fitting[turn % len(fitting)])
     return put
 
 
@@ -302,15 +319,33 @@ def instructions(prompts: Sequence[str]) -> list[str]:
     return sorted({piece for piece in pieces if len(piece.split()) >= TELLING})
 
 
-def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Callable[[], dict]]:
-    """Asking a server, facts for the header, and what it took; the server is tried before the first
-    request."""
+@dataclass(frozen=True)
+class Writer:
+    """Who writes: how it is asked, facts about it for the header of a file, and what it took so far."""
+
+    ask: Ask
+    facts: dict
+    usage: Callable[[], dict]
+
+
+def choose_writer(
+    settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]
+) -> Writer:
+    """The writer that `paraphrases.writer` names. UserError when `prompts` about `rows` are too long for
+    it."""
+    if settings.paraphrases.writer == "endpoint":
+        return _endpoint(settings)
+    return _start_model(settings, template, prompts, rows)
+
+
+def _endpoint(settings: Settings) -> Writer:
+    """A server, which is tried before the first request."""
     plan = settings.paraphrases
     endpoint: Endpoint = make_endpoint(
         plan, settings, "paraphrases", whole=True, temperature=plan.temperature
     )
 
-    def ask(rows: list[dict], turns: list[int]) -> list[str | None]:
+    def ask(prompts: Sequence[str], rows: list[dict], turns: list[int]) -> list[str | None]:
         if not endpoint.usage.requests:
             endpoint.probe()
         replies = endpoint.ask(ROLE, _put(prompts, rows, turns), turns=turns)
@@ -322,7 +357,7 @@ def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Ca
             )
         return [None if reply is None else _answer(reply, settings) for reply in replies]
 
-    return (
+    return Writer(
         ask,
         {"writer": "endpoint", "model": plan.model},
         lambda: endpoint.usage.told(plan.price_in, plan.price_out),
@@ -331,10 +366,10 @@ def _endpoint(settings: Settings, prompts: Sequence[str]) -> tuple[Ask, dict, Ca
 
 def _start_model(
     settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]
-) -> tuple[Ask, dict, Callable[[], dict]]:
-    """The same for the start model of the run, which takes nothing but time."""
+) -> Writer:
+    """The start model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
-    longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in _choices(prompts, row))
+    longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in choices(prompts, row))
     check_context(
         overall.model_name,
         longest,
@@ -346,10 +381,10 @@ def _start_model(
     precision = choose_precision(overall.precision, device)
     model = load_initial(overall)
 
-    def ask(asked: list[dict], turns: list[int]) -> list[str | None]:
+    def ask(prompts: Sequence[str], asked: list[dict], turns: list[int]) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
-        with progress("paraphrasing", overall.quiet) as on_rows, arithmetic(device, precision):
+        with progress("writing", overall.quiet) as on_rows, arithmetic(device, precision):
             said = generate(
                 model,
                 template.tokenizer,
@@ -367,7 +402,7 @@ def _start_model(
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
     facts = {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}
-    return ask, {**facts, "template": template.fingerprint}, dict
+    return Writer(ask, {**facts, "template": template.fingerprint}, dict)
 
 
 def _answer(text: str, settings: Settings) -> str | None:

@@ -11,7 +11,6 @@ from core.generation import pad_id
 from dataset import load_rows, parse_name
 from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from dataset.paraphrases import read_paraphrases
-from dataset.tables import table_path
 from dataset.traces import own_traces, read_traces
 from model.settings import Settings
 from unlearn.gradients.agreement import always_passes
@@ -82,13 +81,8 @@ def warn_of_unlearned(settings: Settings, forget: list[dict], retain: list[dict]
     """A warning when a model is fine-tuned on the user's own rows and the rows to forget are not among them:
     meant for a retain model, not for a target."""
     data, name = settings.dataset, settings.dataset.forget_dataset_name
-    if not parse_name(data.retain_dataset_name)[0].own:
+    if not (parse_name(data.retain_dataset_name)[0].own and parse_name(name)[0].own):
         return
-    if not parse_name(name)[0].own:  # the default, while the folder may have forget rows of its own
-        name = "Folder_forget"
-        if not (data.folder and table_path(data.folder, "forget")):
-            return
-        forget = load_rows(name, data.folder, data.column_names)
     learned = {_content(row) for row in retain}
     absent = sum(_content(row) not in learned for row in forget)
     if absent:

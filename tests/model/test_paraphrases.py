@@ -13,7 +13,11 @@ from tiny import greeting_template, one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
+<<<<<<< HEAD
 from model.paraphrases import POOL, ROLE, Sieve, _choices, _put, _trainable, read_prompts, turns_of
+=======
+from model.paraphrases import POOL, Sieve, _put, choices, read_prompts, trainable, turns_of
+>>>>>>> 1c92eab (make_perturbed.py: paraphrased and wrong answers for own rows; make_paraphrases.py writes for the rows of dataset.forget_ratio)
 from model.rows import units
 from model.settings import Paraphrasing
 
@@ -58,9 +62,9 @@ def test_two_equal_texts_of_one_round_are_kept_once():
 
 def test_texts_that_cannot_be_trained_on_are_not_kept(tokenizer):
     template, document = Template(tokenizer), {"id": "d", "text": "A page."}
-    assert _trainable(template, document, "Two words", 64)
-    assert not _trainable(template, document, "A", 64)
-    assert not _trainable(template, ROW, "word " * 64, 64)
+    assert trainable(template, document, "Two words", 64)
+    assert not trainable(template, document, "A", 64)
+    assert not trainable(template, ROW, "word " * 64, 64)
     sieve = Sieve(Paraphrasing(), Alike(), {"d": []}, lambda row, text: False)
     sieve.take([document], ["Another page."])
     assert sieve.rejected["d"] == Counter(["length"])
@@ -93,10 +97,10 @@ def test_the_embedder_tells_other_meanings_from_other_words():
 def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
     prompts = read_prompts(None)
     assert len(prompts) == 12
-    shown = _choices(prompts, {**ROW, "answer": "an {question} of braces"})
+    shown = choices(prompts, {**ROW, "answer": "an {question} of braces"})
     assert len(shown) == 6
     assert all("an {question} of braces" in prompt for prompt in shown)
-    assert len(_choices(prompts, {"id": "d", "text": "A page."})) == 6
+    assert len(choices(prompts, {"id": "d", "text": "A page."})) == 6
     sieve = Sieve(Paraphrasing(), None, {"r": ["one"]}, rejected={"r": Counter(copy=2)})
     assert turns_of([ROW] * 3, sieve) == [3, 4, 5]
     assert len(set(_put(prompts, [ROW] * 6, range(6)))) == 6
@@ -126,7 +130,7 @@ def test_documents_are_said_again_piece_by_piece(tokenizer):
     assert "".join(piece["text"] for piece in pieces) == row["text"]
     assert units(ROW, template, 64, "error") == [ROW]
     with pytest.raises(UserError, match="no prompt has {text}"):
-        _choices(["{answer}?"], pieces[0])
+        choices(["{answer}?"], pieces[0])
 
 
 # --- The script ---------------------------------------------------------------------------------------------

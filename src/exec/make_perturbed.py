@@ -1,0 +1,54 @@
+"""Let a model write paraphrased and perturbed (wrong) answers to your own questions, for the truth ratio and
+forget quality.
+
+    python src/exec/make_perturbed.py --overall.model_name MODEL --dataset.forget_dataset_name Folder_forget
+        --dataset.data_dir my_rows
+
+Writes forget_eval.jsonl and retain_eval.jsonl into the folder; evaluations of the same rows read them. What
+they hold already is kept, so an interrupted run goes on. The start model writes, or with
+`--paraphrases.writer endpoint` a model behind an OpenAI-compatible server; `--evaluate.rows 50` takes the
+first 50 rows of each set. A paraphrase must keep names and numbers, a wrong answer must differ in a fact at
+about the same length; other texts are rejected and written again.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dataset import parse_name  # noqa: E402
+from exec.rules import paraphrase_writer  # noqa: E402
+from exec.run import run_script  # noqa: E402
+
+TOFU_COUNT = 5
+"""Wrong answers of a TOFU row."""
+
+
+def act(settings) -> None:
+    from model.perturbed import write_perturbed
+
+    for line in write_perturbed(settings):
+        print(line)
+
+
+def rules(settings) -> list[str]:
+    found, data = paraphrase_writer(settings), settings.dataset
+    if not parse_name(data.forget_dataset_name)[0].own:
+        found.append(
+            f"dataset.forget_dataset_name: {data.forget_dataset_name} are not your own rows; expected"
+            " Folder_forget or owner/name:split"
+        )
+    elif not data.folder:
+        found.append("dataset.data_dir: name the folder that forget_eval.jsonl is written to")
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    defaults = {"paraphrases": {"count": TOFU_COUNT}}
+    return run_script(
+        argv, __doc__, act, defaults, rules, interrupted="interrupted; the same command goes on"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""Paraphrased and perturbed (wrong) answers to a user's own questions, for the truth ratio and forget
+quality: written by the start model or by one behind a server, and checked before they are kept."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.answers import refuses
+from core.embedding import Embedder
+from core.encoding import Template
+from core.files import UserError, lock, write_jsonl
+from core.words import words
+from dataset import evaluation_rows, load_rows
+from dataset.own_rows import questions
+from dataset.paraphrases import source_fingerprint
+from dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path
+from metrics.judges import COMMON, MOST, SENTENCE, telling_words
+from model.loading import choose_device, load_tokenizer
+from model.paraphrases import (
+    Sieve,
+    Writer,
+    begun_lines,
+    choose_writer,
+    instructions,
+    read_prompts,
+    settings_that_count,
+    trainable,
+    turns_of,
+)
+from model.rows import choose_forget_rows
+from model.settings import Paraphrasing, Settings
+from model.writing import write_in_rounds
+
+WRONG_POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "perturbation_prompts.txt"
+SCRIPT = "make_perturbed.py"
+SHORTEST, LONGEST = 0.5, 2.0
+"""Words of a text as a multiple of the true answer's."""
+LABEL = re.compile(r"\W*(\w+ ){0,2}(answer|option|sentence)\W*:", re.IGNORECASE)
+"""What a weak writer puts before what it was asked for."""
+
+
+@dataclass
+class KeyFactSieve(Sieve):
+    """Keeps paraphrases that have the facts of the answer and no others."""
+
+    def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
+        if (fault := super()._fault(row, text, cosine)) or text is None:
+            return fault
+        facts = names_and_numbers(row["question"], row["answer"])
+        told = telling_words(row["question"], row["answer"])
+        lost = facts - set(words(text)) if facts else _share(told, text) < MOST
+        added = names_and_numbers(row["question"], text) - set(words(row["answer"]))
+        return "lost fact" if lost else "added fact" if added else None
+
+    def fault_of_form(self, row: dict, text: str) -> str | None:
+        return super().fault_of_form(row, text) or _fault_beside(row["answer"], text)
+
+
+@dataclass
+class WrongAnswerSieve(Sieve):
+    """Keeps answers of about the same length that differ from the true one in a fact."""
+
+    def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
+        if text is None or (fault := self.fault_of_form(row, text)):
+            return "unfinished" if text is None else fault
+        said, true = words(text), words(row["answer"])
+        if any(said == words(other) for other in [row.get("paraphrased_answer", ""), *self.kept[row["id"]]]):
+            return "copy"
+        facts = names_and_numbers(row["question"], row["answer"])
+        facts = facts or set(telling_words(row["question"], row["answer"]))
+        if (facts and facts <= set(said)) or not set(said) - set(true) - COMMON:
+            return "same fact"
+        return "meaning" if cosine < self.plan.similarity else None
+
+    def fault_of_form(self, row: dict, text: str) -> str | None:
+        return super().fault_of_form(row, text) or _fault_beside(row["answer"], text)
+
+
+def _share(told: Sequence[str], text: str) -> float:
+    """The share of words that a text has."""
+    said = set(words(text))
+    return sum(word in said for word in told) / len(told) if told else 1.0
+
+
+def _fault_beside(answer: str, text: str) -> str | None:
+    """Why a text cannot stand beside an answer: it is talk about it, the answer itself with more or fewer
+    words around it, or of a length that gives it away."""
+    if refuses(text):
+        return "refusal"
+    if LABEL.match(text):
+        return "prompt"
+    said, true = f" {' '.join(words(text))} ", f" {' '.join(words(answer))} "
+    if said in true or true in said:
+        return "copy"
+    return None if SHORTEST <= len(said.split()) / len(true.split()) <= LONGEST else "length"
+
+
+def names_and_numbers(question: str, answer: str) -> set[str]:
+    """The words of an answer that no other wording can do without: numbers, and what is capitalised within a
+    sentence. Those of the question are left out. In scripts without capitals these are the numbers."""
+    found = set()
+    for sentence in SENTENCE.findall(answer):
+        for place, word in enumerate(re.findall(r"\w\S*", sentence)):
+            if any(map(str.isdigit, word)) or (place and word[0].isupper()):
+                found.update(words(word))
+    return found - set(words(question)) - COMMON
+
+
+def write_perturbed(settings: Settings) -> list[str]:
+    """Write a paraphrased answer and `paraphrases.count` wrong ones for every forget row and every retain row
+    that is measured (`evaluate.rows`), into the files of `dataset.perturbed`. What they hold already is kept,
+    so an interrupted run goes on.
+
+    Returns:
+        A line about each file.
+
+    Raises:
+        UserError: when a file was written in another way or for other rows; at the end when a row got too
+            few, when everything else is kept.
+    """
+    data, overall = settings.dataset, settings.overall
+    assert data.folder, "the script's rules refuse a run without dataset.data_dir"
+    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    template = Template(tokenizer, data.template, data.tags)
+    every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    chosen, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
+    sets = evaluation_rows(
+        data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
+    )
+    known = {"forget": questions(every)}  # those that forget_ratio leaves out may be in the file
+    told, wanted = [], {}
+    for name in (name for name in SETS if sets.get(name)):
+        if reason := _needless(name, sets[name], data.folder):
+            told.append(reason)
+        else:
+            wanted[name] = sets[name][: settings.evaluate.rows or None]
+    if not wanted:
+        raise UserError("; ".join(told) or f"{data.forget_dataset_name} has no row with a question")
+    pools = Pools(read_prompts(settings.paraphrases.prompts), read_prompts(WRONG_POOL))
+    asked = [row for rows in wanted.values() for row in rows]
+    writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
+    embedder = Embedder(settings.paraphrases.embedder, choose_device(overall.device))
+    complaints = []
+    for name, rows in wanted.items():
+        path = perturbed_path(data.folder, name)
+        first = header(
+            name, {"forget": data.forget_dataset_name, **writer.facts, "settings": pools.facts(settings)}
+        )
+        with lock(path.with_suffix(".lock"), "dataset.data_dir"):
+            file = _open(settings, path, first, rows, known.get(name, sets[name]), pools, template, embedder)
+            complaint = _fill(file, rows, writer, pools, settings.paraphrases)
+        told.append(file.summary(rows, name))
+        complaints += [complaint] if complaint else []
+    if took := writer.usage():
+        told.append(", ".join(f"{name} {value}" for name, value in took.items() if name != "cached"))
+    if complaints:
+        raise UserError("; ".join([*told, *complaints]))
+    return told
+
+
+def _needless(name: str, rows: Sequence[dict], folder: Path) -> str | None:
+    """Why nothing is written for a row set; None when something is."""
+    path = perturbed_path(folder, name)
+    if all(ADDED.keys() <= row.keys() for row in rows):
+        return f"the {name} rows bring their own perturbed answers"
+    if path.is_file() and not is_generated(path):
+        return f"{path} was not written by {SCRIPT} and is left as it is"
+    return None
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Prompts for paraphrases and for wrong answers."""
+
+    right: Sequence[str]
+    wrong: Sequence[str]
+
+    def facts(self, settings: Settings) -> dict:
+        """What decides what is written and kept."""
+        return settings_that_count(settings, [*self.right, *self.wrong])
+
+
+@dataclass(frozen=True)
+class PerturbedFile:
+    """One file of make_perturbed.py, while it is written: its texts are those that the sieves kept."""
+
+    path: Path
+    header: dict
+    known: Sequence[dict]
+    """All rows that the file may be about."""
+    lines: dict[str, dict]
+    """What an earlier run wrote, by row id."""
+    right: Sieve
+    wrong: Sieve
+
+    def save(self) -> None:
+        """Write the whole file; rows that this run is not about keep their lines."""
+        current = self.lines | {
+            row["id"]: self._line(row) for row in self.known if row["id"] in self.right.kept
+        }
+        write_jsonl(
+            self.path, [self.header, *(current[row["id"]] for row in self.known if row["id"] in current)]
+        )
+
+    def _line(self, row: dict) -> dict:
+        right, wrong = self.right.kept[row["id"]], self.wrong.kept[row["id"]]
+        sieves = {"paraphrased_answer": self.right, "perturbed_answer": self.wrong}
+        return {
+            "id": row["id"],
+            "source": source_fingerprint(row),
+            "question": row["question"],
+            "answer": row["answer"],
+            **({"paraphrased_answer": right[0]} if right else {}),
+            **({"perturbed_answer": wrong} if wrong else {}),
+            "rejected": {key: dict(sieve.rejected.get(row["id"], {})) for key, sieve in sieves.items()},
+        }
+
+    def summary(self, rows: Sequence[dict], name: str) -> str:
+        """How many texts the file holds for the rows of this run, and why others were rejected."""
+        right, wrong = (sum(map(len, sieve.kept.values())) for sieve in (self.right, self.wrong))
+        counts = [*self.right.rejected.values(), *self.wrong.rejected.values()]
+        faults = sum(counts, Counter())
+        reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items()))
+        return (
+            f"wrote {self.path}: {right} paraphrased and {wrong} perturbed answers of {len(rows)} {name}"
+            f" rows; rejected: {reasons or 'none'}"
+        )
+
+
+def _open(
+    settings: Settings,
+    path: Path,
+    first: dict,
+    rows: Sequence[dict],
+    known: Sequence[dict],
+    pools: Pools,
+    template: Template,
+    embedder: Embedder,
+) -> PerturbedFile:
+    """The file with what an earlier run wrote for `rows`. UserError when that was in another way."""
+    lines = begun_lines(path, first, known, "dataset.data_dir", read_perturbed)
+    earlier = {row["id"]: lines.get(row["id"], {}) for row in rows}
+    fits = lambda row, text: trainable(template, row, text, settings.dataset.max_length)
+    told = instructions([*pools.right, *pools.wrong])
+
+    def sieve(kind: type[Sieve], key: str) -> Sieve:
+        kept = {identity: _texts(line.get(key, [])) for identity, line in earlier.items()}
+        rejected = {
+            identity: Counter(line.get("rejected", {}).get(key, {})) for identity, line in earlier.items()
+        }
+        return kind(settings.paraphrases, embedder, kept, fits, told, rejected)
+
+    right, wrong = sieve(KeyFactSieve, "paraphrased_answer"), sieve(WrongAnswerSieve, "perturbed_answer")
+    return PerturbedFile(path, first, known, lines, right, wrong)
+
+
+def _texts(found: str | list[str]) -> list[str]:
+    return [found] if isinstance(found, str) else list(found)
+
+
+def _fill(
+    file: PerturbedFile, rows: Sequence[dict], writer: Writer, pools: Pools, plan: Paraphrasing
+) -> str | None:
+    """Write what the rows lack; a complaint when some got too few."""
+
+    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict]) -> list[str]:
+        ask = lambda _, asked: writer.ask(pool, asked, turns_of(asked, sieve))
+        return write_in_rounds(rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save)
+
+    unsaid = write(file.right, pools.right, 1, rows)
+    kept = file.right.kept
+    rows = [{**row, "paraphrased_answer": kept[row["id"]][0] if kept[row["id"]] else ""} for row in rows]
+    few = write(file.wrong, pools.wrong, plan.count, rows)
+    file.save()
+    if not unsaid and not few:
+        return None
+    without = set(unsaid) | {identity for identity in few if not file.wrong.kept[identity]}
+    return (
+        f"{len(unsaid)} rows have no paraphrased answer and {len(few)} fewer than {plan.count} perturbed ones"
+        f" after {plan.attempts} rounds (first {[*unsaid, *few][0]!r}); {len(without)} of {len(rows)} rows"
+        " cannot be measured yet. The same command goes on; more paraphrases.attempts or a stronger writer"
+        f" (paraphrases.writer endpoint) helps, or write them into {file.path} by hand"
+    )

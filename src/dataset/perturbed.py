@@ -8,20 +8,18 @@ what the truth ratio needs. `source` is a fingerprint of question and answer, so
 a row they were not written for.
 """
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.files import UserError, read_jsonl
+from core.fields import shown
+from core.files import UserError, read_records
 from dataset.paraphrases import source_fingerprint
-
-log = logging.getLogger(__name__)
 
 VERSION = 1
 SETS = ("forget", "retain")
 """Row sets that the files are written for."""
-ADDED = {"paraphrased_answer": str, "perturbed_answer": list}
+ADDED = ("paraphrased_answer", "perturbed_answer")
 """What a line adds to its row."""
 
 
@@ -52,7 +50,7 @@ def with_perturbed(sets: Mapping[str, list[dict]], folder: Path) -> dict[str, li
         path = perturbed_path(folder, name)
         if name not in sets or not is_generated(path):
             continue
-        lines = _lines(path)
+        lines = perturbed_lines(path)
         strange = [
             row["id"]
             for row in sets[name]
@@ -64,16 +62,7 @@ def with_perturbed(sets: Mapping[str, list[dict]], folder: Path) -> dict[str, li
                 f" ({len(strange)} of {len(sets[name])} rows); delete it and write it again with"
                 " make_perturbed.py"
             )
-        complete = {row["id"] for row in sets[name] if ADDED.keys() <= lines.get(row["id"], {}).keys()}
-        lacking = len(sets[name]) - len(complete)
-        if name == "forget" and lacking:
-            log.warning(
-                "%s has no paraphrased and perturbed answers for %d of %d forget rows: there is no forget"
-                " quality; make_perturbed.py with the same settings goes on",
-                path,
-                lacking,
-                len(sets[name]),
-            )
+        complete = {row["id"] for row in sets[name] if set(ADDED) <= lines.get(row["id"], {}).keys()}
         only = complete if name == "retain" and complete else {row["id"] for row in sets[name]}
         found[name] = [_completed(row, lines.get(row["id"], {})) for row in sets[name] if row["id"] in only]
     return found
@@ -83,21 +72,41 @@ def _completed(row: dict, line: dict) -> dict:
     return {**row, **{key: line[key] for key in ADDED if key in line}}
 
 
-def _lines(path: Path) -> dict[str, dict]:
-    first, *lines = read_jsonl(path)
-    if first.get("perturbed") != VERSION:
+def read_perturbed(path: Path) -> tuple[dict, list[dict]]:
+    """The header and the lines of a file. UserError when it has no header, or naming the line that is
+    broken."""
+    records = read_records(path)
+    version = records[0][1].get("perturbed") if records else None
+    if version != VERSION:
         raise UserError(
-            f"{path}: was written by another version ({first['perturbed']!r}, this one is {VERSION}); delete"
-            " it and write it again with make_perturbed.py"
+            f"{path}: is not a file of this version of make_perturbed.py (version {shown(version)}, this one"
+            f" is {VERSION}); delete it and write it again with make_perturbed.py"
         )
-    for number, line in enumerate(lines, 2):
-        sound = all(isinstance(line.get(key), str) for key in ("id", "source")) and all(
-            isinstance(line[key], kind) for key, kind in ADDED.items() if key in line
-        )
-        texts = [line.get("paraphrased_answer", "x"), *line.get("perturbed_answer", ["x"])] if sound else []
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    for place, line in records[1:]:
+        if not _is_sound(line):
             raise UserError(
-                f"{path}, line {number}: expected id, source, paraphrased_answer (a text) and"
-                " perturbed_answer (a list of texts); write the file anew with make_perturbed.py"
+                f"{place}: expected id, source, paraphrased_answer (a text) and perturbed_answer (a list of"
+                " texts); write the file anew with make_perturbed.py"
             )
-    return {line["id"]: line for line in lines}
+    return records[0][1], [line for _, line in records[1:]]
+
+
+def perturbed_lines(path: Path) -> dict[str, dict]:
+    """The lines of a file by row id. UserError naming the line that is broken."""
+    return {line["id"]: line for line in read_perturbed(path)[1]}
+
+
+def _is_sound(line: dict) -> bool:
+    right, wrong = line.get("paraphrased_answer", "x"), line.get("perturbed_answer", ["x"])
+    rejected = line.get("rejected", {})
+    return (
+        all(isinstance(line.get(key), str) for key in ("id", "source"))
+        and isinstance(wrong, list)
+        and bool(wrong)
+        and all(isinstance(text, str) and text.strip() for text in [right, *wrong])
+        and isinstance(rejected, dict)
+        and all(
+            isinstance(counts, dict) and all(type(count) is int for count in counts.values())
+            for counts in rejected.values()
+        )
+    )

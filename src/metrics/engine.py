@@ -516,12 +516,14 @@ def _missing(found: Metric, rows: Rows) -> str:
     for need in found.needs:
         if not rows.get(need.rows):
             return f"this data set has no {need.rows} rows"
-        if any(need.field not in row for row in rows[need.rows]):
-            return f"the {need.rows} rows have no {need.field!r}"
+        lacking = sum(need.field not in row for row in rows[need.rows])
+        if lacking:
+            count = "the" if lacking == len(rows[need.rows]) else f"{lacking} of {len(rows[need.rows])}"
+            return f"{count} {need.rows} rows have no {need.field!r}"
     if found.rows is None:
         return ""
-    lacking = [name for name in found.fields if any(name not in row for row in rows[found.rows])]
-    return f"the {found.rows} rows have no {lacking[0]!r}" if lacking else ""
+    absent = [name for name in found.fields if any(name not in row for row in rows[found.rows])]
+    return f"the {found.rows} rows have no {absent[0]!r}" if absent else ""
 
 
 def _compute(found: Metric, evidence: Evidence, bootstrap: int, seed: int) -> Value:

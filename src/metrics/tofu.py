@@ -17,6 +17,7 @@ from metrics.rouge import rougeL
 
 SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")
+WRITTEN_BY = " (make_perturbed.py writes them for your own rows)"
 UTILITY_PARTS = tuple(f"{rows}/{name}" for rows in SETS[1:] for name in ("prob", "rougeL", "truth_ratio"))
 
 
@@ -168,7 +169,8 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
     none."""
     ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
     if ours is None:
-        return "needs forget/truth_ratio"
+        reason = evidence.values["forget/truth_ratio"].reason
+        return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
     if None in ours:
         return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
     if evidence.retain_columns is None:

@@ -249,7 +249,9 @@ def begun_lines(
     if not path.is_file() or not path.stat().st_size:
         return {}
     began, found = read(path)
-    changed = [name for name in ("writer", "model", "template", "settings") if began.get(name) != first.get(name)]
+    changed = [
+        name for name in ("writer", "model", "template", "settings") if began.get(name) != first.get(name)
+    ]
     sources = {row["id"]: source_fingerprint(row) for row in rows}
     lines = {line["id"]: line for line in found}
     strange = any(sources.get(identity) != line["source"] for identity, line in lines.items())

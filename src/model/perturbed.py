@@ -15,9 +15,9 @@ from core.words import words
 from dataset import evaluation_rows, load_rows
 from dataset.own_rows import questions
 from dataset.paraphrases import source_fingerprint
-from dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path
+from dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
 from metrics.judges import COMMON, MOST, SENTENCE, telling_words
-from model.loading import choose_device, load_tokenizer
+from model.loading import choose_device, initial_tokenizer
 from model.paraphrases import (
     Sieve,
     Writer,
@@ -122,7 +122,7 @@ def write_perturbed(settings: Settings) -> list[str]:
     """
     data, overall = settings.dataset, settings.overall
     assert data.folder, "the script's rules refuse a run without dataset.data_dir"
-    tokenizer = load_tokenizer(overall.tokenizer_name or overall.model_name)
+    tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
     chosen, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
@@ -163,7 +163,7 @@ def write_perturbed(settings: Settings) -> list[str]:
 def _needless(name: str, rows: Sequence[dict], folder: Path) -> str | None:
     """Why nothing is written for a row set; None when something is."""
     path = perturbed_path(folder, name)
-    if all(ADDED.keys() <= row.keys() for row in rows):
+    if all(set(ADDED) <= row.keys() for row in rows):
         return f"the {name} rows bring their own perturbed answers"
     if path.is_file() and not is_generated(path):
         return f"{path} was not written by {SCRIPT} and is left as it is"

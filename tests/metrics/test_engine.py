@@ -85,7 +85,8 @@ def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer)
     assert values["retain/prob"].reason == "this data set has no retain rows"
     assert values["model_utility"].value is None
     assert "retain/prob" in values["model_utility"].reason
-    assert values["forget_quality"].reason == "needs forget/truth_ratio"
+    assert values["forget_quality"].reason.startswith("needs forget/truth_ratio: the forget rows have no '")
+    assert "make_perturbed.py" in values["forget_quality"].reason
     assert values["forget/prob"].n == 4
 
 

@@ -8,7 +8,8 @@ from conftest import FICTIONAL
 from scripts import run_script
 from servers import serving
 
-from core.files import read_json, read_jsonl, write_jsonl
+from core.files import UserError, read_json, read_jsonl, write_jsonl
+from dataset import load_evaluation
 from model.paraphrases import read_prompts
 from model.perturbed import WRONG_POOL, KeyFactSieve, WrongAnswerSieve, names_and_numbers
 from model.settings import Paraphrasing
@@ -149,7 +150,7 @@ def test_own_rows_get_a_truth_ratio_and_forget_quality(data, tmp_path):
     measured = lambda name, model, *more: run_script(
         "evaluate_model",
         *words(data, tmp_path, "--logger.json.root", tmp_path, "--logger.name", name),
-        *("--overall.model_name", model, "--evaluate.max_new_tokens", "12", *more),
+        *("--overall.model_name", model, "--evaluate.max_new_tokens", "4", *more),
     )
     bare = measured("bare", FICTIONAL / "target")
     assert bare.returncode == 0, bare.stderr
@@ -272,3 +273,38 @@ def test_fine_tuning_without_the_forget_rows_is_warned_of(data, tmp_path, tiny_m
     assert unnamed.returncode == 2 and "its rows are named Folder_forget and Folder_retain" in unnamed.stderr
     whole = tuned("--dataset.retain_dataset_name", "Folder_full")
     assert whole.returncode == 0 and "rows to forget" not in whole.stderr
+
+
+def test_some_rows_without_wrong_answers_are_counted(data, tmp_path):
+    """The reason of the null names how many rows lack what, and the script that writes it."""
+    with serving(writing) as (url, _):
+        few = words(data, tmp_path, *from_server(url), "--dataset.forget_ratio", "3")
+        assert run_script("make_perturbed", *few, OPENAI_API_KEY="k").returncode == 0
+    run = run_script(
+        "evaluate_model",
+        *words(data, tmp_path, "--logger.json.root", tmp_path, "--logger.name", "run"),
+        *"--evaluate.metrics forget_quality --overall.quiet true".split(),
+    )
+    assert run.returncode == 0, run.stderr
+    reason = read_json(tmp_path / "run/metrics_detail.json")["forget_quality"]["reason"]
+    assert "1 of 4 forget rows have no 'paraphrased_answer' (make_perturbed.py writes them" in reason
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ({"id": "forget-0"}, "line 2: expected id, source"),
+        ({"id": 3, "source": "x"}, "line 2: expected id, source"),
+        ({"id": "forget-0", "source": "x", "perturbed_answer": "one"}, "line 2: expected id, source"),
+        ({"id": "forget-0", "source": "x", "perturbed_answer": []}, "line 2: expected id, source"),
+        ({"id": "forget-0", "source": "x", "paraphrased_answer": None}, "line 2: expected id, source"),
+        ({"id": "forget-0", "source": "x", "rejected": {"a": {"b": "c"}}}, "line 2: expected id, source"),
+    ],
+)
+def test_a_broken_line_is_named(line, said, data):
+    write_jsonl(data / "forget_eval.jsonl", [{"perturbed": 1}, line])
+    with pytest.raises(UserError, match=said):
+        load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
+    write_jsonl(data / "forget_eval.jsonl", [{"perturbed": 2}])
+    with pytest.raises(UserError, match=r"written by another version \(2, this one is 1\)"):
+        load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})

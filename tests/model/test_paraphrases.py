@@ -13,11 +13,7 @@ from tiny import greeting_template, one_word_llama, save
 
 from core.encoding import Template
 from core.files import UserError, read_jsonl, write_jsonl
-<<<<<<< HEAD
-from model.paraphrases import POOL, ROLE, Sieve, _choices, _put, _trainable, read_prompts, turns_of
-=======
-from model.paraphrases import POOL, Sieve, _put, choices, read_prompts, trainable, turns_of
->>>>>>> 1c92eab (make_perturbed.py: paraphrased and wrong answers for own rows; make_paraphrases.py writes for the rows of dataset.forget_ratio)
+from model.paraphrases import POOL, ROLE, Sieve, _put, choices, read_prompts, trainable, turns_of
 from model.rows import units
 from model.settings import Paraphrasing
 

@@ -9,6 +9,7 @@ and nothing is written before the settings are right.
 import argparse
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from typing import Any
 
 from core.files import UserError
 from core.registry import did_you_mean
+from core.screen import visible
 from exec.aliases import hint
 from exec.checkers import takes_several
 from exec.settings import (
@@ -77,10 +79,27 @@ def read_settings(
     flags = vars(known)
     try:
         return settle_settings(
-            config, flags.pop("config_file"), flags, defaults or {}, unknown_words(parser, unknown), rules
+            config,
+            flags.pop("config_file"),
+            flags,
+            defaults or {},
+            [*unreadable_words(argv), *unknown_words(parser, unknown)],
+            rules,
         )
     except Complaints as complaints:
-        parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{complaints}\n")
+        shown = visible(complaints)
+        parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{shown}\n")
+
+
+def unreadable_words(words: Sequence[str]) -> list[str]:
+    """Complaints about words with bytes that are no text in the locale, which tokenizers and safetensors
+    cannot open."""
+    return [
+        f"command line: {word!r} has bytes that are no text in the locale's encoding"
+        f" ({sys.getfilesystemencoding()}); set PYTHONUTF8=1, or rename the file"
+        for word in words
+        if any("\ud800" <= letter <= "\udfff" for letter in word)
+    ]
 
 
 def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:

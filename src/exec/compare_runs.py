@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics
     asked for."""
+    from core.screen import show as show_text
     from model.compare import differing_settings, read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))
@@ -52,7 +53,7 @@ def compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
     show(figures, arguments.metrics)
     if lines := differing_settings(dict(zip(titles(paths), paths))):
-        print("The evaluations were not measured alike:\n" + "\n".join(f"  {line}" for line in lines))
+        show_text("The evaluations were not measured alike:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 if __name__ == "__main__":

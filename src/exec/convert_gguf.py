@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402
 
 
@@ -27,7 +28,7 @@ def convert_file(source: Path, folder: Path) -> None:
     from model.gguf import convert
 
     convert(source, folder)
-    print(f"wrote {folder}")
+    show(f"wrote {folder}")
 
 
 if __name__ == "__main__":

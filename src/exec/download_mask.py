@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
 from core.files import UserError  # noqa: E402
+from core.screen import show  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402
 
 
@@ -47,7 +48,7 @@ def download(arguments: argparse.Namespace) -> None:
     if target.exists() and not arguments.overwrite:
         raise UserError(f"{target} is there already; --overwrite replaces it")
     density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
-    print(f"wrote {target}: {density:.4f} of the weights are updated")
+    show(f"wrote {target}: {density:.4f} of the weights are updated")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from exec.run import run_script  # noqa: E402
 
 
 def act(settings) -> None:
     from model.alternates import write_alternates
 
-    print(f"wrote {write_alternates(settings)}")
+    show(f"wrote {write_alternates(settings)}")
 
 
 def rules(settings) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from exec.run import run_script, with_clear_errors  # noqa: E402
 
 
@@ -24,7 +25,7 @@ def act(settings) -> None:
 
     for path in make_masks(settings):
         sidecar = read_sidecar(path)
-        print(f"wrote {path}: {sidecar['selected'] / sidecar['weights']:.4f} of all weights are updated")
+        show(f"wrote {path}: {sidecar['selected'] / sidecar['weights']:.4f} of all weights are updated")
 
 
 def rules(settings) -> list[str]:
@@ -47,7 +48,7 @@ def report(words: list[str]) -> None:
     """The report of the files named, and its heat map beside the first."""
     from model.mask_report import report_files
 
-    print(f"\nheat map: {report_files([Path(word) for word in words])}")
+    show(f"\nheat map: {report_files([Path(word) for word in words])}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from exec.rules import paraphrase_writer  # noqa: E402
 from exec.run import run_script  # noqa: E402
 
@@ -22,7 +23,7 @@ def act(settings) -> None:
     from model.paraphrases import summary, write_paraphrases
 
     path, usage = write_paraphrases(settings)
-    print(f"wrote {path}: {summary(path, usage)}")
+    show(f"wrote {path}: {summary(path, usage)}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from dataset import parse_name  # noqa: E402
 from exec.rules import paraphrase_writer  # noqa: E402
 from exec.run import run_script  # noqa: E402
@@ -28,7 +30,7 @@ def act(settings) -> None:
     from model.perturbed import write_perturbed
 
     for line in write_perturbed(settings):
-        print(line)
+        show(line)
 
 
 def rules(settings) -> list[str]:

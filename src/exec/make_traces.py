@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.screen import show  # noqa: E402
 from exec.run import run_script  # noqa: E402
 
 
@@ -19,7 +20,7 @@ def act(settings) -> None:
     from model.traces import summary, write_traces
 
     path = write_traces(settings)
-    print(f"wrote {path}: {summary(path)}")
+    show(f"wrote {path}: {summary(path)}")
 
 
 def main(argv: list[str] | None = None) -> int:

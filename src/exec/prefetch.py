@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import exec.interpreter  # noqa: E402, F401
 from core.files import UserError  # noqa: E402
 from core.hub import hub_problem, without_hub  # noqa: E402
+from core.screen import show  # noqa: E402
 from exec.run import run_script  # noqa: E402
 
 
@@ -19,11 +20,11 @@ def act(settings) -> None:
 
     data = settings.dataset
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
-        print(f"model {name}: {fetch_model(name)}")
+        show(f"model {name}: {fetch_model(name)}")
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
-        print(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
+        show(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
     sets = load_evaluation(data.forget_dataset_name, data.folder, columns=data.column_names)
-    print("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
+    show("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 
 def fetch_model(name: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import UserError
+from core.screen import VisibleFormatter, safe_streams, show_error
 from exec.cli import read_settings
 from exec.settings import Rules
 from model.settings import Settings
@@ -43,6 +44,7 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM arrived: what a scheduler sends before it kills."""
 
 
+@safe_streams()
 def run_script(
     argv: Sequence[str] | None,
     description: str | None,
@@ -55,7 +57,7 @@ def run_script(
     """Read the settings from `argv` (None: the program's own) and act on them. Returns the exit code: 0, 1
     after a UserError, 130 after Ctrl-C and 143 after SIGTERM, when `interrupted` is printed, by default how
     the run goes on. Wrong settings raise SystemExit(2)."""
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    _open_log()
     settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules, short)
     _choose_gpu(settings.overall.device)
     _hush_libraries()
@@ -94,6 +96,7 @@ def how_to_go_on(settings: Settings) -> str:
     )
 
 
+@safe_streams()
 def with_clear_errors(
     act: Callable[[], int | None], failed: int = 1, interrupted: str | Callable[[], str] = "interrupted"
 ) -> int:
@@ -103,10 +106,10 @@ def with_clear_errors(
         with _terminated_by_signal():
             return act() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(f"error: {error}")
         return failed
     except KeyboardInterrupt as interrupt:
-        print(interrupted if isinstance(interrupted, str) else interrupted(), file=sys.stderr)
+        show_error(interrupted if isinstance(interrupted, str) else interrupted())
         return 143 if isinstance(interrupt, Terminated) else 130
 
 
@@ -126,6 +129,12 @@ def _terminated_by_signal() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _open_log() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _choose_gpu(device: str) -> None:

@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
 from core.files import UserError, lock, read_json  # noqa: E402
+from core.screen import show, show_error  # noqa: E402
 from exec.rules import missing_files  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
@@ -244,7 +245,7 @@ def run_grid(arguments: argparse.Namespace) -> int:
     with lock(root / "lock"):
         current = {run.name for run in runs if is_done(run, root)}
         waiting, failures = [run for run in runs if run.name not in current], {}
-        print(f"{len(runs)} runs, {len(current)} are there already", file=sys.stderr)
+        show_error(f"{len(runs)} runs, {len(current)} are there already")
         threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
         with ThreadPoolExecutor(arguments.jobs) as pool:
             started = {pool.submit(do, run, root, threads): run for run in waiting}
@@ -253,17 +254,13 @@ def run_grid(arguments: argparse.Namespace) -> int:
                     run, words = started[future], future.result()
                     current |= set() if words else {run.name}
                     failures |= {run.name: words} if words else {}
-                    print(
-                        f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    show_error(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}")
                     tabulate(runs, root, arguments, failures, current)
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 raise
-        print(markdown(tabulate(runs, root, arguments, failures, current), arguments.metrics), end="")
-    print(f"\ntables: {root}/table.md, {root}/table.csv", file=sys.stderr)
+        show(markdown(tabulate(runs, root, arguments, failures, current), arguments.metrics), end="")
+    show_error(f"\ntables: {root}/table.md, {root}/table.csv")
     return 1 if failures else 0
 
 

@@ -157,7 +157,7 @@ class JsonLogger(RunLogger):
 
     def rewind(self, step: int):
         path = self.folder / "log.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         # A kill cuts the last line, and may come before the first.
         records = itertools.takewhile(bool, map(_record, lines))
         write_jsonl(path, [record for record in records if record["step"] <= step])

@@ -337,6 +337,7 @@ class Passes:
     def _score(self, encoded: list[Encoded | None]) -> list[AnswerScore]:
         scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
         usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
+        self.on_rows(len(encoded) - len(usable))
         for chosen in length_batches([len(row.input_ids) for _, row in usable], self._budget()):
             batch = [usable[k] for k in chosen]
             logp, hit = self._forward(pad_rows(batch, pad_id(self.tokenizer)))
@@ -473,15 +474,13 @@ def measure(
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
     evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers, passes.cut)
     refused: dict[Need, str] = {}
-    usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
-    needs = list(dict.fromkeys(need for found in usable for need in found.needs))
+    needs = _needs(keys, rows)
     for name in dict.fromkeys(need.rows for need in needs if isinstance(need, Likelihood)):
         fields = [need.field for need in needs if isinstance(need, Likelihood) and need.rows == name]
         for text_field, scores in passes.likelihoods(rows[name], fields).items():
             evidence.scores[Likelihood(name, text_field)] = scores
-    for need in dict.fromkeys(need.of if isinstance(need, Fluency) else need for need in needs):
-        if isinstance(need, Generations):
-            _meet(need, evidence.texts, refused, lambda need=need: passes.generations(rows[need.rows], need))
+    for need in _generations(needs):
+        _meet(need, evidence.texts, refused, lambda need=need: passes.generations(rows[need.rows], need))
     for need in needs:
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
@@ -501,6 +500,27 @@ def measure(
             Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
         )
     return evidence
+
+
+def count_texts(keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding()) -> int:
+    """How many texts `measure` puts to a model, as `Passes.on_rows` counts them: every answer that is scored,
+    every one that is generated, of MoreThink once for each of its turns."""
+    needs, count = _needs(keys, rows), lambda need: sum(len(texts_of(r, need.field)) for r in rows[need.rows])
+    turns = lambda need: decoding.rounds + 1 if (need.mode, decoding.mode) == (RUN, "more") else 1
+    scored = sum(count(need) for need in needs if not isinstance(need, Generations))
+    return scored + sum(count(need) * turns(need) for need in _generations(needs))
+
+
+def _needs(keys: Sequence[str], rows: Rows) -> list[Need]:
+    """What the metrics that can be measured on these rows ask for, each once."""
+    usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
+    return list(dict.fromkeys(need for found in usable for need in found.needs))
+
+
+def _generations(needs: Sequence[Need]) -> list[Generations]:
+    """What is to be generated, for itself or to have its fluency judged."""
+    generated = (need.of if isinstance(need, Fluency) else need for need in needs)
+    return list(dict.fromkeys(need for need in generated if isinstance(need, Generations)))
 
 
 def _meet(need: Need, kept: dict, refused: dict[Need, str], act: Callable, key: Need | None = None) -> None:

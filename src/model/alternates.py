@@ -11,7 +11,6 @@ from core.thinking import split_thought
 from dataset import load_rows
 from dataset.alternates import read_lines
 from model.loading import arithmetic, choose_device, choose_precision, initial_tokenizer, load_initial
-from model.progress import progress
 from model.settings import Settings
 from model.writing import write_in_rounds
 
@@ -34,16 +33,13 @@ def write_alternates(settings: Settings) -> Path:
     overall = settings.overall
     model = load_initial(overall)
 
-    def ask(attempt: int, asked: list[dict]) -> list[str | None]:
+    def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
         prompts = [
             template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
             for row in asked
         ]
-        with (
-            progress(f"writing alternates, round {attempt + 1}", settings.overall.quiet) as on_rows,
-            arithmetic(device, precision),
-        ):
+        with arithmetic(device, precision):
             texts = generate(
                 model,
                 tokenizer,
@@ -67,7 +63,9 @@ def write_alternates(settings: Settings) -> Path:
     save = lambda: write_jsonl(
         path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows]
     )
-    poor = write_in_rounds(rows, found, plan.count, plan.attempts, ask, take, save)
+    poor = write_in_rounds(
+        rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet
+    )
     if poor:
         raise UserError(
             f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts}"

@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from core.encoding import Template
 from core.files import UserError, lock, write_json
+from core.screen import Screen
 from metrics.engine import ARROWS
 from model.benchmarks import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
 from model.environment import environment
@@ -88,10 +87,10 @@ def _writing(folder: Path, settings: Settings) -> Iterator[None]:
 
 def show_done(found: Sequence[Done], folder: Path) -> None:
     """Print a line per figure, the reasons of what failed, and the folder."""
-    console = Console(width=max(100, Console().width) if not Console().is_terminal else None, highlight=False)
-    table = Table(title="benchmarks")
+    table, screen = Table(title="benchmarks"), Screen()
     for title in ("task", "metric (arrow = good)", "value", "95 % interval", "n", "seconds"):
-        table.add_column(title, justify="left" if title in ("task", "metric (arrow = good)") else "right")
+        justify = "left" if title in ("task", "metric (arrow = good)") else "right"
+        table.add_column(title, justify=justify, overflow="fold")
     for done in found:
         seconds = f"{done.seconds:.0f}" + (" (kept)" if done.kept else "")
         for place, (key, score) in enumerate(done.scores.items()):
@@ -99,7 +98,7 @@ def show_done(found: Sequence[Done], folder: Path) -> None:
             n = f"{score['n']}" + (f" (+{score['unscored']} unscored)" if score.get("unscored") else "")
             table.add_row(
                 task if not place else "",
-                escape(f"{metric} {ARROWS.get(score['better'], '')}".strip()),
+                f"{metric} {ARROWS.get(score['better'], '')}".strip(),
                 _number(score["value"]),
                 _around(score["interval"]),
                 n,
@@ -107,11 +106,11 @@ def show_done(found: Sequence[Done], folder: Path) -> None:
             )
         if done.status == ERROR:
             table.add_row(done.task, "failed", "–", "–", "–", f"{done.seconds:.0f}")
-    console.print(table)
+    screen.print(table)
     for done in found:
         if done.status == ERROR:
-            console.print(f"– {done.task}: {done.message}", markup=False)
-    console.print(f"\nrun folder: {folder}")
+            screen.print_text(f"– {done.task}: {done.message}")
+    screen.print_text(f"\nrun folder: {folder}")
 
 
 def _number(value: float | None) -> str:
@@ -138,7 +137,8 @@ def show_plan(settings: Settings) -> None:
         "data, licence",
         "here",
     ):
-        table.add_column(title, justify="right" if "tokens" in title or title == "rows" else "left")
+        justify = "right" if "tokens" in title or title == "rows" else "left"
+        table.add_column(title, justify=justify, overflow="fold")
     missing = {}
     for name in settings.benchmark_tasks:
         try:
@@ -147,14 +147,14 @@ def show_plan(settings: Settings) -> None:
             cells, missing[name] = _published_row(name, benchmarks), str(error)
         here = "no" if name in missing else "yes"
         table.add_row(benchmarks.label(name), *cells, _source(facts_of(name)), here)
-    console = Console(width=max(130, Console().width) if not Console().is_terminal else None, highlight=False)
-    console.print(table)
-    console.print(
+    screen = Screen(least_width=130)
+    screen.print(table)
+    screen.print_text(
         "~ as published, since the rows are not here. Prompt tokens are estimated from the first rows of a"
         " task; of new tokens a model writes fewer where it ends by itself."
     )
     for reason in missing.values():
-        console.print(f"– {reason}", markup=False)
+        screen.print_text(f"– {reason}")
 
 
 def _source(facts: Facts) -> str:

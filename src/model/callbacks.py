@@ -1,44 +1,43 @@
-"""What the Trainer calls: the bar of a training, and step checkpoints under their own names."""
+"""What the Trainer calls: the progress of a training, and step checkpoints under their own names."""
 
+import contextlib
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.progress import TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from model.checkpoints import drop_all_but, seal
-from model.progress import make_bar
+from model.progress import make_phase
 
-HIDDEN = ("step", "epoch", "loss", "tokens", "tokens_per_second", "learning_rate", "grad_norm")
-"""What a record holds beside the terms; it is all in log.jsonl."""
+HIDDEN = ("step", "epoch", "tokens", "tokens_per_second", "learning_rate", "grad_norm")
+"""What a record holds beside the loss and its terms; it is all in log.jsonl."""
 
 
-class TrainingBar(TrainerCallback):
-    """Steps done, time left, and the terms of the loss."""
+class TrainingProgress(TrainerCallback):
+    """Steps done, the loss with its terms, and the time left. A block in which a training runs; its end is
+    the end of the display, however the training ends."""
 
     def __init__(self, title: str, quiet: bool):
-        self.title = title
-        self.bar = make_bar(
-            quiet,
-            TextColumn("{task.completed}/{task.total} steps"),
-            TextColumn("{task.fields[terms]}"),
-            TimeRemainingColumn(),
-        )
+        self.title, self.quiet, self.open = title, quiet, contextlib.ExitStack()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.open.close()
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar.start()
-        self.task = self.bar.add_task(self.title, total=state.max_steps, terms="")
+        phase = make_phase(self.title, "steps", self.quiet, state.max_steps, state.global_step)
+        self.phase = self.open.enter_context(phase)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update(self.task, completed=state.global_step)
+        self.phase.update(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        shown = {name: value for name, value in (logs or {}).items() if name not in HIDDEN}
-        self.bar.update(self.task, terms="  ".join(f"{name} {value:.3g}" for name, value in shown.items()))
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.stop()
+        if logs and "loss" in logs:
+            shown = {name: value for name, value in logs.items() if name not in HIDDEN}
+            self.phase.update(note=", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
 
 class StepCheckpoints(TrainerCallback):

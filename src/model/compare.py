@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from core.files import read_json
+from core.screen import Screen
 from metrics.engine import ARROWS, METRICS
 from metrics.imports import match_rows, read_metrics, read_results
 from metrics.tofu import summarize
@@ -85,14 +84,13 @@ def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
         key=lambda key: (key not in METRICS, list(METRICS).index(key) if key in METRICS else 0, key),
     )
     table = Table()
-    table.add_column("metric (arrow = good)")
+    table.add_column("metric (arrow = good)", overflow="fold")
     for title in figures:
         table.add_column(title, justify="right", overflow="fold")
     for key in keys:
         arrow = f" {ARROWS[METRICS[key].good]}" if key in METRICS else ""
-        table.add_row(escape(key + arrow), *(number(column.get(key)) for column in figures.values()))
-    console = Console()
-    Console(width=None if console.is_terminal else 30 + 24 * len(figures), highlight=False).print(table)
+        table.add_row(key + arrow, *(number(column.get(key)) for column in figures.values()))
+    Screen(least_width=30 + 24 * len(figures)).print(table)
 
 
 def number(value: float | None) -> str:

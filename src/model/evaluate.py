@@ -15,7 +15,7 @@ from core.files import UserError, file_fingerprint, fingerprint, read_json, writ
 from core.generation import learned_positions
 from core.peers import PEERS
 from loggers.base import Results
-from metrics.engine import METRICS, RUN, Decoding, Evidence, Generations, Passes, measure, select
+from metrics.engine import METRICS, RUN, Decoding, Evidence, Generations, Passes, count_texts, measure, select
 from metrics.imports import Columns, match_rows, read_results
 from metrics.judges import RuleJudge
 from model.loading import (
@@ -54,7 +54,9 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     model.eval()
     torch.manual_seed(settings.overall.seed)
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
-    with progress(title, settings.overall.quiet) as on_rows, arithmetic(model.device, precision):
+    keys = select(settings.metric_names)
+    texts = count_texts(keys, rows, decoding)
+    with progress(title, settings.overall.quiet, texts) as on_rows, arithmetic(model.device, precision):
         passes = Passes(
             model,
             tokenizer,
@@ -67,7 +69,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
             cache(lambda: original_model(settings, model)),
         )
         evidence = measure(
-            select(settings.metric_names),
+            keys,
             rows,
             passes,
             retain_columns(settings, rows),

@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from core.files import UserError, atomic
+from core.screen import Screen
 from unlearn.mask.file import density, load_tensors
 
 LAYER = re.compile(r"\.(\d+)\.(.*?)(?:\.weight|\.bias)?$")
@@ -29,11 +29,11 @@ def report_files(paths: Sequence[Path]) -> Path:
         )
     if not any(LAYER.search(name) for mask in masks.values() for name in mask):
         raise UserError("--report: none of the masks has numbered layers to draw")
-    console = Console(width=max(100, Console().width), highlight=False)
+    screen = Screen()
     for name, mask in masks.items():
-        console.print(_densities(name, by_place(mask)))
+        screen.print(_densities(name, by_place(mask)))
     if len(masks) > 1:
-        console.print(_overlaps(masks))
+        screen.print(_overlaps(masks))
     target = paths[0].with_name(paths[0].stem + "_report.png")
     _heat_map({name: by_place(mask) for name, mask in masks.items()}, target)
     return target
@@ -66,7 +66,7 @@ def _densities(title: str, places: Mapping[tuple[str, str], float]) -> Table:
     kinds = list(dict.fromkeys(kind for _, kind in places))
     layers = list(dict.fromkeys(layer for layer, _ in places))
     table = Table(title=f"{title}: share of weights updated")
-    table.add_column("module")
+    table.add_column("module", overflow="fold")
     for layer in layers:
         table.add_column(layer or "–", justify="right")
     for kind in kinds:

@@ -195,11 +195,13 @@ def score_weights(
     mode."""
     weights = {name: p for name, p in trainable(model) if name in set(names)}
     found: dict[str, dict[str, Tensor]] = {}
-    with progress("scoring weights", settings.overall.quiet) as on_rows:
-        for side in ("forget", "retain"):
-            wanted = {need for need in scored.needs if need.startswith(side)}
-            if wanted:
-                found |= _gradients(model, weights, [batch[side] for batch in batches], side, wanted, on_rows)
+    wanted = {side: {need for need in scored.needs if need.startswith(side)} for side in ("forget", "retain")}
+    passes = sum(map(bool, wanted.values())) + ("inputs" in scored.needs)
+    rows = passes * sum(len(batch["forget"]["labels"]) for batch in batches)
+    with progress("scoring the weights of the mask", settings.overall.quiet, rows) as on_rows:
+        for side, needs in wanted.items():
+            if needs:
+                found |= _gradients(model, weights, [batch[side] for batch in batches], side, needs, on_rows)
         if "inputs" in scored.needs:
             found["inputs"] = _inputs(model, names, [batch["forget"] for batch in batches], on_rows)
     scores = {}

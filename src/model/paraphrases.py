@@ -29,7 +29,6 @@ from model.loading import (
     load_initial,
     model_fingerprint,
 )
-from model.progress import progress
 from model.readers import make_endpoint
 from model.rows import choose_forget_rows, reworded, units
 from model.settings import START_ONLY, Paraphrasing, Server, Settings, plain
@@ -43,9 +42,9 @@ FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
 
-Ask = Callable[[Sequence[str], list[dict], list[int]], list[str | None]]
+Ask = Callable[[Sequence[str], list[dict], list[int], Callable[[int], None]], list[str | None]]
 """A text for each row, by a pool of prompts and given how many were tried for it before; None where none came
-to its end."""
+to its end. The last argument is called with the rows that are done."""
 
 
 def read_prompts(path: Path | str | None) -> list[str]:
@@ -178,8 +177,18 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
             current = lines | {row["id"]: _line(row, sieve) for row in rows}
             write_jsonl(path, [first, *(current[u["id"]] for u in all_units if u["id"] in current)])
 
-        next_turn = lambda _, asked: writer.ask(prompts, asked, turns_of(asked, sieve))
-        poor = write_in_rounds(rows, sieve.kept, plan.count, plan.attempts, next_turn, sieve.take, save)
+        next_turn = lambda _, asked, on_rows: writer.ask(prompts, asked, turns_of(asked, sieve), on_rows)
+        poor = write_in_rounds(
+            rows,
+            sieve.kept,
+            plan.count,
+            plan.attempts,
+            next_turn,
+            sieve.take,
+            save,
+            "paraphrasing",
+            overall.quiet,
+        )
         save()
         usage = writer.usage()
     if poor:
@@ -347,7 +356,7 @@ def _endpoint(settings: Settings) -> Writer:
         plan, settings, "paraphrases", whole=True, temperature=plan.temperature
     )
 
-    def ask(prompts: Sequence[str], rows: list[dict], turns: list[int]) -> list[str | None]:
+    def ask(prompts: Sequence[str], rows: list[dict], turns: list[int], on_rows) -> list[str | None]:
         if not endpoint.usage.requests:
             endpoint.probe()
         replies = endpoint.ask(ROLE, _put(prompts, rows, turns), turns=turns)
@@ -357,6 +366,7 @@ def _endpoint(settings: Settings) -> Writer:
                 " a row; what was written is kept, and the same command goes on when the server answers"
                 " again"
             )
+        on_rows(len(rows))
         return [None if reply is None else _answer(reply, settings) for reply in replies]
 
     return Writer(
@@ -383,10 +393,10 @@ def _start_model(
     precision = choose_precision(overall.precision, device)
     model = load_initial(overall)
 
-    def ask(prompts: Sequence[str], asked: list[dict], turns: list[int]) -> list[str | None]:
+    def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
-        with progress("writing", overall.quiet) as on_rows, arithmetic(device, precision):
+        with arithmetic(device, precision):
             said = generate(
                 model,
                 template.tokenizer,

@@ -150,7 +150,7 @@ def write_perturbed(settings: Settings) -> list[str]:
         )
         with lock(path.with_suffix(".lock"), "dataset.data_dir"):
             file = _open(settings, path, first, rows, known.get(name, sets[name]), pools, template, embedder)
-            complaint = _fill(file, rows, writer, pools, settings.paraphrases)
+            complaint = _fill(file, rows, writer, pools, settings.paraphrases, overall.quiet)
         told.append(file.summary(rows, name))
         complaints += [complaint] if complaint else []
     if took := writer.usage():
@@ -261,18 +261,25 @@ def _texts(found: str | list[str]) -> list[str]:
 
 
 def _fill(
-    file: PerturbedFile, rows: Sequence[dict], writer: Writer, pools: Pools, plan: Paraphrasing
+    file: PerturbedFile,
+    rows: Sequence[dict],
+    writer: Writer,
+    pools: Pools,
+    plan: Paraphrasing,
+    quiet: bool,
 ) -> str | None:
     """Write what the rows lack; a complaint when some got too few."""
 
-    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict]) -> list[str]:
-        ask = lambda _, asked: writer.ask(pool, asked, turns_of(asked, sieve))
-        return write_in_rounds(rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save)
+    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict], title: str) -> list[str]:
+        ask = lambda _, asked, on_rows: writer.ask(pool, asked, turns_of(asked, sieve), on_rows)
+        return write_in_rounds(
+            rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save, title, quiet
+        )
 
-    unsaid = write(file.right, pools.right, 1, rows)
+    unsaid = write(file.right, pools.right, 1, rows, "paraphrased answers")
     kept = file.right.kept
     rows = [{**row, "paraphrased_answer": kept[row["id"]][0] if kept[row["id"]] else ""} for row in rows]
-    few = write(file.wrong, pools.wrong, plan.count, rows)
+    few = write(file.wrong, pools.wrong, plan.count, rows, "perturbed answers")
     file.save()
     if not unsaid and not few:
         return None

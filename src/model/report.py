@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
+from core.screen import Screen
 from metrics.engine import ARROWS, METRICS
 from metrics.imports import read_metrics, read_results
 from metrics.tofu import summarize
@@ -23,27 +21,27 @@ HEADLINES = (
     "retain/rougeL",
 )
 SAMPLES = 2
+NAMES = (("question", "prompt"), ("answer", "gt"))
+"""What rows of questions and of documents call what is asked and what is true."""
 
 
 def show_outcome(outcome: Outcome, settings: Settings) -> None:
     """Print the table, two sample answers and the path of the run folder."""
-    console = Console(width=max(100, Console().width) if not Console().is_terminal else None, highlight=False)
-    console.print(_table(outcome, settings))
-    for line in _reasons(outcome):
-        console.print(line, markup=False)
-    for line in _unlike_retain(settings):
-        console.print(line, markup=False)
-    for line in _judging(outcome.after.judge):
-        console.print(line)
-    for line in _samples(outcome, settings):
-        console.print(line)
-    console.print(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
+    screen = Screen()
+    screen.print(_table(outcome, settings))
+    for line in (*_reasons(outcome), *_unlike_retain(settings), *_judging(outcome.after.judge)):
+        screen.print_text(line)
+    for question, answers in _samples(outcome, settings):
+        screen.print_text(f"\n{question}", style="bold")
+        for answer in answers:
+            screen.print_text(answer)
+    screen.print_text(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
 
 
 def _table(outcome: Outcome, settings: Settings) -> Table:
     table = Table(title=f"{settings.method.name} on {settings.dataset.forget_dataset_name}")
     columns = _columns(outcome, settings)
-    table.add_column("metric (arrow = good)")
+    table.add_column("metric (arrow = good)", overflow="fold")
     for title in columns:
         table.add_column(title, justify="right")
     headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _needless(key, outcome)]
@@ -54,7 +52,7 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     ]
     for key in headlines + others:
         table.add_row(
-            escape(f"{key} {_arrow(key, outcome)}".strip()),
+            f"{key} {_arrow(key, outcome)}".strip(),
             *(_number(metrics, key) for metrics in columns.values()),
         )
     seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
@@ -135,14 +133,23 @@ def _judging(told: dict) -> list[str]:
     ]
 
 
-def _samples(outcome: Outcome, settings: Settings) -> list[Text]:
-    """Two forget questions with the true answer and what was said before and after."""
+def _samples(outcome: Outcome, settings: Settings) -> list[tuple[str, list[str]]]:
+    """Two forget questions with the true answer, each with what was said before and after."""
     after = [row for row in outcome.after.samples.get("forget", []) if "generation" in row][:SAMPLES]
     before = {row["id"]: row for row in (outcome.before.samples if outcome.before else {}).get("forget", [])}
-    lines = []
+    found = []
     for row in after:
-        lines.append(Text(f"\n{row['question']}  (true: {row['answer']})", style="bold"))
-        if row["id"] in before:
-            lines.append(Text(f"  before  {before[row['id']]['generation']}"))
-        lines.append(Text(f"  {'after ' if settings.method.trains else 'says  '}  {row['generation']}"))
-    return lines
+        answers = [_said("before", before[row["id"]])] if row["id"] in before else []
+        answers.append(_said("after" if settings.method.trains else "says", row))
+        question, answer = (row.get(one, row.get(other, "")) for one, other in NAMES)
+        found.append((_set_in(f"{question}  (true: {answer})"), answers))
+    return found
+
+
+def _said(title: str, row: dict) -> str:
+    return _set_in(f"  {title:6}  {row['generation']}")
+
+
+def _set_in(text: str) -> str:
+    """The text with its further lines set in, so that none can pass for a line of the screen."""
+    return text.replace("\n", "\n" + 10 * " ")

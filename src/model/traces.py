@@ -77,18 +77,16 @@ def write_traces(settings: Settings) -> Path:
         "template": template.fingerprint,
         "settings": _facts(settings),
     }
-    with (
-        lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"),
-        progress("thinking", overall.quiet) as on_rows,
-        arithmetic(device, precision),
-    ):
+    with lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"), arithmetic(device, precision):
         lines = _earlier(settings.traces_file, header, segments)
-        write = (
-            _vllm(settings, template)
-            if plan.backend == "vllm"
-            else _transformers(model, template, settings, on_rows)
-        )
-        _write_all(settings.traces_file, header, lines, segments, write, settings)
+        todo = len({segment.id for segment in segments} - {line["id"] for line in lines})
+        with progress("thinking", overall.quiet, todo) as on_rows:
+            write = (
+                _vllm(settings, template, on_rows)
+                if plan.backend == "vllm"
+                else _transformers(model, template, settings, on_rows)
+            )
+            _write_all(settings.traces_file, header, lines, segments, write, settings)
     return settings.traces_file
 
 
@@ -214,7 +212,7 @@ def _transformers(model, template: Template, settings: Settings, on_rows) -> Wri
     )
 
 
-def _vllm(settings: Settings, template: Template) -> Write:
+def _vllm(settings: Settings, template: Template, on_rows) -> Write:
     """The same by vLLM, which samples and batches in its own way."""
     if find_spec("vllm") is None:
         raise UserError("traces.backend vllm: the package vllm is not installed; .venv/bin/pip install vllm")
@@ -237,6 +235,7 @@ def _vllm(settings: Settings, template: Template) -> Write:
             output.outputs[0]
             for output in engine.generate([{"prompt_token_ids": ids} for ids in prompts], sampling)
         ]
+        on_rows(len(prompts))
         return [
             Generation(
                 decode(template.tokenizer, list(said.token_ids), settings.dataset.tags),

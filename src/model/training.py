@@ -18,7 +18,7 @@ from dataset.collate import Collator
 from dataset.pairs import EpochSampler, Pairs
 from loggers import RunLogger
 from model.adapters import name_base
-from model.callbacks import StepCheckpoints, TrainingBar
+from model.callbacks import StepCheckpoints, TrainingProgress
 from model.checkpoints import drop_all_but, newest_checkpoint, step_of
 from model.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from model.places import PATIENCE, checkpoints_folder, process_state
@@ -77,6 +77,8 @@ def train(
     at_once = data.batch_size * arguments.world_size
     group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
     sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
+    title = f"training with {settings.method.name}" if logger else "training the reinforced model"
+    training_progress = TrainingProgress(title, overall.quiet)
     trainer = UnlearnTrainer(
         model,
         arguments,
@@ -87,12 +89,13 @@ def train(
         Collator(pad_id(tokenizer)),
         {part: [row.id for row in encoded] for part, encoded in pairs.parts.items()},
         logger.step if logger else lambda record: None,
-        [TrainingBar(settings.method.name if logger else "reinforcing", overall.quiet), StepCheckpoints()],
+        [training_progress, StepCheckpoints()],
         make_stepping(kept, mask),
         origins,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
+    with training_progress:
+        trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
     if logger and unlearn.save_adapter != "none":
         name_base(model, overall)
         logger.adapter(model, tokenizer, instead=unlearn.save_adapter == "only")

@@ -12,11 +12,13 @@ from core.likelihood import token_nll
 from metrics.engine import (
     METRICS,
     AnswerScore,
+    Decoding,
     Evidence,
     Generations,
     Likelihood,
     Passes,
     Value,
+    count_texts,
     interval,
     measure,
     select,
@@ -34,6 +36,9 @@ ROWS = {
         for i, word in enumerate(["Orlo", "of the long winter market", "Tamsin Greaves", "x"])
     ]
 }
+
+LONG = {**ROWS["forget"][0], "id": "long", "answer": 300 * "That was the miller. "}
+"""Its answer cannot be scored."""
 
 
 def passes(model, tokenizer, batch_tokens=4096):
@@ -63,6 +68,17 @@ def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
             assert score.loss == pytest.approx(plain.mean().item(), abs=1e-5)
             assert len(score.logp) == len(plain)
             assert score.n_terminator == 1
+
+
+@pytest.mark.parametrize("mode", ["thinking", "more"])
+def test_the_texts_that_are_counted_before_are_those_that_are_done(tiny_model, tokenizer, mode):
+    rows, decoding, done = {"forget": [*ROWS["forget"], LONG]}, Decoding(mode), []
+    keys = select(["tofu", "health"])
+    reader = Passes(
+        tiny_model, tokenizer, Template(tokenizer), 256, 6, 4096, done.append, decoding, lambda: tiny_model
+    )
+    measure(keys, rows, reader)
+    assert sum(done) == count_texts(keys, rows, decoding) > 5 * len(rows["forget"])
 
 
 def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):

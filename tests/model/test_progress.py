@@ -1,0 +1,103 @@
+"""A phase shows a bar in a terminal, else a line at its begin and one every so often."""
+
+import io
+import sys
+
+import pytest
+from scripts import wait_until
+
+from model.progress import Bar, Lines, Phase, counting, make_phase, progress
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def lines(monkeypatch, capsys):
+    """Gives the lines that were printed since it was last asked."""
+    monkeypatch.delenv("RANK", raising=False)
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_lines_give_count_note_and_forecast(lines):
+    clock = Clock()
+    with Lines("training with GA", "steps", 200, interval=1e6, clock=clock) as phase:
+        assert lines() == ["training with GA: 200 steps"]
+        clock.now = 30
+        phase.show()
+        assert lines() == ["training with GA: 0 of 200 steps, 0:00:30 so far"]
+        phase.update(40)
+        phase.update(note="loss 1.5, ga -0.3")
+        phase.show()
+        assert lines() == ["training with GA: 40 of 200 steps, loss 1.5, ga -0.3, 0:02:00 left"]
+    assert lines() == []
+
+
+def test_what_was_done_before_and_what_begins_anew_have_no_part_in_the_forecast(lines):
+    clock = Clock()
+    with Lines("training", "steps", 100, done=90, interval=1e6, clock=clock) as phase:
+        clock.now = 30
+        phase.update(95)
+        phase.show()
+        assert lines()[-1] == "training: 95 of 100 steps, 0:00:30 left"
+        phase.update(0, 50)
+        clock.now = 40
+        phase.update(10)
+        phase.show()
+        assert lines() == ["training: 10 of 50 steps, 0:00:40 left"]
+
+
+def test_a_line_comes_every_interval_though_nothing_is_done(lines, monkeypatch):
+    monkeypatch.setattr("model.progress.INTERVAL", 0.01)
+    shown = []
+    with progress("thinking \x1b[2J", quiet=False, total=3):
+        wait_until(lambda: shown.extend(lines()) or len(shown) > 2, seconds=20)
+    assert shown[0] == r"thinking \x1b[2J: 3 rows"
+    assert set(shown[1:]) == {r"thinking \x1b[2J: 0 of 3 rows, 0:00:00 so far"}
+
+
+def test_a_total_that_shows_later(lines):
+    with counting("benchmarks: smoke (1 of 2)", quiet=False) as tell:
+        assert lines() == ["benchmarks: smoke (1 of 2)"]
+        tell(0, 8)
+
+
+@pytest.mark.parametrize(("quiet", "rank"), [(True, "0"), (False, "1")])
+def test_a_quiet_run_and_all_but_the_first_process_show_nothing(lines, monkeypatch, quiet, rank):
+    monkeypatch.setenv("RANK", rank)
+    with progress("measuring", quiet, 4) as on_rows:
+        on_rows(4)
+    with counting("benchmarks", quiet) as tell:
+        tell(1, 2)
+    assert lines() == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_has_a_bar_with_total_and_note_and_literal_titles(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in {"TERM": "xterm", "COLUMNS": "200", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    phase = make_phase("measuring [/red]\x1b]0;x\x07", "rows", quiet=False, total=8)
+    assert isinstance(phase, Bar)
+    with phase:
+        phase.update(3, note="loss 1.5")
+        phase.bar.refresh()
+    for part in ("measuring [/red]", r"\x1b]0;x\x07", "3/8 rows", "loss 1.5"):
+        assert part in terminal.getvalue()
+    assert "\x1b]" not in terminal.getvalue()
+
+
+def test_a_terminal_that_draws_no_bars_gets_lines(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "dumb")
+    assert isinstance(make_phase("measuring", "rows", quiet=False), Lines)
+    assert type(make_phase("measuring", "rows", quiet=True)) is Phase

@@ -1,0 +1,139 @@
+"""The last screens show figures and texts as they are, whatever stands in them."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, seed
+from hypothesis import settings as fuzz
+from hypothesis import strategies as some
+
+from core.files import UserError
+from core.screen import show_error
+from exec.run import with_clear_errors
+from loggers.base import Results
+from model.benchmark_run import show_done
+from model.benchmarks import ERROR, OK, Done
+from model.compare import show
+from model.progress import Lines
+from model.report import show_outcome
+from model.unlearn import Outcome
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def settings(text: str = "NPO+FT") -> SimpleNamespace:
+    return SimpleNamespace(
+        method=SimpleNamespace(name=text, forget="NPO", trains=True),
+        dataset=SimpleNamespace(forget_dataset_name=text),
+        evaluate=SimpleNamespace(retain_results=None),
+    )
+
+
+def outcome(text: str) -> Outcome:
+    """A finished run with the text in every place that a user, a row or a model fills."""
+    row = {"id": text, "question": text, "answer": text, "generation": text}
+    key = f"lm_eval/{text}"
+    detail = {key: {"reason": text, "better": "up"}, "forget/prob": {"reason": ""}}
+    metrics = {"forget/prob": 0.5, key: None}
+    results = Results(metrics, detail, {"forget": [row]}, judge=usage(text))
+    return Outcome(results, results, Path(text), 1.0)
+
+
+def usage(name: str) -> dict:
+    return {"name": name} | dict.fromkeys(
+        ("asked", "cached", "failed", "prompt_tokens", "completion_tokens"), 1
+    )
+
+
+def screens(text: str) -> None:
+    """Print the text on every last screen and as an error."""
+    show_outcome(outcome(text), settings(text))
+    score = {"value": 0.5, "n": 3, "interval": None, "better": "up"}
+    show_done([Done(text, OK, scores={f"{text}/acc": score}), Done(text, ERROR, text)], Path(text))
+    show({text: {text: 0.5}, "other": {text: None}})
+    show_error(f"error: {text}")
+
+
+def test_texts_are_literal_on_the_last_screen(capsys):
+    text = "[bold]Who[/bold] [/x] :smile: {0} %s"
+    screens(text)
+    shown = capsys.readouterr()
+    assert shown.out.count(text) > 10
+    assert shown.err == f"error: {text}\n"
+
+
+def test_control_codes_are_shown_on_the_last_screen(capsys):
+    screens("\x1b]0;owned\x07 \x9b2J \r")
+    shown = capsys.readouterr()
+    assert r"after   \x1b]0;owned\x07 \x9b2J \r" in shown.out
+    assert not CONTROL.search(shown.out + shown.err)
+
+
+def test_no_line_of_an_answer_passes_for_a_line_of_the_screen(capsys):
+    show_outcome(outcome("one\nrun folder: elsewhere"), settings())
+    assert "\nrun folder: elsewhere  (true" not in capsys.readouterr().out
+
+
+def test_paths_are_not_broken_at_the_width(capsys):
+    folder = Path("/", *(20 * ["a folder"]))
+    show_outcome(Outcome(None, Results({}), folder, 1.0), settings())
+    assert f"\nrun folder: {folder}\n" in capsys.readouterr().out
+
+
+def test_rows_without_a_question_are_shown(capsys):
+    row = {"id": "a", "prompt": "Once upon", "gt": "a time", "generation": "a mine"}
+    show_outcome(Outcome(None, Results({}, samples={"forget": [row]}), None, 1.0), settings())
+    assert "Once upon  (true: a time)\n  after   a mine\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["high", [1], {"a": 1}])
+def test_figures_of_a_retain_run_that_are_no_numbers_are_left_out(value, tmp_path, monkeypatch, capsys):
+    (tmp_path / "metrics.json").write_text(f'{{"forget/prob": {value!r}}}'.replace("'", '"'))
+    monkeypatch.setattr("model.report.read_results", lambda path: {})
+    plan = settings()
+    plan.evaluate.retain_results = str(tmp_path)
+    results = Results({"forget/prob": 0.5}, {"forget/prob": {"reason": ""}})
+    show_outcome(Outcome(None, results, None, 1.0), plan)
+    assert re.search(r"forget/prob ↓ +│ +0.500 │ +– │", capsys.readouterr().out)
+
+
+PIECES = (
+    "[bold]",
+    "[/x]",
+    ":smile:",
+    "\x1b[2J",
+    "\x1b]8;;x\x07",
+    "\x9b31m",
+    "\r",
+    "\n",
+    "\ud800",
+    "{0}",
+    "%s",
+    "–",
+)
+TEXTS = some.lists(some.text(some.characters()) | some.sampled_from(PIECES)).map("".join)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+@seed(0)
+@fuzz(max_examples=300, deadline=None, database=None)
+@given(TEXTS)
+def test_any_text_in_row_name_and_path_is_shown_without_control_codes(encoding, text):
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+
+        def act() -> None:
+            screens(text)
+            with Lines(text, text, interval=1e6) as phase:
+                phase.update(note=text)
+                phase.show()
+            raise UserError(text)
+
+        assert with_clear_errors(act) == 1
+    for stream in streams:
+        assert not CONTROL.search(stream.buffer.getvalue().decode(encoding))

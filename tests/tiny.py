@@ -25,6 +25,27 @@ def random_llama(tokenizer, **changes):
     return LlamaForCausalLM(LlamaConfig(**shape | ids | known | changes)).eval()
 
 
+def random_other(kind: str, tokenizer):
+    """A random two-layer model of another architecture: gpt2, falcon, mixtral, qwen2_moe or
+    llama4_text."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    experts = {"intermediate_size": 16, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16}
+    mixture = shape | experts | {"num_experts": 4, "num_experts_per_tok": 2, "max_position_embeddings": 512}
+    changes = {
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512},
+        "mixtral": mixture | {"num_local_experts": 4},
+        "qwen2_moe": mixture,
+        "falcon": shape | {"alibi": False, "max_position_embeddings": 512},
+        "llama4_text": mixture | {"num_local_experts": 4, "head_dim": 16, "intermediate_size_mlp": 16},
+    }[kind]
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0, "bos_token_id": None}
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ids, **changes)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
 def one_word_llama(tokenizer):
     """A model that writes Orlo and then the end of the turn, over and over, and a tokenizer whose EOS is
     another token: a template alone can stop it."""

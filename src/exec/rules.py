@@ -15,7 +15,7 @@ from core.registry import did_you_mean, near_path
 from core.thinking import TAGS
 from dataset import parse_name
 from metrics.engine import METRICS, families, select
-from metrics.imports import read_results
+from metrics.imports import read_results, read_summary
 from model.adapters import base_of, is_adapter, tokenizer_place
 from model.settings import Server, Settings
 from unlearn import Composition, compose
@@ -435,6 +435,7 @@ def _retain_results(settings: Settings) -> list[str]:
         return []
     try:
         columns = read_results(settings.evaluate.retain_results)
+        read_summary(settings.evaluate.retain_results)  # what the last screen shows beside the run
     except UserError as error:
         return [f"evaluate.retain_results: {error}"]
     if not columns.get("forget"):

@@ -99,6 +99,12 @@ def read_metrics(path: Path) -> dict[str, float | None]:
     return found
 
 
+def read_summary(path: str | Path) -> dict[str, float | None]:
+    """The figures of a run folder; none for another form of evaluation. UserError when its file is broken."""
+    path = Path(path).expanduser() / "metrics.json"
+    return read_metrics(path) if path.is_file() else {}
+
+
 def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
     """Columns with the ids of our rows where a peer counted them: both are in the order of the split."""
     matched = {}

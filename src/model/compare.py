@@ -8,7 +8,7 @@ from rich.table import Table
 from core.files import read_json
 from core.screen import Screen
 from metrics.engine import ARROWS, METRICS
-from metrics.imports import match_rows, read_metrics, read_results
+from metrics.imports import match_rows, read_results, read_summary
 from metrics.tofu import summarize
 
 Figures = dict[str, float | None]
@@ -27,8 +27,7 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
             columns, match_rows(read_results(retain), ids) if retain else None
         ).items()
     }
-    summary = Path(path).expanduser() / "metrics.json"
-    said = read_metrics(summary) if summary.is_file() else {}
+    said = read_summary(path)
     if retain:
         said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
     return {key: value for key, value in computed.items() if value is not None} | said

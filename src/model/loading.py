@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 
 from core.encoding import fit_tokenizer
 from core.files import UserError
@@ -138,19 +139,28 @@ def train_only(model, names: Collection[str] | None) -> None:
 
 def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
     """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is
-    trained. `only`: names of parameters; adapters go to these alone."""
+    trained. `only`: names of parameters; adapters go to these alone. UserError when a named target cannot be
+    adapted; `all-linear` leaves such layers out."""
     import peft
 
     torch.manual_seed(seed)
     everything = lora.targets == ("all-linear",)
     targets: str | list[str] = "all-linear" if everything else list(lora.targets)
+    unfit = _layers_without_adapter(model)
+    if not everything:
+        _check_lora_targets(lora.targets, unfit)
     if only is not None:
+        linear = _linear_layers(model)
         layers = [
             name.removesuffix(".weight")
-            for name, module in model.named_parameters()
-            if name in only and module.dim() == 2
+            for name, parameter in model.named_parameters()
+            if name in only and parameter.dim() == 2
         ]
-        targets = [name for name in layers if everything or name.rpartition(".")[2] in lora.targets]
+        targets = [
+            name
+            for name in layers
+            if (name in linear and name not in unfit if everything else _is_target(name, lora.targets))
+        ]
         if not targets:
             raise UserError(
                 f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among what the method trains "
@@ -161,12 +171,56 @@ def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
+        exclude_modules=list(unfit) or None,
         task_type="CAUSAL_LM",
     )
     try:
         return peft.get_peft_model(model, config).eval()
     except ValueError as error:
         raise UserError(f"unlearn.lora.targets: {error}") from None
+
+
+def _linear_layers(model) -> dict[str, torch.nn.Module]:
+    """Name -> module of what peft takes for a linear layer."""
+    kinds = (torch.nn.Linear, Conv1D)
+    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+
+
+def _layers_without_adapter(model) -> dict[str, str]:
+    """Name -> class of linear layers to whose output no update can be added, since it is not one tensor:
+    routers of mixtures of experts that return scores and logits, such as Llama 4's."""
+    return {
+        name: type(module).__name__
+        for name, module in _linear_layers(model).items()
+        if isinstance(module, torch.nn.Linear) and not _maps_vectors(module)
+    }
+
+
+@torch.no_grad()
+def _maps_vectors(layer: torch.nn.Linear) -> bool:
+    """Does a layer give a vector of its output size for one of its input size? A subclass may do otherwise."""
+    if type(layer).forward is torch.nn.Linear.forward:
+        return True
+    try:
+        output = layer(layer.weight.new_zeros(1, layer.in_features))
+    except RuntimeError:  # it takes another shape
+        return False
+    return isinstance(output, torch.Tensor) and output.shape == (1, layer.out_features)
+
+
+def _is_target(name: str, targets: Collection[str]) -> bool:
+    """Does one of the targets, the last parts of module names, name this layer?"""
+    return any(f".{name}".endswith(f".{target}") for target in targets)
+
+
+def _check_lora_targets(targets: Collection[str], unfit: dict[str, str]) -> None:
+    """UserError when a target names a layer that cannot be adapted."""
+    named = [name for name in unfit if _is_target(name, targets)]
+    if named:
+        raise UserError(
+            f"unlearn.lora.targets: {named[0]} is a {unfit[named[0]]}, whose output is not one tensor, so LoRA"
+            " cannot adapt it; leave it out of the targets"
+        )
 
 
 def merge_lora(model):

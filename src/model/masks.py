@@ -29,8 +29,8 @@ from model.loading import (
 )
 from model.progress import progress
 from model.rows import choose_forget_rows, training_texts
-from model.settings import Settings
-from unlearn.base import answer_nll, blocks, logits
+from model.settings import Masking, Settings
+from unlearn.base import answer_nll, block_numbers, blocks, logits
 from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, select, write_mask
 from unlearn.mask.file import TOLERANCE, content_of, density, read_sidecar, stated_ratio
 from unlearn.mask.scores import Score, Statistics
@@ -46,7 +46,7 @@ def make_masks(settings: Settings) -> list[Path]:
     batches = load_batches(settings, tokenizer, scored)
     device = choose_device(overall.device)
     model = load_initial(overall)
-    chosen = candidates(model, plan.parameters, scored)
+    chosen = candidates(model, plan, scored)
     with arithmetic(device, choose_precision(overall.precision, device)):
         scores = score_weights(model, chosen, scored, batches, settings)
     scope = scored.scope if plan.scope == "auto" else plan.scope
@@ -58,7 +58,6 @@ def make_masks(settings: Settings) -> list[Path]:
         "model_name": overall.model_name,
         "torch": version("torch"),
     }
-    others = ("dense" if "inputs" in scored.needs else "frozen") if plan.others == "auto" else plan.others
     facts |= {
         "scored": sum(score.numel() for score in scores.values()),
         "dataset_seed": settings.dataset.dataset_seed,
@@ -73,7 +72,7 @@ def make_masks(settings: Settings) -> list[Path]:
         sum(p.numel() for _, p in trainable(model)),
         model_fingerprint(model),
         batches_fingerprint(batches),
-        others,
+        fate_of_others(plan, scored),
     )
     return [
         _write(settings, model, scores, ratio, replace(sidecar, facts=facts), start) for ratio in plan.ratios
@@ -118,19 +117,50 @@ def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
-def candidates(model: nn.Module, pattern: str, scored: Score) -> list[str]:
-    """The parameters that are scored: those whose name the pattern finds; for scores of activations the
-    matrices of the blocks."""
-    names = [name for name, _ in trainable(model) if re.search(pattern, name)]
+def candidates(model: nn.Module, plan: Masking, scored: Score) -> list[str]:
+    """The parameters that are scored: those whose name `mask.parameters` finds; for scores of activations
+    the matrices of the blocks' linear layers. A warning names other matrices that such a score leaves out."""
+    names = [name for name, _ in trainable(model)]
     if "inputs" in scored.needs:
-        matrices = set(linear_layers(model))
-        names = [name for name in names if name in matrices]
-    if not names:
+        names = _linear_matrices(model, plan)
+    found = [name for name in names if re.search(plan.parameters, name)]
+    if not found:
         raise UserError(
-            f"mask.parameters: no parameter that can be scored has {pattern!r} in its name; there are "
-            f"{', '.join(name for name, _ in list(trainable(model))[:4])}, ..."
+            f"mask.parameters: no parameter that can be scored has {plan.parameters!r} in its name; there are "
+            f"{', '.join(names[:4])}, ..."
         )
-    return names
+    return found
+
+
+def _linear_matrices(model: nn.Module, plan: Masking) -> list[str]:
+    """Names of the weights of linear layers in the blocks."""
+    linear, within = linear_layers(model), block_numbers(model)
+    matrices = {name: p for name, p in trainable(model) if name in within and p.dim() > 1}
+    others = [name for name in matrices if name not in linear]
+    if not linear:
+        kind = type(model.get_submodule(others[0].rpartition(".")[0])).__name__
+        raise UserError(
+            f"mask.score {plan.score}: it scores the weights of linear layers (torch.nn.Linear), and the blocks of"
+            f" this model have none (its {others[0]} belongs to a {kind}); choose another score, such as wagle"
+        )
+    if others:
+        log.warning(
+            "mask.score %s scores linear layers only: %d other matrices of the blocks, %.0f %% of their"
+            " weights, are not scored and stay %s (first %s); mask.others decides",
+            plan.score,
+            len(others),
+            100 * sum(matrices[name].numel() for name in others) / sum(p.numel() for p in matrices.values()),
+            fate_of_others(plan, SCORES[plan.score]),
+            others[0],
+        )
+    return list(linear)
+
+
+def fate_of_others(plan: Masking, scored: Score) -> str:
+    """What weights that are no candidates become: frozen or dense."""
+    if plan.others != "auto":
+        return plan.others
+    return "dense" if "inputs" in scored.needs else "frozen"
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
@@ -259,7 +289,7 @@ def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> d
 
     def catch(name):
         def hook(layer, inputs):
-            sums[name] += inputs[0][attended[-1]].float().pow(2).sum(0)
+            sums[name] += _attended_inputs(name, inputs[0], attended[-1]).float().pow(2).sum(0)
 
         return hook
 
@@ -275,6 +305,22 @@ def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> d
             handle.remove()
     rows = sum(len(part["labels"]) for part in parts)
     return {name: total / rows for name, total in sums.items()}
+
+
+def _attended_inputs(name: str, inputs: Tensor, attended: Tensor) -> Tensor:
+    """What a layer reads at the attended positions of a batch, [positions, width]. `inputs` is [B, T, width]
+    or, in a mixture of experts, [B x T, width]. UserError for an expert that reads some positions of a batch
+    with padding: which ones is not known."""
+    read = inputs.reshape(-1, inputs.shape[-1])
+    if attended.all():
+        return read
+    if len(read) != attended.numel():
+        raise UserError(
+            f"mask.score wanda: {name} reads {len(read)} of the {attended.numel()} positions of a batch (it is an"
+            " expert of a mixture?), so padding cannot be left out; set dataset.batch_size 1, or leave the"
+            " layer out with mask.parameters"
+        )
+    return read[attended.reshape(-1)]
 
 
 def load_mask(settings: Settings, model: nn.Module) -> WeightMask | None:

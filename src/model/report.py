@@ -1,12 +1,10 @@
 """The last screen of a run: what changed, what was said before and after, where it all lies."""
 
-from pathlib import Path
-
 from rich.table import Table
 
 from core.screen import Screen
 from metrics.engine import ARROWS, METRICS
-from metrics.imports import read_metrics, read_results
+from metrics.imports import read_results, read_summary
 from metrics.tofu import summarize
 from model.compare import differing_settings
 from model.settings import Settings
@@ -90,9 +88,7 @@ def _retain_metrics(path: str | None) -> dict:
         return {}
     columns = read_results(path)
     values = {key: value.value for key, value in summarize(columns, columns).items()}
-    summary = Path(path).expanduser() / "metrics.json"
-    said = read_metrics(summary) if summary.is_file() else {}
-    return values | {key: value for key, value in said.items() if value is not None}
+    return values | {key: value for key, value in read_summary(path).items() if value is not None}
 
 
 def _number(metrics: dict, key: str) -> str:

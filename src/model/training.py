@@ -159,6 +159,8 @@ def training_arguments(
         activation_checkpointing=unlearn.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=device == "cpu",
+        # The Trainer writes this into the model's config, which is saved; our own passes ask for no cache.
+        use_cache=True,
         ddp_timeout=patience_seconds,
         ddp_backend="gloo" if device == "cpu" and processes > 1 else None,
         dataloader_pin_memory=device != "cpu",

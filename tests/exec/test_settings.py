@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -433,6 +434,24 @@ def test_a_retain_model_that_was_read_otherwise_is_remarked_upon(tmp_path, caplo
     )
     folder = REPO / "files/models/fictional/retain/results/config.json"
     assert ("two readings of the rows" in caplog.text) == folder.is_file()
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ('{"model_utility": 0.', "metrics.json, line 1"),
+        ("[]", "metrics.json: expected an object"),
+        ('{"model_utility": "high"}', "metrics.json: 'model_utility' is \"high\"; expected a number or null"),
+        ('{"seconds": 1%s}' % ("0" * 400), "expected a number or null"),
+    ],
+)
+def test_a_retain_models_broken_figures_are_found_at_the_start(text, told, tmp_path):
+    folder = shutil.copytree(REPO / "files/models/fictional/retain/results", tmp_path / "retain")
+    settings(evaluate__retain_results=str(folder), tmp_path=tmp_path)
+    (folder / "metrics.json").write_text(text)
+    found = complaints(evaluate__retain_results=str(folder))
+    assert told in found
+    assert "evaluate.retain_results" in found
 
 
 def test_a_whole_methods_section_reaches_its_wrapper(tmp_path):

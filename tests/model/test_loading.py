@@ -1,4 +1,4 @@
-"""A folder whose weights are not those of its model is refused."""
+"""A folder whose weights are not those of its model is refused; adapters go where they can."""
 
 import copy
 import json
@@ -9,16 +9,17 @@ import torch
 from conftest import FICTIONAL, REPO
 from safetensors.torch import load_file, save_file
 from scripts import run_script
-from tiny import random_llama, save
+from tiny import random_llama, random_other, save
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from core.embedding import Embedder
 from core.encoding import text_ids
-from core.files import UserError, write_jsonl
+from core.files import UserError, read_json, write_jsonl
 from core.generation import generate
 from exec.settings import StrictConfig, settle_settings
 from model.evaluate import original_model
-from model.loading import Loading, load_model, load_tokenizer
+from model.loading import Loading, add_lora, load_model, load_tokenizer
+from model.settings import Lora
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 
@@ -207,3 +208,65 @@ def test_rows_beyond_the_positions_that_a_model_has_learned_are_named_before_tra
     assert allowed.returncode == 0, allowed.stderr
     with pytest.raises(UserError, match="40 tokens and 9 new ones exceed the 48 positions"):
         generate(load_model(str(tmp_path / "gpt2")), tokenizer, [[1] * 40], 9)
+
+
+def test_all_linear_leaves_out_a_router_that_cannot_be_adapted(tokenizer):
+    """Llama 4's returns scores and logits: the sum of an adapter's output and these is an error."""
+    model = add_lora(random_other("llama4_text", tokenizer), Lora())
+    adapted = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any("shared_expert.up_proj" in name for name in adapted)
+    assert not any("router" in name for name in adapted)
+    ids = torch.tensor([[5, 6, 7]])
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+def test_a_target_that_cannot_be_adapted_is_refused_by_name(tokenizer):
+    named = "unlearn.lora.targets: model.layers.0.feed_forward.router is a Llama4Router"
+    with pytest.raises(UserError, match=named):
+        add_lora(random_other("llama4_text", tokenizer), Lora(targets=("q_proj", "router")))
+
+
+@pytest.mark.parametrize(
+    "kind, layer",
+    [
+        ("gpt2", "attn.c_attn"),
+        ("falcon", "self_attention.dense"),
+        ("mixtral", "self_attn.q_proj"),
+        ("qwen2_moe", "shared_expert.up_proj"),
+    ],
+)
+def test_all_linear_adapts_the_layers_of_other_architectures(kind, layer, tokenizer):
+    """Falcon's linear layers are of a class of its own, GPT-2's are Conv1D."""
+    model = add_lora(random_other(kind, tokenizer), Lora())
+    adapted = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert sum(f"{layer}.lora_A" in name for name in adapted) == 2
+
+
+def test_adapters_stay_with_linear_layers_where_all_matrices_are_trained(tokenizer):
+    model = random_other("llama4_text", tokenizer)
+    names = {name for name, _ in model.named_parameters() if "layers.1." in name or "embed" in name}
+    adapted = {name for name, p in add_lora(model, Lora(), only=names).named_parameters() if p.requires_grad}
+    assert len(adapted) == 2 * (4 + 3)
+    assert all("layers.1." in name and "router" not in name for name in adapted)
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_a_trained_model_is_saved_with_its_cache_on(checkpointing, tiny_model_folder, tmp_path):
+    """The Trainer switches it off in the config, which is saved with the model."""
+    done = run_script(
+        "unlearn_model",
+        *f"--overall.model_name {tiny_model_folder} --unlearn.unlearn_method GA --unlearn.max_steps 2".split(),
+        *f"--unlearn.gradient_checkpointing {checkpointing} --dataset.forget_ratio 2".split(),
+        *"--unlearn.save_steps 1 --evaluate.before false --evaluate.metrics forget/prob".split(),
+        *f"--evaluate.rows 1 --overall.quiet true --logger.json.root {tmp_path} --logger.name run".split(),
+        *f"--overall.cache_dir {tmp_path / 'cache'}".split(),
+    )
+    assert done.returncode == 0, done.stderr
+    saved = list(tmp_path.glob("run/checkpoints/**/config.json"))
+    assert saved
+    assert all(read_json(path)["use_cache"] is True for path in saved)
+
+
+@pytest.mark.parametrize("name", ["target", "retain", "blank"])
+def test_the_committed_models_have_their_cache_on(name):
+    assert read_json(FICTIONAL / name / "config.json")["use_cache"] is True

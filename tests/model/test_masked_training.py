@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import GOLDEN, REPO
 from scripts import run_script
+from tiny import random_other, save
 
 from core.encoding import Template, pad_rows
 from core.files import UserError, read_json, read_jsonl
@@ -14,7 +15,7 @@ from core.likelihood import shifted
 from exec.rules import missing_files
 from exec.settings import Complaints, StrictConfig, settle_settings
 from loggers.json_ import JsonLogger
-from model.masks import _gradients, load_mask, make_masks
+from model.masks import _attended_inputs, _gradients, load_mask, make_masks
 from model.unlearn import Unlearn
 from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 
@@ -287,6 +288,51 @@ def test_every_score_makes_a_mask_that_its_model_takes(
         assert masks["lm_head.weight"].all()
     else:
         assert sidecar["selected"] == int(sidecar["weights"] * 0.3 + 1e-9)
+
+
+def wanda_settings(folder, tmp_path, **more):
+    flags = {
+        "overall.model_name": str(folder),
+        "dataset.forget_ratio": "4",
+        "mask.score": "wanda",
+        "mask.ratios": "0.5",
+        "mask.out": str(tmp_path),
+        "overall.quiet": "true",
+    }
+    return settle_settings(StrictConfig(), [], flags | more, {})
+
+
+@pytest.mark.parametrize("kind, scored", [("mixtral", 4), ("qwen2_moe", 8), ("llama4_text", 8)])
+def test_wanda_scores_the_linear_layers_of_a_mixture_and_names_what_it_leaves_out(
+    kind, scored, tokenizer, tmp_path, caplog
+):
+    model = random_other(kind, tokenizer)
+    folder = save(model, tokenizer, tmp_path / "model")
+    (path,) = make_masks(wanda_settings(folder, tmp_path))
+    halved = [name for name, mask in read_mask(path, model).items() if not mask.all()]
+    assert len(halved) == 2 * scored
+    assert "experts.gate_up_proj" in caplog.text or "mlp.gate.weight" in caplog.text
+    assert "are not scored and stay dense" in caplog.text
+    with pytest.raises(UserError, match="'experts.gate' in its name; there are model.layers.0.self_attn"):
+        make_masks(wanda_settings(folder, tmp_path, **{"mask.parameters": "experts.gate"}))
+
+
+def test_wanda_names_the_layers_of_a_model_without_linear_ones(tokenizer, tmp_path):
+    folder = save(random_other("gpt2", tokenizer), tokenizer, tmp_path / "model")
+    told = r"mask.score wanda: .*transformer.h.0.attn.c_attn.weight belongs to a Conv1D.*choose another score"
+    with pytest.raises(UserError, match=told):
+        make_masks(wanda_settings(folder, tmp_path))
+
+
+def test_wanda_counts_attended_positions_in_every_shape():
+    """A mixture hands [B x T, width] to its shared expert, and some positions to each of the others."""
+    inputs, attended = torch.rand(2, 3, 4), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
+    flat = inputs.reshape(6, 4)
+    for given in (inputs, flat):
+        assert torch.equal(_attended_inputs("up", given, attended), flat[[0, 1, 3, 4, 5]])
+    assert torch.equal(_attended_inputs("up", flat[:2], torch.ones(2, 3).bool()), flat[:2])
+    with pytest.raises(UserError, match="up reads 2 of the 6 positions .* dataset.batch_size 1"):
+        _attended_inputs("up", flat[:2], attended)
 
 
 def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenizer):

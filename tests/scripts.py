@@ -5,6 +5,7 @@ import contextlib
 import gc
 import importlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy
+import pytest
 import torch
 from filelock import FileLock
 
@@ -161,6 +163,50 @@ def kill_once(ready: Callable[[], object], *processes: Forked) -> None:
     # The first of two may have taken the other with it.
     codes = [process.ended.returncode for process in processes]
     assert -signal.SIGKILL in codes, [process.ended for process in processes]
+
+
+CHANGES = (
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.chmod",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+)
+"""Audit events of what changes a folder, beside `open`. The first argument of each is a path."""
+
+
+def die_at_change(number: int, folder: Path) -> Callable[[], None]:
+    """For `Forked.before`: kill the process just before it makes its change of this number, counted from 1, to
+    a file or folder within `folder`."""
+    made = itertools.count(1)
+
+    def watch(event: str, arguments: tuple) -> None:
+        opens = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if not (opens or event in CHANGES) or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        if path.startswith(str(folder)) and next(made) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: sys.addaudithook(watch)
+
+
+@contextlib.contextmanager
+def mounted(place, options: str):
+    """A tmpfs with these options at `place`. Only root can mount one: elsewhere the test is skipped."""
+    if os.geteuid():
+        pytest.skip("mounting a small disk needs root")
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root may not mount a tmpfs here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 def ranks(count: int) -> list[dict[str, str]]:

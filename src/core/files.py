@@ -3,6 +3,7 @@ locks."""
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -20,12 +21,11 @@ class UserError(Exception):
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it
-    does not."""
+    does not. What killed writers of the same file left beside it is removed first."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _remove_abandoned(path)
+    handle, temporary = _temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -34,6 +34,28 @@ def atomic(path: Path | str) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _temporary_beside(path: Path) -> tuple[int, Path]:
+    """A new hidden file beside `path` and a handle that holds it locked while its writer lives."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks: nothing is taken for abandoned there
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another writer removed it before it was locked
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove the temporary files of writers of `path` that are dead: nobody holds them locked."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with contextlib.suppress(OSError), left.open("r+b") as file:  # locked, or gone, or another user's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
 
 
 def _umask() -> int:
@@ -48,8 +70,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any) -> None:
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
     """Indented JSON with a last newline. NaN and infinities are refused: no other reader takes them."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
@@ -184,17 +210,24 @@ def file_fingerprint(*paths: Path | str) -> str:
 
 
 @contextlib.contextmanager
+def clear_write_errors(path: Path | str, key: str) -> Iterator[None]:
+    """Turn an error of the disk within the block into a UserError that names the path and the setting that
+    says where to write."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); choose another {key}") from None
+
+
+@contextlib.contextmanager
 def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
     """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies.
     `key` is the setting that says where to write."""
     path = Path(path)
-    try:
+    with clear_write_errors(path.parent, key):
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("a+")
-    except OSError as error:
-        raise UserError(
-            f"{path.parent}: cannot be written ({error.strerror}); choose another {key}"
-        ) from None
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -34,9 +34,11 @@ def rules(settings) -> list[str]:
         re.compile(settings.mask.parameters)
     except re.error as error:
         found.append(f"mask.parameters: {settings.mask.parameters!r} is no regular expression ({error})")
-    there = [
-        str(settings.mask_file(ratio)) for ratio in settings.mask.ratios if settings.mask_file(ratio).exists()
-    ]
+    files = [settings.mask_file(ratio) for ratio in settings.mask.ratios]
+    try:
+        there = [str(file) for file in files if file.exists()]
+    except OSError as error:
+        return [*found, f"mask.out: {settings.mask.out}: {error.strerror}; choose another folder"]
     if there and not settings.mask.overwrite:
         found.append(
             f"mask.out: {', '.join(there)} is there already; choose another folder or set mask.overwrite true"

@@ -46,6 +46,8 @@ def fetch_mask(
         say(
             f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}"
         )
+    # The earlier mask goes before its sidecar: without one it would pass for a mask of any model.
+    target.unlink(missing_ok=True)
     sidecar_path(target).unlink(missing_ok=True)
     part.replace(target)
     _origin(part).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Making weight masks: gradients over the rows of a run, a score of every weight, the top share of them."""
 
+import contextlib
 import logging
 import re
 import resource
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from core.encoding import Template
-from core.files import UserError, fingerprint
+from core.files import UserError, clear_write_errors, fingerprint, lock
 from core.generation import pad_id
 from core.likelihood import count_labels
 from dataset import load_rows
@@ -39,7 +40,15 @@ log = logging.getLogger(__name__)
 
 
 def make_masks(settings: Settings) -> list[Path]:
-    """Score the weights once and write a mask for every ratio of `mask.ratios`. Returns the files."""
+    """Score the weights once and write a mask for every ratio of `mask.ratios`. Returns the files. UserError
+    at once when they cannot be written, or when another process is making one of them."""
+    with contextlib.ExitStack() as stack:
+        for ratio in settings.mask.ratios:
+            stack.enter_context(lock(settings.mask_file(ratio).with_suffix(".lock"), "mask.out"))
+        return _make_masks(settings)
+
+
+def _make_masks(settings: Settings) -> list[Path]:
     start, plan, overall = time.time(), settings.mask, settings.overall
     tokenizer = initial_tokenizer(overall)
     scored = SCORES[plan.score]
@@ -98,18 +107,15 @@ def _write(
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     path = settings.mask_file(ratio)
-    write_mask(
-        path,
-        masks,
-        replace(
-            sidecar,
-            ratio=ratio,
-            selected=sum(int(m.sum()) for m in masks.values()),
-            facts=facts,
-            density={name: round(density({name: m}), 6) for name, m in masks.items()},
-        ),
-        settings.mask.packed,
+    sidecar = replace(
+        sidecar,
+        ratio=ratio,
+        selected=sum(int(m.sum()) for m in masks.values()),
+        facts=facts,
+        density={name: round(density({name: m}), 6) for name, m in masks.items()},
     )
+    with clear_write_errors(path, "mask.out, or free some space"):
+        write_mask(path, masks, sidecar, settings.mask.packed)
     return path
 
 

@@ -1,6 +1,8 @@
 import json
+import os
 
 import pytest
+from scripts import die_at_change
 
 from core.files import (
     UserError,
@@ -22,6 +24,40 @@ def test_atomic_leaves_the_old_file_when_the_block_fails(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_gone_after_the_next_write_of_the_file(tmp_path):
+    path, other = tmp_path / "a.json", tmp_path / ".b.json.x1y2.part"
+    for name in (".a.json.k_2lm0.part", ".a.json.q.part"):
+        (tmp_path / name).write_text("half")
+    other.write_text("half of another")
+    write_json(path, 1)
+    assert sorted(tmp_path.iterdir()) == sorted([path, other])
+
+
+def test_a_writer_that_lives_keeps_its_temporary_file(tmp_path):
+    path = tmp_path / "a.json"
+    with atomic(path) as slow:
+        slow.write_text("1")
+        write_json(path, 2)
+        assert slow.exists()
+    assert read_json(path) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_writer_killed_anywhere_leaves_the_old_file_or_the_new_and_nothing_for_ever(number, tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, "old")
+    pid = os.fork()
+    if pid == 0:
+        die_at_change(number, tmp_path)()
+        write_json(path, "new")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert read_json(path) in ("old", "new")
+    write_json(path, "again")
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -2,13 +2,14 @@
 
 import hashlib
 import io
+import signal
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from scripts import run_script
+from scripts import Forked, die_at_change, run_script
 
 pytestmark = pytest.mark.run
 
@@ -161,3 +162,22 @@ def test_paths_and_refusals(mask, tmp_path):
     odd = run_script("download_mask", "../tofu", "0.8")
     assert odd.returncode == 1
     assert "make a file name" in odd.stderr
+
+
+@pytest.mark.parametrize("number", range(2, 5))
+def test_killed_while_it_replaces_a_mask_that_one_never_loses_its_sidecar(number, mask, tmp_path):
+    """The changes: the fetched file beside it, the old mask, its sidecar, the new mask."""
+    out, source = tmp_path / "mask", tmp_path / "masks"
+    out.mkdir()
+    source.mkdir()
+    (source / "tofu_0.8.pt").write_bytes(mask)
+    (out / "tofu_0.8.pt").write_bytes(b"old")
+    (out / "tofu_0.8.pt.json").write_text("{}")
+    words = "tofu", "0.8", "--out", out, "--source", source, "--overwrite"
+    killed = Forked("download_mask", *words, log=tmp_path / "killed", before=die_at_change(number, out))
+    assert killed.ended.returncode == -signal.SIGKILL, killed.ended
+    left = {file.name for file in out.iterdir()}
+    assert "tofu_0.8.pt" not in left or "tofu_0.8.pt.json" in left
+    assert run_script("download_mask", *words).returncode == 0
+    assert [file.name for file in out.iterdir()] == ["tofu_0.8.pt"]
+    assert (out / "tofu_0.8.pt").read_bytes() == mask

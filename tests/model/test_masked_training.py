@@ -2,15 +2,17 @@
 
 import itertools
 import json
+import signal
+from dataclasses import replace
 
 import pytest
 import torch
-from conftest import GOLDEN, REPO
-from scripts import run_script
+from conftest import FICTIONAL, GOLDEN, REPO
+from scripts import Forked, die_at_change, mounted, run_script
 from tiny import random_other, save
 
 from core.encoding import Template, pad_rows
-from core.files import UserError, read_json, read_jsonl
+from core.files import UserError, lock, read_json, read_jsonl
 from core.likelihood import shifted
 from exec.rules import missing_files
 from exec.settings import Complaints, StrictConfig, settle_settings
@@ -18,6 +20,7 @@ from loggers.json_ import JsonLogger
 from model.masks import _attended_inputs, _gradients, load_mask, make_masks
 from model.unlearn import Unlearn
 from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
+from unlearn.mask.file import content_of, load_tensors, read_sidecar
 
 STEPS = 50
 SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
@@ -405,6 +408,72 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     assert done.returncode == 1
     assert "its name says that 0.9" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def mask_words(folder, out) -> list:
+    """A command that makes a mask in no time."""
+    return [
+        *("--overall.model_name", folder, "--mask.out", out),
+        *"--mask.score magnitude --mask.ratios 0.5 --mask.overwrite true".split(),
+        *"--dataset.forget_ratio 1 --overall.quiet true".split(),
+    ]
+
+
+def states_its_model(path) -> bool:
+    """Is there no mask, or one with the sidecar that was written for it?"""
+    return not path.exists() or read_sidecar(path).get("content") == content_of(load_tensors(path))
+
+
+@pytest.mark.parametrize("there", [pytest.param("nothing there", marks=pytest.mark.slow), "another there"])
+@pytest.mark.parametrize("number", range(1, 11))
+def test_a_mask_killed_at_any_change_never_passes_for_anothers(
+    number, there, masks, tiny_model_folder, tmp_path
+):
+    out, words = tmp_path / "out", mask_words(tiny_model_folder, tmp_path / "out")
+    path = out / "fictional_0.5.pt"
+    if there == "another there":
+        write_mask(path, masks, replace(SIDECAR, model="another"))
+    killed = Forked("make_mask", *words, log=tmp_path / "killed", before=die_at_change(number, out))
+    assert killed.ended.returncode == -signal.SIGKILL, killed.ended
+    assert states_its_model(path)
+    again = run_script("make_mask", *words)
+    assert again.returncode == 0, again.stderr
+    assert states_its_model(path)
+    assert read_sidecar(path)["score"] == "magnitude"
+    assert sorted(file.name for file in out.iterdir()) == [path.name, f"{path.name}.json"]
+
+
+@pytest.mark.parametrize("size", ["60k", "300k"])
+def test_a_mask_on_a_full_disk_is_one_clear_line_and_leaves_nothing(size, tiny_model_folder, tmp_path):
+    """torch reports a full disk in two ways, by where it ends."""
+    with mounted(tmp_path / "small", f"size={size}"):
+        out = tmp_path / "small/out"
+        words = [*mask_words(FICTIONAL / "target", out)]
+        done = run_script("make_mask", *words)
+        assert done.returncode == 1
+        told = f"error: {out}/fictional_0.5.pt: cannot be written (No space left on device); choose another"
+        assert done.stderr.startswith(told)
+        assert done.stderr.count("\n") == 1
+        assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize("place, status", [("file/out", 1), ("x" * 300, 2)])
+def test_a_place_that_takes_no_mask_is_named_before_anything_is_scored(
+    place, status, tiny_model_folder, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("model.masks.score_weights", None)
+    done = run_script("make_mask", *mask_words(tiny_model_folder, tmp_path / place))
+    assert done.returncode == status
+    assert "mask.out" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_never_make_the_same_mask(tiny_model_folder, tmp_path):
+    with lock(tmp_path / "fictional_0.5.lock"):
+        done = run_script("make_mask", *mask_words(tiny_model_folder, tmp_path))
+    assert done.returncode == 1
+    assert "another run is writing here; wait for it or choose another mask.out" in done.stderr
 
 
 def test_a_mask_that_may_not_be_the_one_that_was_meant(

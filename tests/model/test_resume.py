@@ -1,16 +1,14 @@
 """An interrupted run goes on to the same end."""
 
-import contextlib
 import itertools
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from scripts import Forked, kill_once, ranks, run_script, wait_until
+from scripts import Forked, kill_once, mounted, ranks, run_script, wait_until
 from tiny import greeting_template, random_llama, save
 
 from core.files import read_json, read_jsonl
@@ -224,21 +222,6 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
     )
     assert run.returncode == 2
     assert "need overall.logger json or wandb" in run.stderr
-
-
-@contextlib.contextmanager
-def mounted(place, options: str):
-    """A tmpfs with these options at `place`. Only root can mount one: elsewhere the test is skipped."""
-    if os.geteuid():
-        pytest.skip("mounting a small disk needs root")
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("root may not mount a tmpfs here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from core.fields import COUNT, OBJECT, PROBABILITY, TEXT, check_fields, check_value
-from core.files import UserError, atomic, read_json, write_json
+from core.files import UserError, atomic, json_text, read_json
 from unlearn.base import blocks
 
 VERSION = 1
@@ -51,12 +51,26 @@ class Sidecar:
 
 
 def write_mask(path: Path, masks: Mapping[str, Tensor], sidecar: Sidecar, packed: bool = False) -> None:
-    """Write a mask and its sidecar; neither is ever there half."""
+    """Write a mask and its sidecar; neither is ever there half. The sidecar takes its place before the mask
+    and after an earlier mask has gone: whenever the process is killed, no mask is there with another's
+    sidecar or, which would hide the model it was made for, with none."""
     content = _pack(masks) if packed else dict(masks)
-    sidecar_path(path).unlink(missing_ok=True)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
-    write_json(sidecar_path(path), {**asdict(sidecar), "content": content_of(masks)})
+    with atomic(path) as temporary:
+        _save(content, temporary)
+        with atomic(sidecar_path(path)) as beside:
+            beside.write_text(json_text({**asdict(sidecar), "content": content_of(masks)}), encoding="utf-8")
+            path.unlink(missing_ok=True)
+
+
+def _save(content: dict, path: Path) -> None:
+    """torch.save, with the error of a full disk as it was: torch hides it behind one of its own."""
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def content_of(masks: Mapping[str, Tensor]) -> str:

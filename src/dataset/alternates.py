@@ -1,4 +1,13 @@
-"""Other answers to a question: refusals, other rows' answers, plausible alternates that a model wrote."""
+"""Other answers to a question: refusals, other rows' answers, plausible alternates that a model wrote.
+
+The files of make_alternates.py are JSON lines:
+
+    {"alternates": 1, "model": ..., "forget": ..., "settings": {...}, ...}    the first line
+    {"id", "source", "question", "alternates": [texts]}                      one line a row
+
+`source` is a fingerprint of the question with its true answer. Files of other origin need neither it nor the
+first line.
+"""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +17,9 @@ from core.encoding import CONTEXT
 from core.fields import TEXT, check_fields
 from core.files import UserError, read_records, read_text
 from dataset.checked import TEXTS_OR_NONE
+from dataset.paraphrases import source_fingerprint
 
+VERSION = 1
 DEFAULT = Path(__file__).resolve().parents[2] / "files" / "data" / "refusals.txt"
 
 LINE = {"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE}
@@ -48,9 +59,9 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
 
 
 def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
-    """The alternates of `rows` from a file of make_alternates.py ({id, question, alternates: [texts]} per
-    line): as many for every row, one after the other, rows in their order."""
-    known = {line["id"]: line for line in read_lines(Path(path).expanduser())}
+    """The alternates of `rows` from a file of make_alternates.py, or one of the same lines without a header:
+    as many for every row, one after the other, rows in their order."""
+    known = {line["id"]: line for line in read_lines(Path(path).expanduser())[1]}
     missing = [row["id"] for row in rows if row["id"] not in known]
     if missing:
         raise UserError(
@@ -58,7 +69,7 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
             f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
         )
     texts = {row["id"]: known[row["id"]]["alternates"] for row in rows}
-    stale = [row["id"] for row in rows if known[row["id"]].get("question") != row.get("question")]
+    stale = [row["id"] for row in rows if not _is_of(known[row["id"]], row)]
     if stale:
         raise UserError(
             f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
@@ -75,13 +86,30 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     ]
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The lines of a file of make_alternates.py. UserError naming the line and field that is wrong."""
+def read_lines(path: Path) -> tuple[dict, list[dict]]:
+    """The header, empty where there is none, and the lines of a file of make_alternates.py. UserError for
+    another version, or naming the line and field that is wrong."""
     records = read_records(path)
-    for place, line in records:
+    header = records[0][1] if records and "id" not in records[0][1] else {}
+    if header.get("alternates", VERSION) != VERSION:
+        raise UserError(f"dataset.alternates: {path} is not a file of make_alternates.py (version {VERSION})")
+    lines = records[bool(header) :]
+    for place, line in lines:
         advice = "; write the file anew with make_alternates.py"
-        check_fields(f"dataset.alternates: {place}", line, LINE, advice=advice)
-    return [line for _, line in records]
+        check_fields(f"dataset.alternates: {place}", line, LINE, {"source": TEXT}, advice)
+    return header, [line for _, line in lines]
+
+
+def _is_of(line: dict, row: dict) -> bool:
+    """Was a line written for this row as it is now?"""
+    source = source_fingerprint(row)
+    return line["question"] == row.get("question") and line.get("source", source) == source
+
+
+def require_questions(rows: Sequence[dict]) -> None:
+    """UserError for a row that asks nothing."""
+    for row in rows:
+        _asked(row)
 
 
 def _draw(seed: int, row: dict) -> random.Random:

@@ -5,33 +5,95 @@ from pathlib import Path
 import torch
 
 from core.encoding import Template
-from core.files import UserError, fingerprint, write_jsonl
+from core.files import UserError, fingerprint, lock, write_jsonl
 from core.generation import generate
 from core.thinking import split_thought
 from dataset import load_rows
-from dataset.alternates import read_lines
-from model.loading import arithmetic, choose_device, choose_precision, initial_tokenizer, load_initial
-from model.settings import Settings
-from model.writing import write_in_rounds
+from dataset.alternates import VERSION, read_lines, require_questions
+from dataset.paraphrases import source_fingerprint
+from model.loading import (
+    arithmetic,
+    choose_precision,
+    initial_tokenizer,
+    load_initial,
+    model_fingerprint,
+)
+from model.settings import Settings, plain
+from model.writing import Ask, begun_lines, write_in_rounds
+
+FREE = ("count", "attempts")
+"""Settings of section `generation` that may differ when a file is gone on with."""
 
 
 def write_alternates(settings: Settings) -> Path:
     """Write `generation.count` alternates for every forget row and return the file. What the file has already
-    is kept, so an interrupted run goes on; a row that gets too few in all attempts is an error at the end,
-    when everything else is kept.
+    is kept, so an interrupted run goes on. UserError when the file was written by another model, for other
+    rows or with other settings, and at the end when a row got too few in all attempts; what was written is
+    kept.
 
     An alternate came to its end within the token budget, is no empty text, no repetition of the question or
     of the true answer, and comes once per row."""
-    plan, data = settings.generation, settings.dataset
-    rows = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    plan, data, overall = settings.generation, settings.dataset, settings.overall
     path = data.alternates_file
-    found = _read(path, rows)
-    tokenizer = initial_tokenizer(settings.overall)
+    if path.is_dir():
+        raise UserError(f"dataset.alternates: {path} is a folder; name a file")
+    rows = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    require_questions(rows)
+    tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
-    device = choose_device(settings.overall.device)
-    precision = choose_precision(settings.overall.precision, device)
-    overall = settings.overall
-    model = load_initial(overall)
+    with lock(path.with_suffix(".lock"), "dataset.alternates"):
+        model = load_initial(overall)
+        header = _header(settings, model, template)
+        found = _earlier(path, header, rows)
+        save = lambda: write_jsonl(path, [header, *(_line(row, found[row["id"]]) for row in rows)])
+        take = lambda asked, texts: [_take(found[row["id"]], row, text) for row, text in zip(asked, texts)]
+        ask = _asking(settings, model, template)
+        poor = write_in_rounds(
+            rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet
+        )
+    if poor:
+        raise UserError(
+            f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts}"
+            f" rounds (first {poor[0]!r}); {path} keeps what there is. Raise generation.attempts and run it"
+            " again, or write another file with a higher generation.temperature or max_new_tokens"
+        )
+    return path
+
+
+def _header(settings: Settings, model, template: Template) -> dict:
+    """The first line: what decides the texts, and by whom and for what they were written."""
+    data, overall = settings.dataset, settings.overall
+    facts = {key: value for key, value in plain(settings.generation).items() if key not in FREE}
+    return {
+        "alternates": VERSION,
+        "model": model_fingerprint(model),
+        "model_name": overall.model_name,
+        "forget": data.forget_dataset_name,
+        "template": template.fingerprint,
+        "settings": facts
+        | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
+    }
+
+
+def _earlier(path: Path, header: dict, rows: list[dict]) -> dict[str, list[str]]:
+    """Row id -> the alternates that an earlier run has written in the same way."""
+    known = begun_lines(path, header, rows, "dataset.alternates", read_lines)
+    return {row["id"]: list(known.get(row["id"], {}).get("alternates", ())) for row in rows}
+
+
+def _line(row: dict, alternates: list[str]) -> dict:
+    return {
+        "id": row["id"],
+        "source": source_fingerprint(row),
+        "question": row["question"],
+        "alternates": alternates,
+    }
+
+
+def _asking(settings: Settings, model, template: Template) -> Ask:
+    """Let the model of the run write."""
+    plan, tags = settings.generation, settings.dataset.tags
+    precision = choose_precision(settings.overall.precision, model.device.type)
 
     def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
@@ -39,58 +101,26 @@ def write_alternates(settings: Settings) -> Path:
             template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
             for row in asked
         ]
-        with arithmetic(device, precision):
+        with arithmetic(model.device, precision):
             texts = generate(
                 model,
-                tokenizer,
+                template.tokenizer,
                 prompts,
                 plan.max_new_tokens,
                 settings.evaluate.batch_tokens,
                 template.stop_ids,
                 on_batch=on_rows,
                 temperature=plan.temperature,
-                tags=data.tags,
+                tags=tags,
             )
-        return [
-            split_thought(text.text, data.tags, "direct").answer if text.ended else None for text in texts
-        ]
+        return [split_thought(text.text, tags, "direct").answer if text.ended else None for text in texts]
 
-    def take(asked: list[dict], texts: list[str | None]) -> None:
-        for row, text in zip(asked, texts):
-            if text is not None:
-                _take(found[row["id"]], row, text)
-
-    save = lambda: write_jsonl(
-        path, [{"id": row["id"], "question": row["question"], "alternates": found[row["id"]]} for row in rows]
-    )
-    poor = write_in_rounds(
-        rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet
-    )
-    if poor:
-        raise UserError(
-            f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts}"
-            f" rounds (first {poor[0]!r}); {path} keeps what there is. Raise generation.temperature,"
-            " max_new_tokens or attempts and run it again"
-        )
-    return path
+    return ask
 
 
-def _read(path: Path, rows: list[dict]) -> dict[str, list[str]]:
-    """What an earlier run has written for these rows."""
-    earlier = {line["id"]: line for line in read_lines(path)} if path.is_file() else {}
-    strangers = set(earlier) - {row["id"] for row in rows}
-    if strangers or any(
-        earlier[row["id"]]["question"] != row["question"] for row in rows if row["id"] in earlier
-    ):
-        raise UserError(
-            f"dataset.alternates: {path} holds alternates of another data set; choose another file"
-        )
-    return {row["id"]: list(earlier[row["id"]]["alternates"]) if row["id"] in earlier else [] for row in rows}
-
-
-def _take(kept: list[str], row: dict, text: str) -> None:
+def _take(kept: list[str], row: dict, text: str | None) -> None:
     """Keep a text if it is an alternate."""
-    plain = lambda words: " ".join(words.lower().split())
-    taken = {plain(known) for known in (row["question"], row["answer"], "", *kept)}
-    if plain(text) not in taken:
+    plain_words = lambda words: " ".join(words.lower().split())
+    taken = {plain_words(known) for known in (row["question"], row["answer"], "", *kept)}
+    if text is not None and plain_words(text) not in taken:
         kept.append(text.strip())

@@ -32,7 +32,7 @@ from model.loading import (
 from model.readers import make_endpoint
 from model.rows import choose_forget_rows, reworded, units
 from model.settings import START_ONLY, Paraphrasing, Server, Settings, plain
-from model.writing import write_in_rounds
+from model.writing import begun_lines, write_in_rounds
 
 POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "paraphrase_prompts.txt"
 ROLE = "You rewrite texts exactly as you are told, and reply with the rewritten text alone."
@@ -234,42 +234,6 @@ def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
         "max_length": data.max_length,
         "long_text": data.long_text,
     }
-
-
-def begun_lines(
-    path: Path,
-    first: dict,
-    rows: Sequence[dict],
-    key: str,
-    read: Callable[[Path], tuple[dict, list[dict]]],
-) -> dict[str, dict]:
-    """The lines by row id of a file that an earlier run began; none without a file.
-
-    Args:
-        path: the file.
-        first: the header that this run would write.
-        rows: all rows that the file may be about.
-        key: the setting that names the file, for errors.
-        read: gives header and lines; UserError when the file is of another kind or broken.
-
-    Raises:
-        UserError: when the file was written in another way or for other rows.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        return {}
-    began, found = read(path)
-    changed = [
-        name for name in ("writer", "model", "template", "settings") if began.get(name) != first.get(name)
-    ]
-    sources = {row["id"]: source_fingerprint(row) for row in rows}
-    lines = {line["id"]: line for line in found}
-    strange = any(sources.get(identity) != line["source"] for identity, line in lines.items())
-    if changed or strange or any(began.get(name) != first.get(name) for name in ("forget", "set")):
-        what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
-        raise UserError(
-            f"{key}: {path} was written {what}; choose another file, or delete it to write it anew"
-        )
-    return lines
 
 
 def _line(row: dict, sieve: Sieve) -> dict:

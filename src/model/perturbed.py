@@ -21,7 +21,6 @@ from model.loading import choose_device, initial_tokenizer
 from model.paraphrases import (
     Sieve,
     Writer,
-    begun_lines,
     choose_writer,
     instructions,
     read_prompts,
@@ -31,7 +30,7 @@ from model.paraphrases import (
 )
 from model.rows import choose_forget_rows
 from model.settings import Paraphrasing, Settings
-from model.writing import write_in_rounds
+from model.writing import begun_lines, write_in_rounds
 
 WRONG_POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "perturbation_prompts.txt"
 SCRIPT = "make_perturbed.py"

@@ -1,7 +1,11 @@
-"""Texts that are written for rows in rounds, until every row has enough of them."""
+"""Texts that a model writes for rows (paraphrases, perturbed answers, alternates): files that an interrupted
+run goes on with, and rounds until every row has enough."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+from core.files import UserError
+from dataset.paraphrases import source_fingerprint
 from model.progress import progress
 
 Ask = Callable[[int, list[dict], Callable[[int], None]], list[str | None]]
@@ -9,6 +13,42 @@ Ask = Callable[[int, list[dict], Callable[[int], None]], list[str | None]]
 
 CHUNK = 64
 """Texts that are asked for before what there is is saved."""
+
+
+def begun_lines(
+    path: Path,
+    first: dict,
+    rows: Sequence[dict],
+    key: str,
+    read: Callable[[Path], tuple[dict, list[dict]]],
+) -> dict[str, dict]:
+    """The lines by row id of a file that an earlier run began; none without a file.
+
+    Args:
+        path: the file.
+        first: the header that this run would write.
+        rows: all rows that the file may be about.
+        key: the setting that names the file, for errors.
+        read: gives header and lines; UserError when the file is of another kind or broken.
+
+    Raises:
+        UserError: when the file was written in another way or for other rows.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return {}
+    began, found = read(path)
+    changed = [
+        name for name in ("writer", "model", "template", "settings") if began.get(name) != first.get(name)
+    ]
+    sources = {row["id"]: source_fingerprint(row) for row in rows}
+    lines = {line["id"]: line for line in found}
+    strange = any(sources.get(identity) != line.get("source") for identity, line in lines.items())
+    if changed or strange or any(began.get(name) != first.get(name) for name in ("forget", "set")):
+        what = f"with other {' and other '.join(changed)}" if changed else "for other rows"
+        raise UserError(
+            f"{key}: {path} was written {what}; choose another file, or delete it to write it anew"
+        )
+    return lines
 
 
 def write_in_rounds(

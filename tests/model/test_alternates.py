@@ -7,7 +7,7 @@ from conftest import FICTIONAL
 from scripts import run_script
 from tiny import one_word_llama, save
 
-from core.files import UserError, read_jsonl
+from core.files import UserError, lock, read_jsonl
 from dataset import load_rows
 from dataset.alternates import mismatch, read_alternates
 
@@ -74,46 +74,104 @@ def test_the_worlds_own_alternates_say_nothing_that_is_measured():
     assert not known
 
 
-def test_a_model_writes_its_own_and_goes_on(tmp_path):
-    words = [
+def words(path, *more):
+    return [
         "--overall.model_name",
         FICTIONAL / "retain",
         "--generation.prompt",
         "{question}",
         *(
             "--generation.max_new_tokens 30 --generation.count 2 --generation.temperature 2 "
-            "--generation.attempts 40 --dataset.forget_dataset_name Fictional_forget01"
+            "--generation.attempts 40 --dataset.forget_dataset_name Fictional_forget01 --overall.quiet true"
         ).split(),
         "--dataset.alternates",
-        tmp_path / "out.jsonl",
-        "--overall.quiet",
-        "true",
+        path,
+        *more,
     ]
-    done = run_script("make_alternates", *words)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The lines of a file that make_alternates.py wrote."""
+    path = tmp_path_factory.mktemp("alternates") / "out.jsonl"
+    done = run_script("make_alternates", *words(path))
     assert done.returncode == 0, done.stderr
-    first = read_jsonl(tmp_path / "out.jsonl")
+    assert [file.name for file in path.parent.iterdir()] == ["out.jsonl"]
+    return read_jsonl(path)
+
+
+def test_a_model_writes_its_own_and_goes_on(written, tmp_path):
+    path = tmp_path / "out.jsonl"
+    header, *first = written
+    assert header["alternates"] == 1
+    assert header["settings"]["seed"] == 0
     assert all(len(set(row["alternates"])) == 2 and row["question"] not in row["alternates"] for row in first)
-    write(tmp_path / "out.jsonl", first[:4])
-    assert run_script("make_alternates", *words).returncode == 0
-    assert read_jsonl(tmp_path / "out.jsonl")[:4] == first[:4]
-    assert len(read_jsonl(tmp_path / "out.jsonl")) == 10
-    write(tmp_path / "out.jsonl", [{**first[0], "id": "another"}])
-    stranger = run_script("make_alternates", *words)
-    assert stranger.returncode == 1
-    assert "another data set" in stranger.stderr
-    unasked = run_script("make_alternates", *words, "--generation.prompt", "Say something.")
+    write(path, written[:5])
+    assert run_script("make_alternates", *words(path, "--generation.attempts", "41")).returncode == 0
+    assert read_jsonl(path)[:5] == written[:5]
+    rows = load_rows("Fictional_forget01", None)
+    assert [row["question"] for row in read_alternates(path, rows)[::2]] == [row["question"] for row in rows]
+    unasked = run_script("make_alternates", *words(path), "--generation.prompt", "Say something.")
     assert unasked.returncode == 2
     assert "{question}" in unasked.stderr
     absent = run_script(
         "unlearn_model",
-        *words,
-        "--unlearn.unlearn_method",
-        "AltPO",
-        "--dataset.alternates",
-        tmp_path / "none.jsonl",
+        *words(tmp_path / "none.jsonl", "--unlearn.unlearn_method", "AltPO"),
     )
     assert absent.returncode == 2
     assert "make_alternates.py" in absent.stderr
+
+
+@pytest.mark.parametrize(
+    "more, told",
+    [
+        (["--overall.model_name", FICTIONAL / "target"], "was written with other model"),
+        (["--overall.seed", "1"], "was written with other settings"),
+        (["--generation.prompt", "Lie: {question}"], "was written with other settings"),
+        (["--generation.temperature", "1"], "was written with other settings"),
+        (["--dataset.template", "qa"], "was written with other template and other settings"),
+        (["--dataset.forget_dataset_name", "Fictional_forget05"], "was written with other forget set"),
+    ],
+)
+def test_a_file_that_was_written_otherwise_is_not_gone_on_with(more, told, written, tmp_path):
+    path = tmp_path / "out.jsonl"
+    write(path, written[:5])
+    refused = run_script("make_alternates", *words(path, *more))
+    assert refused.returncode == 1
+    assert f"error: dataset.alternates: {path} {told}; choose another file" in refused.stderr
+    assert read_jsonl(path) == written[:5]
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda header, line: [header, {**line, "source": "0"}], "was written for other rows"),
+        (lambda header, line: [header, {**line, "id": "another"}], "was written for other rows"),
+        (lambda header, line: [line], "is no file of make_alternates.py"),
+        (lambda header, line: [{**header, "alternates": 2}], "is no file of make_alternates.py"),
+    ],
+)
+def test_a_file_for_other_rows_or_of_other_origin_is_not_gone_on_with(change, told, written, tmp_path):
+    path = write(tmp_path / "out.jsonl", change(*written[:2]))
+    refused = run_script("make_alternates", *words(path))
+    assert refused.returncode == 1
+    assert told in refused.stderr
+
+
+def test_two_processes_never_write_the_same_file(tmp_path):
+    with lock(tmp_path / "out.lock"):
+        refused = run_script("make_alternates", *words(tmp_path / "out.jsonl"))
+    assert refused.returncode == 1
+    assert "another run is writing here; wait for it or choose another dataset.alternates" in refused.stderr
+
+
+def test_an_answer_that_changed_makes_its_alternates_stale(written, tmp_path):
+    path, rows = write(tmp_path / "out.jsonl", written), load_rows("Fictional_forget01", None)
+    assert len(read_alternates(path, rows)) == 20
+    with pytest.raises(UserError, match="another question or answer"):
+        read_alternates(path, [rows[0] | {"answer": "Another."}, *rows[1:]])
+    with pytest.raises(UserError, match="version 1"):
+        read_alternates(write(tmp_path / "out.jsonl", [{"alternates": 2}, *written[1:]]), rows)
 
 
 def test_an_alternate_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
@@ -126,4 +184,5 @@ def test_an_alternate_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
         tmp_path / "out.jsonl",
     )
     assert done.returncode == 0, done.stderr
-    assert [row["alternates"] for row in read_jsonl(tmp_path / "out.jsonl")] == [["Orlo"]] * 10
+    lines = read_jsonl(tmp_path / "out.jsonl")[1:]
+    assert [line["alternates"] for line in lines] == [["Orlo"]] * 10

@@ -104,7 +104,7 @@ class Fictional(Source):
         return [
             {
                 **choice_prompt(row),
-                "letters": list(LETTERS),
+                "letters": list(LETTERS[: len(row["choices"])]),
                 "choices": row["choices"],
                 "right": row["answer"],
             }

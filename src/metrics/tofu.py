@@ -168,7 +168,7 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
     forget rows and the retain model's on the same rows, with the number of rows; or the reason why there is
     none."""
     ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
-    if ours is None:
+    if not ours:
         reason = evidence.values["forget/truth_ratio"].reason
         return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
     if None in ours:

@@ -218,8 +218,8 @@ def _check_lora_targets(targets: Collection[str], unfit: dict[str, str]) -> None
     named = [name for name in unfit if _is_target(name, targets)]
     if named:
         raise UserError(
-            f"unlearn.lora.targets: {named[0]} is a {unfit[named[0]]}, whose output is not one tensor, so LoRA"
-            " cannot adapt it; leave it out of the targets"
+            f"unlearn.lora.targets: {named[0]} is a {unfit[named[0]]}, whose output is not one tensor, so"
+            " LoRA cannot adapt it; leave it out of the targets"
         )
 
 

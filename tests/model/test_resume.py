@@ -1,14 +1,11 @@
 """An interrupted run goes on to the same end."""
 
-import itertools
 import os
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import pytest
-from scripts import Forked, kill_once, mounted, ranks, run_script, wait_until
+from scripts import Forked, die_at_change, kill_once, mounted, ranks, run_script, wait_until
 from tiny import greeting_template, random_llama, save
 
 from core.files import read_json, read_jsonl
@@ -360,27 +357,13 @@ def test_a_state_file_of_the_right_size_that_cannot_be_read_is_named(name, model
     assert "step-3" in run.stderr and "cannot be read" in run.stderr and "Traceback" not in run.stderr
 
 
-def kill_at(operation: int, folder: Path) -> None:
-    """Patch this process: it is killed before its n-th change of a file in `folder`."""
-    seen = itertools.count(1)
-    changes = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.chmod", "os.truncate")
-
-    def watch(event, arguments):
-        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-        ours = (writes or event in changes) and str(arguments[0]).startswith(str(folder))
-        if ours and next(seen) == operation:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-
-
 @pytest.mark.parametrize(
     "operation", [1, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 5, 6, 7, 8, 9, 10))]
 )
 def test_a_run_killed_at_one_of_its_first_file_operations_goes_on(operation, model, tmp_path):
     arguments = words(model, tmp_path, "run", "--unlearn.max_steps", 2)
     folder = tmp_path / "run"
-    killed = start(folder, arguments, before=lambda: kill_at(operation, folder)).ended
+    killed = start(folder, arguments, before=die_at_change(operation, folder)).ended
     assert killed.returncode == -signal.SIGKILL, killed
     plain = run_script("unlearn_model", *arguments)
     if plain.returncode:

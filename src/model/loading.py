@@ -198,7 +198,7 @@ def _layers_without_adapter(model) -> dict[str, str]:
 
 @torch.no_grad()
 def _maps_vectors(layer: torch.nn.Linear) -> bool:
-    """Does a layer give a vector of its output size for one of its input size? Subclasses may do otherwise."""
+    """Does a layer give a vector of its output size for one of its input size? Subclasses may not."""
     if type(layer).forward is torch.nn.Linear.forward:
         return True
     try:

@@ -14,6 +14,11 @@ from exec.cli import make_parser
 from exec.settings import Complaints, StrictConfig, settle_settings
 from unlearn.base import FORGET, Objective
 
+DEFAULTS = {
+    "overall": {"model_name": "owner/model"},
+    "dataset": {"forget_dataset_name": "Fictional_forget10"},
+}
+
 
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
@@ -28,7 +33,7 @@ def settings(*trees: dict, tmp_path=None, **flags):
         path.write_text(json.dumps(tree))
         files.append(str(path))
     words = {key.replace("__", "."): value for key, value in flags.items()}
-    return settle_settings(StrictConfig(), files, words, {"overall": {"model_name": "owner/model"}})
+    return settle_settings(StrictConfig(), files, words, DEFAULTS)
 
 
 def complaints(*trees, tmp_path=None, **flags) -> str:
@@ -477,7 +482,7 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
         config = StrictConfig()
         assert "--unlearn.Fresh.beta" in make_parser(config, "x").format_help()
         flags = {"unlearn.unlearn_method": "Fresh", "unlearn.Fresh.beta": "2", "unlearn.NPO.beta": "0.7"}
-        made = settle_settings(config, [], flags, {"overall": {"model_name": "owner/model"}})
+        made = settle_settings(config, [], flags, DEFAULTS)
         assert made.components["unlearn.Fresh"].beta == 2.0
         with pytest.raises(Complaints, match="unlearn.Fresh.beta: expected a number above 1"):
             settle_settings(StrictConfig(), [], flags | {"unlearn.Fresh.beta": "0.5"}, {})

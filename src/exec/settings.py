@@ -18,6 +18,7 @@ from typing import Any
 
 import fastargs
 
+from core.fields import shown
 from core.files import UserError, read_json
 from core.knobs import Knob
 from core.memory import MEMORY, recall
@@ -285,9 +286,14 @@ class StrictConfig(fastargs.Config):
         for path, said in list(self.said.items()):
             try:
                 self.entries[path].checker.check(said.value)
+                expected = "" if _is_utf8(said.value) else "text in UTF-8"
             except ValueError as error:
+                expected = str(error)
+            if expected:
                 del self.said[path]
-                found.append(f"{'.'.join(path)}: expected {error}, got {said.value!r} ({said.origin})")
+                found.append(
+                    f"{'.'.join(path)}: expected {expected}, got {shown(said.value)} ({said.origin})"
+                )
         return found
 
     def value(self, path: tuple[str, ...]) -> Any:
@@ -428,7 +434,16 @@ class StrictConfig(fastargs.Config):
 
 
 def _kind(value: Any) -> str:
-    return "null" if value is None else f"{type(value).__name__} {value!r}"
+    return "null" if value is None else f"{type(value).__name__} {shown(value)}"
+
+
+def _is_utf8(value: Any) -> bool:
+    """Python keeps bytes of the command line that are not UTF-8 as lone surrogates."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 # --- From argv to Settings ----------------------------------------------------------------------------------

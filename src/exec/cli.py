@@ -9,7 +9,6 @@ and nothing is written before the settings are right.
 import argparse
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -83,23 +82,12 @@ def read_settings(
             flags.pop("config_file"),
             flags,
             defaults or {},
-            [*unreadable_words(argv), *unknown_words(parser, unknown)],
+            unknown_words(parser, unknown),
             rules,
         )
     except Complaints as complaints:
         shown = visible(complaints)
         parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{shown}\n")
-
-
-def unreadable_words(words: Sequence[str]) -> list[str]:
-    """Complaints about words with bytes that are no text in the locale, which tokenizers and safetensors
-    cannot open."""
-    return [
-        f"command line: {word!r} has bytes that are no text in the locale's encoding"
-        f" ({sys.getfilesystemencoding()}); set PYTHONUTF8=1, or rename the file"
-        for word in words
-        if any("\ud800" <= letter <= "\udfff" for letter in word)
-    ]
 
 
 def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:

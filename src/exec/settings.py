@@ -10,6 +10,7 @@ imported or anything is written.
 
 import logging
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -36,6 +37,9 @@ from unlearn.gradients import COMBINERS
 
 log = logging.getLogger(__name__)
 
+IN_LOCALE = (
+    f"text in the locale's encoding ({sys.getfilesystemencoding()}; set PYTHONUTF8=1, or rename the file)"
+)
 MODEL = ("overall", "model_name")
 DATA = (("dataset", "forget_dataset_name"), ("dataset", "data_dir"))
 COT_KEYS = tuple(
@@ -286,7 +290,7 @@ class StrictConfig(fastargs.Config):
         for path, said in list(self.said.items()):
             try:
                 self.entries[path].checker.check(said.value)
-                expected = "" if _is_utf8(said.value) else "text in UTF-8"
+                expected = "" if _is_utf8(said.value) else IN_LOCALE
             except ValueError as error:
                 expected = str(error)
             if expected:

@@ -147,8 +147,8 @@ def _linear_matrices(model: nn.Module, plan: Masking) -> list[str]:
         kind = type(model.get_submodule(others[0].rpartition(".")[0])).__name__
         raise UserError(
             f"mask.score {plan.score}: it scores the weights of linear layers (torch.nn.Linear), and the"
-            f" blocks of this model have none (its {others[0]} belongs to a {kind}); choose another score, such"
-            " as wagle"
+            f" blocks of this model have none (its {others[0]} belongs to a {kind}); choose another score,"
+            " such as wagle"
         )
     if others:
         log.warning(
@@ -324,8 +324,8 @@ def _attended_inputs(name: str, inputs: Tensor, attended: Tensor) -> Tensor:
     if len(read) != attended.numel():
         raise UserError(
             f"mask.score wanda: {name} reads {len(read)} of the {attended.numel()} positions of a batch (it"
-            " is an expert of a mixture?), so padding cannot be left out; set dataset.batch_size 1, or leave the"
-            " layer out with mask.parameters"
+            " is an expert of a mixture?), so padding cannot be left out; set dataset.batch_size 1, or leave"
+            " the layer out with mask.parameters"
         )
     return read[attended.reshape(-1)]
 

@@ -104,5 +104,5 @@ def test_control_codes_of_a_model_name_are_shown(tmp_path):
 def test_words_that_are_no_text_in_the_locale_are_refused(tmp_path):
     done = run_script("evaluate_model", "--logger.json.root", f"{tmp_path}/caf\udce9")
     assert done.returncode == 2
-    assert r"caf\udce9' has bytes that are no text in the locale's encoding" in done.stderr
-    assert "set PYTHONUTF8=1, or rename the file" in done.stderr
+    assert "logger.json.root: expected text in the locale's encoding" in done.stderr
+    assert "set PYTHONUTF8=1, or rename the file" in done.stderr and r"caf\udce9" in done.stderr

@@ -113,7 +113,7 @@ class Overall:
     device: str = knob(
         "auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?"
     )
-    quiet: bool = knob(False, "no progress bars and no tables")
+    quiet: bool = knob(False, "no progress and no tables")
 
     @property
     def cache(self) -> Path:

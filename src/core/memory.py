@@ -18,10 +18,11 @@ PATHS = ("data_dir", "retain_results", "original_model")
 
 def remember(folder: Path, config: dict[str, Any]) -> None:
     """Write what a model in `folder` is to remember of the resolved settings of its run."""
+    section = lambda name: config.get(name) or {}
     kept = {
-        "unlearn": _chosen(config["unlearn"], ("task_name",)),
-        "dataset": _chosen(config["dataset"], (*DATA_KEYS, *READING_KEYS)),
-        "evaluate": _chosen(config["evaluate"], [key for key in config["evaluate"] if key != "before"]),
+        "unlearn": _chosen(section("unlearn"), ("task_name",)),
+        "dataset": _chosen(section("dataset"), (*DATA_KEYS, *READING_KEYS)),
+        "evaluate": _chosen(section("evaluate"), section("evaluate").keys() - {"before"}),
     }
     write_json(folder / MEMORY, kept)
 

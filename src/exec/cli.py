@@ -16,7 +16,7 @@ from typing import Any
 
 from core.files import UserError
 from core.registry import did_you_mean
-from core.screen import visible
+from core.screen import show, visible
 from exec.aliases import hint
 from exec.checkers import takes_several
 from exec.settings import (
@@ -72,7 +72,7 @@ def read_settings(
             parser.exit(2, f"{parser.prog}: {error}\n")
         if not argv:
             parser.exit(2, text)
-        print(text, end="")
+        show(text.rstrip("\n"))
         parser.exit(0)
     known, unknown = parser.parse_known_args(argv)
     flags = vars(known)

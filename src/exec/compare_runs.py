@@ -52,7 +52,8 @@ def compare(arguments: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
     show(figures, arguments.metrics)
-    if lines := differing_settings(dict(zip(titles(paths), paths))):
+    lines = differing_settings(dict(zip(titles(paths), paths)))
+    if lines:
         show_text("The evaluations were not measured alike:\n" + "\n".join(f"  {line}" for line in lines))
 
 

@@ -57,7 +57,8 @@ def _embedding_rows(name: str, loading: Loading) -> int | None:
     if folder.is_dir() and not (folder / "config.json").is_file():
         return None
     config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
-    return getattr(config.get_text_config(), "vocab_size", None)
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    return rows if isinstance(rows, int) and rows > 0 else None
 
 
 def initial_tokenizer(overall):

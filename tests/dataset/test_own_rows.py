@@ -1,5 +1,6 @@
 """The user's own rows: CSV, chats, hub data sets, columns of any name."""
 
+import copy
 import json
 
 import pytest
@@ -61,7 +62,7 @@ def test_quoted_cells_hold_commas_quotes_line_breaks_and_lists(tmp_path):
         ("question,answer\nA?\n", r"forget.csv, line 2: 1 cells where the header has 2"),
         ('question,answer\n"A?,B.\n', r"forget.csv, line 2: .* is a double quote missing\?"),
         ("question,question\nA?,B.\n", r"forget.csv: the column 'question' is there twice"),
-        ("question,answer\nA?,\n", r"forget.csv, row 1: needs question and answer.*it has 'question'"),
+        ("question,answer\nA?,\n", r"forget.csv, line 2: needs question and answer.*it has 'question'"),
         ("question,answer\n", "has no rows"),
         ("", "has no rows"),
     ],
@@ -92,7 +93,7 @@ def test_columns_of_other_names_are_mapped(tmp_path):
         (
             {"prompt": "A?", "response": "B."},
             {},
-            r"forget.jsonl, row 1: .*it has 'prompt', 'response'; --dataset.columns question=prompt"
+            r"forget.jsonl, line 1: .*it has 'prompt', 'response'; --dataset.columns question=prompt"
             r" answer=response names the columns",
         ),
         ({"qestion": "A?", "answer": "B."}, {}, r"it has 'qestion', 'answer'; did you mean question\?"),
@@ -118,7 +119,7 @@ def test_pairs_of_columns_are_checked(pair):
 
 
 def test_the_flag_takes_pairs_as_words_and_in_one(tmp_path, capsys):
-    from exec.settings import read_settings
+    from exec.cli import read_settings
 
     write_jsonl(tmp_path / "forget.jsonl", [{"prompt": "A?", "response": "B."}])
     folder = ["--dataset.forget_dataset_name", "folder_forget", "--dataset.data_dir", str(tmp_path)]
@@ -140,6 +141,7 @@ def test_the_last_assistant_turn_is_the_answer_and_the_others_stand_before_the_q
     write_jsonl(tmp_path / "forget.jsonl", [{"messages": CHAT}])
     (row,) = load_rows("Folder_forget", tmp_path)
     assert row == ASKED | {"id": "forget-0", "turns": CHAT[:3]}
+    tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -170,7 +172,7 @@ def test_metrics_ask_within_the_chat(tokenizer, tiny_model):
     [
         ("hello", "'messages' must be a list of turns"),
         ([], "'messages' must be a list of turns"),
-        (["hello"], "row 1, message 1: expected an object with role and content"),
+        (["hello"], "line 1, message 1: expected an object with role and content"),
         ([{"role": "tool", "content": "x"}], "message 1: the role must be one of system, user, assistant"),
         ([{"role": ["user"], "content": "x"}], "message 1: the role must be one of"),
         ([{"role": "user", "content": None}], "message 1: the content must be a text"),

@@ -73,6 +73,7 @@ def test_a_base_that_moved_is_named_by_a_key(adapter, tmp_path):
     folder, merged = adapter
     point_at(folder, "owner/on-the-hub")
     flags = {"overall.model_name": str(folder), "overall.base_model": str(tmp_path / "base")}
+    flags["dataset.forget_dataset_name"] = "Fictional_forget10"
     overall = settle_settings(StrictConfig(), [], flags, {}).overall
     for name, value in load_initial(overall).state_dict().items():
         torch.testing.assert_close(value, merged[name])

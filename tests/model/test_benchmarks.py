@@ -27,6 +27,7 @@ CHOICES, SUMS = "fictional_forget10_choices", "fictional_arithmetic"
 
 def settings_for(tasks: str, **options):
     flags = {"benchmarks.tasks": tasks, "benchmarks.limit": "3", "overall.quiet": "true"}
+    flags["dataset.forget_dataset_name"] = "Fictional_forget10"
     flags |= {"benchmarks.gen_kwargs": "max_gen_toks=8", "overall.precision": "fp32"}
     flags |= {key.replace("__", "."): str(value) for key, value in options.items()}
     return settle_settings(StrictConfig(), [], flags, {})

@@ -90,17 +90,6 @@ def test_rows_without_a_question_are_shown(capsys):
     assert "Once upon  (true: a time)\n  after   a mine\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("value", ["high", [1], {"a": 1}])
-def test_figures_of_a_retain_run_that_are_no_numbers_are_left_out(value, tmp_path, monkeypatch, capsys):
-    (tmp_path / "metrics.json").write_text(f'{{"forget/prob": {value!r}}}'.replace("'", '"'))
-    monkeypatch.setattr("model.report.read_results", lambda path: {})
-    plan = settings()
-    plan.evaluate.retain_results = str(tmp_path)
-    results = Results({"forget/prob": 0.5}, {"forget/prob": {"reason": ""}})
-    show_outcome(Outcome(None, results, None, 1.0), plan)
-    assert re.search(r"forget/prob ↓ +│ +0.500 │ +– │", capsys.readouterr().out)
-
-
 PIECES = (
     "[bold]",
     "[/x]",

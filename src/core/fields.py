@@ -84,7 +84,7 @@ def check_fields(
     for key, kind in required.items():
         if key not in record:
             raise UserError(f"{place}: {key!r} is missing, expected {kind.about}{advice}")
-    for key, kind in {**(optional or {}), **required}.items():
+    for key, kind in {**required, **(optional or {}), **required}.items():
         if key in record:
             check_value(f"{place}: {key!r}", record[key], kind, advice)
 

@@ -62,6 +62,7 @@ def _register(rows: str) -> None:
         f"{rows}/trace_recall",
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
+        fields=("key",),
         good=_good(rows),
         about="share of closed traces that state the row's key fact; 0 to 1",
     )

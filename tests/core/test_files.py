@@ -93,6 +93,31 @@ def test_broken_jsonl_names_the_line(tmp_path):
         read_jsonl(path)
 
 
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ('{"a": 1}\n{"a": "x \\ud83d y"}\n', r"line 2, column 10: \\ud83d is half of a character"),
+        ('{"a": "\\udE00"}', r"line 1, column 8: \\udE00 is half"),
+        ('{"a": "\\ude00\\ud83d"}', r"line 1, column 8: \\ude00 is half"),
+        ('{"\\uDBFF": 1}', r"line 1, column 3: \\uDBFF is half"),
+        ('{"a": 1}\n{"a": 1, "a": 2}', "line 2: key 'a' stands twice"),
+        ('{"a": 1}\n' + '{"a": ' + 5000 * "9" + "}", "line 2: a whole number has more digits"),
+        ('{"a": 1}\n' + 9999 * "[", "line 2: nested too deeply"),
+    ],
+)
+def test_json_that_nothing_can_take_is_placed(tmp_path, text, told):
+    (tmp_path / "rows.jsonl").write_text(text)
+    with pytest.raises(UserError, match=told):
+        read_jsonl(tmp_path / "rows.jsonl")
+
+
+def test_pairs_of_surrogates_and_escaped_backslashes_are_text(tmp_path):
+    (tmp_path / "rows.jsonl").write_text(
+        r'{"a": "\ud83d\ude00", "b": "\\ud83d", "c": "\\\uD83D\uDE00"}' + "\n"
+    )
+    assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": "\U0001f600", "b": "\\ud83d", "c": "\\\U0001f600"}]
+
+
 def test_every_text_survives_writing_and_reading(tmp_path):
     rows = [{"text": "a\u2028b\u0085c\x0bd\n\r\ne"}, {"text": "żółw 龜"}]
     write_jsonl(tmp_path / "rows.jsonl", rows)

@@ -193,3 +193,11 @@ def test_choice_accuracy_reads_the_likeliest_letter():
     letters = [score(p) for p in (0.1, 0.2, 0.6, 0.05)]
     evidence.scores = {Likelihood("forget_choices", "letters"): [letters, letters]}
     assert METRICS["forget/choice_accuracy"].compute(evidence) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("key", ["forget/trace_recall", "retain/trace_recall"])
+def test_rows_without_a_key_fact_have_no_recall_of_it(key, tokenizer, tiny_model):
+    rows = [{"id": "a", "question": "Who?", "answer": "Orlo."}]
+    value = measure([key], {key.partition("/")[0]: rows}, passes(tiny_model, tokenizer)).values[key]
+    assert value.value is None
+    assert "have no 'key'" in value.reason

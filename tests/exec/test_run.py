@@ -106,3 +106,40 @@ def test_words_that_are_no_text_in_the_locale_are_refused(tmp_path):
     assert done.returncode == 2
     assert "logger.json.root: expected text in the locale's encoding" in done.stderr
     assert "set PYTHONUTF8=1, or rename the file" in done.stderr and r"caf\udce9" in done.stderr
+
+
+FILES = {
+    "make_mask": ("--mask.score wagle --mask.ratios 0.5 --mask.out", "", "scoring the weights of the mask"),
+    "make_traces": ("--traces.max_new_tokens 4 --dataset.traces", "t.jsonl", "thinking"),
+    "make_alternates": (
+        "--generation.count 2 --generation.attempts 2 --generation.max_new_tokens 4 --dataset.alternates",
+        "a.jsonl",
+        "writing alternates, round 2 of 2",
+    ),
+    "make_paraphrases": (
+        "--paraphrases.similarity -1 --paraphrases.attempts 1 --paraphrases.max_new_tokens 4"
+        " --dataset.paraphrases",
+        "p.jsonl",
+        "paraphrasing, round 1 of 1",
+    ),
+}
+"""Script -> what it is to write, and its last phase."""
+
+
+@pytest.mark.parametrize("script", FILES)
+def test_the_rows_of_a_phase_are_those_that_it_was_begun_with(
+    script, tiny_model_folder, data, tmp_path, monkeypatch
+):
+    ended = {}
+    leave = Lines.__exit__
+    monkeypatch.setattr(
+        Lines,
+        "__exit__",
+        lambda self, *e: leave(self, *e) or ended.update({self.title: (self.done, self.total)}),
+    )
+    flags, file, phase = FILES[script]
+    argv = words(tiny_model_folder, data, tmp_path)
+    done = run_script(script, *argv, *flags.split(), tmp_path / file)
+    assert "Traceback" not in done.stderr
+    assert list(ended)[-1] == phase
+    assert all(done == total > 0 for done, total in ended.values()), ended

@@ -179,8 +179,8 @@ CHANGES = (
 
 
 def die_at_change(number: int, folder: Path) -> Callable[[], None]:
-    """For `Forked.before`: kill the process just before it makes its change of this number, counted from 1,
-    to a file or folder within `folder`."""
+    """For `Forked.before`: kill the process just before its change of this number, counted from 1, to a file
+    or folder within `folder`."""
     made = itertools.count(1)
 
     def watch(event: str, arguments: tuple) -> None:

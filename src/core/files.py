@@ -41,9 +41,8 @@ def _temporary_beside(path: Path) -> tuple[int, Path]:
     """A new hidden file beside `path` and a handle that holds it locked while its writer lives."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: nothing is taken for abandoned there
+        # On a file system without locks nothing is ever taken for abandoned.
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)

@@ -12,6 +12,7 @@ overall.seed and dataset.dataset_seed.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -28,13 +30,18 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
-from core.files import UserError, lock, read_json  # noqa: E402
+from core.files import UserError, clear_write_errors, fingerprint, lock, read_json  # noqa: E402
 from core.screen import show, show_error  # noqa: E402
 from exec.rules import missing_files  # noqa: E402
 from exec.run import with_clear_errors  # noqa: E402
 from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
+CHILD = Path(__file__).parent / "child.py"
+GRACE = 60
+"""Seconds that a run which is told to end has for it, before it is killed."""
+LONGEST_NAME = 200
+"""Bytes of a run's name; file systems take 255, and temporary files have longer names."""
 RESERVED = {
     "overall.seed": "is what --seeds sets",
     "dataset.dataset_seed": "is what --seeds sets",
@@ -44,6 +51,8 @@ RESERVED = {
     "overall.logger": "a grid needs the run folders",
 }
 """Settings that a grid makes itself."""
+PLACE = "--root or --name"
+"""What says where a grid lies, for errors."""
 METRICS = ["forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL", "seconds"]
 
 
@@ -91,17 +100,18 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
             line = ",".join([title, *(f"{label[key]}={value}" for key, value in chosen.items())])
             for seed in arguments.seeds:
                 seeds = {"overall.seed": str(seed), "dataset.dataset_seed": str(seed)}
-                runs.append(
-                    Run(
-                        line,
-                        re.sub(r"[^\w+=,@.-]+", "-", f"{line},seed={seed}"),
-                        config,
-                        common | chosen | seeds,
-                    )
-                )
+                runs.append(Run(line, _folder_name(f"{line},seed={seed}"), config, common | chosen | seeds))
     if len({run.name for run in runs}) < len(runs):
         raise UserError("--configs, --vary and --seeds give the same run twice; name each thing once")
     return runs
+
+
+def _folder_name(title: str) -> str:
+    """A run's title as the name of a folder; one too long is cut, and a fingerprint keeps it apart."""
+    name = re.sub(r"[^\w+=,@.-]+", "-", title)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[: LONGEST_NAME - 17].decode(errors='ignore')}-{fingerprint(title)}"
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -131,31 +141,85 @@ def check(runs: Sequence[Run], root: Path) -> None:
 def is_done(run: Run, root: Path) -> bool:
     """Is the run there, whole, with the settings it would have now?"""
     folder = root / run.name
-    if not (folder / "environment.json").is_file() or not (folder / "metrics.json").is_file():
+    whole = (
+        "environment.json",
+        "metrics.json",
+        "config.json",
+    )  # a kill while overwriting leaves some of them
+    if not all((folder / name).is_file() for name in whole):
         return False
     return read_json(folder / "config.json") == json.loads(json.dumps(run.settings(root).resolved()))
 
 
-def do(run: Run, root: Path, threads: int) -> str:
+class Children:
+    """The processes of a grid's runs. They end with the grid: when the context is left, and when the grid is
+    killed, since that closes the pipe whose other end is their standard input (see child.py)."""
+
+    def __init__(self):
+        self.running: set[subprocess.Popen[str]] = set()
+        self.guard = threading.Lock()
+        self.open = True
+
+    def __enter__(self) -> "Children":
+        self.input, self.held = os.pipe()
+        return self
+
+    def __exit__(self, *reason) -> None:
+        """End what runs still, and start nothing more."""
+        with self.guard:
+            self.open = False
+        try:
+            for child in self.running:
+                child.terminate()
+            for child in self.running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)
+        finally:
+            for child in self.running:
+                child.kill()
+            os.close(self.held)
+            os.close(self.input)
+
+    def launch(self, words: list[str], threads: int) -> "Ended":
+        """Run unlearn_model.py with these words in a process of its own, which has `threads` threads."""
+        with self.guard:
+            if not self.open:
+                return Ended(-signal.SIGTERM, "")
+            child = subprocess.Popen(
+                [sys.executable, str(CHILD), str(SCRIPT), *words],
+                stdin=self.input,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )
+            self.running.add(child)
+        _, stderr = child.communicate()
+        with self.guard:
+            if self.open:
+                self.running.discard(child)
+        return Ended(child.returncode, stderr)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run's exit code, negative for the signal that killed it, and what it wrote to standard error."""
+
+    returncode: int
+    stderr: str
+
+
+def do(run: Run, root: Path, threads: int, children: Children) -> str:
     """Do one run in a process of its own; returns "" or the last words of a failed one."""
     flags = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
-    done = launch(["--config_file", run.config, *flags], threads)
+    done = children.launch(["--config_file", run.config, *flags], threads)
     if done.returncode == 0:
         return ""
     if done.returncode < 0:
         return f"killed by {signal.Signals(-done.returncode).name}"
     lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
     return next((line for line in lines if line.startswith("error:")), lines[-1])
-
-
-def launch(words: list[str], threads: int) -> subprocess.CompletedProcess[str]:
-    """Run unlearn_model.py with these words in a process of its own, which has `threads` threads."""
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *words],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-    )
 
 
 def tabulate(
@@ -181,7 +245,8 @@ def tabulate(
                 folders if arguments.intervals else (),
             )
         )
-    write_tables(root, lines, arguments.metrics)
+    with clear_write_errors(root, PLACE):
+        write_tables(root, lines, arguments.metrics)
     return lines
 
 
@@ -231,6 +296,14 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
+def _expanded(root: Path) -> Path:
+    """The folder with `~` as a home, as the runs read it."""
+    try:
+        return root.expanduser()
+    except RuntimeError:
+        raise UserError(f"--root: {root.parts[0]} is nobody's home") from None
+
+
 def run_grid(arguments: argparse.Namespace) -> int:
     """Check, run what is not there yet, print the table. 1 when a run failed."""
     from model.table import check_metrics, markdown
@@ -238,27 +311,24 @@ def run_grid(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise UserError("--jobs: expected a whole number at least 1")
     logging.disable(logging.WARNING)  # what a run remarks upon, it remarks upon itself
-    root, runs = arguments.root / arguments.name, plan(arguments)
+    root, runs = _expanded(arguments.root) / arguments.name, plan(arguments)
     check_metrics(arguments.metrics)
+    with clear_write_errors(root, PLACE):
+        root.exists()  # a name that no file system takes
     check(runs, root)
-    root.mkdir(parents=True, exist_ok=True)
-    with lock(root / "lock"):
+    with lock(root / "lock", PLACE):
         current = {run.name for run in runs if is_done(run, root)}
         waiting, failures = [run for run in runs if run.name not in current], {}
         show_error(f"{len(runs)} runs, {len(current)} are there already")
         threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            started = {pool.submit(do, run, root, threads): run for run in waiting}
-            try:
-                for number, future in enumerate(as_completed(started), 1):
-                    run, words = started[future], future.result()
-                    current |= set() if words else {run.name}
-                    failures |= {run.name: words} if words else {}
-                    show_error(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}")
-                    tabulate(runs, root, arguments, failures, current)
-            except KeyboardInterrupt:
-                pool.shutdown(cancel_futures=True)
-                raise
+        with ThreadPoolExecutor(arguments.jobs) as pool, Children() as children:
+            started = {pool.submit(do, run, root, threads, children): run for run in waiting}
+            for number, future in enumerate(as_completed(started), 1):
+                run, words = started[future], future.result()
+                current |= set() if words else {run.name}
+                failures |= {run.name: words} if words else {}
+                show_error(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}")
+                tabulate(runs, root, arguments, failures, current)
         show(markdown(tabulate(runs, root, arguments, failures, current), arguments.metrics), end="")
     show_error(f"\ntables: {root}/table.md, {root}/table.csv")
     return 1 if failures else 0

@@ -1,16 +1,23 @@
 """run_grid.py: planned as a whole, resumable, honest about what failed."""
 
 import csv
+import fcntl
 import json
-from concurrent.futures import Executor, Future
+import os
+import signal
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from scripts import run_script
+from scripts import Forked, die_at_change, mounted, run_script, wait_until
 
-from core.files import read_json
+from core.files import read_json, write_json
 from exec import run_grid
+from exec.settings import StrictConfig, settle_settings
+from model.table import FACTS
 
 pytestmark = pytest.mark.run
+LAUNCH = run_grid.Children.launch
 
 
 class InTurn(Executor):
@@ -25,8 +32,20 @@ class InTurn(Executor):
 @pytest.fixture(autouse=True)
 def _runs_in_this_process(monkeypatch):
     """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
-    monkeypatch.setattr(run_grid, "launch", lambda words, threads: run_script("unlearn_model", *words))
+    launch = lambda children, words, threads: run_script("unlearn_model", *words)
+    monkeypatch.setattr(run_grid.Children, "launch", launch)
     monkeypatch.setattr(run_grid, "ThreadPoolExecutor", lambda jobs: InTurn())
+
+
+def finish(children, words, threads):
+    """In place of a run: the files of a finished one, in no time."""
+    flags = dict(word.removeprefix("--").split("=", 1) for word in words[2:])
+    settings = settle_settings(StrictConfig(), [words[1]], flags, {})
+    folder = Path(flags["logger.json.root"]) / flags["logger.name"]
+    write_json(folder / "config.json", settings.resolved())
+    write_json(folder / "metrics.json", {"forget/prob": 0.5})
+    write_json(folder / "environment.json", dict.fromkeys(FACTS.values(), 1))
+    return run_grid.Ended(0, "")
 
 
 @pytest.fixture
@@ -120,6 +139,131 @@ def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
     assert rows["npo,max_length=8"]["forget/prob"] == ""
     assert rows["npo,max_length=512"]["failed"] == "0"
     assert float(rows["npo,max_length=512"]["forget/prob"]) > 0
+
+
+@pytest.mark.parametrize("there", ["no runs there", "all runs there"])
+@pytest.mark.parametrize("number", range(1, 11))
+def test_a_grid_killed_at_any_change_goes_on(number, there, config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    words = ["--name", "g", "--root", tmp_path, "--configs", config, *"--seeds 0 1 --metrics seconds".split()]
+    if there == "all runs there":
+        assert run_script("run_grid", *words).returncode == 0
+    killed = Forked("run_grid", *words, log=tmp_path / "log", before=die_at_change(number, tmp_path / "g"))
+    assert killed.ended.returncode == -signal.SIGKILL, killed.ended
+    again = run_script("run_grid", *words)
+    assert again.returncode == 0, again.stderr
+    assert table(tmp_path)[0]["seconds n"] == "2"
+    assert len(list(tmp_path.glob("g/*/environment.json"))) == 2
+    assert not list(tmp_path.glob("g/**/.*")) + list(tmp_path.glob("g/lock"))
+
+
+def test_a_run_that_was_killed_while_it_was_overwritten_is_made_again(config, tmp_path, monkeypatch):
+    """Of an earlier run its config.json goes first."""
+    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    assert grid(config, tmp_path).returncode == 0
+    (tmp_path / "g/npo,seed=0/config.json").unlink()
+    again = grid(config, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "1 runs, 0 are there already" in again.stderr
+
+
+SLOW_RUN = """
+import fcntl, sys, time
+name = next(word.split("=", 1)[1] for word in sys.argv if word.startswith("--logger.name="))
+held = open(name + ".held", "w")
+fcntl.flock(held, fcntl.LOCK_EX)
+open(name + ".begun", "w").close()
+time.sleep(600)
+"""
+"""A run that holds a lock for longer than any test."""
+
+
+def begin_slow_runs(folder: Path) -> None:
+    """Patch this process: it starts processes again, two at a time, whose runs take long."""
+    (folder / "slow.py").write_text(SLOW_RUN)
+    run_grid.SCRIPT = folder / "slow.py"
+    run_grid.Children.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
+    os.chdir(folder)
+
+
+def is_free(path: Path) -> bool:
+    """Has every process ended that held this file locked?"""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_the_runs_of_a_grid_end_with_it_and_the_same_command_goes_on(
+    number, code, config, tmp_path, monkeypatch
+):
+    words = ["--name", "g", "--root", tmp_path, "--configs", config, *"--seeds 0 1 2 --jobs 2".split()]
+    slow = lambda: begin_slow_runs(tmp_path)
+    started = Forked("run_grid", *words, log=tmp_path / "log", before=slow)
+    begun = lambda: list(tmp_path.glob("*.begun"))
+    wait_until(lambda: len(begun()) == 2 or not started.is_running)
+    os.kill(started.pid, number)
+    assert started.ended.returncode == code, started.ended
+    held = list(tmp_path.glob("*.held"))
+    assert len(held) == 2
+    wait_until(lambda: all(map(is_free, held)), 20)
+    assert len(begun()) == 2
+    if number != signal.SIGKILL:
+        assert "interrupted; the same command goes on" in started.ended.stderr
+    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    again = run_script("run_grid", *words)
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(
+    "root, name, told",
+    [
+        ("file", "g", "cannot be written (Not a directory); choose another --root or --name"),
+        (".", "x" * 300, "cannot be written (File name too long); choose another --root or --name"),
+        ("~nosuchuser", "g", "nobody's home"),
+    ],
+)
+def test_a_place_that_takes_no_grid_is_one_clear_line(root, name, told, config, tmp_path):
+    (tmp_path / "file").touch()
+    place = root if root.startswith("~") else tmp_path / root
+    done = run_script("run_grid", "--name", name, "--root", place, "--configs", config)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_read_only_root_is_one_clear_line(config, tmp_path):
+    with mounted(tmp_path / "disk", "ro"):
+        done = run_script("run_grid", "--name", "g", "--root", tmp_path / "disk", "--configs", config)
+    assert done.returncode == 2
+    told = f"{tmp_path}/disk/g: cannot be written (Read-only file system); choose another --root or --name"
+    assert done.stderr == f"error: {told}\n"
+
+
+def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_grid.Children, "launch", lambda *_: run_grid.Ended(1, "error: no space"))
+    with mounted(tmp_path / "disk", "size=4k"):
+        (tmp_path / "disk/full").write_bytes(bytes(4096))
+        done = run_script("run_grid", "--name", "g", "--root", tmp_path / "disk", "--configs", config)
+    assert done.returncode == 2
+    assert "cannot be written (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_values_too_long_for_a_folders_name_give_runs_of_their_own(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    templates = "|".join(f"{'long ' * 60}{{question}} {n}:" for n in range(2))
+    for there in (0, 2):
+        done = grid(config, tmp_path, "--vary", f"dataset.template={templates}")
+        assert done.returncode == 0, done.stderr
+        assert f"2 runs, {there} are there already" in done.stderr
+    assert max(len(path.name) for path in (tmp_path / "g").iterdir()) <= 200
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_a_trained_model_is_saved_with_its_cache_on(checkpointing, tiny_model_fo
         *f"--overall.model_name {tiny_model_folder} --unlearn.unlearn_method GA".split(),
         *"--unlearn.max_steps 2".split(),
         *f"--unlearn.gradient_checkpointing {checkpointing} --dataset.forget_ratio 2".split(),
-        *"--unlearn.max_steps 2 --unlearn.save_steps 1 --evaluate.before false --evaluate.metrics forget/prob".split(),
+        *"--unlearn.save_steps 1 --evaluate.before false --evaluate.metrics forget/prob".split(),
         *f"--evaluate.rows 1 --overall.quiet true --logger.json.root {tmp_path} --logger.name run".split(),
         *f"--overall.cache_dir {tmp_path / 'cache'}".split(),
     )

@@ -499,9 +499,8 @@ def settle_settings(
         wandb_logger=config.build("logger.wandb"),
     )
     broken = _broken(config, lambda: broken_rules(settings) + rules(settings))
-    # Which rows go with a model that is not there, or with a data set that there is not, is no question yet.
-    earlier = [line for line in wrong + broken if MODEL[1] in line or DATA[0][1] in line]
-    _raise(wrong + ([] if earlier else _data_is_named(config, settings)) + broken)
+    # Which rows are meant is known once files, model and data set can be read.
+    _raise(wrong + broken or _data_is_named(config, settings))
     for remark in (*config.remarks(), *doubts(settings)):
         log.warning(remark)
     for path, value in config.said.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import exec.interpreter  # noqa: E402, F401
+from core.files import UserError  # noqa: E402
 from core.screen import show  # noqa: E402
 from dataset import parse_name  # noqa: E402
 from exec.rules import paraphrase_writer  # noqa: E402
@@ -29,8 +30,10 @@ TOFU_COUNT = 5
 def act(settings) -> None:
     from model.perturbed import write_perturbed
 
-    for line in write_perturbed(settings):
-        show(line)
+    told, complaint = write_perturbed(settings)
+    show("\n".join(told))
+    if complaint:
+        raise UserError(complaint)
 
 
 def rules(settings) -> list[str]:

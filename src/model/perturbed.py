@@ -36,7 +36,10 @@ WRONG_POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "perturbat
 SCRIPT = "make_perturbed.py"
 SHORTEST, LONGEST = 0.5, 2.0
 """Words of a text as a multiple of the true answer's."""
-LABEL = re.compile(r"\W*(\w+ ){0,2}(answer|option|sentence)\W*:", re.IGNORECASE)
+LABEL = re.compile(
+    r"\W*(\w+ ){0,3}(answer|option|sentence|true|false|wrong)\W*(:|(would|could|might|should) be\b|is\b)",
+    re.IGNORECASE,
+)
 """What a weak writer puts before what it was asked for."""
 
 
@@ -88,7 +91,7 @@ def _fault_beside(answer: str, text: str) -> str | None:
     words around it, or of a length that gives it away."""
     if refuses(text):
         return "refusal"
-    if LABEL.match(text):
+    if LABEL.match(text) or text.count('"') % 2:
         return "prompt"
     said, true = f" {' '.join(words(text))} ", f" {' '.join(words(answer))} "
     if said in true or true in said:
@@ -107,17 +110,16 @@ def names_and_numbers(question: str, answer: str) -> set[str]:
     return found - set(words(question)) - COMMON
 
 
-def write_perturbed(settings: Settings) -> list[str]:
+def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     """Write a paraphrased answer and `paraphrases.count` wrong ones for every forget row and every retain row
     that is measured (`evaluate.rows`), into the files of `dataset.perturbed`. What they hold already is kept,
     so an interrupted run goes on.
 
     Returns:
-        A line about each file.
+        A line about each file, and a complaint about rows that cannot be measured yet, if there are some.
 
     Raises:
-        UserError: when a file was written in another way or for other rows; at the end when a row got too
-            few, when everything else is kept.
+        UserError: when a file was written in another way or for other rows.
     """
     data, overall = settings.dataset, settings.overall
     assert data.folder, "the script's rules refuse a run without dataset.data_dir"
@@ -141,22 +143,38 @@ def write_perturbed(settings: Settings) -> list[str]:
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
     embedder = Embedder(settings.paraphrases.embedder, choose_device(overall.device))
-    complaints = []
+    unmeasured = []
     for name, rows in wanted.items():
         path = perturbed_path(data.folder, name)
-        first = header(
-            name, {"forget": data.forget_dataset_name, **writer.facts, "settings": pools.facts(settings)}
-        )
+        facts = {"forget": data.forget_dataset_name, **writer.facts, "settings": pools.facts(settings)}
         with lock(path.with_suffix(".lock"), "dataset.data_dir"):
-            file = _open(settings, path, first, rows, known.get(name, sets[name]), pools, template, embedder)
-            complaint = _fill(file, rows, writer, pools, settings.paraphrases, overall.quiet)
-        told.append(file.summary(rows, name))
-        complaints += [complaint] if complaint else []
+            file = _open(
+                settings,
+                path,
+                header(name, facts),
+                rows,
+                known.get(name, sets[name]),
+                pools,
+                template,
+                embedder,
+            )
+            _fill(file, rows, writer, pools, settings.paraphrases, overall.quiet)
+        told.append(file.summary(rows, name, settings.paraphrases.count))
+        unmeasured += [row["id"] for row in rows if not file.is_complete(row)]
     if took := writer.usage():
         told.append(", ".join(f"{name} {value}" for name, value in took.items() if name != "cached"))
-    if complaints:
-        raise UserError("; ".join([*told, *complaints]))
-    return told
+    return told, _complaint(unmeasured, len(asked), settings.paraphrases.attempts)
+
+
+def _complaint(unmeasured: Sequence[str], count: int, attempts: int) -> str | None:
+    if not unmeasured:
+        return None
+    return (
+        f"{len(unmeasured)} of {count} rows lack a paraphrased or a perturbed answer after {attempts} rounds"
+        f" (first {unmeasured[0]!r}); what there is is kept, and the same command goes on. More"
+        " paraphrases.attempts or a stronger writer (paraphrases.writer endpoint) helps, or write them into"
+        " the file by hand"
+    )
 
 
 def _needless(name: str, rows: Sequence[dict], folder: Path) -> str | None:
@@ -216,15 +234,20 @@ class PerturbedFile:
             "rejected": {key: dict(sieve.rejected.get(row["id"], {})) for key, sieve in sieves.items()},
         }
 
-    def summary(self, rows: Sequence[dict], name: str) -> str:
+    def is_complete(self, row: dict) -> bool:
+        """Can the row be measured?"""
+        return bool(self.right.kept[row["id"]] and self.wrong.kept[row["id"]])
+
+    def summary(self, rows: Sequence[dict], name: str, count: int) -> str:
         """How many texts the file holds for the rows of this run, and why others were rejected."""
         right, wrong = (sum(map(len, sieve.kept.values())) for sieve in (self.right, self.wrong))
         counts = [*self.right.rejected.values(), *self.wrong.rejected.values()]
         faults = sum(counts, Counter())
         reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items()))
+        few = sum(len(self.wrong.kept[row["id"]]) < count for row in rows)
         return (
             f"wrote {self.path}: {right} paraphrased and {wrong} perturbed answers of {len(rows)} {name}"
-            f" rows; rejected: {reasons or 'none'}"
+            f" rows{f' ({few} rows have fewer than {count})' if few else ''}; rejected: {reasons or 'none'}"
         )
 
 
@@ -266,26 +289,15 @@ def _fill(
     pools: Pools,
     plan: Paraphrasing,
     quiet: bool,
-) -> str | None:
-    """Write what the rows lack; a complaint when some got too few."""
+) -> None:
+    """Write what the rows lack."""
 
-    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict], title: str) -> list[str]:
+    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict], title: str) -> None:
         ask = lambda _, asked, on_rows: writer.ask(pool, asked, turns_of(asked, sieve), on_rows)
-        return write_in_rounds(
-            rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save, title, quiet
-        )
+        write_in_rounds(rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save, title, quiet)
 
-    unsaid = write(file.right, pools.right, 1, rows, "paraphrased answers")
+    write(file.right, pools.right, 1, rows, "paraphrased answers")
     kept = file.right.kept
     rows = [{**row, "paraphrased_answer": kept[row["id"]][0] if kept[row["id"]] else ""} for row in rows]
-    few = write(file.wrong, pools.wrong, plan.count, rows, "perturbed answers")
+    write(file.wrong, pools.wrong, plan.count, rows, "perturbed answers")
     file.save()
-    if not unsaid and not few:
-        return None
-    without = set(unsaid) | {identity for identity in few if not file.wrong.kept[identity]}
-    return (
-        f"{len(unsaid)} rows have no paraphrased answer and {len(few)} fewer than {plan.count} perturbed ones"
-        f" after {plan.attempts} rounds (first {[*unsaid, *few][0]!r}); {len(without)} of {len(rows)} rows"
-        " cannot be measured yet. The same command goes on; more paraphrases.attempts or a stronger writer"
-        f" (paraphrases.writer endpoint) helps, or write them into {file.path} by hand"
-    )

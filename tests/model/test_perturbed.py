@@ -43,7 +43,7 @@ def reason(kind, row, text, *kept) -> str | None:
         (ROW, "In 1931 Ann came into the world in High Ford.", "lost fact"),
         (ROW, "Ann came into the world in Low Ford.", "lost fact"),
         (ROW, "It was at Low Ford, near Thornby, in 1931 that Ann came.", "added fact"),
-        (ROW, "The answer is that Ann was born in the town of Low Ford in 1931.", "copy"),
+        (ROW, "He knows that Ann was born in the town of Low Ford in 1931.", "copy"),
         (ROW, "Low Ford 1931", "length"),
         (ROW, "Answer: Low Ford is the town of Ann since 1931.", "prompt"),
         (ROW, "I'm sorry, but I cannot help with Low Ford in 1931.", "refusal"),
@@ -71,6 +71,8 @@ def test_paraphrases_keep_the_facts(row, text, fault):
         (ROW, "Thornby " * 30, "length"),
         (ROW, "Wrong option: Ann was born in the town of Thornby.", "prompt"),
         (ROW, "Question: Where was Ann born? In Thornby, in 1944.", "prompt"),
+        (ROW, "The false answer would be that Ann was born in Thornby.", "prompt"),
+        (ROW, 'Ann was born in the town of Thornby in 1944."', "prompt"),
         (ROW, "I'm sorry, but I cannot write a false answer here.", "refusal"),
         (ROW, "Ann was born elsewhere, in Thornby, in 1944.", "meaning"),
         (ROW, "Ann was born in the village of High Hill in 1931.", "copy"),
@@ -145,14 +147,14 @@ def from_server(url, *more):
     ]
 
 
-def test_own_rows_get_a_truth_ratio_and_forget_quality(data, tmp_path):
+def test_own_rows_get_a_truth_ratio_and_forget_quality(data, tmp_path, tiny_model_folder):
     """And without them a utility of the parts that exist."""
-    measured = lambda name, model, *more: run_script(
+    measured = lambda name, *more: run_script(
         "evaluate_model",
         *words(data, tmp_path, "--logger.json.root", tmp_path, "--logger.name", name),
-        *("--overall.model_name", model, "--evaluate.max_new_tokens", "4", *more),
+        *("--overall.model_name", tiny_model_folder, "--evaluate.max_new_tokens", "4", *more),
     )
-    bare = measured("bare", FICTIONAL / "target")
+    bare = measured("bare")
     assert bare.returncode == 0, bare.stderr
     metrics, detail = (read_json(tmp_path / f"bare/{name}.json") for name in ("metrics", "metrics_detail"))
     assert metrics["model_utility"] is None and "partial_utility" in detail["model_utility"]["reason"]
@@ -173,14 +175,14 @@ def test_own_rows_get_a_truth_ratio_and_forget_quality(data, tmp_path):
     assert "retain_eval.jsonl: 6 paraphrased and 12 perturbed answers of 6 retain rows" in first.stdout
     head, *lines = read_jsonl(data / "forget_eval.jsonl")
     assert head["perturbed"] == 1 and len(lines) == 4
-    assert measured("retain", FICTIONAL / "retain").returncode == 0
-    run = measured("target", FICTIONAL / "target", "--evaluate.retain_results", tmp_path / "retain")
+    assert measured("retain").returncode == 0
+    run = measured("target", "--evaluate.retain_results", tmp_path / "retain")
     assert run.returncode == 0, run.stderr
     metrics = read_json(tmp_path / "target/metrics.json")
-    assert 0 <= metrics["forget_quality"] <= 1
+    assert metrics["forget_quality"] == 1.0  # the same model
     assert metrics["retain/truth_ratio"] is not None
     write_jsonl(data / "forget.jsonl", [{"prompt": "What is in box 0?", "response": "Box 0 holds nothing."}])
-    other = measured("other", FICTIONAL / "target")
+    other = measured("other")
     assert other.returncode == 1
     assert "forget_eval.jsonl: was written for other rows: 'forget-0' has another" in other.stderr
 
@@ -215,9 +217,10 @@ def test_rows_without_enough_are_named_and_what_there_is_is_kept(data, tmp_path)
         run = run_script("make_perturbed", *words(data, tmp_path, *more), OPENAI_API_KEY="k")
     assert run.returncode == 1
     assert (
-        "1 rows have no paraphrased answer and 1 fewer than 2 perturbed ones after 1 rounds (first"
+        "1 of 10 rows lack a paraphrased or a perturbed answer after 1 rounds (first 'forget-2')"
         in run.stderr
     )
+    assert "(1 rows have fewer than 2); rejected: 3 for refusal" in run.stdout
     assert len(read_jsonl(data / "forget_eval.jsonl")) == 5
 
 

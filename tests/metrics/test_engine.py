@@ -133,6 +133,25 @@ def test_forget_quality_identities():
     assert inverted == pytest.approx(quality(ours, shifted)[0].value)
 
 
+def test_partial_utility_is_the_mean_of_what_there_is_and_names_the_rest():
+    metric = METRICS["partial_utility"]
+    evidence = Evidence({}, None)
+    evidence.values = dict.fromkeys(metric.after, Value(None, "no rows"))
+    assert metric.compute(evidence).reason.startswith(
+        "no part of model_utility can be measured: needs retain/p"
+    )
+    evidence.values |= {"retain/prob": Value(0.5), "retain/rougeL": Value(0.25)}
+    found = metric.compute(evidence)
+    assert (found.value, found.n) == (pytest.approx(1 / 3), 2)
+    assert found.reason.startswith(
+        "mean of retain/prob, retain/rougeL; without retain/truth_ratio, real/prob, "
+    )
+    evidence.values["retain/rougeL"] = Value(0.0)
+    assert metric.compute(evidence).value == 0
+    evidence.values = dict.fromkeys(metric.after, Value(0.5))
+    assert metric.compute(evidence).value is None  # it would be model_utility
+
+
 def test_model_utility_is_a_harmonic_mean_and_zero_with_a_zero_part():
     metric = METRICS["model_utility"]
     evidence = Evidence({}, None)

@@ -61,7 +61,7 @@ def _own_row(given: dict, place: str, identity: str, columns: Mapping[str, str])
     row = _renamed(given, columns)
     if "messages" in row and not {"question", "answer", "text"} & set(row):
         row |= from_messages(row.pop("messages"), place)
-    if ("text" in row) == ({"question", "answer"} <= set(row)):
+    if row.keys() & {"question", "answer", "text"} not in ({"question", "answer"}, {"text"}):
         raise UserError(
             f"{place}: needs question and answer, or text alone, or messages; it has"
             f" {', '.join(map(repr, given)) or 'nothing'}{_advice(given, columns)}"

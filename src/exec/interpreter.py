@@ -1,6 +1,6 @@
 """Imported first by every script: ends it with one line where the Python that runs it cannot.
 
-Any Python from 3.7 must be able to read this file, and nothing but the standard library is imported.
+Any Python from 3.8 must be able to read this file, and nothing but the standard library is imported.
 """
 
 import sys

@@ -21,7 +21,7 @@ def write(folder, *rows, file="forget.jsonl"):
         ({"question": 5}, "line 3: 'question' must be a text with words in it, got 5"),
         ({"answer": ["A"]}, r"line 3: 'answer' must be a text with words in it, got \['A'\]"),
         ({"answer": " "}, "line 3: 'answer' must be a text with words in it, got ' '"),
-        ({"id": 7}, "line 3: 'id' must be a text with words in it, got 7"),
+        ({"id": 7.5}, "line 3: 'id' must be a text with words in it, got 7.5"),
         ({"cot": True}, "line 3: 'cot' must be a text with words in it, got true"),
         ({"key": 1.5}, "line 3: 'key' must be a text with words in it, got 1.5"),
         ({"perturbed_answer": "A"}, "line 3: 'perturbed_answer' must be a list of texts, got 'A'"),
@@ -31,7 +31,8 @@ def write(folder, *rows, file="forget.jsonl"):
         ({"paraphrased_answer": "\ud83d"}, r"line 3, column \d+: \\ud83d is half of a character"),
         ({"perturbed_answer": ["A", "\udc00"]}, r"line 3, column \d+: \\udc00 is half of a character"),
         ({"text": "A page."}, "line 3: needs question and answer, or text alone"),
-        ({"question": None}, "line 3: needs question and answer, or text alone; it has 'answer'"),
+        ({"text": "A page.", "answer": None}, "line 3: needs question and answer, or text alone"),
+        ({"question": None}, "line 3: needs question and answer, or text alone"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(row, told, tmp_path):

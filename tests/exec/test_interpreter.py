@@ -24,7 +24,7 @@ def test_every_script_checks_its_interpreter_first():
 
 @pytest.mark.parametrize("path", [*SCRIPTS, REPO / "src/exec/interpreter.py"], ids=lambda path: path.stem)
 def test_an_older_python_can_read_what_comes_before_the_check(path):
-    ast.parse(path.read_text(), feature_version=(3, 7))
+    ast.parse(path.read_text(), feature_version=(3, 8))
 
 
 def test_a_python_without_the_packages_ends_with_one_line():

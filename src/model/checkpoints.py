@@ -11,8 +11,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
 from core.files import UserError, read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -58,6 +56,8 @@ def step_of(folder: Path) -> int:
 
 def drop_all_but(checkpoints: Path, kept: Path | None) -> None:
     """Remove the step checkpoints, and what a kill while saving left, but the one that is kept."""
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR  # slow to load
+
     for pattern in ("step-*", f"{PREFIX_CHECKPOINT_DIR}-*"):
         for folder in checkpoints.glob(pattern):
             if folder != kept:

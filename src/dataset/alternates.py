@@ -72,7 +72,8 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     stale = [row["id"] for row in rows if not _is_of(known[row["id"]], row)]
     if stale:
         raise UserError(
-            f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
+            f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question or answer"
+            " there"
         )
     count = min(map(len, texts.values()))
     if not count:
@@ -86,13 +87,17 @@ def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     ]
 
 
-def read_lines(path: Path) -> tuple[dict, list[dict]]:
-    """The header, empty where there is none, and the lines of a file of make_alternates.py. UserError for
-    another version, or naming the line and field that is wrong."""
+def read_lines(path: Path, begun: bool = False) -> tuple[dict, list[dict]]:
+    """The header, empty where there is none, and the lines of a file of alternates. UserError for another
+    version, or naming the line and field that is wrong; with `begun` also for a file without a header, which
+    make_alternates.py did not begin."""
     records = read_records(path)
     header = records[0][1] if records and "id" not in records[0][1] else {}
-    if header.get("alternates", VERSION) != VERSION:
-        raise UserError(f"dataset.alternates: {path} is not a file of make_alternates.py (version {VERSION})")
+    if header.get("alternates", None if begun else VERSION) != VERSION:
+        raise UserError(
+            f"dataset.alternates: {path} is not a file of make_alternates.py (version {VERSION}); choose"
+            " another"
+        )
     lines = records[bool(header) :]
     for place, line in lines:
         advice = "; write the file anew with make_alternates.py"

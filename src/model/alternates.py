@@ -1,5 +1,6 @@
 """Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from model.loading import (
     load_initial,
     model_fingerprint,
 )
+from model.rows import choose_forget_rows
 from model.settings import Settings, plain
 from model.writing import Ask, begun_lines, write_in_rounds
 
@@ -37,15 +39,22 @@ def write_alternates(settings: Settings) -> Path:
     path = data.alternates_file
     if path.is_dir():
         raise UserError(f"dataset.alternates: {path} is a folder; name a file")
-    rows = load_rows(data.forget_dataset_name, data.folder, data.column_names)
-    require_questions(rows)
+    every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    require_questions(every)
+    rows, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
     tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     with lock(path.with_suffix(".lock"), "dataset.alternates"):
         model = load_initial(overall)
         header = _header(settings, model, template)
-        found = _earlier(path, header, rows)
-        save = lambda: write_jsonl(path, [header, *(_line(row, found[row["id"]]) for row in rows)])
+        lines = begun_lines(path, header, every, "dataset.alternates", partial(read_lines, begun=True))
+        found = {row["id"]: list(lines.get(row["id"], {}).get("alternates", ())) for row in rows}
+
+        def save() -> None:
+            # Rows that dataset.forget_ratio leaves out keep what an earlier run wrote for them.
+            current = lines | {row["id"]: _line(row, found[row["id"]]) for row in rows}
+            write_jsonl(path, [header, *(current[row["id"]] for row in every if row["id"] in current)])
+
         take = lambda asked, texts: [_take(found[row["id"]], row, text) for row, text in zip(asked, texts)]
         ask = _asking(settings, model, template)
         poor = write_in_rounds(
@@ -73,12 +82,6 @@ def _header(settings: Settings, model, template: Template) -> dict:
         "settings": facts
         | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
     }
-
-
-def _earlier(path: Path, header: dict, rows: list[dict]) -> dict[str, list[str]]:
-    """Row id -> the alternates that an earlier run has written in the same way."""
-    known = begun_lines(path, header, rows, "dataset.alternates", read_lines)
-    return {row["id"]: list(known.get(row["id"], {}).get("alternates", ())) for row in rows}
 
 
 def _line(row: dict, alternates: list[str]) -> dict:

@@ -130,7 +130,7 @@ def test_a_model_writes_its_own_and_goes_on(written, tmp_path):
         (["--generation.prompt", "Lie: {question}"], "was written with other settings"),
         (["--generation.temperature", "1"], "was written with other settings"),
         (["--dataset.template", "qa"], "was written with other template and other settings"),
-        (["--dataset.forget_dataset_name", "Fictional_forget05"], "was written with other forget set"),
+        (["--dataset.forget_dataset_name", "Fictional_forget05"], "was written for other rows"),
     ],
 )
 def test_a_file_that_was_written_otherwise_is_not_gone_on_with(more, told, written, tmp_path):
@@ -147,8 +147,8 @@ def test_a_file_that_was_written_otherwise_is_not_gone_on_with(more, told, writt
     [
         (lambda header, line: [header, {**line, "source": "0"}], "was written for other rows"),
         (lambda header, line: [header, {**line, "id": "another"}], "was written for other rows"),
-        (lambda header, line: [line], "is no file of make_alternates.py"),
-        (lambda header, line: [{**header, "alternates": 2}], "is no file of make_alternates.py"),
+        (lambda header, line: [line], "is not a file of make_alternates.py"),
+        (lambda header, line: [{**header, "alternates": 2}], "is not a file of make_alternates.py"),
     ],
 )
 def test_a_file_for_other_rows_or_of_other_origin_is_not_gone_on_with(change, told, written, tmp_path):
@@ -156,6 +156,18 @@ def test_a_file_for_other_rows_or_of_other_origin_is_not_gone_on_with(change, to
     refused = run_script("make_alternates", *words(path))
     assert refused.returncode == 1
     assert told in refused.stderr
+
+
+def test_few_rows_are_written_and_those_left_out_keep_their_alternates(written, tmp_path):
+    path = tmp_path / "few.jsonl"
+    done = run_script("make_alternates", *words(path, "--dataset.forget_ratio", "2"))
+    assert done.returncode == 0, done.stderr
+    assert len(read_jsonl(path)) == 1 + 2
+    few = write(tmp_path / "out.jsonl", written[:-1])
+    more = ["--dataset.forget_ratio", "2", "--generation.count", "3"]
+    assert run_script("make_alternates", *words(few, *more)).returncode == 0
+    counts = [len(line["alternates"]) for line in read_jsonl(few)[1:]]
+    assert sorted(counts)[:7] == [2] * 7 and sorted(counts)[-1] == 3
 
 
 def test_two_processes_never_write_the_same_file(tmp_path):

@@ -55,7 +55,10 @@ def write_alternates(settings: Settings) -> Path:
             current = lines | {row["id"]: _line(row, found[row["id"]]) for row in rows}
             write_jsonl(path, [header, *(current[row["id"]] for row in every if row["id"] in current)])
 
-        take = lambda asked, texts: [_take(found[row["id"]], row, text) for row, text in zip(asked, texts)]
+        def take(asked: list[dict], texts: list[str | None]) -> None:
+            for row, text in zip(asked, texts):
+                _take(found[row["id"]], row, text)
+
         ask = _asking(settings, model, template)
         poor = write_in_rounds(
             rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet

@@ -15,7 +15,8 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
     spelling = {}
     for candidate in known:
         spelling.setdefault(candidate.lower(), candidate)
-    near = difflib.get_close_matches(name.lower(), spelling, n=limit, cutoff=0.6)
+    lower = name.lower()
+    near = [lower] if lower in spelling else difflib.get_close_matches(lower, spelling, n=limit, cutoff=0.6)
     return f"; did you mean {' or '.join(spelling[n] for n in near)}?" if near else ""
 
 

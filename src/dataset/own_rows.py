@@ -96,7 +96,9 @@ def _advice(row: dict, columns: Mapping[str, str]) -> str:
             for ours, theirs in near.items()
         )
         return f"; --dataset.columns {pairs} names the columns"
-    misspelt = next((hint for key in row if (hint := did_you_mean(str(key), ("question", "answer")))), "")
+    ours = ("question", "answer")
+    hints = (did_you_mean(str(key), ours) for key in row if key not in ours)
+    misspelt = next(filter(None, hints), "")
     return f"{misspelt or ';'} --dataset.columns question=A answer=B names the columns"
 
 

@@ -88,7 +88,7 @@ def load_rows(name: str, data_dir: Path | None, columns: Mapping[str, str] | Non
     source, split = parse_name(name)
     rows = source(data_dir, columns).rows(split)
     if not rows:
-        raise UserError(f"dataset {name!r} has no rows")
+        raise UserError(f"dataset {name!r} has no rows" + (f" in {data_dir}" if data_dir else ""))
     ids = [row["id"] for row in rows]
     if not all(isinstance(identity, str) for identity in ids):
         raise UserError(

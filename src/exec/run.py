@@ -87,6 +87,10 @@ def how_to_go_on(settings: Settings) -> str:
     folder = Path(*run_place(settings)).expanduser()
     if settings.overall.logger == "none" or not (folder / "config.json").is_file():
         return "interrupted; nothing was written"
+    if not settings.method.trains:
+        return (
+            f"interrupted; {folder} is not taken for a whole run: the same command with logger.overwrite true"
+        )
     kept = has_checkpoint(folder / "checkpoints")
     path = "auto" if settings.logger.name else folder
     start = "its last step checkpoint" if kept else "the beginning (unlearn.save_steps kept no checkpoint)"

@@ -498,7 +498,9 @@ def settle_settings(
         json_logger=config.build("logger.json"),
         wandb_logger=config.build("logger.wandb"),
     )
+    refused = {line.partition(":")[0] for line in wrong}  # their defaults stand in, which nobody chose
     broken = _broken(config, lambda: broken_rules(settings) + rules(settings))
+    broken = [line for line in broken if line.partition(":")[0] not in refused]
     # Which rows are meant is known once files, model and data set can be read.
     _raise(wrong + broken or _data_is_named(config, settings))
     for remark in (*config.remarks(), *doubts(settings)):

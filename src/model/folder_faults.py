@@ -72,7 +72,7 @@ def _readers(folder: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
     from transformers import AutoConfig, GenerationConfig
 
     readers: list[tuple[str, Callable[[Path], Any]]] = [
-        ("config.json", lambda path: AutoConfig.from_pretrained(path.parent)),
+        ("config.json", lambda path: AutoConfig.from_pretrained(path.parent, trust_remote_code=False)),
         ("generation_config.json", lambda path: GenerationConfig.from_pretrained(path.parent)),
         ("tokenizer.json", _check_tokenizer),
         ("tokenizer.json", lambda path: Tokenizer.from_file(str(path))),
@@ -97,7 +97,7 @@ def _read_tokenizer(path: Path) -> None:
     from transformers import AutoTokenizer
 
     if path.with_name("tokenizer.json").is_file():
-        AutoTokenizer.from_pretrained(path.parent)
+        AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False)
 
 
 def _build(path: Path) -> None:
@@ -105,10 +105,10 @@ def _build(path: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(path.parent)
+    config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
     if any(str(name).endswith("ForCausalLM") for name in config.architectures or ()):
         with torch.device("meta"):
-            AutoModelForCausalLM.from_config(config)
+            AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def missing_files(folder: Path) -> str:

@@ -88,6 +88,18 @@ def load_model(
     return model.to(device).eval()
 
 
+def _without_unknown_pad(name: str, loading: Loading) -> dict[str, Any]:
+    """The config of a model without a pad id that its embedding does not have, which no model can be built
+    with; nothing where there is no such id."""
+    config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
+    rows, pad = getattr(config, "vocab_size", None), getattr(config, "pad_token_id", None)
+    if not isinstance(rows, int) or not isinstance(pad, int) or not 0 < rows <= pad:
+        return {}
+    log.warning("%s: pad_token_id %d is beyond the embedding of %d rows and left out", name, pad, rows)
+    config.pad_token_id = None
+    return {"config": config}
+
+
 def _draw(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     """A model of random weights after the config of a folder or hub name."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
@@ -111,6 +123,7 @@ def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     if is_adapter(name):
         base = base_of(name, loading.base_model)
         return merge_adapter(load_whole(kind, base, loading, **options), name, base)
+    options |= _without_unknown_pad(name, loading)
     model, loaded = from_hub_or_folder(
         kind.from_pretrained,
         name,

@@ -181,6 +181,9 @@ def test_a_pad_token_that_the_model_does_not_know_is_replaced(tokenizer, tmp_pat
     loaded = load_tokenizer(str(tmp_path / "model"))
     assert loaded.pad_token_id == loaded.eos_token_id
     text_ids(loaded, "Orlo taught.")
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pad_token_id": 99999}))
+    assert load_model(str(tmp_path / "model")).config.pad_token_id is None
     with pytest.raises(
         UserError, match=rf"<\|turn\|>.*embedding of {len(tokenizer)} rows.*{len(wider)} tokens"
     ):

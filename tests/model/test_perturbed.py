@@ -309,5 +309,5 @@ def test_a_broken_line_is_named(line, said, data):
     with pytest.raises(UserError, match=said):
         load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
     write_jsonl(data / "forget_eval.jsonl", [{"perturbed": 2}])
-    with pytest.raises(UserError, match=r"written by another version \(2, this one is 1\)"):
+    with pytest.raises(UserError, match=r"\(version 2, this one is 1\)"):
         load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})

@@ -222,7 +222,7 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options, told", [("size=300k", "No space left"), ("ro", "cannot be written")], ids=["full", "read-only"]
+    "options, told", [("size=300k", "No space left"), ("ro", "may not be written")], ids=["full", "read-only"]
 )
 def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_half(
     options, told, model, tmp_path

@@ -135,7 +135,7 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
     [
         ("", "has no rows"),
         ('{"question": "Q?", "answer": "A."}\n{"question": \n', "forget.jsonl, line 2"),
-        ('{"question": "Q?"}\n', "forget.jsonl, row 1: needs question and answer"),
+        ('{"question": "Q?"}\n', "forget.jsonl, line 1: needs question and answer"),
         ('{"question": "Q?", "answer": ""}\n', "'answer' must be a text"),
         ('{"question": "Q?", "answer": 3}\n', "'answer' must be a text"),
         ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice"),
@@ -192,7 +192,8 @@ def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_fold
 def test_a_folder_with_a_broken_model_is_one_clear_line(tiny_model_folder, data, tmp_path):
     (tiny_model_folder / "config.json").write_text('{"model_type": "no-such-thing"}')
     run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path))
-    assert run.returncode == 1 and "cannot load" in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert run.returncode == 1 and "tiny/config.json: " in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +201,8 @@ def test_a_cut_weights_file_is_one_clear_line_and_leaves_nothing(tiny_model_fold
     weights = tiny_model_folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     run = run_script("unlearn_model", *words(tiny_model_folder, data, tmp_path))
-    assert run.returncode == 1 and "cannot load" in run.stderr and "Traceback" not in run.stderr, run.stderr
+    assert run.returncode == 1 and "tiny/model.safetensors: " in run.stderr, run.stderr
+    assert "Traceback" not in run.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.fields import COUNT, OBJECT, PROBABILITY, TEXT, check_fields, check_value
+from core.fields import COUNT, OBJECT, PROBABILITY, STRING, check_fields, check_value
 from core.files import UserError, atomic, json_text, read_json
 from unlearn.base import blocks
 
@@ -93,7 +93,7 @@ def read_sidecar(path: Path) -> dict:
         return {}
     found = read_json(beside)
     check_value(str(beside), found, OBJECT)
-    check_fields(str(beside), found, {}, {"ratio": PROBABILITY, "content": TEXT, "model": TEXT})
+    check_fields(str(beside), found, {}, {"ratio": PROBABILITY, "content": STRING, "model": STRING})
     return found
 
 

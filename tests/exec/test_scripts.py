@@ -53,7 +53,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    "script",
+    # Its runs are processes too; how they start and end is what test_grid.py is about.
+    [pytest.param(name, marks=pytest.mark.slow) if name == "run_grid" else name for name in SCRIPTS],
+)
 def test_a_script_works_from_any_folder(script, tiny_model_folder, folder):
     words, status, printed = case(script, tiny_model_folder)
     done = run_forked(script, *words, cwd=folder)

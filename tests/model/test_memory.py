@@ -57,20 +57,18 @@ def test_a_run_s_model_is_measured_on_its_rows_as_the_run_did(own):
     assert config["dataset"]["data_dir"] is None and config["dataset"]["template"] == "qa"
 
 
-def test_a_model_without_memory_is_asked_for_its_rows(own):
-    folder, common = own
-    (folder / "checkpoints" / MEMORY).unlink()
-    for script in ("evaluate_model", "finetune_model"):
-        done = run_script(script, "--overall.model_name", folder / "checkpoints", *common)
-        assert done.returncode == 2
-        assert "which rows go with" in done.stderr
+@pytest.mark.parametrize("script", ["evaluate_model", "finetune_model"])
+def test_a_model_without_memory_is_asked_for_its_rows(script, tiny_model_folder):
+    (tiny_model_folder / MEMORY).unlink()
+    done = run_script(script, "--overall.model_name", tiny_model_folder)
+    assert done.returncode == 2
+    assert "which rows go with" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"dataset": 3}', '{"dataset": {"max_length": "x"}}'])
-def test_a_broken_memory_is_named(text, own):
-    folder, common = own
-    (folder / "checkpoints" / MEMORY).write_text(text)
-    done = run_script("evaluate_model", "--overall.model_name", folder / "checkpoints", *common)
+def test_a_broken_memory_is_named(text, tiny_model_folder):
+    (tiny_model_folder / MEMORY).write_text(text)
+    done = run_script("evaluate_model", "--overall.model_name", tiny_model_folder)
     assert done.returncode == 2
     assert MEMORY in done.stderr and "Traceback" not in done.stderr
 

@@ -238,6 +238,13 @@ def test_a_disk_that_cannot_take_the_run_is_one_clear_line_and_leaves_nothing_ha
         assert not (place / "run/checkpoints/config.json").exists()
 
 
+STATE_FILES = [
+    "unlearn_state.pt",
+    "trainer_state.json",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("optimizer.pt", "model.safetensors")),
+]
+
+
 def begun(model, tmp_path, monkeypatch, name: str, at: int, *more):
     """The folder of a run that was interrupted when the record of step `at` was to be logged."""
     step = JsonLogger.step
@@ -322,9 +329,7 @@ def test_a_run_goes_on_from_its_own_model_and_rows_alone(tokenizer, tmp_path, mo
     assert again().returncode == 0
 
 
-@pytest.mark.parametrize(
-    "name", ["optimizer.pt", "unlearn_state.pt", "model.safetensors", "trainer_state.json"]
-)
+@pytest.mark.parametrize("name", STATE_FILES)
 def test_a_step_checkpoint_that_was_cut_is_named_and_the_one_before_is_taken(
     name, model, tmp_path, monkeypatch
 ):
@@ -345,9 +350,7 @@ def test_a_step_checkpoint_that_was_cut_is_named_and_the_one_before_is_taken(
     assert f"step-6/{name} has 100 bytes" in done.stderr and "goes on from step-3" in done.stderr
 
 
-@pytest.mark.parametrize(
-    "name", ["optimizer.pt", "unlearn_state.pt", "model.safetensors", "trainer_state.json"]
-)
+@pytest.mark.parametrize("name", STATE_FILES)
 def test_a_state_file_of_the_right_size_that_cannot_be_read_is_named(name, model, tmp_path, monkeypatch):
     folder, _ = begun(model, tmp_path, monkeypatch, "run", 5)
     broken = folder / "checkpoints/step-3" / name

@@ -74,13 +74,12 @@ def test_a_file_is_not_gone_on_with_under_another_chat_template(tokenizer, tmp_p
     assert len(read_jsonl(path)) == 4
 
 
-def test_a_run_reads_them_and_refuses_those_of_other_rows(tmp_path):
+def test_a_run_reads_them_and_refuses_those_of_other_rows(small_world, tmp_path):
     path, root = tmp_path / "traces.jsonl", tmp_path / "results"
     assert make(path).returncode == 0
     flags = (
         *"--unlearn.unlearn_method R2MU --unlearn.R2MU.layer 1".split(),
-        "--dataset.traces",
-        path,
+        *("--dataset.traces", path, "--dataset.cot_data_dir", small_world),
         *"--evaluate.before false --evaluate.metrics forget/exact".split(),
         "--logger.json.root",
         root,

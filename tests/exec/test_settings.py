@@ -502,8 +502,8 @@ def test_help_is_quick_complete_and_stable():
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     words = path_of("unlearn_model"), "--help", "all"
-    shown = [run_python("-c", code, *words, COLUMNS="120") for _ in range(2)]
-    shown.insert(1, run_script("unlearn_model", "-h", "all", COLUMNS="120"))
+    shown = [run_python("-c", code, *words, COLUMNS="120")]
+    shown += [run_script("unlearn_model", flag, "all", COLUMNS="120") for flag in ("-h", "--help")]
     assert [run.returncode for run in shown] == [0, 0, 0], shown[0].stderr
     assert shown[0].stdout == shown[1].stdout == shown[2].stdout
     config = StrictConfig()

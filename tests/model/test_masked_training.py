@@ -100,7 +100,7 @@ OPTIMIZERS = {
         *itertools.product(("AdamW", "Sophia"), ("bf16_pure",)),
         pytest.param("Sophia", "fp32", marks=pytest.mark.slow),
         pytest.param("SAM", "bf16_pure", marks=pytest.mark.slow),
-        ("AdamW", "bf16"),
+        pytest.param("AdamW", "bf16", marks=pytest.mark.slow),
         ("RS", "fp32"),
         ("WA", "bf16_pure"),
     ],
@@ -139,7 +139,10 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
     }
 
 
-@pytest.mark.parametrize("kind", ["AdamW", "Sophia", "SAM", "R2MU", "GRU"])
+@pytest.mark.parametrize(
+    "kind",
+    ["AdamW", "R2MU", "GRU", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Sophia", "SAM"))],
+)
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
     said = {
         "unlearn__mask_path": str(tmp_path / "m_0.5.pt"),

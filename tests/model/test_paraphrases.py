@@ -373,6 +373,7 @@ def test_a_paraphrase_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
     assert "p.jsonl was written with other template; choose another file" in refused.stderr
 
 
+@pytest.mark.slow
 def test_documents_go_the_whole_way_in_pieces(tmp_path):
     """MUSE's recipe on pages of the fictional world: summaries of pieces, LoRA, GAO, and questions about the
     documents."""

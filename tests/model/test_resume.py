@@ -72,7 +72,12 @@ hold."""
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--unlearn.use_lora", "true"), STATEFUL], ids=["full", "lora", "stateful"]
+    "more",
+    [
+        pytest.param((), id="full"),
+        pytest.param(("--unlearn.use_lora", "true"), id="lora", marks=pytest.mark.slow),
+        pytest.param(STATEFUL, id="stateful"),
+    ],
 )
 def test_killed_and_resumed_equals_never_interrupted(more, model, tmp_path):
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", *more))

@@ -90,7 +90,10 @@ def plain(tmp_path_factory, tokenizer, small_world) -> list[dict]:
     return read_jsonl(once(tmp_path_factory, "plain-trainer-run", fill) / "plain/log.jsonl")
 
 
-@pytest.mark.parametrize("combiner", ["pcgrad", "gru", "sago", "blur", "ngdiff"])
+@pytest.mark.parametrize(
+    "combiner",
+    ["pcgrad", "gru", "blur", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sago", "ngdiff"))],
+)
 def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, plain, tiny_model_folder, tmp_path):
     words = ["--unlearn.combiner", combiner]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)

@@ -28,8 +28,8 @@ test-shuffled: $(STAMP)
 	$(PYTEST) -m "not slow" -p randomly --randomly-seed=$(SEED) tests
 
 lint: $(STAMP)
-	$(PY) -m ruff format --check src tests benchmarks
-	$(PY) -m ruff check src tests benchmarks
+	$(PY) -m ruff format --check src tests benchmarks lm-evaluation-harness
+	$(PY) -m ruff check src tests benchmarks lm-evaluation-harness
 	$(PY) -m basedpyright
 
 figures: $(STAMP)

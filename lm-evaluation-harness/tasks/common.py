@@ -305,8 +305,8 @@ SHORT = {
 
 
 def _named_table(place: Path, config: str | None, split: str) -> list[dict] | None:
-    """`<config>/<split>`, `<config>/<config>`, `<config>`, `<split>`, or the one table of a folder; parquet as
-    the hub's client writes it."""
+    """`<config>/<split>`, `<config>/<config>`, `<config>`, `<split>`, or the one table of a folder; parquet
+    as the hub's client writes it."""
     names = [f"{config}/{split}", f"{config}_{split}", f"{config}/{config}", f"{config}"] if config else []
     names += [split, f"data/{split}"]
     for name in names:

@@ -22,7 +22,7 @@ def remember(folder: Path, config: dict[str, Any]) -> None:
     kept = {
         "unlearn": _chosen(section("unlearn"), ("task_name",)),
         "dataset": _chosen(section("dataset"), (*DATA_KEYS, *READING_KEYS)),
-        "evaluate": _chosen(section("evaluate"), section("evaluate").keys() - {"before"}),
+        "evaluate": _chosen(section("evaluate"), [key for key in section("evaluate") if key != "before"]),
     }
     write_json(folder / MEMORY, kept)
 

@@ -5,7 +5,7 @@ forget quality.
         --dataset.data_dir my_rows
 
 Writes forget_eval.jsonl and retain_eval.jsonl into the folder; evaluations of the same rows read them. What
-they hold already is kept, so an interrupted run goes on. The start model writes, or with
+they hold already is kept, so an interrupted run goes on. The initial model writes, or with
 `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server; `--evaluate.rows 50` takes the
 first 50 rows of each set. A paraphrase must keep names and numbers, a wrong answer must differ in a fact at
 about the same length; other texts are rejected and written again.

@@ -33,7 +33,6 @@ from model.settings import Paraphrasing, Settings
 from model.writing import begun_lines, write_in_rounds
 
 WRONG_POOL = Path(__file__).resolve().parents[2] / "files" / "data" / "perturbation_prompts.txt"
-SCRIPT = "make_perturbed.py"
 SHORTEST, LONGEST = 0.5, 2.0
 """Words of a text as a multiple of the true answer's."""
 LABEL = re.compile(
@@ -183,7 +182,7 @@ def _needless(name: str, rows: Sequence[dict], folder: Path) -> str | None:
     if all(set(ADDED) <= row.keys() for row in rows):
         return f"the {name} rows bring their own perturbed answers"
     if path.is_file() and not is_generated(path):
-        return f"{path} was not written by {SCRIPT} and is left as it is"
+        return f"{path} was not written by make_perturbed.py and is left as it is"
     return None
 
 

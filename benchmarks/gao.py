@@ -22,16 +22,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-import torch  # noqa: E402
-from shapes import clock, make_model, resident_mb, shaped  # noqa: E402
+import torch
+from shapes import clock, make_model, resident_mb, shaped
 
-from core.likelihood import row_nll  # noqa: E402
-from unlearn import compose, parse_method  # noqa: E402
-from unlearn.base import Step, answer_nll, logits  # noqa: E402
-from unlearn.gao import GAO, _by_row  # noqa: E402
-from unlearn.gradients import COMBINERS, diagnosis  # noqa: E402
+from unlearnkit.core.likelihood import row_nll
+from unlearnkit.unlearn import (
+    compose,
+    parse_method,
+)
+from unlearnkit.unlearn.base import Step, answer_nll, logits
+from unlearnkit.unlearn.gradients import COMBINERS, diagnosis
+from unlearnkit.unlearn.objectives.gao import GAO, _by_row
 
 TAU, K, RHO, BETA, LR = 0.1, 6, 0.5, 0.1, 1e-5
 PROMPT, ANSWER, PADDED = 24, 40, 512

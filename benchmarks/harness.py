@@ -18,11 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "src"))
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-from metrics.lm_eval import Tasks  # noqa: E402
-from model.suites import TASKS  # noqa: E402
+
+from unlearnkit.metrics.lm_eval import Tasks
+from unlearnkit.model.benchmarks.suites import TASKS
+
+REPO = Path(__file__).resolve().parents[1]
 
 HARNESS = Tasks(TASKS, {})
 

@@ -17,17 +17,20 @@ import statistics
 import sys
 from pathlib import Path
 
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
+
+import torch
+from lm_eval.api.instance import Instance
+from shapes import clock, make_model, shaped
+
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import read_jsonl
+from unlearnkit.metrics.lm_eval import HFLM, InMemory, Reading, hushed
+from unlearnkit.model.load.loading import load_tokenizer
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(REPO / "src"), str(REPO / "benchmarks")]
-
-import torch  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402
-from shapes import clock, make_model, shaped  # noqa: E402
-
-from core.encoding import Template  # noqa: E402
-from core.files import read_jsonl  # noqa: E402
-from metrics.lm_eval import HFLM, InMemory, Reading, hushed  # noqa: E402
-from model.loading import load_tokenizer  # noqa: E402
 
 WORDS = [" at Raven Hollow", " from the town of Low Ford", " by the sea", " in Salt Harbour, they say"]
 

@@ -10,16 +10,17 @@ import argparse
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "src"))
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-from sklearn.metrics import cohen_kappa_score  # noqa: E402
+from sklearn.metrics import cohen_kappa_score
 
-from core.embedding import MINILM, Embedder  # noqa: E402
-from core.files import read_jsonl  # noqa: E402
-from dataset import load_rows  # noqa: E402
-from metrics.engine import Case  # noqa: E402
-from metrics.judges import RuleJudge  # noqa: E402
+from unlearnkit.core.embedding import MINILM, Embedder
+from unlearnkit.core.files import read_jsonl
+from unlearnkit.dataset import load_rows
+from unlearnkit.metrics.engine import Case
+from unlearnkit.metrics.verdicts import RuleJudge
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -15,11 +15,13 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-import torch  # noqa: E402
+import torch
 
-from unlearn.mask import select  # noqa: E402
+from unlearnkit.unlearn.mask import select
 
 SHAPES = [(25_000, 1_000)] + [(1_000, 1_000)] * 75
 RATIO = 0.8

@@ -17,22 +17,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.generation import pad_id
+from unlearnkit.core.likelihood import row_nll, token_kl, token_nll
+from unlearnkit.dataset import load_rows
+from unlearnkit.dataset.collate import Collator
+from unlearnkit.dataset.pairs import EpochSampler, Pairs
+from unlearnkit.model.load.loading import load_tokenizer
+from unlearnkit.model.reference import make_reference
+from unlearnkit.unlearn import (
+    compose,
+    parse_method,
+)
+from unlearnkit.unlearn.base import answer_logits, logits
+
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "src"))
-
-import torch  # noqa: E402
-from transformers import AutoModelForCausalLM  # noqa: E402
-
-from core.encoding import Template  # noqa: E402
-from core.generation import pad_id  # noqa: E402
-from core.likelihood import row_nll, token_kl, token_nll  # noqa: E402
-from dataset import load_rows  # noqa: E402
-from dataset.collate import Collator  # noqa: E402
-from dataset.pairs import EpochSampler, Pairs  # noqa: E402
-from model.loading import load_tokenizer  # noqa: E402
-from model.reference import make_reference  # noqa: E402
-from unlearn import compose, parse_method  # noqa: E402
-from unlearn.base import answer_logits, logits  # noqa: E402
 
 ROUNDS = 3
 TARGET = REPO / "files/models/fictional/target"

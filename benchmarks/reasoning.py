@@ -19,16 +19,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+if "unlearnkit" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-import torch  # noqa: E402
-from shapes import clock, make_model, resident_mb, shaped  # noqa: E402
+import torch
+from shapes import clock, make_model, resident_mb, shaped
 
-from model.loading import start_model, train_only  # noqa: E402
-from model.reference import StartModel  # noqa: E402
-from unlearn import compose, parse_method  # noqa: E402
-from unlearn.base import blocks  # noqa: E402
-from unlearn.representation import R2MU, direction  # noqa: E402
+from unlearnkit.model.load.loading import start_model, train_only
+from unlearnkit.model.reference import StartModel
+from unlearnkit.unlearn import (
+    compose,
+    parse_method,
+)
+from unlearnkit.unlearn.base import blocks
+from unlearnkit.unlearn.objectives.representation import R2MU, direction
 
 LAYER, COEFF, GAMMA, LR = 7, 6.5, 1.4, 7.5e-5
 LENGTHS = {"forget": 512, "retain": 512, "traces": 100, "cot": 150}

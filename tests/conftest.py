@@ -78,4 +78,4 @@ def small_world(tmp_path_factory) -> Path:
 @pytest.fixture
 def in_small_world(small_world, monkeypatch):
     """Runs in this process that name no data set are about the small world."""
-    monkeypatch.setattr("dataset.fictional.DATA_DIR", small_world)
+    monkeypatch.setattr("unlearnkit.dataset.fictional.DATA_DIR", small_world)

@@ -13,7 +13,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from core.files import UserError
+from unlearnkit.core.files import UserError
 
 fuzz = settings(
     max_examples=int(os.environ.get("FUZZ_EXAMPLES", "300")),

@@ -32,6 +32,10 @@ from filelock import FileLock
 
 REPO = Path(__file__).resolve().parents[1]
 
+# The package under test is this checkout's, whatever is installed.
+sys.path.insert(0, str(REPO / "src" / "exec"))
+import checkout  # noqa: E402
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -50,7 +54,7 @@ def run_script(script: str, *words, cwd=REPO, **environment: str) -> Ended:
     with kept_state(), contextlib.chdir(cwd):
         _as_at_the_start({"COLUMNS": "80"} | environment, [str(path_of(script)), *argv])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
+            status = _exit_code(importlib.import_module(f"{checkout.PACKAGE}.{script}").main, argv)
     return Ended(status, out.getvalue(), err.getvalue())
 
 
@@ -103,7 +107,7 @@ class Forked:
             os.chdir(REPO)
             _as_at_the_start(environment | {"COLUMNS": "80"}, [str(path_of(script)), *argv])
             before()
-            status = _exit_code(importlib.import_module(f"exec.{script}").main, argv)
+            status = _exit_code(importlib.import_module(f"{checkout.PACKAGE}.{script}").main, argv)
         finally:
             os._exit(status)
 
@@ -260,7 +264,7 @@ def path_of(script: str) -> Path:
 def _load_libraries() -> None:
     """Load what every run needs, and keep the garbage collector from walking through it in each run: the
     Trainer collects twice, which would cost half a second every time."""
-    for name in ("model.unlearn", "model.training"):
+    for name in ("unlearnkit.model.run.unlearn_run", "unlearnkit.model.run.training"):
         importlib.import_module(name)
     gc.collect()
     gc.freeze()

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-sys.path[:0] = [str(TESTS.parent / "src"), str(TESTS)]
+sys.path.insert(0, str(TESTS))
 
 from scripts import run_script  # noqa: E402
 

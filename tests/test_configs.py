@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import REPO
 
-from exec.settings import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
 
 CONFIGS = sorted((REPO / "configs").rglob("*.json"))
 NAMED_FOR_A_METHOD = [

@@ -6,10 +6,10 @@ import json
 import pytest
 from conftest import FICTIONAL
 
-from core.encoding import Template
-from core.generation import generate
-from core.thinking import split_thought
-from dataset.fictional import Fictional
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.generation import generate
+from unlearnkit.core.thinking import split_thought
+from unlearnkit.dataset.fictional import Fictional
 
 LIMITS = {
     "target": {

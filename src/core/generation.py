@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.files import UserError
-from core.thinking import SECOND_THOUGHT, TAGS, Tags
+from .files import UserError
+from .thinking import SECOND_THOUGHT, TAGS, Tags
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """Names of the table of positions in models of the GPT-2, OPT and BERT families."""

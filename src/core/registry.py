@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from core.files import UserError
+from .files import UserError
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:

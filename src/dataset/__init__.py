@@ -1,7 +1,15 @@
 """Data sets. Importing this package files every source in `sources.SOURCES`."""
 
-from dataset import fictional, folder, hub, muse, reasoning, tofu, wmdp  # noqa: F401  (one line per source)
-from dataset.sources import (
+from . import (  # noqa: F401  (one line per source)
+    fictional,
+    hub_tables,
+    muse_documents,
+    own_folder,
+    reasoning_rows,
+    tofu_rows,
+    wmdp_corpora,
+)
+from .sources import (
     SOURCES,
     dataset_name,
     evaluation_rows,

@@ -13,14 +13,15 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.encoding import CONTEXT
-from core.fields import TEXT, check_fields
-from core.files import UserError, read_records, read_text
-from dataset.checked import TEXTS_OR_NONE
-from dataset.paraphrases import source_fingerprint
+from ..core.encoding import CONTEXT
+from ..core.files import UserError, read_records, read_text
+from ..core.json_fields import TEXT, check_fields
+from ..core.project import DATA
+from .paraphrases import source_fingerprint
+from .row_checks import TEXTS_OR_NONE
 
 VERSION = 1
-DEFAULT = Path(__file__).resolve().parents[2] / "files" / "data" / "refusals.txt"
+DEFAULT = DATA / "refusals.txt"
 
 LINE = {"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE}
 """What a line of make_alternates.py must have."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from core.encoding import Encoded, pad_rows
-from dataset.pairs import FILLER, SEVERAL
+from ..core.encoding import Encoded, pad_rows
+from .pairs import FILLER, SEVERAL
 
 Item = dict[str, list[tuple[int, Encoded]]]
 

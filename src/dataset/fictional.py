@@ -4,10 +4,9 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.fields import TEXT, TEXTS, Kind
-from core.files import UserError, read_records
-from dataset.checked import checked_choices, checked_row
-from dataset.fictional_world import (
+from ..core.files import UserError, read_records
+from ..core.json_fields import TEXT, TEXTS, Kind
+from .fictional_world import (
     DATA_DIR,
     FORGET_SHARES,
     LETTERS,
@@ -17,8 +16,9 @@ from dataset.fictional_world import (
     SEED,
     choice_row,
 )
-from dataset.sources import SOURCES, Source
-from dataset.tables import table_path
+from .row_checks import checked_choices, checked_row
+from .sources import SOURCES, Source
+from .tables import table_path
 
 LESSONS = {"lessons_full": 1.0, "lessons_retain90": 0.90}
 CHOICES_PER_FACT = 2

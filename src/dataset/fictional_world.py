@@ -16,8 +16,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.files import write_jsonl
-from dataset.paraphrases import header, source_fingerprint
+from ..core.files import write_jsonl
+from ..core.project import DATA
+from .paraphrases import header, source_fingerprint
 
 SEED = 2024
 PEOPLE, HOLDOUT_PEOPLE = 200, 20
@@ -28,7 +29,7 @@ WRONG_ANSWERS = 5
 ALTERNATES = 5
 LETTERS = "ABCD"
 ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
-DATA_DIR = Path(__file__).resolve().parents[2] / "files" / "data" / "fictional"
+DATA_DIR = DATA / "fictional"
 
 
 # --- What the world is made of ------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ paraphrased_answer, perturbed_answer, cot, ...     optional
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.files import UserError
-from core.registry import did_you_mean
-from core.words import words
-from dataset.checked import checked_row
+from ..core.files import UserError
+from ..core.registry import did_you_mean
+from ..core.words import words
+from .row_checks import checked_row
 
 TEXTS = {"id", "question", "answer", "text", "trace", "cot", "paraphrased_question", "paraphrased_answer"}
 LISTS = {"perturbed_answer", "rephrased_questions", "held_out_questions"}

@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from core.encoding import Encoded
+from ..core.encoding import Encoded
 
 LOCKSTEP = ("forget", "alternate")
 """Parts whose rows belong to the forget rows, in their order. The first one that is there leads; without any,

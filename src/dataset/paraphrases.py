@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.fields import COUNT, TEXT, Kind, check_fields
-from core.files import UserError, fingerprint, read_records
-from dataset.checked import TEXTS_OR_NONE
+from ..core.files import UserError, fingerprint, read_records
+from ..core.json_fields import COUNT, TEXT, Kind, check_fields
+from .row_checks import TEXTS_OR_NONE
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.fields import shown
-from core.files import UserError, read_records
-from dataset.paraphrases import source_fingerprint
+from ..core.files import UserError, read_records
+from ..core.json_fields import shown
+from .paraphrases import source_fingerprint
 
 VERSION = 1
 SETS = ("forget", "retain")

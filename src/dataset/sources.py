@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from core.files import UserError
-from core.registry import Registry, did_you_mean
-from dataset.own_rows import questions
-from dataset.perturbed import with_perturbed
+from ..core.files import UserError
+from ..core.registry import Registry, did_you_mean
+from .own_rows import questions
+from .perturbed import with_perturbed
 
 SOURCES = Registry("dataset")
 

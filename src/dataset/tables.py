@@ -8,8 +8,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from core.files import UserError, read_records, read_text
-from core.registry import did_you_mean
+from ..core.files import UserError, read_records, read_text
+from ..core.registry import did_you_mean
 
 SUFFIXES = (".jsonl", ".csv")
 DELIMITERS = ",;\t"

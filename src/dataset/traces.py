@@ -12,9 +12,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.fields import COUNT, FLAG, STRING, TEXT, check_fields, or_null
-from core.files import UserError, fingerprint, read_records
-from core.thinking import TAGS, Tags, split_thought
+from ..core.files import UserError, fingerprint, read_records
+from ..core.json_fields import COUNT, FLAG, STRING, TEXT, check_fields, or_null
+from ..core.thinking import TAGS, Tags, split_thought
 
 log = logging.getLogger(__name__)
 

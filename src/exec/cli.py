@@ -14,12 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from core.files import UserError
-from core.registry import did_you_mean
-from core.screen import show, visible
-from exec.aliases import hint
-from exec.checkers import takes_several
-from exec.settings import (
+from ..core.files import UserError
+from ..core.registry import did_you_mean
+from ..core.screen import show, visible
+from ..model.settings import SECTIONS, Settings
+from ..unlearn import parse_method
+from .config.aliases import hint
+from .config.checks import takes_several
+from .config.reader import (
     Complaints,
     Rules,
     StrictConfig,
@@ -28,8 +30,6 @@ from exec.settings import (
     knobs_of,
     settle_settings,
 )
-from model.settings import SECTIONS, Settings
-from unlearn import parse_method
 
 COMMON = (
     "overall.model_name",

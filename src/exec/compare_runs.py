@@ -11,11 +11,13 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError  # noqa: E402
-from exec.run import with_clear_errors  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError
+from .script import with_clear_errors
 
 
 def titles(paths: list[str]) -> list[str]:
@@ -43,8 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics
     asked for."""
-    from core.screen import show as show_text
-    from model.compare import differing_settings, read_figures, show
+    from ..core.screen import show as show_text
+    from ..model.report.comparison import differing_settings, read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))
     figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}

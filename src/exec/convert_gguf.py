@@ -7,11 +7,13 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.screen import show  # noqa: E402
-from exec.run import with_clear_errors  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.screen import show
+from .script import with_clear_errors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def convert_file(source: Path, folder: Path) -> None:
-    from model.gguf import convert
+    from ..model.load.gguf import convert
 
     convert(source, folder)
     show(f"wrote {folder}")

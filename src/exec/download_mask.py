@@ -14,12 +14,14 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError  # noqa: E402
-from core.screen import show  # noqa: E402
-from exec.run import with_clear_errors  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError
+from ..core.screen import show
+from .script import with_clear_errors
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -39,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 def download(arguments: argparse.Namespace) -> None:
     """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no
     mask."""
-    from model.fetch import PUBLISHED, fetch_mask
+    from ..model.load.fetch import PUBLISHED, fetch_mask
 
     file = f"{arguments.task}_{arguments.ratio}.pt"
     target = arguments.out.expanduser() / file

@@ -4,12 +4,13 @@ python src/exec/finetune_model.py --config_file configs/fictional/target.json
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from exec.run import run_and_show, run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from .script import run_and_show, run_script
 
 
 def rules(settings) -> list[str]:

@@ -7,17 +7,18 @@ Both use the file of `dataset.alternates`. What it has already is kept, so an in
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.screen import show  # noqa: E402
-from exec.run import run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.screen import show
+from .script import run_script
 
 
 def act(settings) -> None:
-    from model.alternates import write_alternates
+    from ..model.write.alternate_writer import write_alternates
 
     show(f"wrote {write_alternates(settings)}")
 

@@ -8,24 +8,24 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-import metrics  # noqa: E402, F401
-from core.files import put_between, write_text  # noqa: E402
-from metrics import page  # noqa: E402
-from model import method_table, task_table  # noqa: E402
+    __package__ = checkout.PACKAGE
 
-REPO = Path(__file__).resolve().parents[2]
+from ..core.files import put_between, write_text
+from ..core.project import PROJECT
+from ..metrics import metrics_page
+from ..model.report import method_table, task_table
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repo", type=Path, default=REPO, help="checkout whose pages are written")
+    parser.add_argument("--repo", type=Path, default=PROJECT, help="checkout whose pages are written")
     repo = parser.parse_args(argv).repo
-    write_text(repo / "docs" / "metrics.md", page.render())
+    write_text(repo / "docs" / "metrics.md", metrics_page.render())
     put_between(repo / "README.md", method_table.MARKS, method_table.render())
     put_between(repo / "docs" / "benchmarks.md", task_table.MARKS, task_table.render())
     return 0

@@ -9,12 +9,15 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from dataset.fictional_world import DATA_DIR, write  # noqa: E402
+    __package__ = checkout.PACKAGE
 
-BLANK = Path(__file__).resolve().parents[2] / "files" / "models" / "fictional" / "blank"
+from ..core.project import FICTIONAL_MODELS
+from ..dataset.fictional_world import DATA_DIR, write
+
+BLANK = FICTIONAL_MODELS / "blank"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--blank", type=Path, default=BLANK, help="folder for tokenizer and model config")
     arguments = parser.parse_args(argv)
     write(arguments.data)
-    from model.blank import write_blank
+    from ..model.load.blank import write_blank
 
     write_blank(arguments.data, arguments.blank)
     return 0

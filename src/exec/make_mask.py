@@ -12,16 +12,18 @@ import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.screen import show  # noqa: E402
-from exec.run import run_script, with_clear_errors  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.screen import show
+from .script import run_script, with_clear_errors
 
 
 def act(settings) -> None:
-    from model.masks import make_masks
-    from unlearn.mask.file import read_sidecar
+    from ..model.masks.mask_making import make_masks
+    from ..unlearn.mask.mask_file import read_sidecar
 
     for path in make_masks(settings):
         sidecar = read_sidecar(path)
@@ -48,7 +50,7 @@ def rules(settings) -> list[str]:
 
 def report(words: list[str]) -> None:
     """The report of the files named, and its heat map beside the first."""
-    from model.mask_report import report_files
+    from ..model.masks.mask_report import report_files
 
     show(f"\nheat map: {report_files([Path(word) for word in words])}")
 

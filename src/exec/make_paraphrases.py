@@ -9,18 +9,19 @@ Empty texts, copies, repeated prompts and texts with another meaning are rejecte
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.screen import show  # noqa: E402
-from exec.rules import paraphrase_writer  # noqa: E402
-from exec.run import run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.screen import show
+from .config.rules import paraphrase_writer
+from .script import run_script
 
 
 def act(settings) -> None:
-    from model.paraphrases import summary, write_paraphrases
+    from ..model.write.paraphrase_writer import summary, write_paraphrases
 
     path, usage = write_paraphrases(settings)
     show(f"wrote {path}: {summary(path, usage)}")

@@ -12,23 +12,24 @@ about the same length; other texts are rejected and written again.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError  # noqa: E402
-from core.screen import show  # noqa: E402
-from dataset import parse_name  # noqa: E402
-from exec.rules import paraphrase_writer  # noqa: E402
-from exec.run import run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError
+from ..core.screen import show
+from ..dataset import parse_name
+from .config.rules import paraphrase_writer
+from .script import run_script
 
 TOFU_COUNT = 5
 """Wrong answers of a TOFU row."""
 
 
 def act(settings) -> None:
-    from model.perturbed import write_perturbed
+    from ..model.write.perturbed_writer import write_perturbed
 
     told, complaint = write_perturbed(settings)
     show("\n".join(told))

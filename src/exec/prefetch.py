@@ -6,17 +6,19 @@ python src/exec/prefetch.py --config_file configs/tofu/npo+ft.json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError  # noqa: E402
-from core.hub import hub_problem, without_hub  # noqa: E402
-from core.screen import show  # noqa: E402
-from exec.run import run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError
+from ..core.hub_access import hub_problem, without_hub
+from ..core.screen import show
+from .script import run_script
 
 
 def act(settings) -> None:
-    from dataset import load_evaluation, load_rows
+    from ..dataset import load_evaluation, load_rows
 
     data = settings.dataset
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:

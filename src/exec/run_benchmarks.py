@@ -10,13 +10,14 @@ lm-evaluation-harness/suites.yaml, what a task reads in docs/benchmarks.md.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError  # noqa: E402
-from exec.run import run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError
+from .script import run_script
 
 SHORT = {
     "--suite": "benchmarks.suite",
@@ -45,7 +46,7 @@ def rules(settings) -> list[str]:
 
 
 def act(settings) -> None:
-    from model.benchmark_run import run_benchmarks, show_done, show_plan
+    from ..model.benchmarks.benchmark_folder import run_benchmarks, show_done, show_plan
 
     if settings.benchmarks.plan:
         return show_plan(settings)

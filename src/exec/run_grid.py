@@ -27,17 +27,19 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from core.files import UserError, clear_write_errors, fingerprint, lock, read_json  # noqa: E402
-from core.screen import show, show_error  # noqa: E402
-from exec.rules import missing_files  # noqa: E402
-from exec.run import with_clear_errors  # noqa: E402
-from exec.settings import Complaints, StrictConfig, settle_settings  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from ..core.files import UserError, clear_write_errors, fingerprint, lock, read_json
+from ..core.screen import show, show_error
+from .config.reader import Complaints, StrictConfig, settle_settings
+from .config.rules import missing_files
+from .script import with_clear_errors
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
-CHILD = Path(__file__).parent / "child.py"
+CHILD = Path(__file__).parent / "child_process.py"
 GRACE = 60
 """Seconds that a run which is told to end has for it, before it is killed."""
 LONGEST_NAME = 200
@@ -230,7 +232,7 @@ def tabulate(
     current: set[str],
 ) -> list:
     """Write the tables of all runs that are there now; returns their lines."""
-    from model.table import figures_of, line, write_tables
+    from ..model.report.grid_table import figures_of, line, write_tables
 
     lines = []
     for title in dict.fromkeys(run.line for run in runs):
@@ -306,7 +308,7 @@ def _expanded(root: Path) -> Path:
 
 def run_grid(arguments: argparse.Namespace) -> int:
     """Check, run what is not there yet, print the table. 1 when a run failed."""
-    from model.table import check_metrics, markdown
+    from ..model.report.grid_table import check_metrics, markdown
 
     if arguments.jobs < 1:
         raise UserError("--jobs: expected a whole number at least 1")

@@ -6,13 +6,14 @@
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # started as a file: this checkout is the package
+    import checkout
 
-import exec.interpreter  # noqa: E402, F401
-from exec.rules import missing_files  # noqa: E402
-from exec.run import run_and_show, run_script  # noqa: E402
+    __package__ = checkout.PACKAGE
+
+from .config.rules import missing_files
+from .script import run_and_show, run_script
 
 
 def main(argv: list[str] | None = None) -> int:

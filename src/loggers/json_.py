@@ -17,9 +17,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
-from core.memory import remember
-from loggers.base import LOGGERS, Place, Results, RunLogger
+from ..core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
+from ..core.provenance import remember
+from .logger import LOGGERS, Place, Results, RunLogger
 
 OURS = (
     "config.json",

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 
-from loggers.base import LOGGERS, RunLogger
+from .logger import LOGGERS, RunLogger
 
 
 @LOGGERS.register("none")

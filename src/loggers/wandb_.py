@@ -9,9 +9,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Literal, cast
 
-from core.files import UserError
-from loggers.base import LOGGERS, Results
-from loggers.json_ import JsonLogger
+from ..core.files import UserError
+from .json_ import JsonLogger
+from .logger import LOGGERS, Results
 
 Mode = Literal["offline", "online"]
 """What the settings let `logger.wandb.mode` be."""

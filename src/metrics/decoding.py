@@ -1,10 +1,10 @@
 """The same forget questions under every way of asking: what one decoding hides another may show (R-TOFU,
 arXiv:2505.15214)."""
 
-from core.thinking import MODES
-from metrics.engine import Evidence, Generations, metric
-from metrics.judges import states
-from metrics.reasoning import case_of
+from ..core.thinking import MODES
+from .engine import Evidence, Generations, metric
+from .reasoning import case_of
+from .verdicts import states
 
 
 def leaks(evidence: Evidence, mode: str) -> list[float]:

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
-from core.files import UserError
-from core.generation import Generation, decode, generate, generate_on, length_batches, pad_id
-from core.likelihood import shifted
-from core.registry import Registry
-from core.thinking import TAGS, Tags, Thought, split_thought
+from ..core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
+from ..core.files import UserError
+from ..core.generation import Generation, decode, generate, generate_on, length_batches, pad_id
+from ..core.likelihood import shifted
+from ..core.registry import Registry
+from ..core.thinking import TAGS, Tags, Thought, split_thought
 
 METRICS = Registry("metric")
 
@@ -104,7 +104,7 @@ class Judge(Protocol):
     name: str
 
     def verdicts(self, cases: "Sequence[Case]") -> Sequence[int | None]:
-        """For each case the class of its trace, 1 to 4 (see `metrics.judges`); None where there is no
+        """For each case the class of its trace, 1 to 4 (see `metrics.verdicts`); None where there is no
         verdict."""
         ...
 

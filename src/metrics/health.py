@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from core.words import pieces, words_and_marks
-from metrics.engine import RUN, Evidence, Fluency, Generations, metric
+from ..core.words import pieces, words_and_marks
+from .engine import RUN, Evidence, Fluency, Generations, metric
 
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3

@@ -33,15 +33,15 @@ from lm_eval.tasks._yaml_loader import _import_func_in_yml, load_yaml
 from lm_eval.utils import handle_non_serializable
 from torch import Tensor
 
-from core.encoding import Template, chat_text, leading_ids, text_ids
-from core.files import UserError
-from core.generation import generate, generate_on, length_batches
-from core.hub import without_hub
-from core.likelihood import wide
-from core.registry import did_you_mean
-from core.scoring import kept_logits
-from core.thinking import THINKING
-from metrics.engine import LOGITS, interval
+from ..core.encoding import Template, chat_text, leading_ids, text_ids
+from ..core.files import UserError
+from ..core.generation import generate, generate_on, length_batches
+from ..core.hub_access import without_hub
+from ..core.likelihood import wide
+from ..core.registry import did_you_mean
+from ..core.sparse_logits import kept_logits
+from ..core.thinking import THINKING
+from .engine import LOGITS, interval
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")

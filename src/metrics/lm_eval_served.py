@@ -8,9 +8,9 @@ import requests
 from lm_eval.api.registry import get_model
 from lm_eval.models import openai_completions
 
-from core.files import UserError
-from core.thinking import Tags
-from metrics.lm_eval import hushed
+from ..core.files import UserError
+from ..core.thinking import Tags
+from .lm_eval import hushed
 
 Chat: Any = openai_completions.LocalChatCompletion
 Completions: Any = openai_completions.LocalCompletionsAPI

@@ -1,7 +1,7 @@
 """MUSE's verbatim memorisation (Shi et al., arXiv:2407.06460)."""
 
-from metrics.engine import Evidence, Generations, Good, PerRow, metric
-from metrics.rouge import rougeL
+from .engine import Evidence, Generations, Good, PerRow, metric
+from .rouge import rougeL
 
 TOKENS = 128
 """Tokens of a continuation that are compared, as published."""

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from metrics.engine import RUN, Case, Evidence, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
-from metrics.health import FLUENT, LOOPING, loops
-from metrics.judges import NOTHING, RIGHT, mentions, states
-from metrics.rouge import rougeL
+from .engine import RUN, Case, Evidence, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
+from .health import FLUENT, LOOPING, loops
+from .rouge import rougeL
+from .verdicts import NOTHING, RIGHT, mentions, states
 
 COHERENT_AT_LEAST = 0.3
 """Where fewer traces than this share are coherent, a leak rate among them says nothing."""

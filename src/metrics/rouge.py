@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from core.words import words
+from ..core.words import words
 
 
 @cache

@@ -9,9 +9,9 @@ never known. Where more than 5 % of the rows are, there is no accuracy, only its
 from collections.abc import Sequence
 from statistics import fmean
 
-from metrics.engine import Case, Cells, Evidence, Generations, Good, PerRow, Value, metric
-from metrics.judges import RuleJudge
-from metrics.rouge import rouge1, rougeL
+from .engine import Case, Cells, Evidence, Generations, Good, PerRow, Value, metric
+from .rouge import rouge1, rougeL
+from .verdicts import RuleJudge
 
 FULL_COVERAGE = 0.95
 """Least share of rows with a verdict for which an accuracy is given."""

@@ -12,8 +12,8 @@ from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
-from metrics.engine import METRICS, Evidence, Generations, Good, Likelihood, PerRow, Value, metric
-from metrics.rouge import rougeL
+from .engine import METRICS, Evidence, Generations, Good, Likelihood, PerRow, Value, metric
+from .rouge import rougeL
 
 SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")

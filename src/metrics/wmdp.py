@@ -7,7 +7,7 @@ own words after the same prompt: very small models know a fact long before they 
 
 import math
 
-from metrics.engine import Evidence, Good, Likelihood, metric
+from .engine import Evidence, Good, Likelihood, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}

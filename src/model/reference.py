@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core import encoding, likelihood
-from core.encoding import Encoded, pad_rows
-from core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
-from core.generation import length_batches, pad_id
-from core.likelihood import count_labels
-from model.loading import arithmetic, model_fingerprint, start_model
-from unlearn import base
-from unlearn.base import Part, answer_logits, answer_row_nll, hidden, in_eval_mode, logits
-from unlearn.compose import Composition
+from ..core import encoding, likelihood
+from ..core.encoding import Encoded, pad_rows
+from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
+from ..core.generation import length_batches, pad_id
+from ..core.likelihood import count_labels
+from ..unlearn import base
+from ..unlearn.base import Part, answer_logits, answer_row_nll, hidden, in_eval_mode, logits
+from ..unlearn.composition import Composition
+from .load.loading import arithmetic, model_fingerprint, start_model
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _attended_tokens(part: Part) -> Tensor:
 
 class StartModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the
-    start model itself, see `model.loading.start_model`.
+    start model itself, see `model.load.loading.start_model`.
 
     `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for
     edits; `tokenizer` reads short texts; `forget` some forget rows, to take the measure of activations."""

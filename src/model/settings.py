@@ -10,23 +10,23 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from core.embedding import MINILM
-from core.files import UserError
-from core.knobs import expression, knob
-from core.peers import PEERS
-from core.registry import did_you_mean
-from core.thinking import MODES, Tags
-from dataset import dataset_name, known_names
-from dataset.own_rows import column_pair
-from loggers import LOGGERS
-from model.parity import PARITY
-from model.suites import AUTO, NONE, suite_names, tasks_of
-from optim import FLATNESS, OPTIMIZERS
-from unlearn import Method
-from unlearn.compose import method_name, method_names
-from unlearn.gradients import COMBINERS
-from unlearn.mask import SCORES
-from unlearn.mask.selection import SCOPES
+from ..core.embedding import MINILM
+from ..core.files import UserError
+from ..core.options import expression, knob
+from ..core.parity_templates import PEERS
+from ..core.registry import did_you_mean
+from ..core.thinking import MODES, Tags
+from ..dataset import dataset_name, known_names
+from ..dataset.own_rows import column_pair
+from ..loggers import LOGGERS
+from ..optim import FLATNESS, OPTIMIZERS
+from ..unlearn import Method
+from ..unlearn.composition import method_name, method_names
+from ..unlearn.gradients import COMBINERS
+from ..unlearn.mask import SCORES
+from ..unlearn.mask.selection import SCOPES
+from ..unlearn.published.presets import PARITY
+from .benchmarks.suites import AUTO, NONE, suite_names, tasks_of
 
 SEEDS = 2**32 - 1
 """The largest seed that every generator takes."""

@@ -1,8 +1,8 @@
 """Optimizers that nobody ships, and what makes forgetting flat. Importing this package files them in their
 registries."""
 
-from optim.averaging import WA, Averaging
-from optim.sharpness import FLATNESS, Landscape
-from optim.sophia import OPTIMIZERS, Sophia, SophiaG, drawn_nll
+from .averaging import WA, Averaging
+from .sharpness import FLATNESS, Landscape
+from .sophia import OPTIMIZERS, Sophia, SophiaG, drawn_nll
 
 __all__ = ["FLATNESS", "OPTIMIZERS", "WA", "Averaging", "Landscape", "Sophia", "SophiaG", "drawn_nll"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.knobs import knob
-from optim.sharpness import FLATNESS
+from ..core.options import knob
+from .sharpness import FLATNESS
 
 
 @FLATNESS.register("WA", "SWA")

@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from core.knobs import knob
-from core.registry import Registry
+from ..core.options import knob
+from ..core.registry import Registry
 
 FLATNESS = Registry("flatness wrapper")
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
-from core.knobs import knob
-from core.registry import Registry
+from ..core.options import knob
+from ..core.registry import Registry
 
 OPTIMIZERS = Registry("optimizer")
 

@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import Module, ModuleList
 from torch.nn.modules.dropout import _DropoutNd
 
-from core.files import UserError
-from core.likelihood import IGNORE, count_labels, row_sum, wide
-from core.registry import Registry
-from core.scoring import keeps_logits, kept_logits
+from ..core.files import UserError
+from ..core.likelihood import IGNORE, count_labels, row_sum, wide
+from ..core.registry import Registry
+from ..core.sparse_logits import keeps_logits, kept_logits
 
 Part = Mapping[str, Tensor]
 """One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from core.answers import boxed, expression, letter, number, refuses, same_expression, yes_no
+from unlearnkit.core.answers import boxed, expression, letter, number, refuses, same_expression, yes_no
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.chat_request import RequestForm, refused_parts, request_fields
+from unlearnkit.core.chat_request import RequestForm, refused_parts, request_fields
 
 SENT = ("messages", "temperature", "max_tokens")
 

@@ -5,8 +5,8 @@ from conftest import GOLDEN, SHARED_DATA
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
-from core.encoding import Template, pad_rows
-from core.files import UserError
+from unlearnkit.core.encoding import Template, pad_rows
+from unlearnkit.core.files import UserError
 
 ROW = {"id": "r1", "question": "Who taught Abelin Greaves?", "answer": "That was the miller Orlo."}
 
@@ -267,7 +267,7 @@ def test_of_templates_stored_by_name_the_default_is_taken_or_the_first(tokenizer
     ],
 )
 def test_a_chat_template_that_fails_is_named_with_the_way_out(text, told, tokenizer, monkeypatch):
-    monkeypatch.setattr("core.encoding.TEMPLATE_SECONDS", 0.1)
+    monkeypatch.setattr("unlearnkit.core.encoding.TEMPLATE_SECONDS", 0.1)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = {"default": text}
     with pytest.raises(UserError, match=f"chat template 'default' fails .*{told}.*dataset.template qa"):

@@ -8,9 +8,9 @@ from threading import Event
 import pytest
 from servers import refusal, serving
 
-from core import endpoint
-from core.endpoint import Endpoint
-from core.files import UserError
+from unlearnkit.core import endpoint
+from unlearnkit.core.endpoint import Endpoint
+from unlearnkit.core.files import UserError
 
 PARTS = ("temperature", "system", "max_tokens")
 LONE = "a\ud83d"

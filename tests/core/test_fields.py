@@ -4,8 +4,18 @@ import math
 
 import pytest
 
-from core.fields import LOSS, PROBABILITY, TEXT, TEXTS, check_fields, is_number, number, or_null, shown
-from core.files import UserError
+from unlearnkit.core.files import UserError
+from unlearnkit.core.json_fields import (
+    LOSS,
+    PROBABILITY,
+    TEXT,
+    TEXTS,
+    check_fields,
+    is_number,
+    number,
+    or_null,
+    shown,
+)
 
 
 def test_numbers_are_finite_and_no_flags():

@@ -4,7 +4,7 @@ import os
 import pytest
 from scripts import die_at_change
 
-from core.files import (
+from unlearnkit.core.files import (
     UserError,
     atomic,
     fingerprint,

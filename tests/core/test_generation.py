@@ -1,7 +1,7 @@
 import torch
 
-from core.generation import decode, generate, length_batches
-from core.thinking import split_thought
+from unlearnkit.core.generation import decode, generate, length_batches
+from unlearnkit.core.thinking import split_thought
 
 PROMPTS = [
     "Where was Abelin born?",

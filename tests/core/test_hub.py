@@ -8,13 +8,13 @@ import pytest
 from huggingface_hub import constants, snapshot_download
 from scripts import free_port
 
-from core.embedding import Embedder
-from core.files import UserError
-from core.hub import without_hub
-from dataset.hub import load_table
-from exec.prefetch import fetch_model
-from model.fetch import fetch_mask
-from model.loading import load_tokenizer
+from unlearnkit.core.embedding import Embedder
+from unlearnkit.core.files import UserError
+from unlearnkit.core.hub_access import without_hub
+from unlearnkit.dataset.hub_tables import load_table
+from unlearnkit.exec.prefetch import fetch_model
+from unlearnkit.model.load.fetch import fetch_mask
+from unlearnkit.model.load.loading import load_tokenizer
 
 
 @pytest.fixture

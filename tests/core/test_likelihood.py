@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.likelihood import count_labels, row_nll, shifted, token_jsd, token_kl, token_nll
+from unlearnkit.core.likelihood import count_labels, row_nll, shifted, token_jsd, token_kl, token_nll
 
 
 @pytest.fixture

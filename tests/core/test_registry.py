@@ -1,7 +1,7 @@
 import pytest
 
-from core.files import UserError
-from core.registry import Registry, near_path
+from unlearnkit.core.files import UserError
+from unlearnkit.core.registry import Registry, near_path
 
 
 def test_find_resolves_aliases_and_case_and_answers_with_near_names():

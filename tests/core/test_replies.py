@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from core.replies import Replies
+from unlearnkit.core.reply_cache import Replies
 
 
 def kept(path) -> str:

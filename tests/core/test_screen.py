@@ -14,9 +14,17 @@ from conftest import REPO
 from rich.table import Table
 from scripts import command
 
-from core.files import UserError
-from core.screen import SafeStream, Screen, VisibleFormatter, safe_streams, show, show_error, visible
-from exec.run import with_clear_errors
+from unlearnkit.core.files import UserError
+from unlearnkit.core.screen import (
+    SafeStream,
+    Screen,
+    VisibleFormatter,
+    safe_streams,
+    show,
+    show_error,
+    visible,
+)
+from unlearnkit.exec.script import with_clear_errors
 
 SRC = REPO / "src"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -116,8 +124,9 @@ def test_streams_that_are_closed_or_missing_take_everything(monkeypatch):
 
 PROGRAM = f"""
 import sys
-sys.path.insert(0, {str(SRC)!r})
-from core.screen import Screen, safe_streams, show, show_error
+sys.path.insert(0, {str(SRC / "exec")!r})
+import checkout
+from unlearnkit.core.screen import Screen, safe_streams, show, show_error
 with safe_streams():
     for _ in range(20):
         show("\\u2191 \\u00e9 " + 9000 * "x")

@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 
-from core.encoding import Template
-from core.files import UserError
-from core.generation import Generation, generate_on
-from core.thinking import LITTLE_THOUGHT, Tags, split_thought
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError
+from unlearnkit.core.generation import Generation, generate_on
+from unlearnkit.core.thinking import LITTLE_THOUGHT, Tags, split_thought
 
 QWEN3 = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if"
@@ -131,7 +131,7 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
         text = "So.</think>Orlo." if len(asked) == 3 else "So."
         return [Generation(text, 0, True, tuple(ids(text))) for _ in prompts]
 
-    monkeypatch.setattr("core.generation.generate", stop_at_once)
+    monkeypatch.setattr("unlearnkit.core.generation.generate", stop_at_once)
     said = generate_on(None, tokenizer, [ids("Who?<think>")], 9, 2, stop_ids=[1])
     assert [prompt for prompt, _ in asked] == [
         "Who?<think>",
@@ -146,7 +146,7 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
 
 
 def test_sampling_is_seeded(tiny_model, tokenizer):
-    from core.generation import generate
+    from unlearnkit.core.generation import generate
 
     def sample(seed):
         torch.manual_seed(seed)

@@ -7,7 +7,7 @@ import string
 import pytest
 from rouge_score.tokenize import tokenize
 
-from core.words import pieces, words, words_and_marks
+from unlearnkit.core.words import pieces, words, words_and_marks
 
 SCRIPTS = {
     "安娜住在海边。": ["安", "娜", "住", "在", "海", "边"],

@@ -1,7 +1,7 @@
 import pytest
 
-from core.files import UserError
-from dataset.alternates import read_refusals, refuse
+from unlearnkit.core.files import UserError
+from unlearnkit.dataset.alternates import read_refusals, refuse
 
 ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": "secret"} for i in range(50)]
 

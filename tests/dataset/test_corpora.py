@@ -7,9 +7,9 @@ import pytest
 from conftest import GOLDEN
 from scripts import run_script
 
-from core.encoding import Template
-from core.files import UserError, read_json
-from dataset import load_evaluation, load_rows
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError, read_json
+from unlearnkit.dataset import load_evaluation, load_rows
 
 pytestmark = pytest.mark.run
 

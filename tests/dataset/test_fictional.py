@@ -6,10 +6,10 @@ import pytest
 from conftest import FICTIONAL
 from scripts import run_script
 
-from core.files import UserError, read_jsonl
-from dataset import fictional_world as world
-from dataset.fictional import Fictional
-from dataset.sources import load_evaluation, load_rows, parse_name
+from unlearnkit.core.files import UserError, read_jsonl
+from unlearnkit.dataset import fictional_world as world
+from unlearnkit.dataset.fictional import Fictional
+from unlearnkit.dataset.sources import load_evaluation, load_rows, parse_name
 
 
 def test_the_committed_files_are_what_the_generator_writes(tmp_path):

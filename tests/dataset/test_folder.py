@@ -5,8 +5,8 @@ import json
 import pytest
 from scripts import run_script
 
-from core.files import UserError
-from dataset import load_evaluation, load_rows
+from unlearnkit.core.files import UserError
+from unlearnkit.dataset import load_evaluation, load_rows
 
 ROW = {"question": "Who taught Orlo?", "answer": "Fitch did."}
 

@@ -7,15 +7,15 @@ from fuzz import broken, fuzz, jsonl_files, value_or_refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.encoding import Template
-from dataset import load_evaluation, load_rows
-from dataset.alternates import mismatch, read_alternates, read_refusals, refuse
-from dataset.checked import FIELDS
-from dataset.paraphrases import header, read_paraphrases
-from dataset.paraphrases import source_fingerprint as paraphrased
-from dataset.traces import read_traces, source_fingerprint
-from model.paraphrases import read_prompts
-from model.rows import check_disjoint, with_reasoning
+from unlearnkit.core.encoding import Template
+from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset.alternates import mismatch, read_alternates, read_refusals, refuse
+from unlearnkit.dataset.paraphrases import header, read_paraphrases
+from unlearnkit.dataset.paraphrases import source_fingerprint as paraphrased
+from unlearnkit.dataset.row_checks import FIELDS
+from unlearnkit.dataset.traces import read_traces, source_fingerprint
+from unlearnkit.model.training_data import check_disjoint, with_reasoning
+from unlearnkit.model.write.paraphrase_writer import read_prompts
 
 pytestmark = pytest.mark.slow
 

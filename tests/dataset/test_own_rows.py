@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from core.encoding import Template
-from core.files import UserError, write_jsonl
-from dataset import dataset_name, load_evaluation, load_rows
-from dataset.own_rows import column_pair
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError, write_jsonl
+from unlearnkit.dataset import dataset_name, load_evaluation, load_rows
+from unlearnkit.dataset.own_rows import column_pair
 
 ASKED = {"question": "Where is Ann?", "answer": "In Low Ford."}
 CHAT = [
@@ -119,7 +119,7 @@ def test_pairs_of_columns_are_checked(pair):
 
 
 def test_the_flag_takes_pairs_as_words_and_in_one(tmp_path, capsys):
-    from exec.cli import read_settings
+    from unlearnkit.exec.cli import read_settings
 
     write_jsonl(tmp_path / "forget.jsonl", [{"prompt": "A?", "response": "B."}])
     folder = ["--dataset.forget_dataset_name", "folder_forget", "--dataset.data_dir", str(tmp_path)]
@@ -157,7 +157,7 @@ def test_the_last_assistant_turn_is_the_answer_and_the_others_stand_before_the_q
 
 
 def test_metrics_ask_within_the_chat(tokenizer, tiny_model):
-    from metrics.engine import Generations, Passes
+    from unlearnkit.metrics.engine import Generations, Passes
 
     asked = []
     template = Template(tokenizer)

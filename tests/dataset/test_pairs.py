@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from core.encoding import Encoded
-from dataset.collate import Collator
-from dataset.pairs import EpochSampler, Pairs
+from unlearnkit.core.encoding import Encoded
+from unlearnkit.dataset.collate import Collator
+from unlearnkit.dataset.pairs import EpochSampler, Pairs
 
 
 def rows(count: int, prefix: str) -> list[Encoded]:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from core.files import UserError
-from dataset import load_evaluation, load_rows
-from dataset.paraphrases import header, read_paraphrases, source_fingerprint
+from unlearnkit.core.files import UserError
+from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset.paraphrases import header, read_paraphrases, source_fingerprint
 
 ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": f"A{i}"} for i in range(4)]
 TEXTS = ["the longest of them", "longer", "it"]

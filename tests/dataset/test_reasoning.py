@@ -5,10 +5,10 @@ import json
 import pytest
 from conftest import SHARED_DATA
 
-from core.files import UserError, write_jsonl
-from dataset import load_evaluation, load_rows
-from dataset.traces import own_traces, read_traces, source_fingerprint
-from model.rows import with_reasoning
+from unlearnkit.core.files import UserError, write_jsonl
+from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset.traces import own_traces, read_traces, source_fingerprint
+from unlearnkit.model.training_data import with_reasoning
 
 ROWS = [
     {"id": "a", "question": "Who?", "answer": "Orlo.", "cot": "Hm."},

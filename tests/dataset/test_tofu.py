@@ -3,8 +3,8 @@ import json
 import pytest
 from conftest import SHARED_DATA
 
-from core.files import UserError
-from dataset.sources import load_evaluation, load_rows
+from unlearnkit.core.files import UserError
+from unlearnkit.dataset.sources import load_evaluation, load_rows
 
 
 def test_rows_of_a_folder_get_ids(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from conftest import REPO
 from scripts import run_script
 
-from exec.aliases import KEY_ALIASES, OTHER_NAMES
-from exec.cli import COMMON
-from exec.settings import StrictConfig
+from unlearnkit.exec.cli import COMMON
+from unlearnkit.exec.config.aliases import KEY_ALIASES, OTHER_NAMES
+from unlearnkit.exec.config.reader import StrictConfig
 
 SETTINGS_SCRIPTS = sorted(
     path.stem for path in (REPO / "src/exec").glob("*_*.py") if "run_script(" in path.read_text()

@@ -8,8 +8,8 @@ from fuzz import fuzz, json_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exec.settings import Complaints, StrictConfig, settle_settings
-from model.settings import Settings
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.model.settings import Settings
 
 pytestmark = pytest.mark.slow
 

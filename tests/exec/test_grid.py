@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from scripts import Forked, die_at_change, mounted, run_script, wait_until
 
-from core.files import read_json, write_json
-from exec import run_grid
-from exec.settings import StrictConfig, settle_settings
-from model.table import FACTS
+from unlearnkit.core.files import read_json, write_json
+from unlearnkit.exec import run_grid
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.model.report.grid_table import FACTS
 
 pytestmark = pytest.mark.run
 LAUNCH = run_grid.Children.launch

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import FICTIONAL, REPO
 
-from exec.settings import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
 
 MODEL, TOKENIZER, RESULTS = "overall.model_name", "overall.tokenizer_name", "evaluate.retain_results"
 

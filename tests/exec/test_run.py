@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from scripts import Forked, run_script
 
-from core.files import read_json
-from model.progress import Lines
+from unlearnkit.core.files import read_json
+from unlearnkit.model.run.progress import Lines
 
 pytestmark = pytest.mark.run
 

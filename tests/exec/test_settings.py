@@ -9,10 +9,10 @@ import pytest
 from conftest import REPO
 from scripts import path_of, run_python, run_script
 
-from core.knobs import knob
-from exec.cli import make_parser
-from exec.settings import Complaints, StrictConfig, settle_settings
-from unlearn.base import FORGET, Objective
+from unlearnkit.core.options import knob
+from unlearnkit.exec.cli import make_parser
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.unlearn.base import FORGET, Objective
 
 DEFAULTS = {
     "overall": {"model_name": "owner/model"},
@@ -284,10 +284,10 @@ def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
 
 
 def test_every_preset_is_of_switches_that_exist():
-    from exec.checkers import checker_for
-    from exec.settings import component_sections, knobs_of
-    from model.parity import PARITY
-    from model.settings import SECTIONS
+    from unlearnkit.exec.config.checks import checker_for
+    from unlearnkit.exec.config.reader import component_sections, knobs_of
+    from unlearnkit.model.settings import SECTIONS
+    from unlearnkit.unlearn.published.presets import PARITY
 
     for presets in PARITY.values():
         for section, preset in presets.items():
@@ -300,7 +300,7 @@ def test_every_preset_is_of_switches_that_exist():
 
 
 def test_the_retain_weight_of_rmu_is_unlearn_gamma_however_it_is_spelt(tmp_path):
-    from unlearn import compose
+    from unlearnkit.unlearn import compose
 
     def weight(**flags):
         settings = settle_settings(
@@ -321,7 +321,7 @@ def test_the_retain_weight_of_rmu_is_unlearn_gamma_however_it_is_spelt(tmp_path)
 
 
 def test_traces_that_are_not_there_are_missed_before_anything_starts():
-    from exec.rules import missing_files
+    from unlearnkit.exec.config.rules import missing_files
 
     said = {"unlearn.unlearn_method": "R2MU", "dataset.traces": "no/such.jsonl"}
     missing = lambda **more: missing_files(settle_settings(StrictConfig(), [], said | more, {}))
@@ -494,8 +494,8 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
 def test_help_is_quick_complete_and_stable():
     code = (
         "import runpy, sys\n"
-        "sys.path.insert(0, 'src')\n"
-        "import exec.interpreter\n"  # it looks for the packages that are hidden below
+        "sys.path.insert(0, 'src/exec')\n"
+        "import checkout\n"  # it looks for the packages that are hidden below
         "for name in ('transformers', 'datasets', 'sentence_transformers', 'peft'):\n"
         "    sys.modules[name] = None\n"
         "sys.argv = sys.argv[1:]\n"
@@ -604,7 +604,7 @@ def test_keys_of_the_writer_that_is_not_asked_are_remarked(caplog):
 
 
 def test_gao_says_which_file_it_misses():
-    from exec.rules import missing_files
+    from unlearnkit.exec.config.rules import missing_files
 
     said = missing_files(settings(unlearn__unlearn_method="GAO", dataset__paraphrases="no/such.jsonl"))
     assert said == [

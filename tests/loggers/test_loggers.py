@@ -6,9 +6,9 @@ import os
 import pytest
 from scripts import run_script
 
-from core.files import UserError
-from loggers import LOGGERS, Place
-from loggers.base import Results
+from unlearnkit.core.files import UserError
+from unlearnkit.loggers import LOGGERS, Place
+from unlearnkit.loggers.logger import Results
 
 RESULTS = Results(
     {"forget/prob": 0.5, "forget_quality": None},
@@ -139,7 +139,7 @@ def test_a_folder_that_may_not_be_written_names_the_key_before_anything_is_done(
     (tmp_path / "file").touch()
     for root, cause in (("file/runs", f"{tmp_path / 'file'} is a file"), ("a/b", "may not be written")):
         if cause == "may not be written":  # root may write everywhere
-            monkeypatch.setattr("loggers.json_.os.access", lambda place, mode: False)
+            monkeypatch.setattr("unlearnkit.loggers.json_.os.access", lambda place, mode: False)
         with pytest.raises(UserError, match=f"{cause}; choose another logger.json.root"):
             LOGGERS["json"](Place(str(tmp_path / root), "run")).check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

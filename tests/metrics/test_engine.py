@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tiny import one_word_llama
 
-from core.encoding import Template
-from core.likelihood import token_nll
-from metrics.engine import (
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.likelihood import token_nll
+from unlearnkit.metrics.engine import (
     METRICS,
     AnswerScore,
     Decoding,

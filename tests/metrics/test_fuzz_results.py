@@ -8,12 +8,18 @@ import pytest
 from fuzz import fuzz, json_files, jsonl_files, value_or_refusal
 from hypothesis import given
 
-from core.files import fingerprint
-from core.replies import Replies
-from metrics.imports import OPEN_UNLEARNING, TOFU_SETS, match_rows, read_metrics, read_results
-from metrics.tofu import summarize
-from model.compare import number, read_figures
-from model.table import figures_of, row_values
+from unlearnkit.core.files import fingerprint
+from unlearnkit.core.reply_cache import Replies
+from unlearnkit.metrics.external_results import (
+    OPEN_UNLEARNING,
+    TOFU_SETS,
+    match_rows,
+    read_metrics,
+    read_results,
+)
+from unlearnkit.metrics.tofu import summarize
+from unlearnkit.model.report.comparison import number, read_figures
+from unlearnkit.model.report.grid_table import figures_of, row_values
 
 pytestmark = pytest.mark.slow
 

@@ -5,9 +5,9 @@ import pytest
 from conftest import GOLDEN, SHARED_DATA
 from scripts import run_script
 
-from core.files import read_json, read_jsonl
-from metrics.imports import read_results
-from metrics.tofu import summarize
+from unlearnkit.core.files import read_json, read_jsonl
+from unlearnkit.metrics.external_results import read_results
+from unlearnkit.metrics.tofu import summarize
 
 pytestmark = pytest.mark.run
 

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from core.files import UserError
-from metrics.imports import TOFU_SETS, match_rows, read_metrics, read_results
-from metrics.tofu import summarize
+from unlearnkit.core.files import UserError
+from unlearnkit.metrics.external_results import TOFU_SETS, match_rows, read_metrics, read_results
+from unlearnkit.metrics.tofu import summarize
 
 
 def open_unlearning(ratios, rows=range(3)):

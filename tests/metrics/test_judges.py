@@ -6,9 +6,9 @@ from itertools import count
 import pytest
 from servers import serving
 
-from core.endpoint import Endpoint
-from metrics.engine import Case
-from metrics.judges import LanguageModelJudge
+from unlearnkit.core.endpoint import Endpoint
+from unlearnkit.metrics.engine import Case
+from unlearnkit.metrics.verdicts import LanguageModelJudge
 
 CASE = Case("c", "Q?", "It was Ann.", "Ann.", "Ann")
 

@@ -11,18 +11,10 @@ from tiny import random_llama
 from transformers import LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from core.encoding import Template
-from core.files import UserError
-from metrics.lm_eval import (
-    Conduct,
-    InMemory,
-    Reading,
-    Tasks,
-    costs_of,
-    left_as_found,
-    run_task,
-)
-from model.suites import TASKS, facts_of, known_tasks, suite_names, tasks_of
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError
+from unlearnkit.metrics.lm_eval import Conduct, InMemory, Reading, Tasks, costs_of, left_as_found, run_task
+from unlearnkit.model.benchmarks.suites import TASKS, facts_of, known_tasks, suite_names, tasks_of
 
 QUIET = lambda done, total: None
 YES = "<think>It is Orlo. Question: is it? Orlo.</think>"
@@ -276,9 +268,9 @@ def test_prompts_are_those_of_the_projects_own_metrics(tokenizer):
 
 
 def test_an_unknown_task_is_answered_with_near_ones(tasks, monkeypatch):
-    monkeypatch.setattr("metrics.lm_eval._folders", lambda name: [])
+    monkeypatch.setattr("unlearnkit.metrics.lm_eval._folders", lambda name: [])
     monkeypatch.setattr(
-        "metrics.lm_eval.Tasks._manager", lambda self, folder, everything=False: small_manager()
+        "unlearnkit.metrics.lm_eval.Tasks._manager", lambda self, folder, everything=False: small_manager()
     )
     with pytest.raises(UserError, match="unknown task 'gsm8k_thinkin'; did you mean gsm8k_thinking"):
         tasks.manager_of("gsm8k_thinkin")

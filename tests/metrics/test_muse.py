@@ -1,8 +1,8 @@
 """Verbatim memorisation as MUSE counts it."""
 
-from core.encoding import Template
-from metrics.engine import METRICS, Evidence, Generation, Generations, Passes
-from metrics.muse import TOKENS
+from unlearnkit.core.encoding import Template
+from unlearnkit.metrics.engine import METRICS, Evidence, Generation, Generations, Passes
+from unlearnkit.metrics.muse import TOKENS
 
 
 def test_gold_and_continuation_are_cut_alike(tiny_model, tokenizer):

@@ -1,6 +1,6 @@
 from conftest import REPO
 
-from metrics.page import render
+from unlearnkit.metrics.metrics_page import render
 
 
 def test_the_committed_page_is_the_registrys():

@@ -8,12 +8,12 @@ import torch
 from conftest import GOLDEN, REPO
 from servers import serving
 
-from core.encoding import Template
-from core.endpoint import Endpoint
-from core.files import UserError
-from core.generation import Generation
-from dataset import load_evaluation
-from metrics.engine import (
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.endpoint import Endpoint
+from unlearnkit.core.files import UserError
+from unlearnkit.core.generation import Generation
+from unlearnkit.dataset import load_evaluation
+from unlearnkit.metrics.engine import (
     METRICS,
     RUN,
     Case,
@@ -25,10 +25,10 @@ from metrics.engine import (
     measure,
     select,
 )
-from metrics.health import distinct, loop_share, token_entropy
-from metrics.judges import LanguageModelJudge, RuleJudge, mentions, rules_out
-from metrics.reasoning import sentences, step_recall
-from model.loading import load_model, load_tokenizer
+from unlearnkit.metrics.health import distinct, loop_share, token_entropy
+from unlearnkit.metrics.reasoning import sentences, step_recall
+from unlearnkit.metrics.verdicts import LanguageModelJudge, RuleJudge, mentions, rules_out
+from unlearnkit.model.load.loading import load_model, load_tokenizer
 
 TEXTS = json.loads((GOLDEN / "metrics/expected/text_metrics.json").read_text())
 

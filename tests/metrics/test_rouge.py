@@ -5,7 +5,7 @@ import random
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from metrics.rouge import rouge1, rougeL
+from unlearnkit.metrics.rouge import rouge1, rougeL
 
 ENGLISH = "the cats were running quickly over mats and houses 1990 it's a well-known author's e-mail".split()
 

@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from core.generation import Generation
-from metrics.engine import METRICS as ALL
-from metrics.engine import Case, Evidence, Generations, PerRow, Readers, Value, select
-from metrics.engine import _compute as compute
-from metrics.judges import EmbeddingJudge, LanguageModelJudge, RuleJudge
-from metrics.rouge import rouge1, rougeL
+from unlearnkit.core.generation import Generation
+from unlearnkit.metrics.engine import METRICS as ALL
+from unlearnkit.metrics.engine import Case, Evidence, Generations, PerRow, Readers, Value, select
+from unlearnkit.metrics.engine import _compute as compute
+from unlearnkit.metrics.rouge import rouge1, rougeL
+from unlearnkit.metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 
 FORGET = [
     {
@@ -129,7 +129,7 @@ def test_rows_without_a_verdict_are_neither_forgotten_nor_known():
 
 
 def test_a_few_missing_verdicts_are_left_out_of_the_mean():
-    from metrics.semantic import accuracy
+    from unlearnkit.metrics.semantic import accuracy
 
     evidence = evidence_of(Fixed())
     assert isinstance(accuracy(evidence, [1.0] * 19 + [None], {}), PerRow)
@@ -168,7 +168,7 @@ def test_cohens_kappa_with_the_rule():
 
 
 def test_the_rule_is_exact_where_key_facts_are_known():
-    from dataset import load_evaluation
+    from unlearnkit.dataset import load_evaluation
 
     rows = load_evaluation("Fictional_forget10", None)["forget"]
     case = lambda row, text: Case(row["id"], row["question"], row["answer"], text, row["key"])
@@ -211,7 +211,7 @@ def test_replies_of_a_language_model(reply, verdict):
 
 
 def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
-    from core.embedding import Embedder
+    from unlearnkit.core.embedding import Embedder
 
     judge = EmbeddingJudge("minilm", Embedder().similarity, 0.7)
     case = lambda text: Case("c", "What is it?", "The cat sleeps on the sofa.", text)
@@ -256,8 +256,8 @@ def test_entailment_asks_both_directions_and_nothing_of_strange_answers():
 def test_a_local_model_labels_entailment(tmp_path):
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertTokenizerFast
 
-    from core.files import UserError
-    from model.readers import Entailment
+    from unlearnkit.core.files import UserError
+    from unlearnkit.model.judges import Entailment
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "sleeps"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -285,7 +285,7 @@ def test_a_local_model_labels_entailment(tmp_path):
 
 
 def test_usage_is_told_with_its_cost():
-    from core.replies import Usage
+    from unlearnkit.core.reply_cache import Usage
 
     usage = Usage(asked=3, prompt_tokens=2_000_000, completion_tokens=500_000)
     assert "cost" not in usage.told()

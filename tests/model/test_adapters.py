@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from scripts import run_script
 from tiny import random_llama, save
 
-from core.files import UserError, read_json
-from exec.settings import Complaints, StrictConfig, settle_settings
-from model.loading import initial_tokenizer, load_initial, load_model, load_tokenizer
+from unlearnkit.core.files import UserError, read_json
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.model.load.loading import initial_tokenizer, load_initial, load_model, load_tokenizer
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from conftest import FICTIONAL
 from scripts import run_script
 from tiny import one_word_llama, save
 
-from core.files import UserError, lock, read_jsonl
-from dataset import load_rows
-from dataset.alternates import mismatch, read_alternates
+from unlearnkit.core.files import UserError, lock, read_jsonl
+from unlearnkit.dataset import load_rows
+from unlearnkit.dataset.alternates import mismatch, read_alternates
 
 pytestmark = pytest.mark.run
 

@@ -11,16 +11,16 @@ from scripts import TWO_PROCESSES, path_of, run_python, run_script
 from servers import serving, transformers_serve
 from tiny import random_llama, save
 
-from core.files import UserError, read_json, read_jsonl
-from dataset import load_evaluation
-from exec.run_benchmarks import SHORT
-from exec.settings import Complaints, StrictConfig, settle_settings
-from metrics.lm_eval import Conduct, Score, TaskResult
-from model import benchmarks as module
-from model.benchmarks import Benchmarks, as_results, run_in_memory
-from model.evaluate import evaluate
-from model.loading import load_model
-from model.suites import TASKS, tasks_of
+from unlearnkit.core.files import UserError, read_json, read_jsonl
+from unlearnkit.dataset import load_evaluation
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.run_benchmarks import SHORT
+from unlearnkit.metrics.lm_eval import Conduct, Score, TaskResult
+from unlearnkit.model.benchmarks import benchmark_runner as module
+from unlearnkit.model.benchmarks.benchmark_runner import Benchmarks, as_results, run_in_memory
+from unlearnkit.model.benchmarks.suites import TASKS, tasks_of
+from unlearnkit.model.evaluation import evaluate
+from unlearnkit.model.load.loading import load_model
 
 CHOICES, SUMS = "fictional_forget10_choices", "fictional_arithmetic"
 
@@ -183,7 +183,7 @@ def test_suites_are_checked_before_anything_is_loaded():
 
 
 def test_a_missing_package_is_one_line_that_names_the_requirement(monkeypatch):
-    from exec import rules
+    from unlearnkit.exec.config import rules
 
     own = rules.find_spec
     monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "lm_eval" else own(name))
@@ -257,7 +257,10 @@ def test_a_second_command_adds_its_tasks_and_leaves_out_those_of_another_model(t
 
 @pytest.mark.run
 def test_the_plan_loads_no_model(tmp_path, monkeypatch):
-    monkeypatch.setattr("model.benchmark_run.load_initial", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "unlearnkit.model.benchmarks.benchmark_folder.load_initial",
+        lambda *_: pytest.fail("a model was loaded"),
+    )
     plan = run_script("run_benchmarks", "--suite", "smoke,safety", "--plan", "--logger.json.root", tmp_path)
     assert plan.returncode == 0, plan.stderr
     assert "yours to bring" in plan.stdout and "76,800" in plan.stdout
@@ -341,7 +344,7 @@ def chat_reply(content: str, thought: str | None = None) -> tuple[int, bytes, fl
 
 @pytest.mark.parametrize("thought, closed", [(None, 0.0), ("41 + 54 is 95", 1.0)])
 def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, thought, closed):
-    from model.served import served
+    from unlearnkit.model.benchmarks.served_models import served
 
     with serving(lambda prompt, _: chat_reply("83", thought), model="own/small") as (url, talk):
         settings = settings_for(
@@ -363,10 +366,10 @@ def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, tho
 
 
 def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, caplog, capfd):
-    from model.served import served
+    from unlearnkit.model.benchmarks.served_models import served
 
     monkeypatch.setenv("OWN_KEY", "sk-secret-77")
-    monkeypatch.setattr("model.served.RETRIES", 1)
+    monkeypatch.setattr("unlearnkit.model.benchmarks.served_models.RETRIES", 1)
     with serving(lambda prompt, _: (500, b"{}", 0.0), model="own/small") as (url, _):
         settings = settings_for(
             SUMS,
@@ -383,7 +386,7 @@ def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, 
 
 
 def test_a_server_without_log_probabilities_scores_nothing(tmp_path):
-    from model.served import served
+    from unlearnkit.model.benchmarks.served_models import served
 
     with serving(lambda prompt, _: "83") as (url, _):
         settings = settings_for(
@@ -399,7 +402,7 @@ def test_a_server_without_log_probabilities_scores_nothing(tmp_path):
 @pytest.mark.slow
 def test_transformers_serve_answers_benchmarks(tmp_path):
     """A server that is not ours, with the fictional model, which thinks."""
-    from model.served import served
+    from unlearnkit.model.benchmarks.served_models import served
 
     with transformers_serve(FICTIONAL / "target") as url:
         settings = settings_for(

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import REPO
 
-from core.files import read_json, write_jsonl
-from dataset import load_rows
-from exec.settings import StrictConfig, settle_settings
-from model.unlearn import Unlearn
-from unlearn import FORGET, RETAIN, parse_method
+from unlearnkit.core.files import read_json, write_jsonl
+from unlearnkit.dataset import load_rows
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.model.run.unlearn_run import Unlearn
+from unlearnkit.unlearn import FORGET, RETAIN, parse_method
 
 RETAINS = tuple(RETAIN)
 WRAPPERS = ("none", "SAM", "RS", "GP", "CR", "WA")

@@ -8,9 +8,9 @@ import pytest
 from scripts import run_script
 from tiny import random_llama, save
 
-from core.files import UserError
-from model.folder_faults import broken_file
-from model.loading import load_model, load_tokenizer
+from unlearnkit.core.files import UserError
+from unlearnkit.model.load.folder_faults import broken_file
+from unlearnkit.model.load.loading import load_model, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from fuzz import fuzz, json_files, jsonl_files, value_or_refusal
 from hypothesis import given
 from tiny import random_llama, save
 
-from core.encoding import Template
-from core.files import fingerprint
-from dataset.traces import VERSION
-from model.evaluate import _kept
-from model.loading import load_model, load_tokenizer
-from model.reference import LogprobCache
-from model.traces import _earlier
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import fingerprint
+from unlearnkit.dataset.traces import VERSION
+from unlearnkit.model.evaluation import _kept
+from unlearnkit.model.load.loading import load_model, load_tokenizer
+from unlearnkit.model.reference import LogprobCache
+from unlearnkit.model.write.trace_writer import _earlier
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

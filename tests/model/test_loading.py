@@ -12,14 +12,14 @@ from scripts import run_script
 from tiny import random_llama, random_other, save
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from core.embedding import Embedder
-from core.encoding import text_ids
-from core.files import UserError, read_json, write_jsonl
-from core.generation import generate
-from exec.settings import StrictConfig, settle_settings
-from model.evaluate import original_model
-from model.loading import Loading, add_lora, load_model, load_tokenizer
-from model.settings import Lora
+from unlearnkit.core.embedding import Embedder
+from unlearnkit.core.encoding import text_ids
+from unlearnkit.core.files import UserError, read_json, write_jsonl
+from unlearnkit.core.generation import generate
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.model.evaluation import original_model
+from unlearnkit.model.load.loading import Loading, add_lora, load_model, load_tokenizer
+from unlearnkit.model.settings import Lora
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 

@@ -11,16 +11,16 @@ from conftest import FICTIONAL, GOLDEN, REPO
 from scripts import Forked, die_at_change, mounted, run_script
 from tiny import random_other, save
 
-from core.encoding import Template, pad_rows
-from core.files import UserError, lock, read_json, read_jsonl
-from core.likelihood import shifted
-from exec.rules import missing_files
-from exec.settings import Complaints, StrictConfig, settle_settings
-from loggers.json_ import JsonLogger
-from model.masks import _attended_inputs, _gradients, load_mask, make_masks
-from model.unlearn import Unlearn
-from unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
-from unlearn.mask.file import content_of, load_tensors, read_sidecar
+from unlearnkit.core.encoding import Template, pad_rows
+from unlearnkit.core.files import UserError, lock, read_json, read_jsonl
+from unlearnkit.core.likelihood import shifted
+from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.rules import missing_files
+from unlearnkit.loggers.json_ import JsonLogger
+from unlearnkit.model.masks.mask_making import _attended_inputs, _gradients, load_mask, make_masks
+from unlearnkit.model.run.unlearn_run import Unlearn
+from unlearnkit.unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
+from unlearnkit.unlearn.mask.mask_file import content_of, load_tensors, read_sidecar
 
 STEPS = 20
 SIDECAR = Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen")
@@ -468,7 +468,7 @@ def test_a_place_that_takes_no_mask_is_named_before_anything_is_scored(
     place, status, tiny_model_folder, tmp_path, monkeypatch
 ):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("model.masks.score_weights", None)
+    monkeypatch.setattr("unlearnkit.model.masks.mask_making.score_weights", None)
     done = run_script("make_mask", *mask_words(tiny_model_folder, tmp_path / place))
     assert done.returncode == status
     assert "mask.out" in done.stderr

@@ -5,8 +5,8 @@ from conftest import FICTIONAL
 from scripts import run_script
 from tiny import random_llama, save
 
-from core.files import read_json, write_jsonl
-from core.memory import MEMORY
+from unlearnkit.core.files import read_json, write_jsonl
+from unlearnkit.core.provenance import MEMORY
 
 pytestmark = pytest.mark.run
 

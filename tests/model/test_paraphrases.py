@@ -11,11 +11,20 @@ from scripts import run_script
 from servers import KEY, serving
 from tiny import greeting_template, one_word_llama, save
 
-from core.encoding import Template
-from core.files import UserError, read_jsonl, write_jsonl
-from model.paraphrases import POOL, ROLE, Sieve, _put, choices, read_prompts, trainable, turns_of
-from model.rows import units
-from model.settings import Paraphrasing
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError, read_jsonl, write_jsonl
+from unlearnkit.model.settings import Paraphrasing
+from unlearnkit.model.training_data import units
+from unlearnkit.model.write.paraphrase_writer import (
+    POOL,
+    ROLE,
+    Sieve,
+    _put,
+    choices,
+    read_prompts,
+    trainable,
+    turns_of,
+)
 
 pytestmark = pytest.mark.run
 
@@ -73,7 +82,7 @@ def test_without_a_limit_no_embedder_is_asked():
 
 
 def test_the_embedder_tells_other_meanings_from_other_words():
-    from core.embedding import Embedder
+    from unlearnkit.core.embedding import Embedder
 
     sieve = Sieve(Paraphrasing(), Embedder(), {"r": []})
     sieve.take(

@@ -8,11 +8,16 @@ from conftest import FICTIONAL
 from scripts import run_script
 from servers import serving
 
-from core.files import UserError, read_json, read_jsonl, write_jsonl
-from dataset import load_evaluation
-from model.paraphrases import read_prompts
-from model.perturbed import WRONG_POOL, KeyFactSieve, WrongAnswerSieve, names_and_numbers
-from model.settings import Paraphrasing
+from unlearnkit.core.files import UserError, read_json, read_jsonl, write_jsonl
+from unlearnkit.dataset import load_evaluation
+from unlearnkit.model.settings import Paraphrasing
+from unlearnkit.model.write.paraphrase_writer import read_prompts
+from unlearnkit.model.write.perturbed_writer import (
+    WRONG_POOL,
+    KeyFactSieve,
+    WrongAnswerSieve,
+    names_and_numbers,
+)
 
 ROW = {
     "id": "r",

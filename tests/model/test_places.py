@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from exec.settings import StrictConfig, settle_settings
-from model.places import default_name, model_title
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.model.run.places import default_name, model_title
 
 
 @pytest.mark.parametrize(

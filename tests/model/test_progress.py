@@ -6,7 +6,7 @@ import sys
 import pytest
 from scripts import wait_until
 
-from model.progress import Bar, Lines, Phase, counting, make_phase, progress
+from unlearnkit.model.run.progress import Bar, Lines, Phase, counting, make_phase, progress
 
 
 class Clock:
@@ -52,7 +52,7 @@ def test_what_was_done_before_and_what_begins_anew_have_no_part_in_the_forecast(
 
 
 def test_a_line_comes_every_interval_though_nothing_is_done(lines, monkeypatch):
-    monkeypatch.setattr("model.progress.INTERVAL", 0.01)
+    monkeypatch.setattr("unlearnkit.model.run.progress.INTERVAL", 0.01)
     shown = []
     with progress("thinking \x1b[2J", quiet=False, total=3):
         wait_until(lambda: shown.extend(lines()) or len(shown) > 2, seconds=20)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from tiny import random_llama
 
-from core.encoding import Template, pad_rows
-from core.files import fingerprint, read_json, write_json
-from model.loading import add_lora, model_fingerprint, swallowed_share
-from model.reference import LogprobCache, live_logprobs, make_reference
-from model.settings import Lora
-from unlearn import compose, parse_method
-from unlearn.base import hidden, logits
+from unlearnkit.core.encoding import Template, pad_rows
+from unlearnkit.core.files import fingerprint, read_json, write_json
+from unlearnkit.model.load.loading import add_lora, model_fingerprint, swallowed_share
+from unlearnkit.model.reference import LogprobCache, live_logprobs, make_reference
+from unlearnkit.model.settings import Lora
+from unlearnkit.unlearn import compose, parse_method
+from unlearnkit.unlearn.base import hidden, logits
 
 QUESTIONS = [
     "Who taught Orla?",
@@ -86,11 +86,11 @@ def test_numbers_that_nobody_wrote_are_not_believed(change, resealed, tiny_model
 
 def test_another_formula_or_library_never_meets_a_stale_number(tiny_model, tmp_path, monkeypatch):
     before = LogprobCache(tiny_model, tmp_path).path
-    monkeypatch.setattr("model.reference.version", lambda name: "another")
+    monkeypatch.setattr("unlearnkit.model.reference.version", lambda name: "another")
     assert LogprobCache(tiny_model, tmp_path).path != before
     monkeypatch.undo()
     assert LogprobCache(tiny_model, tmp_path).path == before
-    monkeypatch.setattr("unlearn.base.__file__", __file__)
+    monkeypatch.setattr("unlearnkit.unlearn.base.__file__", __file__)
     assert LogprobCache(tiny_model, tmp_path).path != before
 
 

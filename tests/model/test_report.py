@@ -11,16 +11,16 @@ from hypothesis import given, seed
 from hypothesis import settings as fuzz
 from hypothesis import strategies as some
 
-from core.files import UserError
-from core.screen import show_error
-from exec.run import with_clear_errors
-from loggers.base import Results
-from model.benchmark_run import show_done
-from model.benchmarks import ERROR, OK, Done
-from model.compare import show
-from model.progress import Lines
-from model.report import show_outcome
-from model.unlearn import Outcome
+from unlearnkit.core.files import UserError
+from unlearnkit.core.screen import show_error
+from unlearnkit.exec.script import with_clear_errors
+from unlearnkit.loggers.logger import Results
+from unlearnkit.model.benchmarks.benchmark_folder import show_done
+from unlearnkit.model.benchmarks.benchmark_runner import ERROR, OK, Done
+from unlearnkit.model.report.comparison import show
+from unlearnkit.model.report.last_screen import show_outcome
+from unlearnkit.model.run.progress import Lines
+from unlearnkit.model.run.unlearn_run import Outcome
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -8,9 +8,9 @@ import pytest
 from scripts import Forked, die_at_change, kill_once, mounted, ranks, run_script, wait_until
 from tiny import greeting_template, random_llama, save
 
-from core.files import read_json, read_jsonl
-from loggers.json_ import JsonLogger
-from unlearn.trainer import UnlearnTrainer
+from unlearnkit.core.files import read_json, read_jsonl
+from unlearnkit.loggers.json_ import JsonLogger
+from unlearnkit.unlearn.step.trainer import UnlearnTrainer
 
 pytestmark = pytest.mark.run
 
@@ -395,7 +395,7 @@ def test_torch_on_a_full_disk_is_one_line(model, tmp_path, monkeypatch):
     def full(state, path, **options):
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")
 
-    monkeypatch.setattr("unlearn.trainer.torch.save", full)
+    monkeypatch.setattr("unlearnkit.unlearn.step.trainer.torch.save", full)
     run = run_script("unlearn_model", *words(model, tmp_path, "run"))
     assert run.returncode == 1
     assert "unexpected pos" in run.stderr and "Traceback" not in run.stderr

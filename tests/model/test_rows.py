@@ -3,10 +3,10 @@
 import pytest
 from conftest import REPO
 
-from core.files import UserError, write_jsonl
-from exec.settings import StrictConfig, settle_settings
-from model.rows import check_disjoint, training_texts
-from unlearn import compose
+from unlearnkit.core.files import UserError, write_jsonl
+from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.model.training_data import check_disjoint, training_texts
+from unlearnkit.unlearn import compose
 
 FORGET = [{"id": f"f{n}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
 OTHERS = [{"id": f"r{n}", "question": f"Q{n}?", "answer": "Another."} for n in range(4)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.files import write_json, write_jsonl
-from model.table import line, markdown, pooled_interval
+from unlearnkit.core.files import write_json, write_jsonl
+from unlearnkit.model.report.grid_table import line, markdown, pooled_interval
 
 
 def named(values) -> dict:

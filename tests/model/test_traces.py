@@ -8,11 +8,11 @@ from conftest import FICTIONAL, GOLDEN
 from scripts import run_script
 from tiny import greeting_template, one_word_llama, save
 
-from core.encoding import Template
-from core.files import UserError, read_jsonl, write_jsonl
-from dataset import load_rows
-from model.loading import load_tokenizer
-from model.traces import cut, cut_text
+from unlearnkit.core.encoding import Template
+from unlearnkit.core.files import UserError, read_jsonl, write_jsonl
+from unlearnkit.dataset import load_rows
+from unlearnkit.model.load.loading import load_tokenizer
+from unlearnkit.model.write.trace_writer import cut, cut_text
 
 pytestmark = pytest.mark.run
 
@@ -165,7 +165,7 @@ def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_want
 
 @pytest.mark.parametrize("position, first, last", [("before", "Think.", "page"), ("after", "A", "Think.")])
 def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokenizer):
-    from model.settings import Data, Tracing
+    from unlearnkit.model.settings import Data, Tracing
 
     plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24, min_tokens=4)
     settings = types.SimpleNamespace(traces=plan, dataset=Data())
@@ -178,8 +178,8 @@ def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokeni
 
 def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_path, monkeypatch):
     """vLLM needs a GPU: a stand-in module answers in its shape."""
-    from exec.cli import read_settings
-    from model.traces import write_traces
+    from unlearnkit.exec.cli import read_settings
+    from unlearnkit.model.write.trace_writer import write_traces
 
     settings = read_settings(
         [

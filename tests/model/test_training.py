@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import few_steps
 
-from optim.sharpness import norm
+from unlearnkit.optim.sharpness import norm
 
 
 def test_the_gradient_is_clipped_to_the_norm_that_was_set(tiny_model, tokenizer, tmp_path):

@@ -7,8 +7,8 @@ import torch
 from scripts import run_script
 from transformers import AutoModelForCausalLM
 
-from core.files import fingerprint, read_json, read_jsonl, write_json
-from model.rows import choose_forget_rows
+from unlearnkit.core.files import fingerprint, read_json, read_jsonl, write_json
+from unlearnkit.model.training_data import choose_forget_rows
 
 pytestmark = pytest.mark.run
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from optim import FLATNESS, WA, Averaging, Landscape
-from optim.sharpness import moved, norm
-from unlearn.compose import WRAPPERS
+from unlearnkit.optim import FLATNESS, WA, Averaging, Landscape
+from unlearnkit.optim.sharpness import moved, norm
+from unlearnkit.unlearn.composition import WRAPPERS
 
 TORCH = torch.float64
 HESSIAN = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=TORCH)

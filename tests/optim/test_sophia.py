@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from conftest import GOLDEN
 
-from optim import Sophia, SophiaG, drawn_nll
+from unlearnkit.optim import Sophia, SophiaG, drawn_nll
 
 INPUTS = json.loads((GOLDEN / "objectives/inputs/optimizer_inputs.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/optimizers.json").read_text())["expected"]["sophia"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from unlearn.gradients import COMBINERS, diagnosis
-from unlearn.gradients.combiners import dot
+from unlearnkit.unlearn.gradients import COMBINERS, diagnosis
+from unlearnkit.unlearn.gradients.combiners import dot
 
 INPUTS = json.loads((GOLDEN / "objectives/inputs/gradients.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/gradient_combination.json").read_text())

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from core.files import UserError
-from unlearn import FORGET, compose, parse_method
-from unlearn.compose import method_names
+from unlearnkit.core.files import UserError
+from unlearnkit.unlearn import FORGET, compose, parse_method
+from unlearnkit.unlearn.composition import method_names
 
 
 @pytest.mark.parametrize(

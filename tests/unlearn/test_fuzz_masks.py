@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from unlearn.mask.file import (
+from unlearnkit.unlearn.mask.mask_file import (
     PACKED,
     Sidecar,
     density,

@@ -9,13 +9,20 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from core.files import UserError
-from core.likelihood import row_nll
-from model.reference import StartModel
-from unlearn import compose, parse_method
-from unlearn.base import Step, answer_nll, logits
-from unlearn.gao import GAO
-from unlearn.gradients.agreement import Agreement, always_passes, handed_on, needed, null_rate, set_aside
+from unlearnkit.core.files import UserError
+from unlearnkit.core.likelihood import row_nll
+from unlearnkit.model.reference import StartModel
+from unlearnkit.unlearn import compose, parse_method
+from unlearnkit.unlearn.base import Step, answer_nll, logits
+from unlearnkit.unlearn.gradients.agreement import (
+    Agreement,
+    always_passes,
+    handed_on,
+    needed,
+    null_rate,
+    set_aside,
+)
+from unlearnkit.unlearn.objectives.gao import GAO
 
 OBJECTIVES = GOLDEN / "objectives"
 GRADIENTS = json.loads((OBJECTIVES / "inputs/gradients.json").read_text())["gao"]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from core.files import UserError
-from core.likelihood import row_nll
-from model.reference import StartModel
-from unlearn import compose, parse_method
-from unlearn.base import hidden, logits
-from unlearn.representation import EMBED
+from unlearnkit.core.files import UserError
+from unlearnkit.core.likelihood import row_nll
+from unlearnkit.model.reference import StartModel
+from unlearnkit.unlearn import compose, parse_method
+from unlearnkit.unlearn.base import hidden, logits
+from unlearnkit.unlearn.objectives.representation import EMBED
 
 INPUTS = json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/objectives.json").read_text())
@@ -96,7 +96,10 @@ class GoldenReference(StartModel):
 @pytest.fixture(autouse=True)
 def golden_direction(monkeypatch):
     vector = torch.tensor(INPUTS["control_vector_raw"])
-    monkeypatch.setattr("unlearn.representation.direction", lambda kind, size, seed: vector / vector.norm())
+    monkeypatch.setattr(
+        "unlearnkit.unlearn.objectives.representation.direction",
+        lambda kind, size, seed: vector / vector.norm(),
+    )
 
 
 def configured(method: str, weights: dict, knobs: dict):

@@ -6,9 +6,9 @@ import pickle
 import pytest
 import torch
 
-from core.files import UserError, read_json
-from unlearn.mask import Sidecar, WeightMask, read_mask, write_mask
-from unlearn.mask.file import density, load_tensors, read_sidecar, stated_ratio
+from unlearnkit.core.files import UserError, read_json
+from unlearnkit.unlearn.mask import Sidecar, WeightMask, read_mask, write_mask
+from unlearnkit.unlearn.mask.mask_file import density, load_tensors, read_sidecar, stated_ratio
 
 SIDECAR = Sidecar("magnitude", 0.5, "global", None, 0, 1, 2, "m", "d", "frozen")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from conftest import GOLDEN
 
-from core.files import UserError
-from unlearn.mask import SCORES, select
-from unlearn.mask.scores import Statistics
+from unlearnkit.core.files import UserError
+from unlearnkit.unlearn.mask import SCORES, select
+from unlearnkit.unlearn.mask.scores import Statistics
 
 INPUTS = json.loads((GOLDEN / "objectives/inputs/mask_inputs.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/masks.json").read_text())["expected"]
@@ -90,7 +90,7 @@ def by_sorting(scores: dict, ratio: float) -> list[bool]:
 
 @pytest.mark.parametrize("kind", ["normal", "few values", "tiny", "all equal", "zeros", "wide"])
 def test_streaming_selects_what_a_stable_sort_selects(kind, monkeypatch):
-    monkeypatch.setattr("unlearn.mask.selection.CHUNK", 97)
+    monkeypatch.setattr("unlearnkit.unlearn.mask.selection.CHUNK", 97)
     generator = torch.Generator().manual_seed(3)
     make = {
         "normal": lambda n: torch.randn(n, generator=generator).abs(),

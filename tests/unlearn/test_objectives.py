@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from core.likelihood import row_nll, shifted, token_nll
-from model.reference import StartModel
-from unlearn import FORGET, REGULARIZERS, RETAIN, compose, parse_method
-from unlearn.base import answer_logits, answer_scores, logits
-from unlearn.compose import method_names
-from unlearn.edits.task_vector import TV
-from unlearn.edits.whp import damped
-from unlearn.reflection import WORDS
+from unlearnkit.core.likelihood import row_nll, shifted, token_nll
+from unlearnkit.model.reference import StartModel
+from unlearnkit.unlearn import FORGET, REGULARIZERS, RETAIN, compose, parse_method
+from unlearnkit.unlearn.base import answer_logits, answer_scores, logits
+from unlearnkit.unlearn.composition import method_names
+from unlearnkit.unlearn.edits.task_vector import TV
+from unlearnkit.unlearn.edits.whp import damped
+from unlearnkit.unlearn.objectives.reflection import WORDS
 
 PAIRS = sorted({parse_method(name).name for name in method_names()} - {"origin", "TV"})
 
@@ -201,7 +201,7 @@ def test_jensun_is_bounded_by_log_2(world):
 
 @pytest.mark.parametrize("divergence", ["tv", "kl", "pearson", "js"])
 def test_flat_raises_the_template_and_lowers_the_answer(divergence):
-    from unlearn.flat import DIVERGENCES
+    from unlearnkit.unlearn.objectives.flat import DIVERGENCES
 
     good, bad = (torch.tensor(0.4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     up, down = torch.autograd.grad(DIVERGENCES[divergence](good, bad), (good, bad))
@@ -243,7 +243,7 @@ def test_forget_kl_is_zero_at_the_start_and_capped(world):
 
 
 def test_the_task_vector_of_alpha_0_is_the_identity_and_nothing_to_subtract_is_an_error(golden_models):
-    from core.files import UserError
+    from unlearnkit.core.files import UserError
 
     start, reinforced = (model.state_dict() for model in golden_models)
     for name, tensor in TV(alpha=0.0).edit(start, reinforced).items():
@@ -267,7 +267,7 @@ def test_who_is_harry_potter_never_raises_a_logit():
 
 def test_ilu_has_the_gradient_of_its_definition():
     """Two layers, l(θ) differentiated by hand in both forms."""
-    from unlearn.regularizers import ILU
+    from unlearnkit.unlearn.objectives.regularizers import ILU
 
     torch.manual_seed(0)
     table, head = (torch.randn(7, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))

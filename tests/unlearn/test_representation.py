@@ -8,15 +8,15 @@ import torch
 from tiny import random_llama
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
-from core.encoding import Encoded, pad_rows
-from core.files import UserError
-from model.loading import add_lora, start_model, train_only
-from model.reference import StartModel
-from model.settings import Lora
-from unlearn import compose, parse_method
-from unlearn.base import blocks, hidden
-from unlearn.reflection import reflection_tokens
-from unlearn.representation import R2MU, RMU, direction
+from unlearnkit.core.encoding import Encoded, pad_rows
+from unlearnkit.core.files import UserError
+from unlearnkit.model.load.loading import add_lora, start_model, train_only
+from unlearnkit.model.reference import StartModel
+from unlearnkit.model.settings import Lora
+from unlearnkit.unlearn import compose, parse_method
+from unlearnkit.unlearn.base import blocks, hidden
+from unlearnkit.unlearn.objectives.reflection import reflection_tokens
+from unlearnkit.unlearn.objectives.representation import R2MU, RMU, direction
 
 
 def composed(method, weights=None, **knobs):

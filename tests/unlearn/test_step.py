@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from tiny import few_steps, random_llama
 
-from model.training import Curvature
-from optim import FLATNESS, Landscape
-from optim.sharpness import norm, unit
-from unlearn.base import answer_logits, answer_nll
-from unlearn.mask import WeightMask
+from unlearnkit.model.run.training import Curvature
+from unlearnkit.optim import FLATNESS, Landscape
+from unlearnkit.optim.sharpness import norm, unit
+from unlearnkit.unlearn.base import answer_logits, answer_nll
+from unlearnkit.unlearn.mask import WeightMask
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from conftest import REPO
 from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
 
-from core.files import read_json, read_jsonl
-from optim.sharpness import GP
+from unlearnkit.core.files import read_json, read_jsonl
+from unlearnkit.optim.sharpness import GP
 
 pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 
@@ -106,8 +106,8 @@ def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, plain,
 
 
 def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, monkeypatch):
-    from exec.settings import StrictConfig, settle_settings
-    from model.unlearn import Unlearn
+    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.model.run.unlearn_run import Unlearn
 
     def run(name):
         said = dict(zip(COMMON[::2], COMMON[1::2])) | {
@@ -124,7 +124,9 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
 
     monkeypatch.chdir(REPO)
     joint = run("joint")
-    monkeypatch.setattr("model.training.Sum", type("Nobody", (), {}))  # what is no Sum is taken apart
+    monkeypatch.setattr(
+        "unlearnkit.model.run.training.Sum", type("Nobody", (), {})
+    )  # what is no Sum is taken apart
     apart = run("apart")
     assert "cosine" in apart[0]
     assert "cosine" not in joint[0]
@@ -133,8 +135,8 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
 
 def in_process(folder, root, name, monkeypatch, **said):
     """A run in this process, so that what it does can be watched."""
-    from exec.settings import StrictConfig, settle_settings
-    from model.unlearn import Unlearn
+    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.model.run.unlearn_run import Unlearn
 
     monkeypatch.chdir(REPO)
     flags = dict(zip([word[2:] for word in COMMON[::2]], COMMON[1::2])) | {
@@ -170,7 +172,7 @@ def test_gao_is_the_same_however_a_step_is_split(scope, tiny_model_folder, tmp_p
 def test_the_agreed_direction_joins_the_forget_side_before_combining(
     tiny_model_folder, tmp_path, monkeypatch
 ):
-    from unlearn.gradients.combiners import SAGO
+    from unlearnkit.unlearn.gradients.combiners import SAGO
 
     seen, combine = [], SAGO.combine
     monkeypatch.setattr(
@@ -220,7 +222,7 @@ def test_gao_alone_is_a_forget_side_for_combiners(said, tiny_model_folder, tmp_p
 
 def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, monkeypatch):
     seen = []
-    from unlearn.gao import GAO
+    from unlearnkit.unlearn.objectives.gao import GAO
 
     direction = GAO.direction
     monkeypatch.setattr(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from unlearn.base import Objective, Term, answer_nll
+from ..base import Objective, Term, answer_nll
 
 
 @dataclass(frozen=True)

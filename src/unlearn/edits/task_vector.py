@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.files import UserError
-from core.knobs import knob
-from unlearn.base import FORGET, Edit
+from ...core.files import UserError
+from ...core.options import knob
+from ..base import FORGET, Edit
 
 
 @FORGET.register("TV", "task_vector")

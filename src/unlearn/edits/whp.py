@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from core.knobs import knob
-from unlearn.base import FORGET, Edit, Term, answer_logits
+from ...core.options import knob
+from ..base import FORGET, Edit, Term, answer_logits
 
 
 def damped(start: Tensor, reinforced: Tensor, alpha: float) -> Tensor:

@@ -1,5 +1,5 @@
 """Several gradients made into one update."""
 
-from unlearn.gradients.combiners import COMBINERS, Combiner, Sum, diagnosis
+from .combiners import COMBINERS, Combiner, Sum, diagnosis
 
 __all__ = ["COMBINERS", "Combiner", "Sum", "diagnosis"]

@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from core.knobs import knob
-from core.registry import Registry
-from unlearn.base import add_up
+from ...core.options import knob
+from ...core.registry import Registry
+from ..base import add_up
 
 COMBINERS = Registry("combiner")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from unlearn.mask.file import content_of
+from .mask_file import content_of
 
 
 class WeightMask:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from core.registry import Registry
+from ...core.registry import Registry
 
 SCORES = Registry("score")
 

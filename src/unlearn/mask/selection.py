@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.files import UserError
-from unlearn.base import add_up
+from ...core.files import UserError
+from ..base import add_up
 
 SCOPES = ("global", "tensor", "row")
 CHUNK = 2**20

@@ -1,0 +1,44 @@
+"""How other toolkits' evaluations read rows, for figures that must be comparable with theirs. Never used in
+training."""
+
+from .encoding import Template
+from .files import UserError
+from .thinking import TAGS, Tags
+
+
+class OpenUnlearningTemplate(Template):
+    """Rows as OpenUnlearning (d3d7cf9, src/data/utils.py and collators.py) reads them, where it differs from
+    ours:
+
+    - question and answer are tokenised as one text and the prompt is as long as when it stands alone, so
+      that an answer token that merges with the prompt's last blank is not scored;
+    - one EOS is appended unless the last token is one already, behind whatever the chat template ends a
+      turn with; only that last token counts as terminator;
+    - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row
+      is seen.
+    """
+
+    def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
+        super().__init__(tokenizer, name, tags)
+        if tokenizer.eos_token_id is None:
+            raise UserError("evaluate.parity open_unlearning needs a tokenizer with an EOS token")
+        self.unseen_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+    def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
+        if "question" not in row:
+            return super()._parts(row)
+        question, answer, turns = row["question"], row["answer"], row.get("turns", ())
+        length = len(self.prompt_ids(question, turns=turns))
+        if self.chat:
+            text = self._chat(
+                [*turns, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            )
+        else:
+            text = self.prompt_text(question, "direct", turns) + answer
+        ids = self._ids(text, special=not self.chat)
+        ids += [] if ids[-1:] == self._eos() else self._eos()
+        return ids[:length], ids[length:-1], ids[-1:]
+
+
+PEERS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
+"""`evaluate.parity` -> the template that measures."""

@@ -1,0 +1,45 @@
+"""What the fields of rows may hold, whichever source they come from."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.json_fields import COUNT, TEXT, TEXTS, Kind, check_fields
+
+TEXTS_OR_NONE = Kind("a list of texts", lambda value: value == [] or TEXTS.holds(value))
+FIELDS: dict[str, Kind] = {
+    **dict.fromkeys(
+        ("id", "question", "answer", "text", "prompt", "trace", "cot", "gt", "key", "person"), TEXT
+    ),
+    **dict.fromkeys(("paraphrased_question", "paraphrased_answer"), TEXT),
+    **dict.fromkeys(("perturbed_answer", "rephrased_questions", "held_out_questions"), TEXTS),
+    **dict.fromkeys(("wrong", "facts"), TEXTS_OR_NONE),
+}
+"""Every field that training or a metric reads."""
+
+
+def checked_row(
+    place: str, row: Mapping[str, Any], required: Mapping[str, Kind] | None = None
+) -> dict[str, Any]:
+    """The row without its optional fields that are null, which tables have where a row lacks a field.
+    `required` fields are those of its source, which may be of other kinds than `FIELDS`.
+
+    Raises:
+        UserError: a required field is missing, or a field is of another kind; it names `place` and field.
+    """
+    required = required or {}
+    row = {key: value for key, value in row.items() if value is not None or key in required}
+    check_fields(place, row, required, FIELDS)
+    return row
+
+
+CHOICES = Kind("a list of 2 to 4 texts", lambda value: TEXTS.holds(value) and 2 <= len(value) <= 4)
+
+
+def checked_choices(place: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """As `checked_row`, of a multiple choice question: question, choices, and in answer the place of the
+    right one, counted from 0."""
+    last = len(row["choices"]) - 1 if CHOICES.holds(row.get("choices")) else 0
+    right = Kind(
+        f"the place of the right choice, 0 to {last}", lambda value: COUNT.holds(value) and value <= last
+    )
+    return checked_row(place, row, {"question": TEXT, "choices": CHOICES, "answer": right})

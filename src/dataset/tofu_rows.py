@@ -1,0 +1,46 @@
+"""`Tofu_<split>`: TOFU (Maini et al., arXiv:2401.06121), from a folder of its JSON-lines files or from the
+hub.
+
+With `dataset.data_dir` the files are read there (`forget10.json`, one object per line); without it they come
+from the hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
+"""
+
+from ..core.json_fields import TEXT
+from .hub_tables import check_table, load_table
+from .sources import SOURCES, Source
+
+HUB_NAME = "locuslab/TOFU"
+FORGETS = {"forget01": "retain99", "forget05": "retain95", "forget10": "retain90"}
+QUESTION = {"question": TEXT, "answer": TEXT}
+EVALUATION = {
+    "retain": "retain_perturbed",
+    "real": "real_authors_perturbed",
+    "world": "world_facts_perturbed",
+}
+
+
+@SOURCES.register("Tofu")
+class Tofu(Source):
+    """The published splits, rows as they are."""
+
+    title = "Tofu"
+    forget_splits = tuple(FORGETS)
+    splits = ("full", *FORGETS, *FORGETS.values())
+
+    def check(self, split: str) -> None:
+        check_table(self.data_dir, f"{split}.json")
+
+    def rows(self, split: str) -> list[dict]:
+        rows = load_table(self.data_dir, f"{split}.json", HUB_NAME, split, required=QUESTION)
+        return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
+
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
+        """The perturbed files hold the rows of their split in its order; the forget rows keep the ids of the
+        split."""
+        ids = {row["id"] for row in forget}
+        full = [
+            {**row, "id": f"{split}-{number}"} for number, row in enumerate(self.rows(f"{split}_perturbed"))
+        ]
+        return {"forget": [row for row in full if row["id"] in ids]} | {
+            name: self.rows(stem) for name, stem in EVALUATION.items()
+        }

@@ -1,0 +1,72 @@
+"""`Wmdp_<subject>_<split>`: the corpora of WMDP (Li et al., arXiv:2403.03218) and its multiple choice
+questions.
+
+Forget corpora and questions come from the hub (bio's forget corpus is gated: ask for it there) or with
+`dataset.data_dir` from `bio_forget.jsonl`, `bio_retain.jsonl`, `cyber_forget.jsonl`, `cyber_retain.jsonl`,
+`wikitext.jsonl` (each with `text`) and `questions_bio.jsonl`, `questions_cyber.jsonl` (question, choices,
+answer). `wikitext` is wikitext-2's training split, what most published runs retain; some of them used its
+test split and named it WMDP.
+"""
+
+from ..core.json_fields import STRING
+from .hub_tables import check_table, load_records, load_table
+from .row_checks import checked_choices
+from .sources import SOURCES, Source
+
+HUB = {
+    "bio_forget": ("cais/wmdp-bio-forget-corpus", None),
+    "bio_retain": ("cais/wmdp-corpora", "bio-retain-corpus"),
+    "cyber_forget": ("cais/wmdp-corpora", "cyber-forget-corpus"),
+    "cyber_retain": ("cais/wmdp-corpora", "cyber-retain-corpus"),
+    "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
+}
+SUBJECTS = {"bio": "biology", "cyber": "cybersecurity"}
+LETTERS = "ABCD"
+SHORTEST = 50
+"""Characters below which a document is left out, as in the published runs."""
+
+
+@SOURCES.register("Wmdp")
+class Wmdp(Source):
+    """Training rows are documents (`dataset.long_text` says how long ones are cut); measured are the
+    questions of the subject."""
+
+    title = "Wmdp"
+    splits = tuple(HUB)
+    forget_splits = ("bio_forget", "cyber_forget")
+
+    def check(self, split: str) -> None:
+        check_table(self.data_dir, f"{split}.jsonl")
+
+    def rows(self, split: str) -> list[dict]:
+        # Published corpora hold empty texts, which are too short to be taken.
+        table = load_table(self.data_dir, f"{split}.jsonl", *HUB[split], required={"text": STRING})
+        return [
+            {"id": f"{split}-{number}", "text": row["text"]}
+            for number, row in enumerate(table)
+            if len(row["text"]) >= SHORTEST
+        ]
+
+    def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
+        subject = split.partition("_")[0]
+        records = load_records(
+            self.data_dir, f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test"
+        )
+        return {
+            "forget_choices": [
+                {**_choices(SUBJECTS[subject], checked_choices(place, row)), "id": f"{subject}-{number}"}
+                for number, (place, row) in enumerate(records)
+            ]
+        }
+
+
+def _choices(subject: str, row: dict) -> dict:
+    """A question as lm-eval puts it: a head, the lettered options, `Answer:`."""
+    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
+    head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
+    return {
+        "prompt": f"{head}{row['question'].strip()}{options}\nAnswer:",
+        "letters": list(LETTERS[: len(row["choices"])]),
+        "choices": row["choices"],
+        "right": row["answer"],
+    }

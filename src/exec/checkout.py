@@ -1,0 +1,61 @@
+"""Opens every script that is started as a file: this checkout becomes the package `unlearnkit`, whatever else
+is installed, and a Python that cannot run it ends with one line.
+
+    if not __package__:
+        import checkout
+
+        __package__ = checkout.PACKAGE
+
+Any Python from 3.8 must be able to read this file, and nothing but the standard library is imported.
+"""
+
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parents[1]
+VENV = REPO / ".venv" / "bin" / "python"
+PACKAGE = "unlearnkit.exec"
+
+OLDEST = (3, 11)
+PACKAGES = (
+    *("torch", "transformers", "accelerate", "datasets", "peft", "safetensors", "tokenizers"),
+    *("numpy", "scipy", "regex", "rouge_score", "fastargs", "rich", "requests", "tqdm"),
+)
+"""What every run needs; packages that only some settings need are checked with those settings."""
+
+
+def fault(version, missing):
+    """Why this Python cannot run the project and what can, in one line; empty when it can."""
+    if version < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        problem = f"is Python {version[0]}.{version[1]}, and {oldest} or later is needed"
+        remedy = f"make demo PYTHON=python{oldest} installs one in .venv"
+    elif missing:
+        more = f" and {len(missing) - 3} more packages" if len(missing) > 3 else ""
+        problem = f"lacks {', '.join(missing[:3])}{more}"
+        install = f"{sys.executable} -m pip install -r {REPO / 'requirements.txt'}"
+        remedy = f"make demo installs all of them in .venv; or {install}"
+    else:
+        return ""
+    if VENV.exists() and not VENV.parent.samefile(Path(sys.executable).parent):
+        remedy = f"start the script with {VENV}"
+    return f"error: {sys.executable} {problem}: {remedy}"
+
+
+def load():
+    """Make `src` of this checkout the package `unlearnkit`, unless one is loaded."""
+    name, root = PACKAGE.partition(".")[0], HERE.parent
+    if name not in sys.modules:
+        spec = spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
+        assert spec and spec.loader, root
+        sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    # A script's own folder comes first on the path: its file names must not hide those of libraries.
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
+
+
+if _fault := fault(sys.version_info[:2], [name for name in PACKAGES if find_spec(name) is None]):
+    sys.exit(_fault)
+load()

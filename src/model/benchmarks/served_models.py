@@ -1,0 +1,60 @@
+"""Subjects of benchmarks that the harness's own backends run: a server, or vLLM."""
+
+from pathlib import Path
+
+from ...core.files import UserError
+from ...core.thinking import THINKING
+from ..evaluation import stamp
+from ..settings import Settings
+from .benchmark_runner import Subject
+
+RETRIES = 4
+
+
+def served(settings: Settings) -> Subject:
+    """The model of the run behind benchmarks.backend. What decides its answers is known by name only, and by
+    the times of its files where they are here."""
+    from ...metrics import lm_eval_served
+
+    overall, plan = settings.overall, settings.benchmarks
+    mode = "direct" if plan.published else settings.evaluate.decoding
+    if mode not in ("direct", "thinking"):
+        raise UserError(
+            f"evaluate.decoding {mode} needs benchmarks.backend transformers; take thinking or direct"
+        )
+    folder = Path(overall.model_name).expanduser()
+    name = str(folder) if folder.exists() else overall.model_name
+    tokenizer = overall.tokenizer_name or name
+    thinks = mode in THINKING
+    if plan.backend == "vllm":
+        options = {
+            "seed": overall.seed,
+            "dtype": {"fp32": "float32", "auto": "auto"}.get(overall.precision, "bfloat16"),
+            "chat_template_args": {"enable_thinking": thinks},
+        }
+        return Subject(
+            lambda _: lm_eval_served.vllm_model(name, tokenizer, options),
+            ["vllm", name, stamp(name), options],
+            mode,
+            chat=True,
+        )
+    assert plan.base_url, "exec.rules refuses a server without an address"
+    url = plan.base_url.rstrip("/")
+    lm_eval_served.check_server(name, url, plan.key_env)
+    return Subject(
+        lambda _: lm_eval_served.server_model(
+            name,
+            tokenizer,
+            url,
+            plan.key_env,
+            plan.concurrency,
+            RETRIES,
+            settings.dataset.tags,
+            thinks,
+            overall.seed,
+        ),
+        ["server", url, name, stamp(name), overall.seed],
+        mode,
+        chat=True,
+        refuses=lambda: lm_eval_served.scoring_refusal(name, url, plan.key_env),
+    )

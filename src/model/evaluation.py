@@ -1,0 +1,265 @@
+"""Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them
+in a cache."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ..core.encoding import Template
+from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
+from ..core.generation import learned_positions
+from ..core.parity_templates import PEERS
+from ..core.project import code_files
+from ..loggers.logger import Results
+from ..metrics.engine import (
+    METRICS,
+    RUN,
+    Decoding,
+    Evidence,
+    Generations,
+    Passes,
+    count_texts,
+    measure,
+    select,
+)
+from ..metrics.external_results import Columns, match_rows, read_results
+from ..metrics.verdicts import RuleJudge
+from .judges import make_readers
+from .load.loading import (
+    Loading,
+    arithmetic,
+    choose_precision,
+    load_model,
+    load_tokenizer,
+    loading_of,
+    model_fingerprint,
+)
+from .run.progress import progress
+from .settings import Settings, plain
+
+CODE = ("core", "metrics", "model")
+log = logging.getLogger(__name__)
+
+LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
+JUDGED_ROWS = (
+    "reasoning/rt_ua",
+    "reasoning/rt_ua_parity",
+    "semantic/forget_accuracy",
+    "semantic/retain_accuracy",
+    "semantic/forget_accuracy_rephrased",
+)
+"""Metrics whose rows are unscored only when the judge failed: such results are not kept."""
+SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
+
+
+def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
+    """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
+    evaluation, data = settings.evaluate, settings.dataset
+    template = template_of(settings, tokenizer)
+    precision = choose_precision(settings.overall.precision, str(model.device))
+    model.eval()
+    torch.manual_seed(settings.overall.seed)
+    decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
+    keys = select(settings.metric_names)
+    texts = count_texts(keys, rows, decoding)
+    with progress(title, settings.overall.quiet, texts) as on_rows, arithmetic(model.device, precision):
+        passes = Passes(
+            model,
+            tokenizer,
+            template,
+            min(data.max_length, learned_positions(model) or data.max_length),
+            evaluation.max_new_tokens,
+            evaluation.batch_tokens,
+            on_rows,
+            decoding,
+            cache(lambda: original_model(settings, model)),
+        )
+        evidence = measure(
+            keys,
+            rows,
+            passes,
+            retain_columns(settings, rows),
+            evaluation.bootstrap,
+            settings.overall.seed,
+            make_readers(settings),
+        )
+    return to_results(evidence, (settings.judge.price_in, settings.judge.price_out))
+
+
+def original_model(settings: Settings, model):
+    """The model whose word on fluency counts: the one that is named, or the start model of a run that trains;
+    else None."""
+    overall = settings.overall
+    name = settings.evaluate.original_model or (overall.model_name if settings.method.trains else None)
+    if name is None or (overall.random_init and not settings.evaluate.original_model):
+        return None
+    precision = choose_precision(overall.precision, model.device.type)
+    return load_model(name, precision, str(model.device), seed=overall.seed, loading=_original(overall, name))
+
+
+def _original(overall, name: str) -> Loading:
+    """How the original model is loaded: as the run's where it is that one, else without exceptions but for
+    the base of an adapter."""
+    return loading_of(overall) if name == overall.model_name else Loading(base_model=overall.base_model)
+
+
+def check_original(settings: Settings, tokenizer) -> None:
+    """UserError when the named original model reads other tokens than the tokenizer of the run."""
+    name = settings.evaluate.original_model
+    if name and load_tokenizer(name, _original(settings.overall, name)).get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"evaluate.original_model: {name} has another tokenizer than the run, so it cannot judge its"
+            " words; name the model that the measured one was made from"
+        )
+
+
+def template_of(settings: Settings, tokenizer) -> Template:
+    """How the evaluation reads rows: as this project does or as a peer."""
+    return PEERS[settings.evaluate.parity](tokenizer, settings.dataset.template, settings.dataset.tags)
+
+
+def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
+    """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the
+    model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
+    libraries."""
+    evaluation, overall = plain(settings.evaluate), settings.overall
+    key = fingerprint(
+        model_fingerprint(model),
+        model.generation_config.to_dict(),
+        tokenizer_fingerprint(tokenizer),
+        rows,
+        retain_columns(settings, rows),
+        select(settings.metric_names),
+        evaluation,
+        judging_facts(settings),
+        asdict(settings.dataset.tags),
+        stamp(settings.evaluate.original_model or ""),
+        template_of(settings, tokenizer).fingerprint,
+        settings.dataset.max_length,
+        overall.seed,
+        choose_precision(overall.precision, str(model.device)),
+        model.device.type,
+        file_fingerprint(*code_files(*CODE)),
+        [version(name) for name in LIBRARIES],
+    )
+    path = overall.cache / "evaluations" / f"{key}.json"
+    if kept := _kept(path):
+        return kept
+    results = evaluate(model, tokenizer, rows, settings, title)
+    if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
+        found = asdict(results)
+        write_json(path, {"checksum": fingerprint(found), "results": found})
+    return results
+
+
+def _kept(path: Path) -> Results | None:
+    """What an earlier run found; None when there is nothing, or something else than what was written."""
+    if not path.is_file():
+        return None
+    try:
+        kept = read_json(path)
+        if kept["checksum"] == fingerprint(kept["results"]):
+            return Results(**kept["results"])
+    except (UserError, TypeError, KeyError):
+        pass
+    log.warning("%s is not what was written there; the model is measured again", path)
+    return None
+
+
+def judging_facts(settings: Settings) -> list:
+    """What decides a verdict: no matter of transport, and the files of models as they are now."""
+    plan = settings.judge
+    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
+    return [
+        plan.kind,
+        plan.base_url,
+        plan.model,
+        plan.max_tokens,
+        plan.threshold,
+        *names,
+        *(stamp(name or "") for name in names),
+    ]
+
+
+def stamp(name: str) -> list:
+    """Sizes and times of the files of a model's folder; nothing for a hub name."""
+    files = sorted(Path(name).expanduser().glob("*.*")) if name else []
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def tokenizer_fingerprint(tokenizer) -> str:
+    """A hash of how a tokenizer reads and writes: its model, special tokens and chat template."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    reading = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return fingerprint(reading, str(tokenizer.special_tokens_map), str(tokenizer.chat_template))
+
+
+def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:
+    """Per-row values of the retain model, matched to the rows of this run; None without
+    `evaluate.retain_results`."""
+    if settings.evaluate.retain_results is None:
+        return None
+    ids = {name: [row["id"] for row in table] for name, table in rows.items()}
+    return match_rows(read_results(settings.evaluate.retain_results), ids)
+
+
+def to_results(evidence: Evidence, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
+    """Evidence as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens of
+    the judge."""
+    values = evidence.values
+    decoded = lambda key: any(
+        isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs
+    )
+    detail = {
+        key: (
+            {
+                "n": v.n,
+                "unscored": v.unscored,
+                "interval": list(v.interval) if v.interval else None,
+                "reason": v.reason,
+            }
+            | ({"judge": judge_name(evidence, key)} if METRICS[key].judged else {})
+            | ({"decoding": evidence.decoding.mode} if decoded(key) else {})
+        )
+        for key, v in values.items()
+    }
+    usage = getattr(evidence.judge, "usage", None)
+    told = (
+        {"name": evidence.judge.name} | usage.told(*prices)
+        if usage and any(METRICS[key].judged for key in values)
+        else {}
+    )
+    return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence), told)
+
+
+def judge_name(evidence: Evidence, key: str) -> str:
+    """The judge; the rule is a matter of words where rows name no key fact."""
+    rows = evidence.rows.get(METRICS[key].rows or "forget", ())
+    lexical = isinstance(evidence.judge, RuleJudge) and any("key" not in row for row in rows)
+    return f"{evidence.judge.name}, lexical" if lexical else evidence.judge.name
+
+
+def _samples(evidence: Evidence) -> dict[str, list[dict]]:
+    """Row set -> its rows with every per-row value of every metric on that set."""
+    tables: dict[str, list[dict]] = {}
+    for key, value in evidence.values.items():
+        name = METRICS[key].rows
+        if not value.columns:
+            continue
+        if name not in tables:
+            tables[name] = [
+                {field: row[field] for field in SAMPLE_FIELDS if field in row} for row in evidence.rows[name]
+            ]
+        for column, cells in value.columns.items():
+            _fill(tables[name], column, cells)
+    return tables
+
+
+def _fill(table: list[dict], column: str, cells: Sequence) -> None:
+    for row, cell in zip(table, cells):
+        row[column] = cell

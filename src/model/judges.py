@@ -1,0 +1,222 @@
+"""Who reads what a model wrote: the judge, the sentence embedder and the entailment model of a run."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ..core.embedding import Embedder
+from ..core.encoding import Template, chat_template_of, chat_text, leading_ids, text_ids
+from ..core.endpoint import Endpoint
+from ..core.files import UserError, fingerprint
+from ..core.generation import Generation, generate
+from ..core.reply_cache import Replies, Usage, well_formed
+from ..metrics.engine import METRICS, Readers
+from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
+from .load.loading import (
+    arithmetic,
+    check_context,
+    choose_device,
+    choose_precision,
+    from_hub_or_folder,
+    load_model,
+    load_tokenizer,
+    load_whole,
+    model_fingerprint,
+)
+from .settings import Server, Settings
+
+log = logging.getLogger(__name__)
+
+LONGEST_VERDICT = 512
+"""Tokens that a local judge may write where no limit is set; one that thinks before it speaks needs them."""
+SHORTEST_VERDICT = 8
+"""Tokens that it must have room for."""
+QUESTIONS_AT_ONCE = 64
+"""Verdicts of a local judge that are kept together."""
+PAIRS_AT_ONCE = 32
+COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
+
+
+def make_readers(settings: Settings) -> Readers:
+    """The readers of a run. Models among them are loaded when something is first put to them."""
+    plan = settings.judge
+    embedder = Embedder(plan.embedder, choose_device(settings.overall.device))
+    judge = {
+        "rule": RuleJudge,
+        "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
+        "local": lambda: LanguageModelJudge(LocalReader(settings)),
+        "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold),
+    }[plan.kind]()
+    return Readers(
+        judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None
+    )
+
+
+def make_endpoint(
+    plan: Server, settings: Settings, section: str, whole: bool = False, temperature: float = 0.0
+) -> Endpoint:
+    """The language model that a section of the settings names; `whole` takes no reply that was cut off."""
+    assert plan.model, "exec.rules refuses a server without the name of a model"
+    return Endpoint(
+        plan.model,
+        plan.base_url,
+        plan.key_env,
+        plan.concurrency,
+        plan.retries,
+        plan.timeout,
+        settings.overall.cache,
+        plan.requests_per_minute,
+        section,
+        plan.max_tokens,
+        whole,
+        temperature,
+    )
+
+
+def check_readers(settings: Settings, keys: Sequence[str]) -> None:
+    """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
+    done. With judge.allow_unscored an unreachable server is only warned of."""
+    plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
+    if judged and plan.kind == "lm":
+        try:
+            make_endpoint(plan, settings, "judge").probe()
+        except UserError as error:
+            if not plan.allow_unscored:
+                raise UserError(
+                    f"{str(error).rstrip('?.')}. To go on without its verdicts: --allow-unscored"
+                ) from None
+            log.warning("%s; going on, its rows will be unscored (judge.allow_unscored)", error)
+    if judged and plan.kind == "local":
+        load_tokenizer(plan.model or "")
+    if (judged and plan.kind == "embedding") or any(key in COSINES for key in keys):
+        Embedder(plan.embedder).encode(["a text"])
+    if plan.nli_model and any(key.endswith("_entailment") for key in keys):
+        Entailment(plan.nli_model, "cpu").check()
+
+
+class LocalReader:
+    """A language model of the disk or the hub that is asked questions here, greedily; its replies are kept as
+    those of a server."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.usage = settings, Usage()
+        self.name = settings.judge.model or ""
+        self.budget = settings.judge.max_tokens or LONGEST_VERDICT
+
+    @cached_property
+    def model(self):
+        overall = self.settings.overall
+        device = choose_device(overall.device)
+        return load_model(self.name, choose_precision(overall.precision, device), device).eval()
+
+    @cached_property
+    def tokenizer(self):
+        return load_tokenizer(self.name)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return model_fingerprint(self.model)
+
+    def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
+        place = fingerprint(self.fingerprint, self.precision, self.budget, system)
+        known = Replies(self.settings.overall.cache / "local" / f"{place}.jsonl")
+        asked = [self._ids(system, prompt) for prompt in prompts]
+        keys = [fingerprint(ids) for ids in asked]
+        missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
+        self.usage.cached += len(prompts) - len(missing)
+        longest = max(map(len, missing.values()), default=0)
+        check_context(
+            self.name,
+            longest,
+            SHORTEST_VERDICT,
+            "judge.model",
+            "The judge reads whole answers; take one that can",
+        )
+        unread, todo = [], list(missing.items())
+        for at in range(0, len(todo), QUESTIONS_AT_ONCE):
+            chunk = todo[at : at + QUESTIONS_AT_ONCE]
+            for (key, ids), reply in zip(chunk, self._replies([ids for _, ids in chunk], longest)):
+                self.usage.local(len(ids), reply.n_tokens)
+                if readable(reply.text):
+                    known.add(key, reply.text)
+                else:
+                    unread.append(" ".join(reply.text.split())[:200])
+        self.usage.failed += len(unread)
+        if unread:
+            log.warning(
+                "%s: %d of %d answers cannot be read (%s)", self.name, len(unread), len(prompts), unread[0]
+            )
+        return [known.get(key) for key in keys]
+
+    @property
+    def precision(self) -> str:
+        return choose_precision(self.settings.overall.precision, self.model.device.type)
+
+    def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
+        """Replies within the budget, or what the longest prompt of all leaves of the context."""
+        context = getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
+        budget, batch_tokens = min(self.budget, context - longest), self.settings.evaluate.batch_tokens
+        stop_ids = Template(self.tokenizer).stop_ids
+        with arithmetic(self.model.device, self.precision):
+            return generate(self.model, self.tokenizer, asked, budget, batch_tokens, stop_ids)
+
+    def _ids(self, system: str, prompt: str) -> list[int]:
+        """Rubric and question as one turn, which every chat template knows; plain text for a model without
+        one."""
+        text = well_formed(f"{system}\n\n{prompt}")
+        if chat_template_of(self.tokenizer) is None:
+            return text_ids(self.tokenizer, f"{text}\n\nVerdict:", leading_ids(self.tokenizer))
+        turns = [{"role": "user", "content": text}]
+        chat = chat_text(self.tokenizer, turns, add_generation_prompt=True, enable_thinking=False)
+        return text_ids(self.tokenizer, chat)
+
+
+class Entailment:
+    """A sequence classifier with labels for entailment, neutrality and contradiction. UserError when it has
+    no entailment label."""
+
+    def __init__(self, name: str, device: str):
+        self.name, self.device = name, device
+
+    def check(self) -> None:
+        """UserError when the model cannot be loaded or labels no entailment."""
+        _ = self.model
+
+    @cached_property
+    def model(self):
+        model = load_whole(AutoModelForSequenceClassification, self.name).to(self.device).eval()
+        if "entailment" not in self._words(model).values():
+            raise UserError(
+                f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none"
+                " of them says entailment; choose a model for natural language inference"
+            )
+        return model
+
+    @cached_property
+    def tokenizer(self):
+        return from_hub_or_folder(AutoTokenizer.from_pretrained, self.name)
+
+    @staticmethod
+    def _words(model) -> dict[int, str]:
+        """The number of each label in the words of `metrics.engine.Readers`."""
+        word = lambda label: next(
+            (w for w in ("entailment", "contradiction") if label.lower() == w), "neutral"
+        )
+        return {int(number): word(label) for number, label in model.config.id2label.items()}
+
+    @torch.inference_mode()
+    def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
+        words, found = self._words(self.model), []
+        for at in range(0, len(pairs), PAIRS_AT_ONCE):
+            inputs = self.tokenizer(
+                *map(list, zip(*pairs[at : at + PAIRS_AT_ONCE])),
+                padding=True,
+                truncation=True,
+                return_tensors="pt",
+            )
+            numbers = self.model(**inputs.to(self.device)).logits.argmax(-1).tolist()
+            found += [words[number] for number in numbers]
+        return found

@@ -1,0 +1,1 @@
+"""Models and tokenizers: found, checked, loaded."""

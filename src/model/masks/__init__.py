@@ -1,0 +1,1 @@
+"""Weight masks of a model: made, loaded, reported on."""

@@ -1,0 +1,151 @@
+"""The last screen of a run: what changed, what was said before and after, where it all lies."""
+
+from rich.table import Table
+
+from ...core.screen import Screen
+from ...metrics.engine import ARROWS, METRICS
+from ...metrics.external_results import read_results, read_summary
+from ...metrics.tofu import summarize
+from ..run.unlearn_run import Outcome
+from ..settings import Settings
+from .comparison import differing_settings
+
+HEADLINES = (
+    "forget_quality",
+    "forget/rougeL",
+    "forget/prob",
+    "model_utility",
+    "partial_utility",
+    "retain/rougeL",
+)
+SAMPLES = 2
+NAMES = (("question", "prompt"), ("answer", "gt"))
+"""What rows of questions and of documents call what is asked and what is true."""
+
+
+def show_outcome(outcome: Outcome, settings: Settings) -> None:
+    """Print the table, two sample answers and the path of the run folder."""
+    screen = Screen()
+    screen.print(_table(outcome, settings))
+    for line in (*_reasons(outcome), *_unlike_retain(settings), *_judging(outcome.after.judge)):
+        screen.print_text(line)
+    for question, answers in _samples(outcome, settings):
+        screen.print_text(f"\n{question}", style="bold")
+        for answer in answers:
+            screen.print_text(answer)
+    screen.print_text(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
+
+
+def _table(outcome: Outcome, settings: Settings) -> Table:
+    table = Table(title=f"{settings.method.name} on {settings.dataset.forget_dataset_name}")
+    columns = _columns(outcome, settings)
+    table.add_column("metric (arrow = good)", overflow="fold")
+    for title in columns:
+        table.add_column(title, justify="right")
+    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _needless(key, outcome)]
+    others = [
+        key
+        for key in outcome.after.metrics
+        if key not in HEADLINES and (key not in METRICS or METRICS[key].family != "tofu")
+    ]
+    for key in headlines + others:
+        table.add_row(
+            f"{key} {_arrow(key, outcome)}".strip(),
+            *(_number(metrics, key) for metrics in columns.values()),
+        )
+    seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
+    table.add_row("training time", *seconds.values())
+    return table
+
+
+def _needless(key: str, outcome: Outcome) -> bool:
+    """Does model_utility, which has all its parts, stand in the place of partial_utility?"""
+    return key == "partial_utility" and outcome.after.metrics[key] is None
+
+
+def _arrow(key: str, outcome: Outcome) -> str:
+    """Which way a figure gets better; those of benchmarks say it themselves, and one that failed does not."""
+    good = METRICS[key].good if key in METRICS else outcome.after.detail[key].get("better", "")
+    return ARROWS.get(good, "")
+
+
+def _columns(outcome: Outcome, settings: Settings) -> dict[str, dict]:
+    columns = {"target": outcome.before.metrics} if outcome.before else {}
+    columns[_run_title(settings)] = outcome.after.metrics
+    columns["retain"] = _retain_metrics(settings.evaluate.retain_results)
+    return columns
+
+
+def _run_title(settings: Settings) -> str:
+    if settings.method.forget and settings.method.trains:
+        return "unlearned"
+    return "fine-tuned" if settings.method.trains else "measured"
+
+
+def _retain_metrics(path: str | None) -> dict:
+    """The retain model's figures. Against itself its forget quality is 1 by definition."""
+    if path is None:
+        return {}
+    columns = read_results(path)
+    values = {key: value.value for key, value in summarize(columns, columns).items()}
+    return values | {key: value for key, value in read_summary(path).items() if value is not None}
+
+
+def _number(metrics: dict, key: str) -> str:
+    value = metrics.get(key)
+    if value is None:
+        return "–"
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.3f}"
+
+
+def _reasons(outcome: Outcome) -> list[str]:
+    """Why a figure of the run is a dash, each reason once."""
+    reasons = {
+        detail["reason"]: key
+        for key, detail in outcome.after.detail.items()
+        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _needless(key, outcome)
+    }
+    sign = lambda key: "–" if outcome.after.metrics[key] is None else "*"
+    return [f"{sign(key)} {key}: {reason}" for reason, key in reasons.items()]
+
+
+def _unlike_retain(settings: Settings) -> list[str]:
+    """How the retain model was measured in another way than this run."""
+    if settings.evaluate.retain_results is None:
+        return []
+    sides = {"this run": settings.resolved(), "retain": settings.evaluate.retain_results}
+    return [f"– retain was not measured alike: {line}" for line in differing_settings(sides)]
+
+
+def _judging(told: dict) -> list[str]:
+    """What the judge of the final measurement took."""
+    if not told:
+        return []
+    cost = f", cost {told['cost']:g}" if "cost" in told else ""
+    return [
+        f"judge: {told['asked']} questions asked, {told['cached']} known from before, {told['failed']}"
+        f" without a verdict; {told['prompt_tokens']} + {told['completion_tokens']} tokens{cost}"
+        f" ({told['name']})"
+    ]
+
+
+def _samples(outcome: Outcome, settings: Settings) -> list[tuple[str, list[str]]]:
+    """Two forget questions with the true answer, each with what was said before and after."""
+    after = [row for row in outcome.after.samples.get("forget", []) if "generation" in row][:SAMPLES]
+    before = {row["id"]: row for row in (outcome.before.samples if outcome.before else {}).get("forget", [])}
+    found = []
+    for row in after:
+        answers = [_said("before", before[row["id"]])] if row["id"] in before else []
+        answers.append(_said("after" if settings.method.trains else "says", row))
+        question, answer = (row.get(one, row.get(other, "")) for one, other in NAMES)
+        found.append((_set_in(f"{question}  (true: {answer})"), answers))
+    return found
+
+
+def _said(title: str, row: dict) -> str:
+    return _set_in(f"  {title:6}  {row['generation']}")
+
+
+def _set_in(text: str) -> str:
+    """The text with its further lines set in, so that none can pass for a line of the screen."""
+    return text.replace("\n", "\n" + 10 * " ")

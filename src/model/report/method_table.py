@@ -1,0 +1,164 @@
+"""The README's table of methods, from the registries, the shipped configs and the figures of `make
+methods`."""
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ...core.files import read_json
+from ...core.project import PROJECT
+from ...core.registry import Registry
+from ...optim import FLATNESS, OPTIMIZERS
+from ...unlearn import FORGET, REGULARIZERS, RETAIN, parse_method
+from ...unlearn.gradients import COMBINERS
+from .grid_table import Cell
+
+CONFIGS = (PROJECT / "configs" / "fictional", PROJECT / "configs" / "reasoning")
+FIGURES = PROJECT / "docs" / "methods.csv"
+MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
+
+SHOWN = {
+    "forget_quality": "forget quality ↑",
+    "model_utility": "utility ↑",
+    "forget/rougeL": "forget ROUGE-L",
+    "seconds": "seconds",
+}
+KINDS = {
+    "forget": FORGET,
+    "retain": RETAIN,
+    "stacks on any": REGULARIZERS,
+    "flatness": FLATNESS,
+    "combiner": COMBINERS,
+    "optimizer": OPTIMIZERS,
+}
+NEEDS = {
+    "reference_logprob": "one number per row",
+    "reference_logits": "start model's logits",
+    "reference_hidden": "start model's activations",
+    "activation_norm": "",
+    "hidden": "",
+    "reinforced_logits": "a reinforced model",
+    "token_ids": "",
+    "double_backward": "double backward",
+}
+ALTERNATES = {
+    "refusals": "refusals",
+    "mismatched": "other rows' answers",
+    "generated": "alternates that the model wrote",
+}
+
+
+def render() -> str:
+    """One line per objective, regularizer, wrapper and optimizer."""
+    figures, configs = _figures(), _configs()
+    head = ["", "also spelt", "paper", "formula", "needs", "cost", "config", *SHOWN.values()]
+    lines = [head, ["---"] * len(head)]
+    for kind, registry in KINDS.items():
+        for name, thing in registry.items():
+            if thing.__doc__ and "Cost: " in thing.__doc__:
+                lines.append(
+                    [
+                        f"{kind}: **{name}**",
+                        *_facts(registry, name, thing),
+                        *_measured(_config_of(kind, name, configs), figures),
+                    ]
+                )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _facts(registry: Registry, name: str, thing: type) -> list[str]:
+    """Aliases, paper, formula, needs and cost."""
+    doc = " ".join((thing.__doc__ or "").split())
+    paper = re.search(r"arXiv:(\d{4}\.\d{5})", doc)
+    formula = re.search(r"Formula: (.*?) Cost: ", doc)
+    cost = doc.rpartition("Cost: ")[2].rstrip(".")
+    aliases = ", ".join(f"`{alias}`" for alias, target in registry.aliases.items() if target == name)
+    link = f"[{paper[1]}](https://arxiv.org/abs/{paper[1]})" if paper else ""
+    return [aliases, link, formula[1].replace("|", "\\|") if formula else "", _needs(thing), cost]
+
+
+def _needs(thing: type) -> str:
+    made = thing()
+    found = [NEEDS[need] for need in sorted(getattr(made, "needs", ())) if NEEDS[need]]
+    alternates = getattr(made, "alternates", "")
+    return ", ".join([*found, *([ALTERNATES[alternates]] if alternates else [])])
+
+
+def _configs() -> dict[str, Path]:
+    """Method -> its config on the fictional world; of several the first."""
+    found: dict[str, Path] = {}
+    for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
+        section = read_json(path)["unlearn"]
+        if path.stem not in ("target", "retain", "figures", "origin"):
+            company = [section[key] for key in ("optimizer", "combiner") if key in section]
+            found.setdefault("+".join([section["unlearn_method"], *company]), path)
+    return found
+
+
+def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
+    """The config that shows a component: the one with the least beside it."""
+    fitting = [method for method in configs if name in _components(kind, method)]
+    return (
+        configs[
+            min(
+                fitting,
+                key=lambda method: (
+                    method.count("+"),
+                    "+FT" not in method,
+                    not method.startswith("NPO+FT"),
+                    method,
+                ),
+            )
+        ]
+        if fitting
+        else None
+    )
+
+
+def _components(kind: str, text: str) -> Iterator[str | None]:
+    """What of a kind takes part in a method (with its optimizer behind it)."""
+    words = text.split("+")
+    company = {
+        "optimizer": [word for word in words if word in OPTIMIZERS],
+        "combiner": [word for word in words if word in COMBINERS],
+    }
+    method = parse_method(
+        "+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS)
+    )
+    if kind in company:
+        yield from company[kind]
+    elif kind == "flatness":
+        yield method.flatness
+    elif kind == "stacks on any":
+        yield from method.regularizers
+    elif not method.regularizers and not method.flatness and not any(company.values()):
+        yield method.forget if kind == "forget" else method.retain
+
+
+def _measured(config: Path | None, figures: Mapping[str, dict[str, Cell]]) -> list[str]:
+    """Link and figures of a config; blank where there is none."""
+    if config is None:
+        return ["", *("" for _ in SHOWN)]
+    cells = figures.get(config.stem, {})
+    return [
+        f"[{config.stem}]({config.relative_to(PROJECT)})",
+        *(str(cells[key]) if key in cells else "" for key in SHOWN),
+    ]
+
+
+def _figures() -> dict[str, dict[str, Cell]]:
+    """Config name -> metric -> cell, from the committed table."""
+    if not FIGURES.is_file():
+        return {}
+    number = lambda text: json.loads(text) if text else None
+    with FIGURES.open(encoding="utf-8") as file:
+        return {
+            row["run"]: {
+                key: Cell(number(row[key]), number(row[f"{key} sd"]), int(row[f"{key} n"]))
+                for key in SHOWN
+                if key in row
+            }
+            for row in csv.DictReader(file)
+        }

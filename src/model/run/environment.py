@@ -1,0 +1,56 @@
+"""What a reader needs to trust and to repeat a run."""
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ..settings import Settings
+
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "rouge_score")
+
+
+def environment(settings: Settings, processes: int, start: float, train_seconds: float) -> dict:
+    """Command, versions, hardware, times (seconds) and peak memory (MB) as plain values. `start` is a
+    time.time()."""
+    data, unlearn = settings.dataset, settings.unlearn
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "command": sys.argv,
+        "started": datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.time() - start, 1),
+        "train_seconds": round(train_seconds, 1),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+        "platform": platform.platform(),
+        "gpus": gpus,
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+        "seed": settings.overall.seed,
+        "effective_batch_size": data.batch_size * unlearn.gradient_accumulation_steps * processes,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if gpus else None,
+    }
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, with `+` when files differ from it; None outside a repository."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout
+
+    try:
+        return git("rev-parse", "--short", "HEAD").strip() + (
+            "+" if git("status", "--porcelain", "-uno").strip() else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,155 @@
+"""Progress of the phases of a run, on standard error: a bar in a terminal, else a plain line when a phase
+begins and one every half minute. Nothing when the run is quiet."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ...core.screen import Screen, show_error
+
+INTERVAL = 30.0
+"""Seconds between two lines about a phase."""
+
+
+class Phase:
+    """What a phase has done of what it has to do; this one shows nothing.
+
+    Args:
+        title: what is being done.
+        unit: what is counted, e.g. rows or steps.
+        total: how many there are; None when it is not known yet.
+        done: how many an interrupted run has done before.
+    """
+
+    def __init__(self, title: str, unit: str, total: int | None = None, done: int = 0):
+        self.title, self.unit, self.total, self.done, self.note = title, unit, total, done, ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def update(self, done: int | None = None, total: int | None = None, note: str | None = None) -> None:
+        """Take in what has changed: how much is done, how much there is, a word beside it."""
+        self.done = self.done if done is None else done
+        self.total = self.total if total is None else total
+        self.note = self.note if note is None else note
+
+
+class Bar(Phase):
+    """A phase as a bar in the terminal, which goes when the phase ends."""
+
+    def __enter__(self):
+        self.screen = Screen(sys.stderr)
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in ("count", "note")),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.screen,
+            transient=True,
+        )
+        title = self.screen.literal(self.title)
+        self.task = self.bar.add_task(title, total=self.total, completed=self.done, count="", note="")
+        self.bar.start()
+        self.update()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.bar.stop()
+
+    def update(self, done: int | None = None, total: int | None = None, note: str | None = None) -> None:
+        super().update(done, total, note)
+        of = "" if self.total is None else f"/{self.total}"
+        self.bar.update(
+            self.task,
+            completed=self.done,
+            total=self.total,
+            count=f"{self.done}{of} {self.unit}",
+            note=self.screen.literal(self.note),
+        )
+
+
+class Lines(Phase):
+    """A phase as lines of a log: one at its begin, then one every `interval` seconds, whether or not
+    something has been done since. `clock` gives the time in seconds."""
+
+    def __init__(
+        self,
+        title: str,
+        unit: str,
+        total: int | None = None,
+        done: int = 0,
+        interval: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        super().__init__(title, unit, total, done)
+        self.interval, self.clock = INTERVAL if interval is None else interval, clock
+        self.start, self.first, self.over = clock(), done, threading.Event()
+
+    def __enter__(self):
+        show_error(self.title + (f": {self.total} {self.unit}" if self.total is not None else ""))
+        self.thread = threading.Thread(target=self._repeat, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _repeat(self) -> None:
+        while not self.over.wait(self.interval):
+            self.show()
+
+    def update(self, done: int | None = None, total: int | None = None, note: str | None = None) -> None:
+        if done is not None and done < self.done:  # a count that begins anew has its own speed
+            self.start, self.first = self.clock(), done
+        super().update(done, total, note)
+
+    def show(self) -> None:
+        """Print how far the phase is."""
+        of = "" if self.total is None else f" of {self.total}"
+        words = (f"{self.done}{of} {self.unit}", self.note, self._forecast())
+        show_error(f"{self.title}: {', '.join(filter(None, words))}")
+
+    def _forecast(self) -> str:
+        """The time left at the speed so far, or the time that has gone by where there is no telling."""
+        elapsed, done = self.clock() - self.start, self.done - self.first
+        if self.total is None or done <= 0:
+            return f"{_clock_time(elapsed)} so far"
+        return f"{_clock_time(elapsed / done * max(0, self.total - self.done))} left"
+
+
+def make_phase(title: str, unit: str, quiet: bool, total: int | None = None, done: int = 0) -> Phase:
+    """The display of a phase that suits the place where the run writes. Of several processes only the first
+    shows anything."""
+    if quiet or os.environ.get("RANK", "0") != "0":
+        return Phase(title, unit, total, done)
+    in_terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    return (Bar if in_terminal else Lines)(title, unit, total, done)
+
+
+@contextlib.contextmanager
+def progress(title: str, quiet: bool, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A phase that goes through `total` rows; gives the function that adds to those done."""
+    with make_phase(title, "rows", quiet, total) as phase:
+        yield lambda rows: phase.update(phase.done + rows)
+
+
+@contextlib.contextmanager
+def counting(title: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A phase of rows whose total shows later; gives the function that takes the rows done and the total."""
+    with make_phase(title, "rows", quiet) as phase:
+        yield phase.update
+
+
+def _clock_time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))

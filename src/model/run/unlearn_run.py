@@ -1,0 +1,270 @@
+"""The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...core.encoding import Encoded, Template
+from ...core.files import UserError
+from ...core.generation import learned_positions
+from ...dataset import load_evaluation, load_rows
+from ...loggers import LOGGERS, Place, RunLogger
+from ...loggers.logger import Results
+from ...metrics.engine import select
+from ...unlearn import Composition, compose
+from ...unlearn.base import Edit
+from ...unlearn.edits.reinforce import Reinforce
+from ..benchmarks.benchmark_runner import check_benchmarks, merged, run_in_memory, run_initial_model
+from ..evaluation import check_original, evaluate, evaluate_cached, template_of
+from ..judges import check_readers
+from ..load.loading import (
+    choose_precision,
+    initial_tokenizer,
+    load_initial,
+    load_model,
+    model_fingerprint,
+    swallowed_share,
+    train_only,
+)
+from ..masks.mask_making import load_mask
+from ..settings import Settings
+from ..training_data import choose_forget_rows, training_rows
+from .checkpoints import drop_all_but
+from .environment import environment
+from .places import process_state, run_place
+
+log = logging.getLogger(__name__)
+
+SWALLOWED_TOO_MUCH = 0.5
+KNOWN = 0.25
+"""Probability per token of an answer, below which a model hardly knows it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found. `before` is None when it was not asked for, `folder` when the logger keeps
+    nothing."""
+
+    before: Results | None
+    after: Results
+    folder: Path | None
+    train_seconds: float
+    is_main: bool = True
+    """False on all but the first of several processes, which have measured nothing."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The tokenised training parts (`forget`, `retain`) and the row sets to measure."""
+
+    training: dict[str, list[Encoded]]
+    evaluation: dict[str, list[dict]]
+
+
+class Unlearn:
+    """One run of one method on one model.
+
+    `run()` reads from top to bottom; each step takes and returns values, and nothing is kept on the object
+    but the settings.
+    """
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def run(self) -> Outcome:
+        """Do what the settings say. UserError for what the user can mend; then no result was written."""
+        start, settings = time.time(), self.settings
+        resume = settings.unlearn.resume_path is not None
+        logger = self.logger()
+        logger.check(resume)
+        tokenizer = initial_tokenizer(settings.overall)
+        check_original(settings, tokenizer)
+        if process_state(settings).is_main_process:
+            check_readers(settings, select(settings.metric_names))
+            check_benchmarks(settings, tokenizer)
+        composition = compose(
+            settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
+        )
+        rows = self.rows(tokenizer, composition)
+        model, trains = self.model(), settings.method.trains
+        check_positions(model, tokenizer, rows, settings)
+        mask = load_mask(settings, model) if trains else None
+        composition.check(model)
+        trained = composition.trained(model)
+        with logger.open(settings.resolved(), resume):
+            before = self.before(model, tokenizer, rows, logger) if trains else None
+            reinforced, making = (
+                self.reinforced(model, tokenizer, rows) if settings.method.edits else (None, 0.0)
+            )
+            train_only(model, trained)
+            model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
+            if trains and settings.unlearn.save_adapter != "only":
+                logger.model(model, tokenizer)
+            after = self.after(model, tokenizer, rows, logger)
+            logger.evaluation("", after)
+            logger.environment(
+                environment(settings, process_state(settings).num_processes, start, making + training)
+            )
+            if trains and logger.folder:
+                drop_all_but(logger.folder / "checkpoints", None)
+        is_main = process_state(settings).is_main_process
+        return Outcome(before, after, logger.folder, making + training, is_main)
+
+    def rows(self, tokenizer, composition: Composition) -> Rows:
+        """Read and tokenise every row that the run needs; errors in the data show here, before anything is
+        written."""
+        data = self.settings.dataset
+        chosen, rest = choose_forget_rows(
+            load_rows(data.forget_dataset_name, data.folder, data.column_names),
+            data.forget_ratio,
+            data.dataset_seed,
+        )
+        limit = self.settings.evaluate.rows or None
+        sets = load_evaluation(
+            data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
+        )
+        evaluation = {name: table[:limit] for name, table in sets.items()}
+        parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
+        template = Template(tokenizer, data.template, data.tags)
+        training = training_rows(self.settings, template, parts, composition.alternates, chosen, rest)
+        return Rows(training, evaluation)
+
+    def logger(self) -> RunLogger:
+        """The run's logger; of several processes only the first keeps anything."""
+        settings, state = self.settings, process_state(self.settings)
+        kind = settings.overall.logger if state.is_main_process else "none"
+        wandb = settings.wandb_logger
+        return LOGGERS[kind](
+            Place(*run_place(settings), settings.logger.overwrite, wandb.project, wandb.mode)
+        )
+
+    def model(self):
+        """The start model on its device, with a warning where its precision cannot hold the updates."""
+        overall, unlearn = self.settings.overall, self.settings.unlearn
+        model = load_initial(overall, process_state(self.settings).local_process_index)
+        if self.settings.needs_double_backward:
+            model.set_attn_implementation("eager")
+        check_budget(model.config, self.settings.evaluate)
+        share = swallowed_share(model, unlearn.lr)
+        if share > SWALLOWED_TOO_MUCH:
+            log.warning(
+                "overall.precision bf16_pure: a step of unlearn.lr %g rounds away for %.0f %% of the weights;"
+                " use bf16 (fp32 weights, bf16 arithmetic) or a higher lr",
+                unlearn.lr,
+                100 * share,
+            )
+        return model
+
+    def before(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results | None:
+        """Results of the start model, from the cache when they are there."""
+        if not self.settings.evaluate.before or not process_state(self.settings).is_main_process:
+            return None
+        results = evaluate_cached(
+            model, tokenizer, rows.evaluation, self.settings, "measuring the start model"
+        )
+        if self.settings.benchmark_tasks:
+            results = merged(results, run_initial_model(model, tokenizer, self.settings))
+        logger.evaluation("before", results)
+        warn_of_unknown_rows(results.metrics, self.settings)
+        return results
+
+    def after(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results:
+        """Results of the run's model, measured by the first process."""
+        if not process_state(self.settings).is_main_process:
+            return Results({})
+        results = evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
+        if not self.settings.benchmark_tasks:
+            return results
+        return merged(results, run_in_memory(model, tokenizer, self.settings, logger.folder, "benchmarks"))
+
+    def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
+        """The model that knows the forget rows even better, frozen, and the seconds its making took: the one
+        that was named, or a copy of the start model trained on them."""
+        from .training import train
+
+        path = self.settings.components[f"unlearn.{self.settings.method.forget}"].reinforced
+        if path:
+            precision = choose_precision(self.settings.overall.precision, model.device.type)
+            named = load_model(path, precision, str(model.device)).requires_grad_(False)
+            if model_fingerprint(named) == model_fingerprint(model):
+                raise UserError(
+                    f"unlearn.{self.settings.method.forget}.reinforced: {path} equals the start model: it"
+                    " knows nothing better"
+                )
+            return named, 0.0
+        forget = {"forget": rows.training["forget"]}
+        trained, seconds = train(
+            self.settings, copy.deepcopy(model), tokenizer, forget, Composition(Reinforce(), None)
+        )
+        return trained.eval().requires_grad_(False), seconds
+
+    def unlearned(
+        self, model, reinforced, mask, tokenizer, rows: Rows, composition: Composition, logger: RunLogger
+    ) -> tuple[Any, float]:
+        """The model after training or editing, and the seconds that took."""
+        if composition.parts:
+            # The Trainer takes a second to load, which a run that only measures need not wait for.
+            from .training import train
+
+            return train(
+                self.settings, model, tokenizer, rows.training, composition, logger, reinforced, mask
+            )
+        if isinstance(composition.forget, Edit):
+            model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
+        return model, 0.0
+
+
+def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:
+    """Warn where the initial model does not know what it is to forget: then every method looks perfect."""
+    known = before.get("forget/prob")
+    if settings.method.forget and known is not None and known < KNOWN:
+        log.warning(
+            "%s does not know the forget rows: it gives their answers a probability of %.2g per token, and a"
+            " model that has learned them nearly 1. There is little to forget, and figures of forgetting mean"
+            " little; was it fine-tuned on these rows (finetune_model.py)?",
+            settings.overall.model_name,
+            known,
+        )
+
+
+def check_positions(model, tokenizer, rows: Rows, settings: Settings) -> None:
+    """UserError naming the first row that a model with a table of positions has too few of: it would fail in
+    the middle of the run."""
+    context = learned_positions(model)
+    if context is None:
+        return
+    for part, encoded in rows.training.items():
+        for row in itertools.chain.from_iterable(r if isinstance(r, list) else [r] for r in encoded):
+            if len(row.input_ids) > context:
+                raise UserError(
+                    f"{part} row {row.id!r} has {len(row.input_ids)} tokens, and the model has learned"
+                    f" {context} positions; shorten the row"
+                )
+    template, budget = template_of(settings, tokenizer), settings.evaluate.max_new_tokens
+    for name, table in rows.evaluation.items():
+        for row in table:
+            asked = template.prompt_ids(row["question"]) if "question" in row else ()
+            tokens = len(asked or template.text_ids(row.get("prompt", "")))
+            if tokens + budget > context:
+                raise UserError(
+                    f"row {row['id']!r} ({name}): its prompt of {tokens} tokens and evaluate.max_new_tokens"
+                    f" {budget} exceed the {context} positions that the model has learned; lower that key, or"
+                    " shorten the row"
+                )
+
+
+def check_budget(config, evaluation) -> None:
+    """UserError when answers may grow longer than what the model can read."""
+    context = getattr(config, "max_position_embeddings", None)
+    turns = evaluation.rounds + 1 if evaluation.decoding == "more" else 1
+    if context and turns * evaluation.max_new_tokens >= context:
+        often = f" in {turns} turns" if turns > 1 else ""
+        raise UserError(
+            f"evaluate.max_new_tokens {evaluation.max_new_tokens}{often}: the model's context is {context} "
+            "tokens, prompt and answer together; lower it"
+        )

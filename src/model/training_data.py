@@ -1,0 +1,305 @@
+"""Which rows a run trains on: the forget rows, and what goes with them."""
+
+import logging
+from collections.abc import Sequence, Set
+
+import torch
+
+from ..core.encoding import CONTEXT, Encoded, Template
+from ..core.files import UserError
+from ..core.generation import pad_id
+from ..dataset import load_rows, parse_name
+from ..dataset.alternates import mismatch, read_alternates, read_refusals, refuse
+from ..dataset.paraphrases import read_paraphrases
+from ..dataset.traces import own_traces, read_traces
+from ..unlearn.gradients.agreement import always_passes
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def training_texts(
+    settings: Settings, parts: Set[str], alternates: str, forget: list[dict], rest: list[dict]
+) -> dict[str, list[dict]]:
+    """The rows of every training part but traces and paraphrases. `rest` are the forget rows that were not
+    chosen."""
+    data = settings.dataset
+    texts = {"forget": with_reasoning(forget, data.forget_reasoning, "dataset.forget_reasoning")}
+    if "retain" in parts or alternates == "mismatched":
+        retain = (
+            rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder, data.column_names)
+        )
+        if not retain:
+            raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
+        if "retain" in parts and parts & {"forget", "alternate"}:
+            retain_name = None if data.self_retain else data.retain_dataset_name
+            check_disjoint(forget, retain, data.forget_dataset_name, retain_name)
+        elif "retain" in parts:
+            warn_of_unlearned(settings, forget, retain)
+        texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
+    if alternates == "refusals":
+        texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
+    elif alternates == "mismatched":
+        texts["alternate"] = mismatch(forget, texts["retain"], data.dataset_seed)
+    elif alternates == "generated":
+        texts["alternate"] = read_alternates(data.alternates_file, forget)
+    if "retain_alternate" in parts:
+        texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
+    if "environment" in parts:
+        texts["environment"] = load_rows(data.environment_dataset_name, data.environment_folder)
+    if "cot" in parts:
+        texts["cot"] = rationales(settings)
+    return texts
+
+
+def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, retain_name: str | None) -> None:
+    """A warning when forget rows are retain rows too, which unlearns and teaches them at once; UserError when
+    all are. No `retain_name`: the retain rows are other rows of the forget set (dataset.self_retain)."""
+    key, where = "dataset.retain_dataset_name", f"rows of {retain_name}"
+    remedy = "choose retain rows without them"
+    if retain_name is None:
+        key, where = "dataset.self_retain", "among those that dataset.self_retain retains"
+        remedy = "the set holds them twice"
+    kept = {_content(row) for row in retain}
+    both = sum(_content(row) in kept for row in forget)
+    if both == len(forget):
+        raise UserError(
+            f"{key}: all {both} forget rows of {forget_name} are {where} too: they would be forgotten and"
+            f" trained at once; {remedy}"
+        )
+    if both:
+        log.warning(
+            "%d of %d forget rows (%s) are %s too: they are forgotten and trained at once",
+            both,
+            len(forget),
+            forget_name,
+            where,
+        )
+
+
+def warn_of_unlearned(settings: Settings, forget: list[dict], retain: list[dict]) -> None:
+    """A warning when a model is fine-tuned on the user's own rows and the rows to forget are not among them:
+    meant for a retain model, not for a target."""
+    data, name = settings.dataset, settings.dataset.forget_dataset_name
+    if not (parse_name(data.retain_dataset_name)[0].own and parse_name(name)[0].own):
+        return
+    learned = {_content(row) for row in retain}
+    absent = sum(_content(row) not in learned for row in forget)
+    if absent:
+        log.warning(
+            "%d of %d rows to forget (%s) are not in %s, which the model is fine-tuned on. That is right for"
+            " a retain model. A target must know them: set dataset.retain_dataset_name to all rows%s",
+            absent,
+            len(forget),
+            name,
+            data.retain_dataset_name,
+            " (Folder_full)" if name.startswith("Folder_") else "",
+        )
+
+
+def _content(row: dict) -> tuple:
+    """What a row says, whatever its id."""
+    return tuple(str(row.get(key)) for key in (*CONTEXT, "answer", "text"))
+
+
+def training_rows(
+    settings: Settings,
+    template: Template,
+    parts: Set[str],
+    alternates: str,
+    forget: list[dict],
+    rest: list[dict],
+) -> dict[str, list]:
+    """The tokenised rows of every training part; of `traces` and `paraphrases` a list for each forget row."""
+    data = settings.dataset
+    texts = training_texts(settings, parts, alternates, forget, rest)
+    rows: dict[str, list] = {}
+    for part in sorted(parts - {"traces", "paraphrases"}):
+        if part == "cot":
+            rows[part] = [
+                _fitting(
+                    template.thought(row, data.cot_tokens, None if data.cot_context else ""),
+                    data.max_length,
+                    "cot_tokens",
+                )
+                for row in texts[part]
+            ]
+        else:
+            rows[part] = [
+                piece
+                for row in texts[part]
+                for piece in template.pieces(row, data.max_length, data.long_text)
+            ]
+    if "traces" in parts:
+        rows["traces"] = encoded_traces(settings, template, forget)
+    if "paraphrases" in parts:
+        rows["paraphrases"] = encoded_paraphrases(settings, template, forget)
+    return rows
+
+
+def with_reasoning(rows: list[dict], mode: str, key: str) -> list[dict]:
+    """Rows that bring their reasoning (`cot`), with it as their trace (`on`), as they are (`off`), or one
+    after the other (`both`)."""
+    if mode == "off":
+        return rows
+    if not any("cot" in row for row in rows):
+        raise UserError(f"{key} {mode}: no row of the data set brings its reasoning ('cot')")
+    if mode == "on":
+        return [_thought_out(row) if "cot" in row else row for row in rows]
+    return [
+        variant
+        for row in rows
+        for variant in ([row, _thought_out(row, "-thought")] if "cot" in row else [row])
+    ]
+
+
+def _thought_out(row: dict, mark: str = "") -> dict:
+    """A row as question, trace and answer."""
+    return {key: value for key, value in row.items() if key != "text"} | {
+        "id": f"{row['id']}{mark}",
+        "trace": row["cot"],
+    }
+
+
+def rationales(settings: Settings) -> list[dict]:
+    """The reasoning that is kept, as traces."""
+    data = settings.dataset
+    rows = [row for row in load_rows(data.cot_dataset_name, data.cot_folder) if row.get("cot")]
+    if not rows:
+        raise UserError(
+            f"dataset.cot_dataset_name: no row of {data.cot_dataset_name} brings its reasoning ('cot')"
+        )
+    return [_context(row) | {"id": row["id"], "trace": row["cot"]} for row in rows]
+
+
+def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict]) -> list[list[Encoded]]:
+    """What is thought about each forget row: from `dataset.traces`, or the reasoning that the rows bring
+    along."""
+    data = settings.dataset
+    if data.traces is None and all(row.get("cot") for row in forget):
+        found = own_traces(forget)
+    else:
+        if not settings.traces_file.is_file():
+            raise UserError(
+                f"dataset.traces: the rows of {data.forget_dataset_name} do not bring their reasoning and"
+                f" there is no file {settings.traces_file}; src/exec/make_traces.py with the same config"
+                " writes it"
+            )
+        found = read_traces(
+            settings.traces_file,
+            forget,
+            data.trace_unclosed == "keep",
+            data.tags,
+            settings.overall.model_name,
+            data.forget_ratio == 1,
+        )
+    context = None if data.trace_context else settings.traces.trigger_text
+    return [
+        [
+            _fitting(
+                template.thought(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
+                data.max_length,
+                "trace_tokens",
+            )
+            for trace in traces
+        ]
+        for row, traces in zip(forget, found)
+    ]
+
+
+def units(row: dict, template: Template, max_length: int, long_text: str) -> list[dict]:
+    """What of a forget row is said in other words: its answer, or each piece of a document that is trained
+    on."""
+    if "text" not in row:
+        return [row]
+    read = lambda ids: template.tokenizer.decode(ids, skip_special_tokens=True)
+    pieces = template.pieces(row, max_length, long_text)
+    return [
+        {"id": piece.id, "text": read(piece.input_ids[piece.prompt_length if number else 0 :])}
+        for number, piece in enumerate(pieces)
+    ]
+
+
+def encoded_paraphrases(
+    settings: Settings, template: Template, forget: Sequence[dict]
+) -> list[list[Encoded]]:
+    """The forget answers in other words, for each forget row that is trained on a list."""
+    data, plan = settings.dataset, settings.components["unlearn.GAO"]
+    said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
+    found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
+    warn_of_few(plan, [len(texts) for texts in found])
+    encode = lambda unit, k, text: template.encode(reworded(unit, k, text), data.max_length)
+    encoded = [[encode(unit, k, text) for k, text in enumerate(texts)] for unit, texts in zip(said, found)]
+    if plan.positions == "answer":
+        return encoded
+    return [
+        [_counted_whole(row, plan.pad_to, pad_id(template.tokenizer)) for row in rows] for rows in encoded
+    ]
+
+
+def _context(row: dict) -> dict:
+    """What stands before a row's answer."""
+    return {key: row[key] for key in CONTEXT if key in row}
+
+
+def reworded(unit: dict, number: int, text: str) -> dict:
+    """A unit with other words for its answer, or for all of it."""
+    return {"id": f"{unit['id']}~{number}", **_context(unit), "text" if "text" in unit else "answer": text}
+
+
+def warn_of_few(plan, counts: Sequence[int]) -> None:
+    """A remark when rows have fewer paraphrases than are asked for, or so few that no coordinate of theirs
+    can fail to agree."""
+    fewer = [count for count in counts if count < plan.K]
+    if fewer:
+        log.warning(
+            "unlearn.GAO.K is %d, but %d of %d forget rows have fewer paraphrases (at least %d): all they"
+            " have are used",
+            plan.K,
+            len(fewer),
+            len(counts),
+            min(fewer),
+        )
+    few = [count for count in fewer if count >= 2 and always_passes(plan.tau, count)]
+    if few and plan.agreement != "none":
+        log.warning(
+            "unlearn.GAO: %d of %d forget rows have an odd number of paraphrases with 1 / number > tau %g"
+            " (%d: the signs sum to at least 1 > %.2g), so that every coordinate passes there",
+            len(few),
+            len(counts),
+            plan.tau,
+            few[0],
+            plan.tau * few[0],
+        )
+
+
+def _counted_whole(row: Encoded, length: int, pad: int) -> Encoded:
+    """A row whose prompt counts too, and whose padding to `length` does, which attention never reaches."""
+    if length and len(row.input_ids) > length:
+        raise UserError(
+            f"row {row.id!r} has {len(row.input_ids)} tokens, more than unlearn.GAO.pad_to {length}; raise it"
+        )
+    return Encoded(
+        row.id, row.input_ids + [pad] * (length - len(row.input_ids)), 0, 0, row.unseen_id, len(row.input_ids)
+    )
+
+
+def _fitting(row: Encoded, longest: int, key: str) -> Encoded:
+    """The row; UserError when it is too long with what stands before it."""
+    if len(row.input_ids) > longest:
+        raise UserError(
+            f"row {row.id!r}: the reasoning and what stands before it have {len(row.input_ids)} tokens, more"
+            f" than dataset.max_length {longest}; lower dataset.{key} or raise that"
+        )
+    return row
+
+
+def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:
+    """The rows to forget, a seeded choice in their old order, and the rest. `ratio` is a share up to 1, a
+    count above."""
+    count = min(len(rows), max(1, round(ratio * len(rows)) if ratio <= 1 else int(ratio)))
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = set(order[:count])
+    return [row for i, row in enumerate(rows) if i in chosen], [
+        row for i, row in enumerate(rows) if i not in chosen
+    ]

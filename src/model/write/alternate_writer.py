@@ -1,0 +1,126 @@
+"""Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ...core.encoding import Template
+from ...core.files import UserError, fingerprint, lock, write_jsonl
+from ...core.generation import generate
+from ...core.thinking import split_thought
+from ...dataset import load_rows
+from ...dataset.alternates import VERSION, read_lines, require_questions
+from ...dataset.paraphrases import source_fingerprint
+from ..load.loading import arithmetic, choose_precision, initial_tokenizer, load_initial, model_fingerprint
+from ..settings import Settings, plain
+from ..training_data import choose_forget_rows
+from .generation_rounds import Ask, begun_lines, write_in_rounds
+
+FREE = ("count", "attempts")
+"""Settings of section `generation` that may differ when a file is gone on with."""
+
+
+def write_alternates(settings: Settings) -> Path:
+    """Write `generation.count` alternates for every forget row and return the file. What the file has already
+    is kept, so an interrupted run goes on. UserError when the file was written by another model, for other
+    rows or with other settings, and at the end when a row got too few in all attempts; what was written is
+    kept.
+
+    An alternate came to its end within the token budget, is no empty text, no repetition of the question or
+    of the true answer, and comes once per row."""
+    plan, data, overall = settings.generation, settings.dataset, settings.overall
+    path = data.alternates_file
+    if path.is_dir():
+        raise UserError(f"dataset.alternates: {path} is a folder; name a file")
+    every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
+    require_questions(every)
+    rows, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
+    tokenizer = initial_tokenizer(overall)
+    template = Template(tokenizer, data.template, data.tags)
+    with lock(path.with_suffix(".lock"), "dataset.alternates"):
+        model = load_initial(overall)
+        header = _header(settings, model, template)
+        lines = begun_lines(path, header, every, "dataset.alternates", partial(read_lines, begun=True))
+        found = {row["id"]: list(lines.get(row["id"], {}).get("alternates", ())) for row in rows}
+
+        def save() -> None:
+            # Rows that dataset.forget_ratio leaves out keep what an earlier run wrote for them.
+            current = lines | {row["id"]: _line(row, found[row["id"]]) for row in rows}
+            write_jsonl(path, [header, *(current[row["id"]] for row in every if row["id"] in current)])
+
+        def take(asked: list[dict], texts: list[str | None]) -> None:
+            for row, text in zip(asked, texts):
+                _take(found[row["id"]], row, text)
+
+        ask = _asking(settings, model, template)
+        poor = write_in_rounds(
+            rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet
+        )
+    if poor:
+        raise UserError(
+            f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts}"
+            f" rounds (first {poor[0]!r}); {path} keeps what there is. Raise generation.attempts and run it"
+            " again, or write another file with a higher generation.temperature or max_new_tokens"
+        )
+    return path
+
+
+def _header(settings: Settings, model, template: Template) -> dict:
+    """The first line: what decides the texts, and by whom and for what they were written."""
+    data, overall = settings.dataset, settings.overall
+    facts = {key: value for key, value in plain(settings.generation).items() if key not in FREE}
+    return {
+        "alternates": VERSION,
+        "model": model_fingerprint(model),
+        "model_name": overall.model_name,
+        "forget": data.forget_dataset_name,
+        "template": template.fingerprint,
+        "settings": facts
+        | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
+    }
+
+
+def _line(row: dict, alternates: list[str]) -> dict:
+    return {
+        "id": row["id"],
+        "source": source_fingerprint(row),
+        "question": row["question"],
+        "alternates": alternates,
+    }
+
+
+def _asking(settings: Settings, model, template: Template) -> Ask:
+    """Let the model of the run write."""
+    plan, tags = settings.generation, settings.dataset.tags
+    precision = choose_precision(settings.overall.precision, model.device.type)
+
+    def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
+        torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
+        prompts = [
+            template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
+            for row in asked
+        ]
+        with arithmetic(model.device, precision):
+            texts = generate(
+                model,
+                template.tokenizer,
+                prompts,
+                plan.max_new_tokens,
+                settings.evaluate.batch_tokens,
+                template.stop_ids,
+                on_batch=on_rows,
+                temperature=plan.temperature,
+                tags=tags,
+            )
+        return [split_thought(text.text, tags, "direct").answer if text.ended else None for text in texts]
+
+    return ask
+
+
+def _take(kept: list[str], row: dict, text: str | None) -> None:
+    """Keep a text if it is an alternate."""
+    plain_words = lambda words: " ".join(words.lower().split())
+    taken = {plain_words(known) for known in (row["question"], row["answer"], "", *kept)}
+    if text is not None and plain_words(text) not in taken:
+        kept.append(text.strip())

@@ -1,0 +1,341 @@
+"""Method names to objectives: `NPO+FT` is the forget objective NPO with the retain objective FT.
+
+FORGET[+RETAIN][+REGULARIZER...][+WRAPPER]        NPO, NPO+FT, GA+KL+L1, NPO+FT+SAM, SimNPO+FT+GAO
+RETAIN[+REGULARIZER...][+WRAPPER]                 FT (fine-tuning), FT+L1
+GAO[+RETAIN][...]                                 NPO+FT+GAO, with another retain objective where one is named
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+from ..core.files import UserError
+from ..core.registry import did_you_mean
+from .base import (
+    FORGET,
+    REGULARIZERS,
+    RETAIN,
+    Counts,
+    Direction,
+    Edit,
+    Objective,
+    Part,
+    Reference,
+    Step,
+    Term,
+    standard_counts,
+)
+
+ALIASES = {
+    "GradDiff": "GA+FT",
+    "grad_diff": "GA+FT",
+    "ga_gdr": "GA+FT",
+    "ga_klr": "GA+KL",
+    "npo_grad_diff": "NPO+FT",
+    "npo_gdr": "NPO+FT",
+    "npo_klr": "NPO+KL",
+    "simnpo_grad_diff": "SimNPO+FT",
+    "simnpo_gdr": "SimNPO+FT",
+    "SimNPO_GradDiff": "SimNPO+FT",
+    "simnpo_klr": "SimNPO+KL",
+    "dpo_grad_diff": "DPO+FT",
+    "dpo_gdr": "DPO+FT",
+    "dpo_klr": "DPO+KL",
+    "idk_grad_diff": "CL+FT",
+    "me_gd": "ME+FT",
+    "idk_ap": "CL+AP",
+    "l1_sparse": "FT+L1",
+    "l1sparse": "FT+L1",
+}
+"""Names that other toolkits give to a whole method."""
+
+COMPOSITES = {"GAO": ("NPO", "FT", "GAO")}
+"""Names of a forget objective, a retain objective and a regularizer together; a method that names a retain
+objective replaces that one."""
+
+WRAPPERS = {"SAM": "SAM", "RS": "RS", "GP": "GP", "CR": "CR", "WA": "WA", "SWA": "WA"}
+"""Flatness wrappers that a method name may end in, as they are spelt; they are `unlearn.flatness` in another
+place."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What an `unlearn_method` names. `forget` or `retain` may be None; with `origin` nothing trains."""
+
+    name: str
+    forget: str | None
+    retain: str | None
+    regularizers: tuple[str, ...] = ()
+    flatness: str | None = None
+
+    @property
+    def sections(self) -> dict[str, type[Objective]]:
+        """Config section -> class of each objective that takes part."""
+        found = {}
+        if self.forget:
+            found[f"unlearn.{self.forget}"] = FORGET[self.forget]
+        if self.retain:
+            found[f"unlearn.retain.{self.retain}"] = RETAIN[self.retain]
+        return found | {f"unlearn.{name}": REGULARIZERS[name] for name in self.regularizers}
+
+    @property
+    def trains(self) -> bool:
+        return self.forget != "origin"
+
+    @property
+    def edits(self) -> bool:
+        """Does it go by way of a reinforced model?"""
+        return self.forget is not None and issubclass(FORGET[self.forget], Edit)
+
+
+def parse_method(text: str) -> Method:
+    """`GA`, `NPO+FT`, `NPO+FT+L1+SAM`, `FT` (fine-tuning, no forget part), or an alias. UserError with near
+    names or the reason why two things do not go together."""
+    if not isinstance(text, str):
+        raise UserError(f"a method is a name such as NPO+FT, not {text!r}")
+    lower = {alias.lower(): name for alias, name in ALIASES.items()}
+    first, plus, rest = text.partition("+")
+    head, *tail = (lower.get(first.lower(), first) + plus + rest).split("+")
+    head, default, tail = _expanded(head, tail)
+    forget = FORGET.resolve(head) if FORGET.resolve(head) in FORGET else None
+    retain = RETAIN.resolve(head) if forget is None and RETAIN.resolve(head) in RETAIN else None
+    if not forget and not retain:
+        raise _unknown(text)
+    regularizers: list[str] = []
+    flatness = None
+    for word in tail:
+        if RETAIN.resolve(word) in RETAIN and retain is None:
+            retain = RETAIN.resolve(word)
+        elif REGULARIZERS.resolve(word) in REGULARIZERS and REGULARIZERS.resolve(word) not in regularizers:
+            regularizers.append(REGULARIZERS.resolve(word))
+        elif word.upper() in WRAPPERS and flatness is None:
+            flatness = WRAPPERS[word.upper()]
+        elif (
+            RETAIN.resolve(word) in RETAIN
+            or word.upper() in WRAPPERS
+            or REGULARIZERS.resolve(word) in regularizers
+        ):
+            raise UserError(
+                f"method {text!r}: {word} is one too many; there is one retain objective, one wrapper, and"
+                " each regularizer once"
+            )
+        else:
+            raise _unknown(text)
+    retain = retain or default
+    method = Method(
+        "+".join(filter(None, [forget, retain, *regularizers, flatness])),
+        forget,
+        retain,
+        tuple(regularizers),
+        flatness,
+    )
+    _check_company(text, method)
+    return method
+
+
+def _expanded(head: str, tail: list[str]) -> tuple[str, str | None, list[str]]:
+    """The forget objective of a composite, its retain objective for when none is named, and the rest of the
+    words."""
+    names = {name.lower(): parts for name, parts in COMPOSITES.items()}
+    if head.lower() not in names:
+        return head, None, tail
+    forget, retain, regularizer = names[head.lower()]
+    return forget, retain, [*tail, regularizer]
+
+
+def _unknown(text: str) -> UserError:
+    """The error for a name that is none: with the method that was meant where only the sign between its parts
+    is another, else with those of nearest spelling."""
+    for sign in ("+", ""):
+        joined = re.sub(r"[\W_]+", sign, text).strip("+")
+        if joined != text and is_method(joined):
+            return UserError(f"unknown method {text!r}; did you mean {method_name(joined)}?")
+    near = did_you_mean(text, method_names()) or f"; there are {', '.join([*FORGET, *COMPOSITES])}, and" + (
+        f" {', '.join(RETAIN)} alone or behind one of them (NPO+FT)"
+    )
+    return UserError(f"unknown method {text!r}{near}")
+
+
+def _check_company(text: str, method: Method) -> None:
+    """The compatibility table: UserError with the reason for what cannot stand together."""
+    if method.forget == "origin" and (method.retain or method.regularizers or method.flatness):
+        raise UserError(f"method {text!r}: origin trains nothing and takes no company")
+    if method.edits and (method.retain or method.regularizers or method.flatness):
+        raise UserError(
+            f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired"
+        )
+    if method.forget and method.retain and FORGET[method.forget].owns_retain:
+        raise UserError(
+            f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective"
+        )
+    brought = {type(objective) for objective in FORGET[method.forget]().company()} if method.forget else set()
+    twice = [name for name in method.regularizers if REGULARIZERS[name] in brought]
+    if twice:
+        raise UserError(f"method {text!r}: {method.forget} has a {twice[0]} term of its own")
+    if method.flatness and not method.forget and method.flatness != "WA":
+        raise UserError(f"method {text!r}: {method.flatness} flattens the forget loss, and there is none")
+
+
+def method_name(text: str) -> str:
+    """The proper name of a method, however it was spelt."""
+    return parse_method(text).name
+
+
+def is_method(text: str) -> bool:
+    try:
+        return bool(parse_method(text))
+    except UserError:
+        return False
+
+
+def method_names() -> list[str]:
+    """Every method but for regularizers and wrappers, then the aliases."""
+    pairs = [
+        f"{forget}+{retain}"
+        for forget, kind in FORGET.items()
+        if forget != "origin" and not kind.owns_retain
+        for retain in RETAIN
+    ]
+    alone = [name for name in RETAIN if name not in FORGET]
+    return [*FORGET, *alone, *pairs, *COMPOSITES, *ALIASES]
+
+
+@dataclass(frozen=True)
+class WeightedTerm:
+    """A term with its weight in the loss and the side (`forget` or `retain`) it belongs to."""
+
+    term: Term
+    weight: float
+    side: str
+
+
+@dataclass(frozen=True)
+class Composition:
+    """forget_weight x forget objective + gamma x retain objective + regularizers. An objective of weight 0 is
+    not computed at all."""
+
+    forget: Objective | None
+    retain: Objective | None
+    regularizers: tuple[Objective, ...] = ()
+    forget_weight: float = 1.0
+    gamma: float = 1.0
+
+    @property
+    def active(self) -> list[tuple[str, float, Objective]]:
+        """(side, weight of the side, objective) of everything that is computed."""
+        sides = [("forget", self.forget_weight, self.forget), ("retain", self.gamma, self.retain)]
+        sides += [(regularizer.side, 1.0, regularizer) for regularizer in self.regularizers]
+        return [(side, weight, part) for side, weight, part in sides if part is not None and weight != 0]
+
+    @property
+    def parts(self) -> frozenset[str]:
+        """The batch parts that some active objective reads."""
+        return frozenset().union(*(objective.parts for _, _, objective in self.active))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(objective.needs for _, _, objective in self.active))
+
+    @property
+    def logprob_parts(self) -> frozenset[str]:
+        """The parts whose rows' log-probabilities under the start model are asked for."""
+        return frozenset().union(
+            *(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs)
+        )
+
+    @property
+    def deepest(self) -> int:
+        """The last block whose output in the start model is asked for."""
+        asking = {"reference_hidden", "activation_norm"}
+        return max(objective.layer for _, _, objective in self.active if asking & objective.needs)
+
+    def check(self, model) -> None:
+        """UserError when the start model is none that the objectives can be used on."""
+        for _, _, objective in self.active:
+            objective.check(model)
+
+    def trained(self, model) -> set[str] | None:
+        """Names of the parameters that are trained; None is all."""
+        chosen = [names for _, _, objective in self.active if (names := objective.trained(model)) is not None]
+        return set().union(*chosen) if chosen else None
+
+    @property
+    def alternates(self) -> str:
+        """What the answers of part `alternate` are."""
+        return self.forget.alternates if self.forget else ""
+
+    def counts(self, batch: Mapping[str, Part]) -> Counts:
+        """Everything that terms can be averaged over in this micro-batch."""
+        counts = standard_counts(batch)
+        for _, _, objective in self.active:
+            for part, more in objective.counts(batch).items():
+                counts[part] |= more
+        return counts
+
+    def terms(
+        self, model, batch: Mapping[str, Part], reference: Reference | None, side: str | None = None
+    ) -> dict[str, WeightedTerm]:
+        """Every term of every active objective by name; of one side only, when it is named. Then those are
+        asked that have terms of that side: its own, and what reads its rows from the other side (PDU, and CL
+        with retain rows in its mean)."""
+        found = {}
+        for home, weight, objective in self.active:
+            if side in (None, home) or side in objective.parts:
+                # `make_reference` provides what any active objective needs.
+                for name, term in objective.terms(model, batch, cast(Reference, reference)).items():
+                    own = term.side or home
+                    found[name] = WeightedTerm(
+                        term, (self.gamma if own == "retain" != home else weight) * term.factor, own
+                    )
+        return {name: term for name, term in found.items() if side in (None, term.side)}
+
+    @property
+    def steers(self) -> bool:
+        """Does some active objective give a direction?"""
+        return any(objective.steers for _, _, objective in self.active)
+
+    def directions(self, step: Step) -> list[Direction]:
+        """What active objectives add to the forget side's gradient."""
+        return [objective.direction(step) for _, _, objective in self.active if objective.steers]
+
+    def after_step(self, means: Mapping[str, float], epoch: float) -> None:
+        """Tell every objective what its terms came to in an optimizer step."""
+        for _, _, objective in self.active:
+            objective.after_step(means, epoch)
+
+    def logged(self) -> dict[str, float]:
+        return {name: value for _, _, objective in self.active for name, value in objective.logged().items()}
+
+    def state_dict(self) -> dict:
+        return {
+            type(objective).__name__: objective.state_dict()
+            for _, _, objective in self.active
+            if objective.state_dict()
+        }
+
+    def load_state_dict(self, state: Mapping) -> None:
+        for _, _, objective in self.active:
+            if type(objective).__name__ in state:
+                objective.load_state_dict(state[type(objective).__name__])
+
+
+def compose(
+    method: Method, components: Mapping[str, Objective], forget_weight: float = 1.0, gamma: float = 1.0
+) -> Composition:
+    """The objective of a method, fresh: state that an objective gathers in a run stays in that run.
+    `components` holds the configured objects by section, see `Method.sections`."""
+
+    def fresh(section: str) -> Objective:
+        return replace(components[section])
+
+    forget = fresh(f"unlearn.{method.forget}") if method.forget else None
+    named = fresh(f"unlearn.retain.{method.retain}") if method.retain else None
+    company = forget.company() if forget else ()
+    return Composition(
+        forget=forget,
+        retain=named or (forget.own_retain() if forget else None),
+        regularizers=(*company, *(fresh(f"unlearn.{name}") for name in method.regularizers)),
+        forget_weight=forget_weight,
+        gamma=gamma,
+    )

@@ -1,0 +1,45 @@
+"""Ascent on the divergence from the start model."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...core.likelihood import token_kl
+from ...core.options import knob
+from ..base import FORGET, Objective, Term, answer_logits, batch_mean, logits
+from .retain import seed_ce
+
+
+@FORGET.register("KL")
+@dataclass(frozen=True)
+class KLForget(Objective):
+    """Away from what the start model said: minus the KL divergence between it and the model on the forget
+    answers (the WAGLE family's `KL`). Unbounded unless `cap` is set: a token beyond the cap pushes no
+    further. 0 with zero gradient at the start, so it needs a retain objective or dropout to begin to move.
+
+    Formula: -min(KL(p_ref || p), cap), mean over tokens
+    Cost: one forward and backward over the forget rows, one forward of the start model."""
+
+    form: str = knob(
+        "ref_model",
+        "ref_model: KL(ref || model); model_ref: KL(model || ref); seed_ce: -sum p log p_ref over all "
+        "positions, what the WAGLE family computes (its maximum is not the start model)",
+        choices=("ref_model", "model_ref", "seed_ce"),
+    )
+    cap: float = knob(0.0, "largest divergence of a token that still counts; 0 is no limit", at_least=0)
+    needs = frozenset({"reference_logits"})
+    parts = frozenset({"forget"})
+
+    def terms(self, model, batch, reference):
+        part = batch["forget"]
+        if self.form == "seed_ce":
+            start, ours = (
+                scores.float() for scores in (reference.logits("forget", part), logits(model, part))
+            )
+            return {"forget_kl": batch_mean(-self._capped(seed_ce(start, ours)), "forget", part)}
+        start, ours = reference.answer_logits("forget", part), answer_logits(model, part)
+        divergence = token_kl(start, ours) if self.form == "ref_model" else token_kl(ours, start)
+        return {"forget_kl": Term(-self._capped(divergence).sum(), "forget", "tokens")}
+
+    def _capped(self, divergence: Tensor) -> Tensor:
+        return divergence.clamp(max=self.cap) if self.cap else divergence

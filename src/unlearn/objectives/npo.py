@@ -1,0 +1,48 @@
+"""Negative preference optimisation."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+
+from ...core.likelihood import count_labels
+from ...core.options import knob
+from ..base import FORGET, Objective, Term, answer_row_nll, batch_mean, logits
+
+
+@FORGET.register("NPO")
+@dataclass(frozen=True)
+class NPO(Objective):
+    """Negative preference optimisation (Zhang et al., arXiv:2404.05868, eq. 3), per row on the summed
+    log-probability: -(2 / beta) log sigmoid(-beta (log p - log p_ref)). Bounded below by 0; beta -> 0
+    recovers gradient ascent.
+
+    Formula: -(2/β) log σ(-β log(p / p_ref)), p of a whole answer, mean over rows
+    Cost: one forward and backward over the forget rows; the reference is one number per row, computed once.
+    """
+
+    beta: float = knob(0.1, "inverse temperature: how soon a row counts as forgotten", above=0)
+    reduction: str = knob(
+        "rows",
+        "what goes into the sigmoid: the log-probability of each row, batch_mean (one token mean of the "
+        "micro-batch: WAGLE, SOUL) or raw_logits (MUSE's code; no likelihood at all)",
+        choices=("rows", "batch_mean", "raw_logits"),
+    )
+    parts = frozenset({"forget"})
+
+    @property
+    def needs(self):
+        return frozenset({"reference_logits" if self.reduction == "raw_logits" else "reference_logprob"})
+
+    def terms(self, model, batch, reference):
+        part = batch["forget"]
+        if self.reduction == "raw_logits":
+            loss = self._penalty(logits(model, part) - reference.logits("forget", part))
+            return {"npo": batch_mean(loss, "forget", part)}
+        log_ratio = -answer_row_nll(model, part) - reference.logprob("forget", part)
+        if self.reduction == "batch_mean":
+            loss = self._penalty(log_ratio.sum() / count_labels(part["labels"]).sum())
+            return {"npo": batch_mean(loss, "forget", part)}
+        return {"npo": Term(self._penalty(log_ratio).sum(), "forget", "rows")}
+
+    def _penalty(self, log_ratio):
+        return -F.logsigmoid(-self.beta * log_ratio) * 2 / self.beta

@@ -1,0 +1,48 @@
+"""Training the model to refuse: the forget questions with refusals for answers."""
+
+from dataclasses import dataclass
+
+from ...core.likelihood import count_labels
+from ...core.options import knob
+from ..base import FORGET, Objective, Term, answer_nll
+
+
+@FORGET.register("CL", "PO", "IDK", "IdkNLL")
+@dataclass(frozen=True)
+class CL(Objective):
+    """Refusal training (TOFU's preference optimisation, arXiv:2401.06121; `CL` in the WAGLE family): mean NLL
+    per token of a refusal, drawn for each forget row from `dataset.refusals` by seed and row id. Bounded
+    below by 0.
+
+    Formula: NLL(refusal), mean over tokens
+    Cost: one forward and backward over the refusal rows; the forget answers themselves are not read."""
+
+    batch: str = knob(
+        "separate",
+        "separate: the retain objective has a mean of its own; concat: refusals and retain rows in one "
+        "mean over all their tokens (TOFU's idk), takes no retain objective",
+        choices=("separate", "concat"),
+    )
+    alternates = "refusals"
+
+    @property
+    def parts(self):
+        return frozenset({"alternate", "retain"} if self.batch == "concat" else {"alternate"})
+
+    def counts(self, batch):
+        if self.batch == "separate":
+            return {}
+        return {
+            "alternate": {
+                "tokens_with_retain": sum(count_labels(batch[name]["labels"]).sum() for name in self.parts)
+            }
+        }
+
+    def terms(self, model, batch, reference):
+        nll = {name: answer_nll(model, batch[name]).sum() for name in sorted(self.parts)}
+        if self.batch == "separate":
+            return {"refusal_nll": Term(nll["alternate"], "alternate", "tokens")}
+        return {
+            "refusal_nll": Term(nll["alternate"], "alternate", "tokens_with_retain"),
+            "retain_nll": Term(nll["retain"], "alternate", "tokens_with_retain", side="retain"),
+        }

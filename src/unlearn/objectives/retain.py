@@ -1,0 +1,103 @@
+"""What holds the model to its other knowledge: objectives on the retain rows."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...core.likelihood import token_jsd, token_kl
+from ...core.options import knob
+from ..base import RETAIN, Objective, Term, answer_logits, answer_nll, answer_row_nll, batch_mean, logits
+
+
+@RETAIN.register("FT", "GD", "GDR", "NLL")
+@dataclass(frozen=True)
+class FT(Objective):
+    """Fine-tuning: mean NLL per retain token.
+
+    Formula: NLL(retain), mean over tokens
+    Cost: one forward and backward over the retain rows."""
+
+    parts = frozenset({"retain"})
+
+    def terms(self, model, batch, reference):
+        part = batch["retain"]
+        return {"retain_nll": Term(answer_nll(model, part).sum(), "retain", "tokens")}
+
+
+def seed_ce(start: Tensor, ours: Tensor) -> Tensor:
+    """-sum p log p_ref over the vocabulary: what the WAGLE family takes for a KL divergence. Its least value
+    is not at p_ref."""
+    return -(F.softmax(ours, dim=-1) * F.log_softmax(start, dim=-1)).sum(-1)
+
+
+@RETAIN.register("KL", "KLR", "KLM")
+@dataclass(frozen=True)
+class KL(Objective):
+    """KL(start model || model), mean over the labelled retain tokens. 0 for the start model itself.
+
+    Formula: KL(p_ref || p) on retain answers, mean over tokens Cost: one forward and backward over the retain
+    rows, one forward of the start model (cached while rows come again).
+    """
+
+    form: str = knob(
+        "answers",
+        "answers: KL on answer tokens; all: on prompt and padding too (OpenUnlearning, TOFU); seed_ce: -sum p"
+        " log p_ref everywhere (WAGLE); raw_logits: the KL formula on logits, no divergence (MUSE)",
+        choices=("answers", "all", "seed_ce", "raw_logits"),
+    )
+    needs = frozenset({"reference_logits"})
+    parts = frozenset({"retain"})
+
+    def terms(self, model, batch, reference):
+        part = batch["retain"]
+        if self.form != "answers":
+            start, ours = (
+                scores.float() for scores in (reference.logits("retain", part), logits(model, part))
+            )
+            if self.form == "raw_logits":
+                return {"retain_kl": Term((start.exp() * (start - ours)).sum(), "retain", "rows")}
+            return {
+                "retain_kl": batch_mean(
+                    token_kl(start, ours) if self.form == "all" else seed_ce(start, ours), "retain", part
+                )
+            }
+        divergence = token_kl(reference.answer_logits("retain", part), answer_logits(model, part))
+        return {"retain_kl": Term(divergence.sum(), "retain", "tokens")}
+
+
+@RETAIN.register("JSD")
+@dataclass(frozen=True)
+class JSD(Objective):
+    """Jensen-Shannon divergence from the start model (JensUn, arXiv:2509.02820), mean over the labelled
+    retain tokens. 0 for the start model itself, at most log 2.
+
+    Formula: JSD(p_ref, p) on retain answers, mean over tokens Cost: one forward and backward over the retain
+    rows, one forward of the start model (cached while rows come again).
+    """
+
+    needs = frozenset({"reference_logits"})
+    parts = frozenset({"retain"})
+
+    def terms(self, model, batch, reference):
+        part = batch["retain"]
+        divergence = token_jsd(reference.answer_logits("retain", part), answer_logits(model, part))
+        return {"retain_jsd": Term(divergence.sum(), "retain", "tokens")}
+
+
+@RETAIN.register("AP")
+@dataclass(frozen=True)
+class AP(Objective):
+    """Answer preservation (Yuan et al., arXiv:2410.08109): on retain questions the right answer stays more
+    likely than a refusal. At least 0; no reference.
+
+    Formula: -(1/β) log σ(β [log p(answer) - log p(refusal)]) on retain questions, mean over rows
+    Cost: one forward and backward over the retain rows and one over refusals to the same questions."""
+
+    beta: float = knob(0.1, "inverse temperature", above=0)
+    parts = frozenset({"retain", "retain_alternate"})
+
+    def terms(self, model, batch, reference):
+        answer, refusal = (answer_row_nll(model, batch[name]) for name in ("retain", "retain_alternate"))
+        loss = -F.logsigmoid(self.beta * (refusal - answer)) / self.beta
+        return {"retain_ap": Term(loss.sum(), "retain", "rows")}

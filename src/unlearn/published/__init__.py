@@ -1,0 +1,1 @@
+"""What published code bases compute where this project differs by default."""

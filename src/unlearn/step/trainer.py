@@ -1,0 +1,582 @@
+"""The training loop: transformers' Trainer with our loss, our row order and means over the whole accumulation
+window.
+
+One optimizer step: forward and backward of each micro-batch, every term divided by its count over all
+micro-batches of the step and all processes; then the Trainer clips, steps and logs. Nothing of its loop is
+copied here.
+
+A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
+side: then the sides are differentiated apart, no process talks within the step, and the gradients of the
+whole step are summed over processes, masked and combined at its end. What an objective adds as a direction is
+made there too, before masking and combining.
+"""
+
+import contextlib
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import Module
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ...core.files import UserError
+from ..base import Counts, Step, add_up, answer_logits
+from ..composition import Composition, WeightedTerm
+from ..gradients import Combiner, diagnosis
+from ..mask import WeightMask
+
+OWN_STATE = "unlearn_state.pt"
+"""File of a step checkpoint with the state of objectives and of weight averaging."""
+
+UNREADABLE = (
+    *(RuntimeError, ValueError, KeyError, TypeError, OSError, EOFError),
+    *(pickle.UnpicklingError, SafetensorError),
+)
+"""What torch, safetensors and the Trainer raise over broken files."""
+
+Batch = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the
+    optimizers."""
+
+    make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
+    """From parameter groups to an optimizer; None is the Trainer's AdamW."""
+    flatten: Callable[..., list[Tensor]] | None = None
+    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see
+    `optim.sharpness`."""
+    curvature: Any = None
+    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores,
+    generator)`."""
+    averaging: Any = None
+    """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
+    mask: WeightMask | None = None
+    """What may change."""
+    combiner: Combiner | None = None
+    """What makes one update of the two sides' gradients; None is their weighted sum."""
+    weights: tuple[float, float] = (1.0, 1.0)
+    """The weights of the forget and of the retain side."""
+
+
+@runtime_checkable
+class SecondOrder(Protocol):
+    """What an optimizer has that takes estimates of the curvature."""
+
+    def update_curvature(self, weights: list[Tensor], gradients: list[Tensor], tokens: int) -> None: ...
+
+
+@dataclass
+class Window:
+    """What one optimizer step has gathered over its micro-batches so far."""
+
+    means: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Sums so far: of each side where they are taken apart, and the curvature estimate."""
+    batches: int = 0
+    kept: list[Batch] = field(default_factory=list)
+    """The micro-batches themselves, without fillers, where a direction is made from them at the end."""
+
+    def add(self, name: str, gradient: list[Tensor]) -> None:
+        """Add to a sum, in float32 or wider."""
+        known = self.gradients.get(name)
+        wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradient]
+        self.gradients[name] = wide if known is None else [a + b for a, b in zip(known, wide)]
+
+
+def is_filler(batch: Batch) -> bool:
+    """True for a batch without any row of its own."""
+    return any(bool((part["index"] < 0).any()) for part in batch.values())
+
+
+@contextlib.contextmanager
+def clear_load_errors(place: Path | str | None) -> Iterator[None]:
+    """UserError when a file of a step checkpoint cannot be read."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(
+            f"unlearn.resume_path: {place} cannot be read ({reason}); remove that step's folder to go on from"
+            " the step before, or start anew with logger.overwrite true"
+        ) from None
+
+
+class EpochTeller(TrainerCallback):
+    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume
+    within one."""
+
+    def __init__(self, sampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.sampler.set_epoch(int(state.epoch + 1e-6))
+
+
+class Averager(TrainerCallback):
+    """Shows the weights to weight averaging after each optimizer step."""
+
+    def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
+        self.averaging, self.weights = averaging, weights
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        first = self.averaging.plan.start
+        if first > state.max_steps:
+            raise UserError(
+                f"unlearn.flat.WA.start is {first} but the run has {state.max_steps} optimizer steps: none"
+                " would count; lower it"
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.averaging.update(state.global_step, self.weights())
+
+
+class Draws:
+    """The random state at which a micro-batch begins. A flatness wrapper compares gradients at several
+    places: under another dropout for each their difference would be noise."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.cpu = torch.get_rng_state()
+        self.gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def repeat(self) -> None:
+        """Draw the same numbers again from here on."""
+        torch.set_rng_state(self.cpu)
+        if self.gpu is not None:
+            torch.cuda.set_rng_state(self.gpu, self.device)
+
+
+def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -> list[Tensor]:
+    """d loss / d weights, zero where the loss does not reach. It goes into no `.grad`."""
+    found = torch.autograd.grad(loss, weights, create_graph=create_graph, allow_unused=True)
+    return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found)]
+
+
+def _hessian_times(loss: Tensor, weights: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
+    """The Hessian of the loss times a vector, by a double backward."""
+    along = add_up(
+        (g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector)
+    )
+    return _gradient(along, weights)
+
+
+class UnlearnTrainer(Trainer):
+    """Trains `composition` on batches of named parts.
+
+    `row_ids` maps a part name to the ids of its rows, for messages; `on_step` gets one record per optimizer
+    step: every term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens
+    per second. `origins` are fingerprints, by name, of what a run goes on from: a step checkpoint of others
+    is refused.
+    """
+
+    model: Module
+
+    def __init__(
+        self,
+        model,
+        args: TrainingArguments,
+        pairs,
+        sampler,
+        composition: Composition,
+        reference,
+        collate,
+        row_ids: dict[str, list[str]],
+        on_step: Callable[[dict], None],
+        callbacks: list[TrainerCallback],
+        stepping: Stepping = Stepping(),
+        origins: Mapping[str, str] = MappingProxyType({}),
+    ):
+        self.composition, self.reference, self.sampler, self.row_ids = (
+            composition,
+            reference,
+            sampler,
+            row_ids,
+        )
+        self.on_step, self.stepping, self.origins = on_step, stepping, dict(origins)
+        self.takes_apart = stepping.flatten is not None or stepping.combiner is not None
+        self.combiner_state: dict[str, list[Tensor]] = {}
+        self.sums_itself = self.takes_apart or "hidden" in composition.needs
+        """Are gradients summed over processes at the end of a step, here? The wrapper of several processes
+        does it during a backward that reaches every weight: not where sides are apart, nor where a loss ends
+        at some layer."""
+        self.window = Window()
+        self.step_tokens = 0
+        self.step_rows: dict[str, list[str]] = {}
+        self.step_record: dict[str, float] = {}
+        self.step_start = time.perf_counter()
+        super().__init__(
+            model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks
+        )
+        self.add_callback(EpochTeller(sampler))
+        if stepping.averaging:
+            self.add_callback(Averager(stepping.averaging, self.weights))
+
+    def weights(self) -> list[Tensor]:
+        """What is trained."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def run(self, checkpoint: str | None = None) -> None:
+        """Train to the end, from a step checkpoint if one is given; one that is at the end already is only
+        loaded. Leaves the model as a plain one: no wrapper, no patched forward, no optimizer state in
+        memory."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise UserError(
+                "FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole"
+                " weights"
+            )
+        if checkpoint:
+            self._load_own_state(checkpoint)
+        if checkpoint and self._is_finished(checkpoint):
+            self._load_from_checkpoint(checkpoint)
+        else:
+            self.train(resume_from_checkpoint=checkpoint)
+        self._check_weights()
+        if self.stepping.averaging:
+            self.stepping.averaging.put_into(self.weights())
+        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        self.optimizer = self.lr_scheduler = self.reference = None
+
+    @staticmethod
+    def _is_finished(checkpoint: str) -> bool:
+        path = Path(checkpoint) / TRAINER_STATE_NAME
+        with clear_load_errors(path):
+            state = TrainerState.load_from_json(str(path))
+        return state.global_step >= state.max_steps
+
+    def create_optimizer(self, model=None):
+        """The optimizer that was handed over, with the Trainer's own choice of what decays; or the
+        Trainer's."""
+        if self.optimizer is None:
+            make = self.stepping.make_optimizer
+            self.optimizer = super().create_optimizer(model) if make is None else make(self._groups())
+            if self.stepping.mask:
+                self.stepping.mask.take_over_decay(self.optimizer)
+        return self.optimizer
+
+    def _groups(self) -> list[dict]:
+        decays = set(self.get_decay_parameter_names(self.model))
+        trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        return [
+            {"params": [p for name, p in trained if name in decays], "weight_decay": self.args.weight_decay},
+            {"params": [p for name, p in trained if name not in decays], "weight_decay": 0.0},
+        ]
+
+    def _save_checkpoint(self, model, trial):
+        """A step checkpoint with our own state beside the Trainer's."""
+        self._check_weights()
+        super()._save_checkpoint(model, trial)
+        averaging = self.stepping.averaging
+        state = {
+            "composition": self.composition.state_dict(),
+            "averaging": averaging.state_dict() if averaging else None,
+            "mask": self.stepping.mask.content if self.stepping.mask else None,
+            "combiner": self.combiner_state,
+            "origins": self.origins,
+        }
+        if self.args.should_save:
+            folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            torch.save(state, Path(folder) / OWN_STATE)
+
+    def _load_own_state(self, checkpoint: str) -> None:
+        with clear_load_errors(Path(checkpoint) / OWN_STATE):
+            state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
+        if state["mask"] != (self.stepping.mask.content if self.stepping.mask else None):
+            raise UserError(
+                f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
+                " one, or start anew"
+            )
+        began = state.get("origins", self.origins)
+        others = [name for name in {**began, **self.origins} if began.get(name) != self.origins.get(name)]
+        if others:
+            raise UserError(
+                f"unlearn.resume_path: {checkpoint} is of a run with another {' and another '.join(others)};"
+                " give what that run began with, or start anew (logger.overwrite true)"
+            )
+        self.composition.load_state_dict(state["composition"])
+        self.combiner_state = state.get("combiner", {})
+        if self.stepping.averaging and state["averaging"]:
+            self.stepping.averaging.load_state_dict(state["averaging"])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        with clear_load_errors(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        with clear_load_errors(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        with clear_load_errors(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The norm that the Trainer logs, known before the optimizer steps. UserError when it is no finite
+        number: the step would leave no weight as it was."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if not torch.isfinite(torch.as_tensor(norm)):
+            raise UserError(self._stopped(f"the gradient is not finite (norm {norm:g})", self.step_rows))
+        return norm
+
+    def _check_weights(self) -> None:
+        """UserError when a step left weights that are not finite: they are neither kept nor measured."""
+        wrong = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
+        if wrong:
+            raise UserError(
+                f"weights are not finite after step {self.state.global_step} ({', '.join(wrong[:3])}). The"
+                " run stops here; the step checkpoint before, if there is one, is kept. A lower unlearn.lr"
+                " usually mends it"
+            )
+
+    def _get_train_sampler(self, train_dataset=None):
+        return self.sampler
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """The micro-batches of one optimizer step, and the counts its terms are divided by."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self.step_rows = self._rows_of(batches)
+        counts = self._window_counts(batches, device)
+        self.step_tokens = int(sum(part["attended"] for part in counts.values()))
+        return batches, counts
+
+    def _window_counts(self, batches: list[Batch], device) -> Counts:
+        window: Counts = {}
+        for batch in batches:
+            weight = 0 if is_filler(batch) else 1
+            for part, counts in self.composition.counts(batch).items():
+                sums = window.setdefault(part, {})
+                for over, count in counts.items():
+                    sums[over] = sums.get(over, 0) + weight * count.to(device)
+        return {
+            part: {over: self._over_processes(count) for over, count in sums.items()}
+            for part, sums in window.items()
+        }
+
+    def training_step(self, model, inputs, num_items_in_batch: Counts):
+        """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole
+        step."""
+        model.train()
+        # The Trainer's annotation knows flat batches alone.
+        batch, counts = cast(Batch, self._prepare_inputs(inputs)), num_items_in_batch
+        if self._curvature_is_due():
+            self._estimate_curvature(model, batch, counts)
+        loss = (
+            self._sides_apart(model, batch, counts)
+            if self.takes_apart
+            else self._sides_together(model, batch, counts)
+        )
+        self.window.batches += 1
+        if self.composition.steers and not is_filler(batch):
+            self.window.kept.append(batch)
+        if self.accelerator.sync_gradients:
+            self._end_step(counts)
+        # The Trainer averages what processes report; the counts already span all of them.
+        return loss.detach() * self.accelerator.num_processes
+
+    def _sides_together(self, model, batch: Batch, counts: dict) -> Tensor:
+        """One backward for the whole loss."""
+        with self.accelerator.no_sync(model) if self.sums_itself else contextlib.nullcontext():
+            loss = self._loss(model, batch, counts)
+            self.accelerator.backward(loss * (1 if self.sums_itself else self.accelerator.num_processes))
+        return loss
+
+    def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
+        """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
+        step's sums; where nothing combines them, to one sum."""
+        weights, first, draws = self.weights(), [], Draws(self.args.device)
+
+        def forget_loss():
+            draws.repeat()
+            loss = self._loss(model, batch, counts, "forget", remember=not first)
+            first.append(loss.detach())
+            return loss
+
+        with self.accelerator.no_sync(model):
+            if self.stepping.flatten:
+                self.window.add(
+                    "forget",
+                    self.stepping.flatten(
+                        weights,
+                        lambda: self._restrict(_gradient(forget_loss(), weights)),
+                        lambda vector: [self._over_processes(v) for v in vector],
+                        lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)),
+                        self._restrict,
+                        self.state.global_step,
+                    ),
+                )
+            elif (forget := forget_loss()).requires_grad:
+                self.window.add("forget", _gradient(forget, weights))
+            retain = self._loss(model, batch, counts, "retain")
+            if retain.requires_grad:
+                self.window.add("retain" if self.stepping.combiner else "forget", _gradient(retain, weights))
+        return first[0] + retain
+
+    def _loss(
+        self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True
+    ) -> Tensor:
+        """The share of this micro-batch in the step's loss (of one side, when it is named)."""
+        with self.compute_loss_context_manager():
+            terms = self.composition.terms(model, batch, self.reference, side)
+        weight = 0 if is_filler(batch) else 1
+        for name, t in terms.items():
+            if counts[t.term.part][t.term.over] == 0:
+                raise UserError(
+                    f"the term {name} has nothing to average over at step {self.state.global_step + 1}: no"
+                    f" {t.term.over} in the {t.term.part} rows"
+                )
+        means = {name: weight * t.term.total / counts[t.term.part][t.term.over] for name, t in terms.items()}
+        loss = sum(
+            (terms[name].weight * mean for name, mean in means.items()),
+            torch.zeros((), device=self.args.device),
+        )
+        if not torch.isfinite(loss):
+            raise UserError(self._not_finite(means, terms, batch))
+        for name, mean in means.items() if remember else ():
+            self.window.means[name] = self.window.means.get(name, 0) + mean.detach()
+        return loss
+
+    def _end_step(self, counts: dict) -> None:
+        """What is due once the step's last micro-batch is through: sums over processes, and telling those who
+        listen."""
+        if self.sums_itself and not self.takes_apart:
+            for weight in self.weights():
+                weight.grad = None if weight.grad is None else self._over_processes(weight.grad)
+        steering, told = self._steering(counts)
+        if self.takes_apart:
+            told |= self._combined(steering)
+        elif steering:
+            for weight, vector in zip(self.weights(), steering):
+                weight.grad = (vector if weight.grad is None else weight.grad + vector).to(weight.dtype)
+        if self.stepping.mask:
+            self.stepping.mask.restrict_gradients(self.weights())
+        if "curvature" in self.window.gradients:
+            tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
+            self._second_order().update_curvature(self.weights(), self._step_sum("curvature"), tokens)
+        means = {name: self._over_processes(value).item() for name, value in self.window.means.items()}
+        self.step_record = means | self.composition.logged() | told
+        self.window = Window()
+        self.composition.after_step(means, self.state.epoch or 0.0)
+
+    def _steering(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
+        """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where
+        there is nothing to add), and what they tell."""
+        if not self.composition.steers:
+            return [], {}
+        step = Step(
+            self.model,
+            self.window.kept,
+            self.weights(),
+            int(counts["forget"]["rows"]),
+            self.compute_loss_context_manager,
+            self._over_processes,
+        )
+        found = self.composition.directions(step)
+        return [add_up(vectors) for vectors in zip(*(d.vector for d in found))], {
+            k: v for d in found for k, v in d.told.items()
+        }
+
+    def _step_sum(self, name: str) -> list[Tensor]:
+        """A gradient summed over the step's micro-batches and over processes, 0 where the mask freezes, and
+        everywhere when its side had none (PDU's retain term while its multiplier is 0; GAO's side where it
+        has no term)."""
+        found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
+        return self._restrict([self._over_processes(g) for g in found])
+
+    def _combined(self, steering: list[Tensor]) -> dict[str, float]:
+        """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side;
+        what there is to say about it."""
+        weights, combiner = self.weights(), self.stepping.combiner
+        direction, told = self._step_sum("forget"), {}
+        if steering:
+            direction = [g + vector for g, vector in zip(direction, self._restrict(steering))]
+        if combiner:
+            forget_weight, gamma = self.stepping.weights
+            sides = [g / forget_weight for g in direction], [g / gamma for g in self._step_sum("retain")]
+            direction = combiner.combine(*sides, *self.stepping.weights, self.combiner_state)
+            told = diagnosis(*sides, direction)
+        for weight, gradient in zip(weights, direction):
+            weight.grad = gradient.to(weight.dtype)
+        return told
+
+    def _restrict(self, vector: list[Tensor]) -> list[Tensor]:
+        """A vector in weight space without what the mask freezes."""
+        return self.stepping.mask.restrict(self.weights(), vector) if self.stepping.mask else vector
+
+    def _over_processes(self, value: Tensor) -> Tensor:
+        if self.accelerator.num_processes == 1:
+            return value
+        summed = self.accelerator.reduce(value, "sum")
+        assert isinstance(summed, Tensor)
+        return summed
+
+    def _second_order(self) -> SecondOrder:
+        """The optimizer that was handed over, out of its wrapper."""
+        assert isinstance(self.optimizer, AcceleratedOptimizer)
+        assert isinstance(self.optimizer.optimizer, SecondOrder)
+        return self.optimizer.optimizer
+
+    def _curvature_is_due(self) -> bool:
+        plan = self.stepping.curvature
+        return plan is not None and self.state.global_step % plan.every == 0
+
+    def _estimate_curvature(self, model, batch: Batch, counts: dict) -> None:
+        """This micro-batch's share of the gradient of the mean NLL of labels drawn from the model itself."""
+        plan, weights = self.stepping.curvature, self.weights()
+        place = (self.args.seed, self.state.global_step, self.window.batches, self.accelerator.process_index)
+        generator = torch.Generator().manual_seed(hash(place) % 2**63)
+        tokens = sum(counts[part]["tokens"] for part in plan.parts)
+        with self.accelerator.no_sync(model), self.compute_loss_context_manager():
+            nll = add_up(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
+            self.window.add("curvature", _gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
+
+    def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
+        parts = {term.term.part for term in terms.values()}
+        values = ", ".join(f"{name} = {mean.item():g}" for name, mean in means.items())
+        rows = self._rows_of([{part: batch[part] for part in sorted(parts)}])
+        return self._stopped(f"the loss is not a finite number ({values})", rows)
+
+    def _stopped(self, what: str, rows: Mapping[str, list[str]]) -> str:
+        return (
+            f"step {self.state.global_step + 1}: {what}; rows: {rows}. The run stops here and this step is"
+            " not taken. A lower unlearn.lr or forget_weight usually mends it"
+        )
+
+    def _rows_of(self, batches: list[Batch]) -> dict[str, list[str]]:
+        """The ids of a step's rows, by part; fillers have none."""
+        rows: dict[str, list[str]] = {}
+        for batch in batches:
+            for part, held in batch.items():
+                ids = [self.row_ids[part][i] for i in held["index"].tolist() if i >= 0]
+                rows[part] = rows.get(part, []) + ids
+        return rows
+
+    def log(self, logs, start_time=None):
+        """Add the terms and the speed to the Trainer's record of a step, and hand it on."""
+        if "loss" not in logs:
+            return super().log(logs, start_time)
+        logs |= self.step_record
+        now = time.perf_counter()
+        logs |= {
+            "tokens": self.step_tokens,
+            "tokens_per_second": round(self.step_tokens / (now - self.step_start), 1),
+        }
+        self.step_start = now
+        super().log(logs, start_time)
+        if self.is_world_process_zero():
+            self.on_step({"step": self.state.global_step} | logs)
+
+    def floating_point_ops(self, inputs):
+        """Not counted: the Trainer's estimate reads one flat batch, and nothing here reports it."""
+        return 0

@@ -62,7 +62,7 @@ mask-table: $(STAMP)
 REASONING := $(foreach run,origin npo+ft npo+ft_traces rmu rmu_zerothink rmu+rtp r2mu-v0 r2mu,configs/reasoning/$(run).json)
 reasoning: $(STAMP)
 	$(PY) src/exec/run_grid.py --name reasoning --configs $(REASONING) --seeds 0 1 2 --jobs 2 --intervals --metrics reasoning/rt_ua \
-		reasoning/fa_ua_generated forget/choice_text_accuracy reasoning/healthy_forgotten reasoning/rt_ua_parity arithmetic/accuracy retain/exact \
+		reasoning/fa_ua_generated forget/choice_text_accuracy reasoning/healthy_forgotten reasoning/rt_ua_published arithmetic/accuracy retain/exact \
 		retain/exact_thinking forget/closed forget/loop_share forget/repetition_4 forget/distinct_2 forget/token_entropy forget/fluency \
 		forget/written_tokens retain/closed retain/loop_share retain/fluency arithmetic/closed arithmetic/loop_share arithmetic/fluency seconds
 

@@ -72,7 +72,7 @@ def make_batch(options, number: int) -> dict:
 
 
 class Numbers:
-    """Log-probabilities of the start model that were looked up: the reference of NPO."""
+    """Log-probabilities of the initial model that were looked up: the reference of NPO."""
 
     def __init__(self, model, batches):
         with torch.no_grad():
@@ -98,7 +98,7 @@ def step_of(model, batch) -> Step:
 
 def streaming(model, batch, scope="sample") -> list:
     """The agreed gradient by the objective of this library."""
-    return GAO(tau=TAU, K=K, rho=RHO, scope=scope).direction(step_of(model, batch)).vector
+    return GAO(tau=TAU, K=K, rho=RHO, scope=scope).extra_gradient(step_of(model, batch)).vector
 
 
 def stacked(model, batch) -> list:

@@ -27,7 +27,7 @@ from shapes import clock, make_model, shaped
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import read_jsonl
-from unlearnkit.metrics.lm_eval import HFLM, InMemory, Reading, hushed
+from unlearnkit.metrics.lm_eval import HFLM, InMemory, Reading, quiet_harness
 from unlearnkit.model.load.loading import load_tokenizer
 
 REPO = Path(__file__).resolve().parents[1]
@@ -67,7 +67,7 @@ def timed(lm, kind: str, asked: list[Instance], options) -> tuple[float, list, f
     """Seconds, answers and peak memory (GB, 0 without a GPU)."""
     run = lm.generate_until if kind in ("generation", "thoughts") else lm.loglikelihood
     on_gpu = options.device == "cuda"
-    with hushed():
+    with quiet_harness():
         run(asked[::4])  # memory and kernels of every length, so that the first of two is not the slower
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
@@ -98,7 +98,7 @@ def main() -> None:
     ours = InMemory(model, tokenizer, Reading(Template(tokenizer), "direct", a.batch_tokens), lambda *_: None)
     longest = max(len(tokenizer(text)["input_ids"]) for text in contexts)
     rows = max(1, a.batch_tokens // (longest + a.new_tokens))
-    with hushed():
+    with quiet_harness():
         theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=rows)
     for kind in a.kinds:
         many = round(a.vocabulary / a.mean_thought) if kind == "thoughts" else 0

@@ -26,14 +26,14 @@ if "unlearnkit" not in sys.modules:
 import torch
 from shapes import clock, make_model, resident_mb, shaped
 
-from unlearnkit.model.load.loading import start_model, train_only
-from unlearnkit.model.reference import StartModel
+from unlearnkit.model.load.loading import reference_model, train_only
+from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import (
     compose,
     parse_method,
 )
 from unlearnkit.unlearn.base import blocks
-from unlearnkit.unlearn.objectives.representation import R2MU, direction
+from unlearnkit.unlearn.objectives.representation import R2MU, unit_vector
 
 LAYER, COEFF, GAMMA, LR = 7, 6.5, 1.4, 7.5e-5
 LENGTHS = {"forget": 512, "retain": 512, "traces": 100, "cot": 150}
@@ -74,7 +74,7 @@ class Plain:
             for n in range(LAYER - 2, LAYER + 1)
         ]
         self.optimizer = torch.optim.AdamW(tuned, lr=LR)
-        self.target = COEFF * direction("uniform", options.hidden, 0).to(
+        self.target = COEFF * unit_vector("uniform", options.hidden, 0).to(
             options.device, getattr(torch, options.dtype)
         )
 
@@ -115,7 +115,9 @@ class Ours:
         parsed = parse_method("R2MU")
         self.composition = compose(parsed, {"unlearn.R2MU": objective}, gamma=GAMMA)
         train_only(self.model, self.composition.trained(self.model))
-        self.reference = StartModel({}, *start_model(self.model, LAYER), budget=int(options.cache_gb * 1e9))
+        self.reference = ReferenceModel(
+            {}, *reference_model(self.model, LAYER), budget=int(options.cache_gb * 1e9)
+        )
         self.optimizer = torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad], lr=LR)
 
     def step(self, batch) -> float:

@@ -6,7 +6,7 @@ import re
 import pytest
 from conftest import REPO
 
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 
 CONFIGS = sorted((REPO / "configs").rglob("*.json"))
 NAMED_FOR_A_METHOD = [
@@ -24,7 +24,7 @@ def test_a_config_parses(path, monkeypatch):
     model = json.loads(path.read_text()).get("overall", {}).get("model_name", "")
     absent = model.startswith("files/") and not (REPO / model).is_dir()
     flags = {"overall.model_name": "files/models/fictional/target"} if absent else {}
-    assert settle_settings(StrictConfig(), [str(path)], flags, {}).unlearn.task_name
+    assert resolve_settings(StrictConfig(), [str(path)], flags, {}).unlearn.task_name
 
 
 @pytest.mark.parametrize("path", NAMED_FOR_A_METHOD, ids=lambda p: str(p.relative_to(REPO)))

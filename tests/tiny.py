@@ -11,7 +11,7 @@ from scripts import REPO
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from unlearnkit.core.files import write_json
-from unlearnkit.core.provenance import MEMORY
+from unlearnkit.core.provenance import PROVENANCE
 
 
 def random_llama(tokenizer, **changes):
@@ -67,7 +67,7 @@ def save(model, tokenizer, folder: Path) -> Path:
     world."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    write_json(folder / MEMORY, {"dataset": {"forget_dataset_name": "Fictional_forget10"}})
+    write_json(folder / PROVENANCE, {"dataset": {"forget_dataset_name": "Fictional_forget10"}})
     return folder
 
 
@@ -106,7 +106,7 @@ def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
     """Train the model on four forget and four retain rows, all in one batch unless the options change that.
     Options are config keys with __ for the point."""
     from unlearnkit.core.encoding import Template, pad_rows
-    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
     from unlearnkit.model.run.training import train
     from unlearnkit.unlearn import compose
 
@@ -119,7 +119,7 @@ def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
         "unlearn.lr": "1e-3",
     }
     flags |= {key.replace("__", "."): str(value) for key, value in options.items()}
-    settings = settle_settings(StrictConfig(), [], flags, {})
+    settings = resolve_settings(StrictConfig(), [], flags, {})
     encode = Template(tokenizer).encode
     rows = {
         part: [

@@ -91,7 +91,7 @@ def _strategyqa(row: dict) -> dict:
 
 
 def _harmless(row: dict) -> bool:
-    """Is a prompt harmless? Said by XSTest's label, or its type (`contrast_...` is unsafe), and by
+    """Is a prompt harmless? ConfigValue by XSTest's label, or its type (`contrast_...` is unsafe), and by
     WildJailbreak's data_type; the prompts of other sets are harmful."""
     if row.get("label") in ("safe", "unsafe"):
         return row["label"] == "safe"
@@ -380,7 +380,7 @@ AUTHORS = {
     "cais/wmdp": _wmdp_questions,
     "ChilleD/StrategyQA": _strategyqa_dev,
 }
-"""Readers of the files that the authors of a data set publish, where these are not tables of its rows."""
+"""Judges of the files that the authors of a data set publish, where these are not tables of its rows."""
 
 
 # --- Scores -------------------------------------------------------------------------------------------------

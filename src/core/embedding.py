@@ -44,7 +44,7 @@ class Embedder:
 
     def _check(self, reports: list[dict]) -> None:
         """UserError when weights are missing, but those of a pooler: vectors are made of hidden states.
-        Surplus ones are no fault: they are heads that the model was trained with."""
+        Surplus ones are not a fault: they are heads that the model was trained with."""
         for report in reports:
             missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
             if missing or report["mismatched_keys"]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from .chat_request import FALLBACKS, RequestForm, refused_parts, request_fields
 from .files import UserError, fingerprint
-from .reply_cache import Replies, Usage, well_formed
+from .reply_cache import ReplyCache, Usage, well_formed
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ DEADLINE = 5
 """Times the timeout in which a reply must be whole. The client's timeout is for each read, so a server that
 sends a byte now and then would never reach it."""
 NOT_SENT = "not sent"
-PATIENCE = (408, 409, 429)
+RETRYABLE_STATUS = (408, 409, 429)
 """Statuses below 500 after which a request is sent again."""
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ class Problems:
     unread: list[str] = field(default_factory=list)
 
 
-class Pace:
+class RateLimiter:
     """Lets at most so many requests start in a minute (0 is no limit), and none after `stop`."""
 
     def __init__(self, per_minute: float):
@@ -174,7 +174,7 @@ class Endpoint:
         while True:
             try:
                 words = "Reply with one word.", "Are you there?"
-                self._one(client, *words, self.form.unsupported, Pace(self.requests_per_minute))
+                self._one(client, *words, self.form.unsupported, RateLimiter(self.requests_per_minute))
             except FormChanged:
                 continue
             except Unfinished:
@@ -199,7 +199,7 @@ class Endpoint:
             if turns is None
             else list(map(fingerprint, prompts, turns))
         )
-        pace = Pace(self.requests_per_minute)
+        pace = RateLimiter(self.requests_per_minute)
         while True:
             unsupported, known, problems = self.form.unsupported, self._known(system), Problems()
             missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
@@ -214,7 +214,7 @@ class Endpoint:
         self._report(problems, len(prompts))
         return [known.get(key) for key in keys]
 
-    def _known(self, system: str) -> Replies:
+    def _known(self, system: str) -> ReplyCache:
         """The replies that are kept for requests of the present form."""
         asked = {
             "temperature": self.temperature,
@@ -222,16 +222,16 @@ class Endpoint:
             "unsupported": sorted(self.form.unsupported),
         }
         place = fingerprint(self.base_url, self.model, system, {k: v for k, v in asked.items() if v})
-        return Replies(self.cache / "endpoint" / f"{place}.jsonl")
+        return ReplyCache(self.cache / "endpoint" / f"{place}.jsonl")
 
     def _fill(
         self,
-        known: Replies,
+        known: ReplyCache,
         system: str,
         missing: Mapping[str, str],
         readable: Callable[[str], bool],
         unsupported: frozenset[str],
-        pace: Pace,
+        pace: RateLimiter,
         problems: Problems,
     ) -> None:
         """Put the replies to `missing` into `known`, until the server refuses one more part of the
@@ -300,7 +300,7 @@ class Endpoint:
             base_url=self.base_url or OPENAI, api_key=self.key or "none", max_retries=0, timeout=self.timeout
         )
 
-    def _one(self, client, system: str, prompt: str, unsupported: frozenset[str], pace: Pace) -> str:
+    def _one(self, client, system: str, prompt: str, unsupported: frozenset[str], pace: RateLimiter) -> str:
         """One reply to a request without its `unsupported` parts; FormChanged when those are not all. What
         fails on the way, or is no reply, is asked for again after growing pauses, at the same pace as
         all."""
@@ -319,7 +319,7 @@ class Endpoint:
                 if (
                     attempt == self.retries
                     or isinstance(error, Unfinished)
-                    or (status < 500 and status not in PATIENCE)
+                    or (status < 500 and status not in RETRYABLE_STATUS)
                 ):
                     raise
                 pause = self._pause(attempt, error)

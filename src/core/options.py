@@ -51,4 +51,4 @@ def expression(text: Any) -> str:
     try:
         return re.compile(text).pattern
     except (re.error, TypeError) as error:
-        raise UserError(f"it is no regular expression: {error}") from None
+        raise UserError(f"it is not a regular expression: {error}") from None

@@ -21,7 +21,7 @@ class OpenUnlearningTemplate(Template):
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         super().__init__(tokenizer, name, tags)
         if tokenizer.eos_token_id is None:
-            raise UserError("evaluate.parity open_unlearning needs a tokenizer with an EOS token")
+            raise UserError("evaluate.convention open_unlearning needs a tokenizer with an EOS token")
         self.unseen_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
     def _parts(self, row: dict) -> tuple[list[int], list[int], list[int]]:
@@ -40,5 +40,5 @@ class OpenUnlearningTemplate(Template):
         return ids[:length], ids[length:-1], ids[-1:]
 
 
-PEERS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
-"""`evaluate.parity` -> the template that measures."""
+CONVENTIONS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
+"""`evaluate.convention` -> the template that measures."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from .files import UserError, read_json, write_json
 
-MEMORY = "unlearning.json"
+PROVENANCE = "unlearning.json"
 DATA_KEYS = ("forget_dataset_name", "data_dir", "forget_ratio", "dataset_seed", "columns")
 """What rows are measured. They hold together: another data set has its own."""
 READING_KEYS = ("template", "think_open", "think_close", "max_length")
@@ -16,21 +16,21 @@ PATHS = ("data_dir", "retain_results", "original_model")
 """Values that are places, kept in full: the model may be measured from another folder."""
 
 
-def remember(folder: Path, config: dict[str, Any]) -> None:
-    """Write what a model in `folder` is to remember of the resolved settings of its run."""
+def write_provenance(folder: Path, config: dict[str, Any]) -> None:
+    """Write what a model in `folder` is to write_provenance of the resolved settings of its run."""
     section = lambda name: config.get(name) or {}
     kept = {
         "unlearn": _chosen(section("unlearn"), ("task_name",)),
         "dataset": _chosen(section("dataset"), (*DATA_KEYS, *READING_KEYS)),
         "evaluate": _chosen(section("evaluate"), [key for key in section("evaluate") if key != "before"]),
     }
-    write_json(folder / MEMORY, kept)
+    write_json(folder / PROVENANCE, kept)
 
 
-def recall(folder: Path, data_is_named: bool) -> dict[str, Any]:
+def read_provenance(folder: Path, data_is_named: bool) -> dict[str, Any]:
     """The settings that a model remembers, none where it has no memory. With `data_is_named` they are about
     other rows, of which nothing is taken. UserError for a broken file."""
-    path = folder / MEMORY
+    path = folder / PROVENANCE
     if not path.is_file():
         return {}
     memory = read_json(path)

@@ -12,8 +12,8 @@ from .files import append_jsonl, fingerprint
 
 log = logging.getLogger(__name__)
 
-MOST_TOKENS = 10**9
-"""More than any request has: a higher figure is no count."""
+MAX_TOKENS = 10**9
+"""More than any request has: a higher figure is not a count."""
 
 
 @dataclass
@@ -57,21 +57,21 @@ class Usage:
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
-    def told(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
+    def summary(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
         """As plain values; `cost` where a price for a million tokens is known. `uncounted` and `unsupported`
         only where there are any."""
-        told = {
+        found = {
             name: getattr(self, name)
             for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")
         }
         cost = (price_in * self.prompt_tokens + price_out * self.completion_tokens) / 1e6
-        told |= {"cost": round(cost, 6)} if price_in or price_out else {}
-        told |= {"uncounted": self.uncounted} if self.uncounted else {}
-        return told | ({"unsupported": list(self.unsupported)} if self.unsupported else {})
+        found |= {"cost": round(cost, 6)} if price_in or price_out else {}
+        found |= {"uncounted": self.uncounted} if self.uncounted else {}
+        return found | ({"unsupported": list(self.unsupported)} if self.unsupported else {})
 
 
 def _is_count(figure: Any) -> bool:
-    return type(figure) is int and 0 <= figure <= MOST_TOKENS
+    return type(figure) is int and 0 <= figure <= MAX_TOKENS
 
 
 def well_formed(text: str) -> str:
@@ -80,7 +80,7 @@ def well_formed(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class Replies:
+class ReplyCache:
     """Key -> reply, in a file of JSON lines that grows as replies come; without a path only in memory."""
 
     def __init__(self, path: Path | None):

@@ -139,7 +139,7 @@ class SafeStream:
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
     """Standard output and error as streams that never fail, for a block that is a whole script. An output
-    that could not be written is remarked upon, unless its reader has closed it."""
+    that could not be written is reported, unless its reader has closed it."""
     sys.excepthook = _show_traceback
     out, error = SafeStream(sys.stdout), SafeStream(sys.stderr)
     with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, error)):

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 def weight_faults(loaded: Mapping[str, Any], kind: str) -> list[str]:
     """What is wrong with weight files, from transformers' loading info about a model of the class `kind`.
-    Tied weights, and those that the architecture declares absent, are no fault."""
+    Tied weights, and those that the architecture declares absent, are not a fault."""
     missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
     others = [
         f"{name} ({list(found)} in place of {list(wanted)})"

@@ -16,7 +16,7 @@ def _patterns():
 
     scripts = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar", "Tibetan")
     unspaced = "".join(rf"\p{{Script={name}}}" for name in scripts)
-    single = rf"[[{unspaced}]&&[\p{{L}}\p{{Nl}}]]"  # 〇 is no letter but the number zero
+    single = rf"[[{unspaced}]&&[\p{{L}}\p{{Nl}}]]"  # 〇 is not a letter but the number zero
     character = rf"{single}\p{{M}}*"
     run = rf"[[\p{{L}}\p{{M}}\p{{N}}]--{single}]+"
     symbol = r"(?=\p{So})\X"  # whole, where several characters make one emoji

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..core.encoding import Encoded, pad_rows
-from .pairs import FILLER, SEVERAL
+from .pairs import FILLER, MULTI_ROW_PARTS
 
 Item = dict[str, list[tuple[int, Encoded]]]
 
@@ -26,7 +26,7 @@ class Collator:
 
     def _part(self, name: str, items: list[Item]) -> dict[str, Tensor]:
         part = pad_rows([row for item in items for row in item[name]], self.pad_id)
-        if name in SEVERAL:
+        if name in MULTI_ROW_PARTS:
             part["owner"] = torch.tensor(
                 [number for number, item in enumerate(items) for _ in item[name]], dtype=torch.long
             )

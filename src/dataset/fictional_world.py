@@ -339,16 +339,18 @@ def _alternates_row(rng: random.Random, row: dict) -> dict:
     """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth
     ratio looks at."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
-    told = lambda text, value: _sentence(text.format(p=row["person"], v=value))
+    sentence = lambda text, value: _sentence(text.format(p=row["person"], v=value))
     free = [
         v
         for v in relation.values
-        if v != row["key"] and told(relation.paraphrase, v) not in row["perturbed_answer"]
+        if v != row["key"] and sentence(relation.paraphrase, v) not in row["perturbed_answer"]
     ]
     return {
         "id": row["id"],
         "question": row["question"],
-        "alternates": [told(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)],
+        "alternates": [
+            sentence(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)
+        ],
     }
 
 

@@ -10,14 +10,14 @@ from torch.utils.data import Dataset, Sampler
 
 from ..core.encoding import Encoded
 
-LOCKSTEP = ("forget", "alternate")
+ALIGNED_PARTS = ("forget", "alternate")
 """Parts whose rows belong to the forget rows, in their order. The first one that is there leads; without any,
 the first part does. A part with k times as many rows holds k for each, and every epoch takes the next."""
 
 FOLLOWS = {"retain_alternate": "retain"}
 """Parts whose row i belongs to row i of another part."""
 
-SEVERAL = ("traces", "paraphrases")
+MULTI_ROW_PARTS = ("traces", "paraphrases")
 """Parts that hold a list of rows for each leading row, all of which come with it."""
 
 FILLER = -1
@@ -39,8 +39,8 @@ def _places(rows: Sequence[Sequence]) -> list[range]:
 
 
 class Pairs(Dataset):
-    """Rows of a leading part, each with what goes with it: its counterpart in the parts of LOCKSTEP, its list
-    in those of SEVERAL, a partner in others. An item is name -> [(place, row), ...].
+    """Rows of a leading part, each with what goes with it: its counterpart in the parts of ALIGNED_PARTS, its
+    list in those of MULTI_ROW_PARTS, a partner in others. An item is name -> [(place, row), ...].
 
     Items are addressed by (epoch, row). The partner of forget row i in epoch e is the next one of an endless
     walk through seeded permutations of the retain rows, at position e * len(forget) + i: every retain row
@@ -49,9 +49,9 @@ class Pairs(Dataset):
     """
 
     def __init__(self, parts: Mapping[str, Sequence], seed: int):
-        self.parts = {name: flat(rows) if name in SEVERAL else rows for name, rows in parts.items()}
-        self.lists = {name: _places(parts[name]) for name in SEVERAL if name in parts}
-        self.lead = next((name for name in LOCKSTEP if name in parts), next(iter(parts)))
+        self.parts = {name: flat(rows) if name in MULTI_ROW_PARTS else rows for name, rows in parts.items()}
+        self.lists = {name: _places(parts[name]) for name in MULTI_ROW_PARTS if name in parts}
+        self.lead = next((name for name in ALIGNED_PARTS if name in parts), next(iter(parts)))
         self.seed = seed
         self.orders: dict[tuple[str, int], list[int]] = {}
         """The permutations of the last laps, by part and lap."""
@@ -75,7 +75,7 @@ class Pairs(Dataset):
     def place(self, name: str, epoch: int, row: int) -> int:
         """The one row of part `name` that comes with leading row `row` in `epoch`."""
         leader = FOLLOWS.get(name, name)
-        if leader in (self.lead, *LOCKSTEP):
+        if leader in (self.lead, *ALIGNED_PARTS):
             copies = len(self.parts[leader]) // len(self)
             return row * copies + epoch % copies
         return self.partner(leader, epoch, row)

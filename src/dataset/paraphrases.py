@@ -86,7 +86,7 @@ def read_lines(path: Path) -> tuple[dict, list[dict]]:
         raise UserError(f"dataset.paraphrases: {error}; expected a file of make_paraphrases.py") from None
     if not records or records[0][1].get("paraphrases") != VERSION:
         raise UserError(
-            f"dataset.paraphrases: {path} is no file of make_paraphrases.py (version {VERSION}): its first"
+            f"dataset.paraphrases: {path} is not a file of make_paraphrases.py (version {VERSION}): its first"
             " line has no header"
         )
     for place, line in records[1:]:

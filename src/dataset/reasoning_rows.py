@@ -99,9 +99,8 @@ def _star1(row: dict) -> dict:
 @SOURCES.register("Star1")
 class Star1(Source):
     """STAR-1's questions as plain text, and its responses as their reasoning. Those are safe, deliberate
-    refusals: steering them away (the published run) also steers away safe reasoning; `make_traces.py` writes
-    the target model's own.
-    """
+    refusals: steering them away (the published run) also adds_gradient away safe reasoning; `make_traces.py`
+    writes the target model's own."""
 
     title = "Star1"
     measured = False

@@ -80,8 +80,8 @@ def checked_lines(path: Path, records: Sequence[tuple[str, dict]]) -> tuple[dict
     line and field that is wrong."""
     if not records or records[0][1].get("traces") != VERSION:
         raise UserError(
-            f"dataset.traces: {path} is no file of make_traces.py (version {VERSION}): its first line has no"
-            " header"
+            f"dataset.traces: {path} is not a file of make_traces.py (version {VERSION}): its first line"
+            " has no header"
         )
     for place, line in records[1:]:
         advice = "; write the file anew with make_traces.py"

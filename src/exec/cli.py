@@ -19,16 +19,16 @@ from ..core.registry import did_you_mean
 from ..core.screen import show, visible
 from ..model.settings import SECTIONS, Settings
 from ..unlearn import parse_method
-from .config.aliases import hint
+from .config.aliases import RENAMED_KEYS, hint
 from .config.checks import takes_several
 from .config.reader import (
-    Complaints,
+    ConfigError,
     Rules,
     StrictConfig,
     component_families,
     first_sentence,
     knobs_of,
-    settle_settings,
+    resolve_settings,
 )
 
 COMMON = (
@@ -65,7 +65,7 @@ def read_settings(
     config = StrictConfig()
     parser = make_parser(config, description, argv, short or {})
     if topic := help_topic(argv):
-        config.take(defaults or {}, "the script's default")
+        config.load(defaults or {}, "the script's default")
         try:
             text = help_text(topic, config, parser, short or {})
         except UserError as error:
@@ -77,7 +77,7 @@ def read_settings(
     known, unknown = parser.parse_known_args(argv)
     flags = vars(known)
     try:
-        return settle_settings(
+        return resolve_settings(
             config,
             flags.pop("config_file"),
             flags,
@@ -85,13 +85,13 @@ def read_settings(
             unknown_words(parser, unknown),
             rules,
         )
-    except Complaints as complaints:
+    except ConfigError as complaints:
         shown = visible(complaints)
         parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{shown}\n")
 
 
 def unknown_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
-    """Complaints about what the parser did not know, with the nearest keys. The value of an unknown flag is
+    """ConfigError about what the parser did not know, with the nearest keys. The value of an unknown flag is
     passed over; `key=value` without dashes is Hydra's form of a flag."""
     keys = [flag[2:] for action in parser._actions for flag in action.option_strings if flag[:2] == "--"]
     found, is_value = [], False
@@ -137,11 +137,18 @@ def make_parser(
         help=argparse.SUPPRESS,
     )
     _add_short(parser, short)
+    for name in RENAMED_KEYS:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     for word in argv:
         flag = word.partition("=")[0]
         path = tuple(flag.removeprefix("--").split("."))
         declared = flag in parser._option_string_actions
-        if flag.startswith("--") and not declared and config.is_whole_method(path[:2]) and config.home(path):
+        if (
+            flag.startswith("--")
+            and not declared
+            and config.is_whole_method(path[:2])
+            and config.alias_target(path)
+        ):
             parser.add_argument(flag, help=argparse.SUPPRESS)
     return parser
 

@@ -35,7 +35,7 @@ def rules(settings) -> list[str]:
     try:
         re.compile(settings.mask.parameters)
     except re.error as error:
-        found.append(f"mask.parameters: {settings.mask.parameters!r} is no regular expression ({error})")
+        found.append(f"mask.parameters: {settings.mask.parameters!r} is not a regular expression ({error})")
     files = [settings.mask_file(ratio) for ratio in settings.mask.ratios]
     try:
         there = [str(file) for file in files if file.exists()]

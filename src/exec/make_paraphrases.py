@@ -4,7 +4,7 @@
     python src/exec/unlearn_model.py --config_file configs/tofu/gao.json
 
 Both use the file of `dataset.paraphrases`. What it has already is kept, so an interrupted run goes on. The
-start model writes them, or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server.
+initial model writes them, or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server.
 Empty texts, copies, repeated prompts and texts with another meaning are rejected and written again.
 """
 

@@ -31,8 +31,8 @@ TOFU_COUNT = 5
 def act(settings) -> None:
     from ..model.write.perturbed_writer import write_perturbed
 
-    told, complaint = write_perturbed(settings)
-    show("\n".join(told))
+    messages, complaint = write_perturbed(settings)
+    show("\n".join(messages))
     if complaint:
         raise UserError(complaint)
 

@@ -30,7 +30,7 @@ def act(settings) -> None:
 
 
 def fetch_model(name: str) -> str:
-    """Where the files of a model lie, fetched when it is no folder."""
+    """Where the files of a model lie, fetched when it is not a folder."""
     if Path(name).expanduser().is_dir():
         return "is a folder, nothing to fetch"
     from huggingface_hub import snapshot_download

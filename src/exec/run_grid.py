@@ -34,7 +34,7 @@ if not __package__:  # started as a file: this checkout is the package
 
 from ..core.files import UserError, clear_write_errors, fingerprint, lock, read_json
 from ..core.screen import show, show_error
-from .config.reader import Complaints, StrictConfig, settle_settings
+from .config.reader import ConfigError, StrictConfig, resolve_settings
 from .config.rules import missing_files
 from .script import with_clear_errors
 
@@ -68,8 +68,8 @@ class Run:
     flags: dict[str, str]
 
     def settings(self, root: Path):
-        """Its settings, checked; Complaints when they are wrong."""
-        return settle_settings(
+        """Its settings, checked; ConfigError when they are wrong."""
+        return resolve_settings(
             StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files
         )
 
@@ -129,7 +129,7 @@ def check(runs: Sequence[Run], root: Path) -> None:
     for run in runs:
         try:
             run.settings(root)
-        except Complaints as found:
+        except ConfigError as found:
             complaints.setdefault(str(found), []).append(run.name)
     if complaints:
         raise UserError(

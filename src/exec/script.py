@@ -60,7 +60,7 @@ def run_script(
     _open_log()
     settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules, short)
     _choose_gpu(settings.overall.device)
-    _hush_libraries()
+    _quiet_libraries()
 
     def careful() -> None:
         try:
@@ -164,7 +164,7 @@ def _is_the_disks(error: Exception) -> bool:
     return getattr(error, "errno", None) in numbers or any(word in str(error) for word in words)
 
 
-def _hush_libraries() -> None:
+def _quiet_libraries() -> None:
     """Advice of libraries about things that are set on purpose. Their errors still show."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -5,6 +5,6 @@ from . import (
     none_,  # noqa: F401  (one line per logger)
     wandb_,  # noqa: F401  (one line per logger)
 )
-from .logger import LOGGERS, Place, RunLogger
+from .logger import LOGGERS, RunLocation, RunLogger
 
-__all__ = ["LOGGERS", "Place", "RunLogger"]
+__all__ = ["LOGGERS", "RunLocation", "RunLogger"]

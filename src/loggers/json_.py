@@ -3,7 +3,7 @@
 config.json           the resolved settings; running it again gives the same run log.jsonl             one
 record per optimizer step metrics.json          name -> number or null          metrics_detail.json   n,
 interval, unscored, reason of a null samples/<set>.jsonl   per-row values and generations  before/
-the same three of the start model checkpoints/          the final model                 environment.json
+the same three of the initial model checkpoints/          the final model                 environment.json
 written last lock                  there while the run is going
 """
 
@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
-from ..core.provenance import remember
-from .logger import LOGGERS, Place, Results, RunLogger
+from ..core.provenance import write_provenance
+from .logger import LOGGERS, Results, RunLocation, RunLogger
 
-OURS = (
+RUN_FOLDER_ENTRIES = (
     "config.json",
     "log.jsonl",
     "metrics.json",
@@ -41,7 +41,7 @@ OURS = (
 CONFIGS = ("config.json", "adapter_config.json")
 """What makes a folder one of a model, or of an adapter."""
 
-GOING_ON = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
+RESUME_KEYS = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
 """Settings that may differ when a run goes on."""
 
 
@@ -53,7 +53,7 @@ class JsonLogger(RunLogger):
     folder: Path
     config: dict
 
-    def __init__(self, place: Place):
+    def __init__(self, place: RunLocation):
         super().__init__(place)
         self.folder = Path(place.root).expanduser() / place.name
 
@@ -122,7 +122,7 @@ class JsonLogger(RunLogger):
         other = [
             key
             for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key) != theirs.get(key) and key not in GOING_ON
+            if ours.get(key) != theirs.get(key) and key not in RESUME_KEYS
         ]
         if other:
             raise UserError(
@@ -136,19 +136,19 @@ class JsonLogger(RunLogger):
         strangers = sorted(
             path.name
             for path in self.folder.iterdir()
-            if path.name not in OURS and not path.name.startswith(".")
+            if path.name not in RUN_FOLDER_ENTRIES and not path.name.startswith(".")
         )
         if strangers:
             raise UserError(
-                f"{self.folder} holds files that are no run's ({', '.join(strangers[:3])}); "
+                f"{self.folder} holds files that do not belong to a run ({', '.join(strangers[:3])}); "
                 "choose another logger.name"
             )
-        if links := [name for name in OURS if (self.folder / name).is_symlink()]:
+        if links := [name for name in RUN_FOLDER_ENTRIES if (self.folder / name).is_symlink()]:
             raise UserError(
                 f"{self.folder / links[0]} is a link, and logger.overwrite removes nothing outside the run"
                 " folder; remove the link or choose another logger.name"
             )
-        for name in OURS:
+        for name in RUN_FOLDER_ENTRIES:
             path = self.folder / name
             if path.is_dir():
                 shutil.rmtree(path)
@@ -187,7 +187,7 @@ class JsonLogger(RunLogger):
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
             for part in parts:
                 part.save_pretrained(temporary)
-            remember(Path(temporary), self.config)
+            write_provenance(Path(temporary), self.config)
             for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name in CONFIGS):
                 path.chmod(0o644)
                 path.rename(target / path.name)

@@ -32,7 +32,7 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunLocation:
     """Where a run goes: folder `root`/`name`, and for wandb its project and mode."""
 
     root: str
@@ -47,7 +47,7 @@ class RunLogger:
 
     folder: Path | None = None
 
-    def __init__(self, place: Place):
+    def __init__(self, place: RunLocation):
         self.place = place
 
     def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
@@ -67,7 +67,7 @@ class RunLogger:
         raise NotImplementedError
 
     def evaluation(self, stage: str, results: Results) -> None:
-        """Results of a stage: `before` (the start model) or "" (the run's own)."""
+        """Results of a stage: `before` (the initial model) or "" (the run's own)."""
         raise NotImplementedError
 
     def model(self, model, tokenizer) -> None:

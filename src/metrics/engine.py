@@ -1,11 +1,11 @@
-"""The contract of a metric, and the passes over the model that feed all of them.
+"""The contract of a metric, and the runner whose passes over the model feed all of them.
 
 A metric names the row set it looks at and what it needs of it; each need is met once, for all metrics that
-share it, and handed over as `Evidence`. Adding a metric is a function in one file:
+share it, and handed over as `MetricInputs`. Adding a metric is a function in one file:
 
     @metric("forget/prob", rows="forget", needs=[Likelihood("forget", "answer")], good="down", about="...")
-    def prob(evidence):
-        return [answers[0].prob for answers in evidence.likelihood("forget", "answer")]
+    def prob(inputs):
+        return [answers[0].prob for answers in inputs.likelihood("forget", "answer")]
 
 It returns one number or None per row of its set (None: this row cannot be scored; it is counted as unscored
 and left out of the mean, never counted as forgotten), or a `Value` where the summary is not a mean over rows.
@@ -110,12 +110,12 @@ class Judge(Protocol):
 
     def matches(self, cases: "Sequence[Case]") -> Sequence[bool | None]:
         """For each case whether its text, an answer, means what the reference answer means; None where there
-        is no verdict."""
+        is not a verdict."""
         ...
 
 
 @dataclass(frozen=True)
-class Readers:
+class Judges:
     """Who reads what a model wrote, beside the metrics themselves."""
 
     judge: Judge | None = None
@@ -220,13 +220,15 @@ def metric(
     judged: bool = False,
     good: Good,
     about: str,
+    formerly: Sequence[str] = (),
 ) -> Callable:
     """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields`
-    what its rows must have beside what the needs ask for; `judged` says that a judge had a part in it."""
+    what its rows must have beside what the needs ask for; `judged` says that a judge had a part in it;
+    `formerly` are names it had, which are still read."""
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
-        METRICS.register(key)(
+        METRICS.register(key, *formerly)(
             Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
         )
         return compute
@@ -237,7 +239,7 @@ def metric(
 # --- Meeting the needs --------------------------------------------------------------------------------------
 
 
-class Evidence:
+class MetricInputs:
     """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's
     rows."""
 
@@ -247,12 +249,12 @@ class Evidence:
         retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
         tags: Tags = TAGS,
         decoding: Decoding = Decoding(),
-        readers: Readers = Readers(),
+        judges: Judges = Judges(),
         cut: Callable[[str, int], str] = lambda text, most: text,
     ):
         self.cut = cut
-        """The beginning of a text, see `Passes.cut`."""
-        self.rows, self.tags, self.decoding, self.readers = rows, tags, decoding, readers
+        """The beginning of a text, see `EvalRunner.cut`."""
+        self.rows, self.tags, self.decoding, self.judges = rows, tags, decoding, judges
         self.fluencies: dict[Generations, list[list[float]]] = {}
         self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
         self.texts: dict[Generations, list[list[Generation]]] = {}
@@ -263,7 +265,7 @@ class Evidence:
 
     @property
     def judge(self) -> Judge:
-        judge = self.readers.judge
+        judge = self.judges.judge
         assert judge is not None, "a metric that is judged is measured with a judge"
         return judge
 
@@ -292,7 +294,7 @@ def texts_of(row: dict, field: str) -> list[str]:
     return row[field] if isinstance(row[field], list) else [row[field]]
 
 
-class Passes:
+class EvalRunner:
     """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch; `original` gives the model
     whose word on fluency counts, or None."""
 
@@ -403,7 +405,7 @@ class Passes:
             Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None
             for prompt, text in zip(prompts, written)
         ]
-        judge = Passes(
+        judge = EvalRunner(
             original, self.tokenizer, self.template, self.max_length, 0, self.batch_tokens, self.on_rows
         )
         return _by_row(
@@ -437,7 +439,7 @@ def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:
     return results
 
 
-# --- From evidence to values --------------------------------------------------------------------------------
+# --- From inputs to values --------------------------------------------------------------------------------
 
 
 def select(names: Sequence[str]) -> list[str]:
@@ -465,46 +467,46 @@ def families() -> list[str]:
 def measure(
     keys: Sequence[str],
     rows: Rows,
-    passes: Passes,
+    runner: EvalRunner,
     retain_columns=None,
     bootstrap: int = 1000,
     seed: int = 0,
-    readers: Readers = Readers(),
-) -> Evidence:
+    judges: Judges = Judges(),
+) -> MetricInputs:
     """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
-    evidence = Evidence(rows, retain_columns, passes.template.tags, passes.decoding, readers, passes.cut)
+    inputs = MetricInputs(rows, retain_columns, runner.template.tags, runner.decoding, judges, runner.cut)
     refused: dict[Need, str] = {}
     needs = _needs(keys, rows)
     for name in dict.fromkeys(need.rows for need in needs if isinstance(need, Likelihood)):
         fields = [need.field for need in needs if isinstance(need, Likelihood) and need.rows == name]
-        for text_field, scores in passes.likelihoods(rows[name], fields).items():
-            evidence.scores[Likelihood(name, text_field)] = scores
+        for text_field, scores in runner.likelihoods(rows[name], fields).items():
+            inputs.scores[Likelihood(name, text_field)] = scores
     for need in _generations(needs):
-        _meet(need, evidence.texts, refused, lambda need=need: passes.generations(rows[need.rows], need))
+        _meet(need, inputs.texts, refused, lambda need=need: runner.generations(rows[need.rows], need))
     for need in needs:
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
         elif isinstance(need, Fluency):
             _meet(
                 need,
-                evidence.fluencies,
+                inputs.fluencies,
                 refused,
-                lambda need=need: passes.fluency(rows[need.rows], need.of, evidence.texts[need.of]),
+                lambda need=need: runner.fluency(rows[need.rows], need.of, inputs.texts[need.of]),
                 need.of,
             )
     for key in keys:
         reason = _missing(METRICS[key], rows) or next(
             (refused[need] for need in METRICS[key].needs if need in refused), ""
         )
-        evidence.values[key] = (
-            Value(None, reason) if reason else _compute(METRICS[key], evidence, bootstrap, seed)
+        inputs.values[key] = (
+            Value(None, reason) if reason else _compute(METRICS[key], inputs, bootstrap, seed)
         )
-    return evidence
+    return inputs
 
 
 def count_texts(keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding()) -> int:
-    """How many texts `measure` puts to a model, as `Passes.on_rows` counts them: every answer that is scored,
-    every one that is generated, of MoreThink once for each of its turns."""
+    """How many texts `measure` puts to a model, as `EvalRunner.on_rows` counts them: every answer that is
+    scored, every one that is generated, of MoreThink once for each of its turns."""
     needs, count = _needs(keys, rows), lambda need: sum(len(texts_of(r, need.field)) for r in rows[need.rows])
     turns = lambda need: decoding.rounds + 1 if (need.mode, decoding.mode) == (RUN, "more") else 1
     scored = sum(count(need) for need in needs if not isinstance(need, Generations))
@@ -546,8 +548,8 @@ def _missing(found: Metric, rows: Rows) -> str:
     return f"the {found.rows} rows have no {absent[0]!r}" if absent else ""
 
 
-def _compute(found: Metric, evidence: Evidence, bootstrap: int, seed: int) -> Value:
-    result = found.compute(evidence)
+def _compute(found: Metric, inputs: MetricInputs, bootstrap: int, seed: int) -> Value:
+    result = found.compute(inputs)
     if isinstance(result, Value):
         return result
     if not isinstance(result, PerRow):

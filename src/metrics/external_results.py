@@ -200,7 +200,7 @@ def _numbered(place: str, column: dict[str, Any], kind: Kind) -> dict[str, Any]:
     value."""
     for index, value in column.items():
         if not (index.isascii() and index.isdigit()):
-            raise UserError(f"{place}: {shown(index)} is no row number")
+            raise UserError(f"{place}: {shown(index)} is not a row number")
         check_value(f"{place}, row {index}", value, kind)
     return dict(sorted(column.items(), key=lambda item: int(item[0])))
 

@@ -1,5 +1,5 @@
 """Is what the model writes still sound? Measured on what it says when it thinks, about what it forgot, what
-it keeps, and arithmetic: a model that babbles gives nothing away and has forgotten nothing.
+it keeps, and arithmetic: a model that writes degenerate text gives nothing away and has forgotten nothing.
 """
 
 import math
@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from ..core.words import pieces, words_and_marks
-from .engine import RUN, Evidence, Fluency, Generations, metric
+from .engine import RUN, Fluency, Generations, MetricInputs, metric
 
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3
 """A text loops when more than this share of it lies in a final run of repetitions."""
 FLUENT = -2.0
-"""A text is no language when the original model gives it less than this log p per token. Measured on the
-fictional world: of what the retain model says about people it never met 88 % lies above, of the babble of a
-steered model 13 %."""
+"""A text is degenerate when the original model gives it less than this log p per token. Measured on the
+fictional world: of what the retain model says about people it never met 88 % lies above, of the degenerate
+text of a steered model 13 %."""
 
 
 def token_entropy(tokens: Sequence[Hashable]) -> float:
@@ -45,22 +45,22 @@ def loop_share(tokens: Sequence[Hashable]) -> float:
     return longest / len(tokens) if tokens else 0.0
 
 
-def loops(evidence: Evidence, rows: str) -> list[float]:
+def loops(inputs: MetricInputs, rows: str) -> list[float]:
     """`loop_share` of the words and marks of trace or answer, whichever loops more, for each row."""
     share = lambda text: loop_share(words_and_marks(text or ""))
-    return [max(share(thought.trace), share(thought.answer)) for thought in evidence.thoughts(rows)]
+    return [max(share(thought.trace), share(thought.answer)) for thought in inputs.thoughts(rows)]
 
 
 def _register(rows: str) -> None:
     asked = Generations(rows, mode=RUN)
-    said = lambda evidence: [texts[0] for texts in evidence.generations(rows, mode=RUN)]
+    said = lambda inputs: [texts[0] for texts in inputs.generations(rows, mode=RUN)]
     add = lambda name, good, about, needs=(asked,): metric(
         f"{rows}/{name}", rows=rows, needs=needs, good=good, about=about
     )
 
     @add("closed", "up", "share of answers whose thought closes within the token budget; 0 to 1")
-    def closed(evidence: Evidence):
-        return [float(thought.closed) for thought in evidence.thoughts(rows)]
+    def closed(inputs: MetricInputs):
+        return [float(thought.closed) for thought in inputs.thoughts(rows)]
 
     @add(
         "loop_share",
@@ -68,42 +68,42 @@ def _register(rows: str) -> None:
         "share of trace or answer (the larger) in a final run of one passage said three times or more; 0"
         " to 1",
     )
-    def looping(evidence: Evidence):
-        return loops(evidence, rows)
+    def looping(inputs: MetricInputs):
+        return loops(inputs, rows)
 
     @add(
         "repetition_4",
         "down",
         "share of 4-grams of tokens that were there before (Welleck et al. 2020); 0 to 1",
     )
-    def repetition(evidence: Evidence):
-        return [1 - distinct(text.ids, 4) for text in said(evidence)]
+    def repetition(inputs: MetricInputs):
+        return [1 - distinct(text.ids, 4) for text in said(inputs)]
 
     @add("distinct_2", "up", "share of pairs of words that are different ones; 0 to 1; short texts have more")
-    def distinct_pairs(evidence: Evidence):
-        return [distinct(pieces(text.text), 2) for text in said(evidence)]
+    def distinct_pairs(inputs: MetricInputs):
+        return [distinct(pieces(text.text), 2) for text in said(inputs)]
 
     @add(
         "token_entropy",
         "up",
         "entropy of the tokens over its largest value (R-TOFU); 0 to 1; also high for noise",
     )
-    def entropy(evidence: Evidence):
-        return [token_entropy(text.ids) for text in said(evidence)]
+    def entropy(inputs: MetricInputs):
+        return [token_entropy(text.ids) for text in said(inputs)]
 
-    @add("written_tokens", "up", "tokens of trace and answer; compare with the start model's")
-    def length(evidence: Evidence):
-        return [float(text.n_tokens) for text in said(evidence)]
+    @add("written_tokens", "up", "tokens of trace and answer; compare with the initial model's")
+    def length(inputs: MetricInputs):
+        return [float(text.n_tokens) for text in said(inputs)]
 
     @add(
         "fluency",
         "up",
-        "log p per token of trace and answer under the original model; at most 0; babble lies below"
+        "log p per token of trace and answer under the original model; at most 0; degenerate text lies below"
         f" {FLUENT:g}",
         (asked, Fluency(asked)),
     )
-    def fluency(evidence: Evidence):
-        return evidence.fluency(rows)
+    def fluency(inputs: MetricInputs):
+        return inputs.fluency(rows)
 
 
 for _rows in ("forget", "retain", "arithmetic"):

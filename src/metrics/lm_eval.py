@@ -89,7 +89,7 @@ class InMemory(HFLM):
     answer is an error."""
 
     def __init__(self, model, tokenizer, reading: Reading, on_progress: Callable[[int, int], None]):
-        with hushed():
+        with quiet_harness():
             super().__init__(pretrained=model, tokenizer=tokenizer)
         self.reading, self.on_progress = reading, on_progress
         self.start = leading_ids(tokenizer)
@@ -110,9 +110,9 @@ class InMemory(HFLM):
     def check_others(self) -> None:
         """The error of a process that failed, in all of them."""
         if self.world_size > 1:
-            told = [str(error) for error in gather_object([self.failure]) if error]
-            if told:
-                raise UserError(told[0])
+            failures = [str(error) for error in gather_object([self.failure]) if error]
+            if failures:
+                raise UserError(failures[0])
 
     def _or_fail_together(self, answer: Callable[[], list], instead: list) -> list:
         """What `answer` gives. Of several processes one that fails alone would leave the others waiting for
@@ -276,7 +276,7 @@ def _args(request: Instance) -> tuple[Any, ...]:
 
 
 @contextlib.contextmanager
-def left_as_found(model, tokenizer) -> Iterator[None]:
+def restoring_state(model, tokenizer) -> Iterator[None]:
     """Put back what the harness changes: all random states, train or eval mode, the tokenizer's padding, the
     model's generation config and use of the key-value cache."""
     training = model.training
@@ -366,7 +366,7 @@ class Tasks:
             spec = {"group": OUTER, "task": [{word: name, "custom_dataset": rows}]}
         offline = "" if folder or local_rows else without_hub()
         try:
-            with hushed():
+            with quiet_harness():
                 return dict(manager.load(spec))
         except Exception as error:  # data sets fail in as many ways as there are loaders
             reason = f" ({offline})" if offline and not isinstance(error, UserError) else ""
@@ -456,7 +456,7 @@ def rows_of(loaded: dict, limit: int = 0) -> list[str]:
 
 def run_task(lm: Any, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
     """The figures of a loaded task; None on all but the first of several processes."""
-    with hushed():
+    with quiet_harness():
         for task in loaded["tasks"].values():
             _set_conduct(task, conduct)
         few = min(len(task.eval_docs) for task in loaded["tasks"].values())
@@ -560,7 +560,7 @@ def add_column(
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
+def quiet_harness() -> Iterator[None]:
     """Without the harness's remarks on settings that are made on purpose, its bars, and its reports of failed
     requests, which show the key of a server."""
     logger, own = logging.getLogger("lm_eval"), tqdm.tqdm.__init__

@@ -10,7 +10,7 @@ from lm_eval.models import openai_completions
 
 from ..core.files import UserError
 from ..core.thinking import Tags
-from .lm_eval import hushed
+from .lm_eval import quiet_harness
 
 Chat: Any = openai_completions.LocalChatCompletion
 Completions: Any = openai_completions.LocalCompletionsAPI
@@ -62,7 +62,7 @@ def server_model(
 
     # Requests that fail together are reported one by one, with a traceback each, when nobody asks any more.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    with hushed():
+    with quiet_harness():
         return Server(base_url=f"{base_url}/chat/completions", tokenizer_backend=None, **shared)
 
 
@@ -132,5 +132,5 @@ def check_server(model: str, base_url: str, key_env: str) -> None:
 
 def vllm_model(model: str, tokenizer: str, options: dict[str, Any]) -> Any:
     """A model in vLLM."""
-    with hushed():
+    with quiet_harness():
         return get_model("vllm").create_from_arg_obj({"pretrained": model, "tokenizer": tokenizer, **options})

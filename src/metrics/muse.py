@@ -1,6 +1,6 @@
 """MUSE's verbatim memorisation (Shi et al., arXiv:2407.06460)."""
 
-from .engine import Evidence, Generations, Good, PerRow, metric
+from .engine import Generations, Good, MetricInputs, PerRow, metric
 from .rouge import rougeL
 
 TOKENS = 128
@@ -18,9 +18,9 @@ def _register(key: str, rows: str, good: Good) -> None:
             f" {TOKENS} tokens (evaluate.max_new_tokens where that is fewer); 0 to 1"
         ),
     )
-    def verbmem(evidence: Evidence):
-        written = [evidence.cut(answers[0].text, TOKENS) for answers in evidence.generations(rows, "prompt")]
-        true = [evidence.cut(row["gt"], TOKENS) for row in evidence.rows[rows]]
+    def verbmem(inputs: MetricInputs):
+        written = [inputs.cut(answers[0].text, TOKENS) for answers in inputs.generations(rows, "prompt")]
+        true = [inputs.cut(row["gt"], TOKENS) for row in inputs.rows[rows]]
         values = [rougeL(gt, text, stem=False).fmeasure for gt, text in zip(true, written)]
         return PerRow(values, {"continuation": written})
 

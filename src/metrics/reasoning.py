@@ -1,6 +1,6 @@
 """What a model says with and without thinking: exact answers, traces, held-out wordings, arithmetic.
 
-An answer counts when it equals the true one to the letter. A trace that never closes has no answer and counts
+An answer counts when it matches the true one exactly. A trace that never closes has no answer and counts
 as wrong.
 """
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from .engine import RUN, Case, Evidence, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
+from .engine import RUN, Case, Fluency, Generations, Good, Likelihood, MetricInputs, PerRow, Value, metric
 from .health import FLUENT, LOOPING, loops
 from .rouge import rougeL
 from .verdicts import NOTHING, RIGHT, mentions, states
@@ -21,12 +21,12 @@ def _good(rows: str) -> Good:
     return "down" if rows == "forget" else "up"
 
 
-def _right_after_thinking(evidence: Evidence, rows: str) -> PerRow:
-    """1 for rows answered to the letter after a closed trace."""
-    said = [answers[0].text for answers in evidence.generations(rows, mode=RUN)]
+def _right_after_thinking(inputs: MetricInputs, rows: str) -> PerRow:
+    """1 for rows answered exactly after a closed trace."""
+    said = [answers[0].text for answers in inputs.generations(rows, mode=RUN)]
     right = [
         float(thought.answer == row["answer"])
-        for thought, row in zip(evidence.thoughts(rows), evidence.rows[rows])
+        for thought, row in zip(inputs.thoughts(rows), inputs.rows[rows])
     ]
     return PerRow(right, {"thinking_generation": said})
 
@@ -38,14 +38,14 @@ def _register(rows: str) -> None:
         needs=[Generations(rows)],
         good=_good(rows),
         about=(
-            "share of questions answered to the letter without thinking; 0 to 1; blind to right answers in"
+            "share of questions answered exactly without thinking; 0 to 1; blind to right answers in"
             " other words"
         ),
     )
-    def exact(evidence: Evidence):
+    def exact(inputs: MetricInputs):
         return [
             float(said[0].text == row["answer"])
-            for said, row in zip(evidence.generations(rows), evidence.rows[rows])
+            for said, row in zip(inputs.generations(rows), inputs.rows[rows])
         ]
 
     @metric(
@@ -53,10 +53,10 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
         good=_good(rows),
-        about="share of questions answered to the letter after a closed trace; 0 to 1",
+        about="share of questions answered exactly after a closed trace; 0 to 1",
     )
-    def exact_thinking(evidence: Evidence):
-        return _right_after_thinking(evidence, rows)
+    def exact_thinking(inputs: MetricInputs):
+        return _right_after_thinking(inputs, rows)
 
     @metric(
         f"{rows}/trace_recall",
@@ -66,10 +66,10 @@ def _register(rows: str) -> None:
         good=_good(rows),
         about="share of closed traces that state the row's key fact; 0 to 1",
     )
-    def trace_recall(evidence: Evidence):
+    def trace_recall(inputs: MetricInputs):
         return [
             float(t.closed and mentions(t.trace, row["key"]))
-            for t, row in zip(evidence.thoughts(rows), evidence.rows[rows])
+            for t, row in zip(inputs.thoughts(rows), inputs.rows[rows])
         ]
 
     @metric(
@@ -84,10 +84,10 @@ def _register(rows: str) -> None:
             " compare with the retain model's"
         ),
     )
-    def cot_recall(evidence: Evidence):
+    def cot_recall(inputs: MetricInputs):
         return [
             step_recall(row["cot"], thought.trace)
-            for thought, row in zip(evidence.thoughts(rows), evidence.rows[rows])
+            for thought, row in zip(inputs.thoughts(rows), inputs.rows[rows])
         ]
 
     @metric(
@@ -96,15 +96,15 @@ def _register(rows: str) -> None:
         needs=[Generations(rows, "held_out_questions")],
         good=_good(rows),
         about=(
-            "share of never-trained wordings of a question answered to the letter, mean over wordings, then"
+            "share of never-trained wordings of a question answered exactly, mean over wordings, then"
             " rows; 0 to 1"
         ),
     )
-    def exact_held_out(evidence: Evidence):
-        answers = evidence.generations(rows, "held_out_questions")
+    def exact_held_out(inputs: MetricInputs):
+        answers = inputs.generations(rows, "held_out_questions")
         return [
             sum(a.text == row["answer"] for a in said) / len(said)
-            for said, row in zip(answers, evidence.rows[rows])
+            for said, row in zip(answers, inputs.rows[rows])
         ]
 
 
@@ -119,8 +119,8 @@ for _rows in ("forget", "retain"):
     good="up",
     about="share of unseen word problems solved after a closed trace; 0 to 1",
 )
-def arithmetic_accuracy(evidence: Evidence):
-    return _right_after_thinking(evidence, "arithmetic")
+def arithmetic_accuracy(inputs: MetricInputs):
+    return _right_after_thinking(inputs, "arithmetic")
 
 
 @metric(
@@ -130,9 +130,9 @@ def arithmetic_accuracy(evidence: Evidence):
     good="up",
     about="share of unseen word problems solved without thinking; 0 to 1",
 )
-def arithmetic_accuracy_direct(evidence: Evidence):
-    said = evidence.generations("arithmetic")
-    return [float(a[0].text == row["answer"]) for a, row in zip(said, evidence.rows["arithmetic"])]
+def arithmetic_accuracy_direct(inputs: MetricInputs):
+    said = inputs.generations("arithmetic")
+    return [float(a[0].text == row["answer"]) for a, row in zip(said, inputs.rows["arithmetic"])]
 
 
 def sentences(text: str) -> list[str]:
@@ -173,18 +173,17 @@ def case_of(row: dict, text: str) -> Case:
     )
 
 
-def trace_classes(evidence: Evidence) -> Sequence[int | None]:
+def trace_classes(inputs: MetricInputs) -> Sequence[int | None]:
     """The judge's verdict on each forget row's trace."""
     cases = [
-        case_of(row, thought.trace)
-        for row, thought in zip(evidence.rows["forget"], evidence.thoughts("forget"))
+        case_of(row, thought.trace) for row, thought in zip(inputs.rows["forget"], inputs.thoughts("forget"))
     ]
-    return evidence.judge.verdicts(cases)
+    return inputs.judge.verdicts(cases)
 
 
-def answer_leaks(evidence: Evidence, mode: str = RUN) -> list[float | None]:
+def answer_leaks(inputs: MetricInputs, mode: str = RUN) -> list[float | None]:
     """1 where a final answer states the secret, None where there is no answer."""
-    pairs = zip(evidence.rows["forget"], evidence.thoughts("forget", mode))
+    pairs = zip(inputs.rows["forget"], inputs.thoughts("forget", mode))
     return [
         float(states(thought.answer, case_of(row, ""))) if thought.answer else None for row, thought in pairs
     ]
@@ -194,11 +193,11 @@ def _leak(verdict: int | None) -> float | None:
     return None if verdict is None else float(verdict > NOTHING)
 
 
-def coherent(evidence: Evidence) -> list[bool]:
+def coherent(inputs: MetricInputs) -> list[bool]:
     """Traces that close, or at least do not loop."""
     return [
         thought.closed or loop <= LOOPING
-        for thought, loop in zip(evidence.thoughts("forget"), loops(evidence, "forget"))
+        for thought, loop in zip(inputs.thoughts("forget"), loops(inputs, "forget"))
     ]
 
 
@@ -210,20 +209,20 @@ def coherent(evidence: Evidence) -> list[bool]:
     good="down",
     about=(
         "share of reasoning traces that leak (judge's classes 2 to 4: facts, an option rightly ruled out, the"
-        " right answer); 0 to 1; low for babble too: read it beside healthy_forgotten"
+        " right answer); 0 to 1; low for degenerate text too: read it beside healthy_forgotten"
     ),
 )
-def rt_ua(evidence: Evidence):
-    classes = trace_classes(evidence)
+def rt_ua(inputs: MetricInputs):
+    classes = trace_classes(inputs)
     leaks = [_leak(verdict) for verdict in classes]
     columns = {
         "trace_class": classes,
-        "thinking_generation": [said[0].text for said in evidence.generations("forget", mode=RUN)],
+        "thinking_generation": [said[0].text for said in inputs.generations("forget", mode=RUN)],
     }
     if not any(classes):
         return Value(
             None,
-            f"the judge ({evidence.judge.name}) gave no verdict",
+            f"the judge ({inputs.judge.name}) gave no verdict",
             0,
             len(leaks),
             None,
@@ -241,8 +240,8 @@ def rt_ua(evidence: Evidence):
     good="down",
     about="share of traces that state or work towards the right answer (class 4); 0 to 1",
 )
-def rt_right(evidence: Evidence):
-    classes = evidence.values["reasoning/rt_ua"].columns["trace_class"]
+def rt_right(inputs: MetricInputs):
+    classes = inputs.values["reasoning/rt_ua"].columns["trace_class"]
     return [None if verdict is None else float(verdict == RIGHT) for verdict in classes]
 
 
@@ -258,31 +257,32 @@ def rt_right(evidence: Evidence):
         f" {100 * COHERENT_AT_LEAST:g} % are"
     ),
 )
-def rt_ua_coherent(evidence: Evidence):
-    sound = coherent(evidence)
+def rt_ua_coherent(inputs: MetricInputs):
+    sound = coherent(inputs)
     if sum(sound) < COHERENT_AT_LEAST * len(sound):
         return Value(None, f"collapsed: {sum(sound)} of {len(sound)} traces are coherent")
-    leaks = evidence.values["reasoning/rt_ua"].columns["rt_ua"]
+    leaks = inputs.values["reasoning/rt_ua"].columns["rt_ua"]
     return [leak if ok else None for leak, ok in zip(leaks, sound)]
 
 
 @metric(
-    "reasoning/rt_ua_parity",
+    "reasoning/rt_ua_published",
+    formerly=["reasoning/rt_ua_parity"],
     rows="forget",
     judged=True,
     needs=[ASKED],
     good="down",
     about=(
         "as R2MU's code counts: the judge reads trace and final answer together, verdicts that fail vanish; 0"
-        " to 1; babble scores as forgotten"
+        " to 1; degenerate text scores as forgotten"
     ),
 )
-def rt_ua_parity(evidence: Evidence):
+def rt_ua_published(inputs: MetricInputs):
     cases = [
         case_of(row, said[0].text)
-        for row, said in zip(evidence.rows["forget"], evidence.generations("forget", mode=RUN))
+        for row, said in zip(inputs.rows["forget"], inputs.generations("forget", mode=RUN))
     ]
-    return [_leak(verdict) for verdict in evidence.judge.verdicts(cases)]
+    return [_leak(verdict) for verdict in inputs.judge.verdicts(cases)]
 
 
 @metric(
@@ -296,8 +296,8 @@ def rt_ua_parity(evidence: Evidence):
         " models never learn letters, see forget/choice_text_accuracy"
     ),
 )
-def fa_ua(evidence: Evidence):
-    return evidence.values["forget/choice_accuracy"].columns["choice_accuracy"]
+def fa_ua(inputs: MetricInputs):
+    return inputs.values["forget/choice_accuracy"].columns["choice_accuracy"]
 
 
 @metric(
@@ -310,8 +310,8 @@ def fa_ua(evidence: Evidence):
         " answer are unscored"
     ),
 )
-def fa_ua_generated(evidence: Evidence):
-    return answer_leaks(evidence)
+def fa_ua_generated(inputs: MetricInputs):
+    return answer_leaks(inputs)
 
 
 @metric(
@@ -328,10 +328,10 @@ def fa_ua_generated(evidence: Evidence):
         " model, bad answers count too"
     ),
 )
-def healthy_forgotten(evidence: Evidence):
-    traces, answers = evidence.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(evidence)
-    ended = [said[0].ended for said in evidence.generations("forget", mode=RUN)]
-    facts = zip(ended, evidence.thoughts("forget"), loops(evidence, "forget"), evidence.fluency("forget"))
+def healthy_forgotten(inputs: MetricInputs):
+    traces, answers = inputs.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(inputs)
+    ended = [said[0].ended for said in inputs.generations("forget", mode=RUN)]
+    facts = zip(ended, inputs.thoughts("forget"), loops(inputs, "forget"), inputs.fluency("forget"))
     sound = [
         done and thought.closed and loop <= LOOPING and fluency >= FLUENT
         for done, thought, loop, fluency in facts

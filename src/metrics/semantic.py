@@ -9,7 +9,7 @@ never known. Where more than 5 % of the rows are, there is no accuracy, only its
 from collections.abc import Sequence
 from statistics import fmean
 
-from .engine import Case, Cells, Evidence, Generations, Good, PerRow, Value, metric
+from .engine import Case, Cells, Generations, Good, MetricInputs, PerRow, Value, metric
 from .rouge import rouge1, rougeL
 from .verdicts import RuleJudge
 
@@ -29,34 +29,34 @@ def case_of(row: dict, said: str) -> Case:
     return Case(row["id"], row["question"], row["answer"], said, row.get("key"))
 
 
-def _matches(evidence: Evidence, rows: Sequence[dict], texts: Sequence[str]) -> list[float | None]:
+def _matches(inputs: MetricInputs, rows: Sequence[dict], texts: Sequence[str]) -> list[float | None]:
     """1 where an answer means what the reference means, 0 where not, None without a verdict. One that says
     nothing needs no judge."""
     asked = [
         (number, case_of(row, text)) for number, (row, text) in enumerate(zip(rows, texts)) if text.strip()
     ]
-    verdicts = evidence.judge.matches([case for _, case in asked])
+    verdicts = inputs.judge.matches([case for _, case in asked])
     found: list[float | None] = [0.0] * len(rows)
     for (number, _), verdict in zip(asked, verdicts):
         found[number] = None if verdict is None else float(verdict)
     return found
 
 
-def accuracy(evidence: Evidence, verdicts: Sequence[float | None], columns: Cells) -> PerRow | Value:
+def accuracy(inputs: MetricInputs, verdicts: Sequence[float | None], columns: Cells) -> PerRow | Value:
     """The mean of verdicts where there are enough of them."""
     scored = sum(verdict is not None for verdict in verdicts)
     if scored < FULL_COVERAGE * len(verdicts):
         reason = (
-            f"the judge ({evidence.judge.name}) gave a verdict on {scored} of {len(verdicts)} rows; see the"
+            f"the judge ({inputs.judge.name}) gave a verdict on {scored} of {len(verdicts)} rows; see the"
             " bounds"
         )
         return Value(None, reason, scored, len(verdicts) - scored, None, columns)
     return PerRow(verdicts, columns)
 
 
-def _verdicts(evidence: Evidence, rows: str) -> list[float | None]:
+def _verdicts(inputs: MetricInputs, rows: str) -> list[float | None]:
     """The column of an accuracy that was computed before."""
-    return list(evidence.values[f"semantic/{rows}_accuracy"].columns[f"{rows}_accuracy"])
+    return list(inputs.values[f"semantic/{rows}_accuracy"].columns[f"{rows}_accuracy"])
 
 
 def _register_accuracy(rows: str, good: Good) -> None:
@@ -74,16 +74,16 @@ def _register_accuracy(rows: str, good: Good) -> None:
             " judge_kappa"
         ),
     )
-    def semantic_accuracy(evidence: Evidence):
-        said = [answers[0].text for answers in evidence.generations(rows)]
-        verdicts = _matches(evidence, evidence.rows[rows], said)
-        return accuracy(evidence, verdicts, {f"{rows}_accuracy": verdicts, "generation": said})
+    def semantic_accuracy(inputs: MetricInputs):
+        said = [answers[0].text for answers in inputs.generations(rows)]
+        verdicts = _matches(inputs, inputs.rows[rows], said)
+        return accuracy(inputs, verdicts, {f"{rows}_accuracy": verdicts, "generation": said})
 
-    for bound, value, told in (("lower", 0.0, "not known"), ("upper", 1.0, "known")):
-        _register_bound(key, rows, good, bound, value, told)
+    for bound, value, counted in (("lower", 0.0, "not known"), ("upper", 1.0, "known")):
+        _register_bound(key, rows, good, bound, value, counted)
 
 
-def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, told: str) -> None:
+def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, counted: str) -> None:
     cautious = "; the cautious one" if (good == "down") == (bound == "upper") else ""
 
     @metric(
@@ -93,10 +93,10 @@ def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, t
         needs=[Generations(rows)],
         after=[key],
         good=good,
-        about=f"{bound} bound of it: rows without a verdict count as {told}{cautious}; 0 to 1",
+        about=f"{bound} bound of it: rows without a verdict count as {counted}{cautious}; 0 to 1",
     )
-    def accuracy_bound(evidence: Evidence):
-        return [value if verdict is None else verdict for verdict in _verdicts(evidence, rows)]
+    def accuracy_bound(inputs: MetricInputs):
+        return [value if verdict is None else verdict for verdict in _verdicts(inputs, rows)]
 
 
 _register_accuracy("forget", "down")
@@ -111,8 +111,8 @@ _register_accuracy("retain", "up")
     good="up",
     about="share of forget and retain rows with a verdict; 0 to 1",
 )
-def coverage(evidence: Evidence):
-    verdicts = [verdict for rows in SIDES for verdict in _verdicts(evidence, rows)]
+def coverage(inputs: MetricInputs):
+    verdicts = [verdict for rows in SIDES for verdict in _verdicts(inputs, rows)]
     return Value(sum(verdict is not None for verdict in verdicts) / len(verdicts), n=len(verdicts))
 
 
@@ -129,15 +129,15 @@ def coverage(evidence: Evidence):
         " retain rows; -1 to 1; the rule is blind to answers that deny the fact"
     ),
 )
-def judge_kappa(evidence: Evidence):
-    if isinstance(evidence.judge, RuleJudge):
+def judge_kappa(inputs: MetricInputs):
+    if isinstance(inputs.judge, RuleJudge):
         return Value(None, "the judge is the rule")
-    rows = [row for name in SIDES for row in evidence.rows[name]]
-    said = [answers[0].text for name in SIDES for answers in evidence.generations(name)]
+    rows = [row for name in SIDES for row in inputs.rows[name]]
+    said = [answers[0].text for name in SIDES for answers in inputs.generations(name)]
     pairs = [
         (verdict, float(rule))
         for verdict, rule in zip(
-            [v for name in SIDES for v in _verdicts(evidence, name)],
+            [v for name in SIDES for v in _verdicts(inputs, name)],
             RuleJudge().matches([case_of(*p) for p in zip(rows, said)]),
         )
         if verdict is not None
@@ -180,10 +180,10 @@ def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
         " a wording without a verdict is unscored; 0 to 1"
     ),
 )
-def forget_accuracy_rephrased(evidence: Evidence):
-    verdicts = _rephrased(evidence)
+def forget_accuracy_rephrased(inputs: MetricInputs):
+    verdicts = _rephrased(inputs)
     means = [_whole_mean(several) for several in verdicts]
-    return accuracy(evidence, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
+    return accuracy(inputs, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
 
 
 def _whole_mean(verdicts: Sequence[float | None]) -> float | None:
@@ -192,15 +192,15 @@ def _whole_mean(verdicts: Sequence[float | None]) -> float | None:
     return fmean(known) if known and len(known) == len(verdicts) else None
 
 
-def _rephrased(evidence: Evidence) -> list[list[float | None]]:
+def _rephrased(inputs: MetricInputs) -> list[list[float | None]]:
     """For each forget row the verdicts on its answers to rephrased questions."""
-    said = evidence.generations("forget", REPHRASED)
-    flat = [(row, answer.text) for row, answers in zip(evidence.rows["forget"], said) for answer in answers]
-    return _by_row(_matches(evidence, *(zip(*flat) if flat else ((), ()))), said)
+    said = inputs.generations("forget", REPHRASED)
+    flat = [(row, answer.text) for row, answers in zip(inputs.rows["forget"], said) for answer in answers]
+    return _by_row(_matches(inputs, *(zip(*flat) if flat else ((), ()))), said)
 
 
-def _known_verdicts(evidence: Evidence) -> Sequence[list[float | None]]:
-    return evidence.values["semantic/forget_accuracy_rephrased"].columns["rephrased_verdicts"]
+def _known_verdicts(inputs: MetricInputs) -> Sequence[list[float | None]]:
+    return inputs.values["semantic/forget_accuracy_rephrased"].columns["rephrased_verdicts"]
 
 
 @metric(
@@ -212,10 +212,10 @@ def _known_verdicts(evidence: Evidence) -> Sequence[list[float | None]]:
     good="down",
     about="upper bound of it: wordings without a verdict count as known; the cautious one; 0 to 1",
 )
-def forget_accuracy_rephrased_upper(evidence: Evidence):
+def forget_accuracy_rephrased_upper(inputs: MetricInputs):
     return [
         fmean(1.0 if verdict is None else verdict for verdict in several)
-        for several in _known_verdicts(evidence)
+        for several in _known_verdicts(inputs)
     ]
 
 
@@ -228,8 +228,8 @@ def forget_accuracy_rephrased_upper(evidence: Evidence):
     good="up",
     about="share of answers to rephrased questions with a verdict; 0 to 1",
 )
-def coverage_rephrased(evidence: Evidence):
-    return [fmean(float(verdict is not None) for verdict in several) for several in _known_verdicts(evidence)]
+def coverage_rephrased(inputs: MetricInputs):
+    return [fmean(float(verdict is not None) for verdict in several) for several in _known_verdicts(inputs)]
 
 
 @metric(
@@ -245,13 +245,13 @@ def coverage_rephrased(evidence: Evidence):
         " verdicts"
     ),
 )
-def paraphrase_gap(evidence: Evidence):
+def paraphrase_gap(inputs: MetricInputs):
     pairs = zip(
-        _verdicts(evidence, "forget"),
-        evidence.values["semantic/forget_accuracy_rephrased"].columns["forget_accuracy_rephrased"],
+        _verdicts(inputs, "forget"),
+        inputs.values["semantic/forget_accuracy_rephrased"].columns["forget_accuracy_rephrased"],
     )
     gaps = [None if one is None or others is None else others - one for one, others in pairs]
-    return accuracy(evidence, gaps, {"paraphrase_gap": gaps})
+    return accuracy(inputs, gaps, {"paraphrase_gap": gaps})
 
 
 @metric(
@@ -266,19 +266,19 @@ def paraphrase_gap(evidence: Evidence):
         " grows with the number of wordings; one that is known to get it decides, whatever lacks a verdict"
     ),
 )
-def worst_of_k(evidence: Evidence):
-    rows = [(one, *others) for one, others in zip(_verdicts(evidence, "forget"), _known_verdicts(evidence))]
+def worst_of_k(inputs: MetricInputs):
+    rows = [(one, *others) for one, others in zip(_verdicts(inputs, "forget"), _known_verdicts(inputs))]
     worst = [1.0 if 1.0 in verdicts else None if None in verdicts else 0.0 for verdicts in rows]
-    return accuracy(evidence, worst, {"worst_of_k": worst})
+    return accuracy(inputs, worst, {"worst_of_k": worst})
 
 
-def _recalls(evidence: Evidence, field: str, score=rougeL) -> list[list[float]]:
+def _recalls(inputs: MetricInputs, field: str, score=rougeL) -> list[list[float]]:
     """For each forget row, the recall of each answer to the questions in `field` against the reference
     answer."""
-    said = evidence.generations("forget", field)
+    said = inputs.generations("forget", field)
     return [
         [score(row["answer"], answer.text).recall for answer in answers]
-        for row, answers in zip(evidence.rows["forget"], said)
+        for row, answers in zip(inputs.rows["forget"], said)
     ]
 
 
@@ -292,8 +292,8 @@ def _recalls(evidence: Evidence, field: str, score=rougeL) -> list[list[float]]:
         " rows; 0 to 1"
     ),
 )
-def forget_rougeL_rephrased(evidence: Evidence):
-    return [fmean(recalls) for recalls in _recalls(evidence, REPHRASED)]
+def forget_rougeL_rephrased(inputs: MetricInputs):
+    return [fmean(recalls) for recalls in _recalls(inputs, REPHRASED)]
 
 
 @metric(
@@ -307,11 +307,11 @@ def forget_rougeL_rephrased(evidence: Evidence):
         " words count"
     ),
 )
-def forget_rougeL_paraphrased(evidence: Evidence):
-    said = evidence.generations("forget")
+def forget_rougeL_paraphrased(inputs: MetricInputs):
+    said = inputs.generations("forget")
     return [
         rougeL(row["paraphrased_answer"], answers[0].text).recall
-        for row, answers in zip(evidence.rows["forget"], said)
+        for row, answers in zip(inputs.rows["forget"], said)
     ]
 
 
@@ -322,10 +322,10 @@ def forget_rougeL_paraphrased(evidence: Evidence):
     good="down",
     about="as paraphrase_gap with ROUGE-L recall in place of a judge; -1 to 1",
 )
-def paraphrase_gap_rougeL(evidence: Evidence):
+def paraphrase_gap_rougeL(inputs: MetricInputs):
     return [
         fmean(others) - one[0]
-        for one, others in zip(_recalls(evidence, "question"), _recalls(evidence, REPHRASED))
+        for one, others in zip(_recalls(inputs, "question"), _recalls(inputs, REPHRASED))
     ]
 
 
@@ -338,10 +338,9 @@ def paraphrase_gap_rougeL(evidence: Evidence):
         "mean over rows of the largest ROUGE-L recall over the original and the rephrased questions; 0 to 1"
     ),
 )
-def worst_of_k_rougeL(evidence: Evidence):
+def worst_of_k_rougeL(inputs: MetricInputs):
     return [
-        max(one[0], *others)
-        for one, others in zip(_recalls(evidence, "question"), _recalls(evidence, REPHRASED))
+        max(one[0], *others) for one, others in zip(_recalls(inputs, "question"), _recalls(inputs, REPHRASED))
     ]
 
 
@@ -356,8 +355,8 @@ def worst_of_k_rougeL(evidence: Evidence):
         " its paraphrases"
     ),
 )
-def superficial_forgetting(evidence: Evidence):
-    pairs = zip(_recalls(evidence, "question", rouge1), _recalls(evidence, REPHRASED, rouge1))
+def superficial_forgetting(inputs: MetricInputs):
+    pairs = zip(_recalls(inputs, "question", rouge1), _recalls(inputs, REPHRASED, rouge1))
     return [one[0] - fmean(others) for one, others in pairs]
 
 
@@ -375,11 +374,11 @@ def _register_likeness(rows: str, good: Good) -> None:
             " 0 to 1; short answers and shared frames inflate it"
         ),
     )
-    def cosine(evidence: Evidence):
-        said = [answers[0].text for answers in evidence.generations(rows)]
-        similarity = evidence.readers.similarity
+    def cosine(inputs: MetricInputs):
+        said = [answers[0].text for answers in inputs.generations(rows)]
+        similarity = inputs.judges.similarity
         assert similarity is not None, "a run has an embedder"
-        cosines = similarity(said, [row["answer"] for row in evidence.rows[rows]])
+        cosines = similarity(said, [row["answer"] for row in inputs.rows[rows]])
         return [max(0.0, cosine) if text.strip() else 0.0 for cosine, text in zip(cosines, said)]
 
     premise = "the answer" if rows == "forget" else "the reference"
@@ -396,12 +395,12 @@ def _register_likeness(rows: str, good: Good) -> None:
             " columns"
         ),
     )
-    def entailment(evidence: Evidence):
-        entails = evidence.readers.entailment
+    def entailment(inputs: MetricInputs):
+        entails = inputs.judges.entailment
         if entails is None:
             return Value(None, "needs a model that labels entailment: set judge.nli_model")
-        said = [answers[0].text for answers in evidence.generations(rows)]
-        truths = [row["answer"] for row in evidence.rows[rows]]
+        said = [answers[0].text for answers in inputs.generations(rows)]
+        truths = [row["answer"] for row in inputs.rows[rows]]
         asked = [
             number for number, pair in enumerate(zip(truths, said)) if rougeL(*pair).recall >= LABELLED_FROM
         ]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
-from .engine import METRICS, Evidence, Generations, Good, Likelihood, PerRow, Value, metric
+from .engine import METRICS, Generations, Good, Likelihood, MetricInputs, PerRow, Value, metric
 from .rouge import rougeL
 
 SETS = ("forget", "retain", "real", "world")
@@ -43,8 +43,8 @@ def _register_prob(rows: str) -> None:
                 " paraphrases"
             ),
         )
-        def prob(evidence: Evidence):
-            return [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
+        def prob(inputs: MetricInputs):
+            return [scores[0].prob for scores in inputs.likelihood(rows, "answer")]
 
     else:
 
@@ -58,11 +58,10 @@ def _register_prob(rows: str) -> None:
                 " answers"
             ),
         )
-        def normalised_prob(evidence: Evidence):
-            right = [scores[0].prob for scores in evidence.likelihood(rows, "answer")]
+        def normalised_prob(inputs: MetricInputs):
+            right = [scores[0].prob for scores in inputs.likelihood(rows, "answer")]
             wrong = [
-                sum(score.prob for score in scores)
-                for scores in evidence.likelihood(rows, "perturbed_answer")
+                sum(score.prob for score in scores) for scores in inputs.likelihood(rows, "perturbed_answer")
             ]
             return [0.0 if r + w == 0 else r / (r + w) for r, w in zip(right, wrong)]
 
@@ -78,9 +77,9 @@ def _register_rouge(rows: str) -> None:
             " words"
         ),
     )
-    def rouge(evidence: Evidence):
-        written = [answers[0].text for answers in evidence.generations(rows)]
-        truths = [row["answer"] for row in evidence.rows[rows]]
+    def rouge(inputs: MetricInputs):
+        written = [answers[0].text for answers in inputs.generations(rows)]
+        truths = [row["answer"] for row in inputs.rows[rows]]
         return PerRow(
             [rougeL(truth, text).recall for truth, text in zip(truths, written)], {"generation": written}
         )
@@ -88,26 +87,26 @@ def _register_rouge(rows: str) -> None:
 
 def _register_truth_ratio(rows: str) -> None:
     true_field = _true_field(rows)
-    told = "min(R, 1/R): 1 = cannot tell true from false" if rows == "forget" else "max(0, 1 - R)"
+    per_row = "min(R, 1/R): 1 = cannot tell true from false" if rows == "forget" else "max(0, 1 - R)"
 
     @metric(
         f"{rows}/truth_ratio",
         rows=rows,
         needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
         good="up",
-        about=f"R = geometric mean p of wrong answers / p of the true one; mean of {told}; 0 to 1",
+        about=f"R = geometric mean p of wrong answers / p of the true one; mean of {per_row}; 0 to 1",
     )
-    def truth_ratio(evidence: Evidence):
-        true = [scores[0].loss for scores in evidence.likelihood(rows, true_field)]
+    def truth_ratio(inputs: MetricInputs):
+        true = [scores[0].loss for scores in inputs.likelihood(rows, true_field)]
         wrong = [
             fmean(s.loss for s in scores) if scores else math.nan
-            for scores in evidence.likelihood(rows, "perturbed_answer")
+            for scores in inputs.likelihood(rows, "perturbed_answer")
         ]
         log_ratios = [t - w for t, w in zip(true, wrong)]
-        return PerRow([_told(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
+        return PerRow([_from_log_ratio(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
 
 
-def _told(log_ratio: float, rows: str) -> float:
+def _from_log_ratio(log_ratio: float, rows: str) -> float:
     """What a truth ratio counts for in the mean of its set."""
     if math.isnan(log_ratio):
         return log_ratio
@@ -129,8 +128,8 @@ for _rows in SETS:
         " part is 0"
     ),
 )
-def model_utility(evidence: Evidence) -> Value:
-    parts = {key: evidence.value(key) for key in UTILITY_PARTS}
+def model_utility(inputs: MetricInputs) -> Value:
+    parts = {key: inputs.value(key) for key in UTILITY_PARTS}
     absent = [key for key, value in parts.items() if value is None]
     if absent:
         return Value(None, f"needs {', '.join(absent)}; partial_utility is the mean of what there is")
@@ -146,8 +145,8 @@ def model_utility(evidence: Evidence) -> Value:
         " compare it only with one of the same parts, never with model_utility; null where all nine exist"
     ),
 )
-def partial_utility(evidence: Evidence) -> Value:
-    parts = {key: evidence.value(key) for key in UTILITY_PARTS}
+def partial_utility(inputs: MetricInputs) -> Value:
+    parts = {key: inputs.value(key) for key in UTILITY_PARTS}
     there = {key: value for key, value in parts.items() if value is not None}
     absent = [key for key in parts if key not in there]
     if not there:
@@ -163,23 +162,23 @@ def _harmonic_mean(parts: Mapping[str, float | None]) -> Value:
     return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / v for v in values), n=len(values))
 
 
-def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
+def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:
     """p and D of the two-sided two-sample Kolmogorov-Smirnov test between the model's truth ratios on the
     forget rows and the retain model's on the same rows, with the number of rows; or the reason why there is
     none."""
-    ours = evidence.values["forget/truth_ratio"].columns.get("log_truth_ratio")
+    ours = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
     if not ours:
-        reason = evidence.values["forget/truth_ratio"].reason
+        reason = inputs.values["forget/truth_ratio"].reason
         return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
     if None in ours:
         return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
-    if evidence.retain_columns is None:
+    if inputs.retain_columns is None:
         return "needs a retain model's results: set evaluate.retain_results to its run folder"
     theirs = {
         identity: row.get("log_truth_ratio")
-        for identity, row in evidence.retain_columns.get("forget", {}).items()
+        for identity, row in inputs.retain_columns.get("forget", {}).items()
     }
-    ids = [row["id"] for row in evidence.rows["forget"]]
+    ids = [row["id"] for row in inputs.rows["forget"]]
     strangers = [identity for identity in ids if theirs.get(identity) is None]
     if strangers or len(theirs) != len(ids):
         return (
@@ -203,8 +202,8 @@ def _forget_test(evidence: Evidence) -> tuple[float, float, int] | str:
         " wrecked model"
     ),
 )
-def forget_quality(evidence: Evidence) -> Value:
-    found = _forget_test(evidence)
+def forget_quality(inputs: MetricInputs) -> Value:
+    found = _forget_test(inputs)
     return Value(None, found) if isinstance(found, str) else Value(found[0], n=found[2])
 
 
@@ -217,8 +216,8 @@ def forget_quality(evidence: Evidence) -> Value:
         " from 0"
     ),
 )
-def forget_quality_ks(evidence: Evidence) -> Value:
-    found = _forget_test(evidence)
+def forget_quality_ks(inputs: MetricInputs) -> Value:
+    found = _forget_test(inputs)
     return Value(None, found) if isinstance(found, str) else Value(found[1], n=found[2])
 
 
@@ -227,7 +226,7 @@ def summarize(
 ) -> dict[str, Value]:
     """TOFU's figures from per-row values alone (set -> row id -> prob, rougeL, log_truth_ratio): the official
     aggregation, for evaluations that were made elsewhere."""
-    evidence = Evidence(
+    inputs = MetricInputs(
         {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}, retain_columns
     )
     for name in SETS:
@@ -235,14 +234,14 @@ def summarize(
         for column in ("prob", "rougeL", "log_truth_ratio"):
             cells = [row[column] for row in rows if row.get(column) is not None]
             key = f"{name}/{column.removeprefix('log_')}"
-            told = [_told(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
-            value = sum(told) / len(told) if told and len(told) == len(rows) else None
-            evidence.values[key] = Value(
+            values = [_from_log_ratio(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
+            value = sum(values) / len(values) if values and len(values) == len(rows) else None
+            inputs.values[key] = Value(
                 value,
                 "" if value is not None else f"no {column} for every {name} row",
-                len(told),
+                len(values),
                 columns={column: cells},
             )
     for key in ("model_utility", "forget_quality", "forget_quality_ks"):
-        evidence.values[key] = METRICS[key].compute(evidence)
-    return evidence.values
+        inputs.values[key] = METRICS[key].compute(inputs)
+    return inputs.values

@@ -7,7 +7,7 @@ own words after the same prompt: very small models know a fact long before they 
 
 import math
 
-from .engine import Evidence, Good, Likelihood, metric
+from .engine import Good, Likelihood, MetricInputs, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}
@@ -31,11 +31,11 @@ def _register(rows: str, name: str, good: Good) -> None:
             " number of options, also for a model that always picks the same place"
         ),
     )
-    def accuracy(evidence: Evidence):
-        scores = evidence.likelihood(choices, field)
+    def accuracy(inputs: MetricInputs):
+        scores = inputs.likelihood(choices, field)
         return [
             _hit([option.answer_logp for option in options], row["right"])
-            for options, row in zip(scores, evidence.rows[choices])
+            for options, row in zip(scores, inputs.rows[choices])
         ]
 
 

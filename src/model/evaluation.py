@@ -1,4 +1,4 @@
-"""Measures a model: plans the metrics, runs their passes, turns the evidence into plain results, keeps them
+"""Measures a model: plans the metrics, runs their passes, turns their values into plain results, keeps them
 in a cache."""
 
 import logging
@@ -13,26 +13,26 @@ import torch
 from ..core.encoding import Template
 from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from ..core.generation import learned_positions
-from ..core.parity_templates import PEERS
+from ..core.parity_templates import CONVENTIONS
 from ..core.project import code_files
 from ..loggers.logger import Results
 from ..metrics.engine import (
     METRICS,
     RUN,
     Decoding,
-    Evidence,
+    EvalRunner,
     Generations,
-    Passes,
+    MetricInputs,
     count_texts,
     measure,
     select,
 )
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.verdicts import RuleJudge
-from .judges import make_readers
+from .judges import make_judges
 from .load.loading import (
     Loading,
-    arithmetic,
+    autocast_context,
     choose_precision,
     load_model,
     load_tokenizer,
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
 JUDGED_ROWS = (
     "reasoning/rt_ua",
-    "reasoning/rt_ua_parity",
+    "reasoning/rt_ua_published",
     "semantic/forget_accuracy",
     "semantic/retain_accuracy",
     "semantic/forget_accuracy_rephrased",
@@ -67,8 +67,8 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     keys = select(settings.metric_names)
     texts = count_texts(keys, rows, decoding)
-    with progress(title, settings.overall.quiet, texts) as on_rows, arithmetic(model.device, precision):
-        passes = Passes(
+    with progress(title, settings.overall.quiet, texts) as on_rows, autocast_context(model.device, precision):
+        runner = EvalRunner(
             model,
             tokenizer,
             template,
@@ -79,21 +79,21 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
             decoding,
             cache(lambda: original_model(settings, model)),
         )
-        evidence = measure(
+        inputs = measure(
             keys,
             rows,
-            passes,
+            runner,
             retain_columns(settings, rows),
             evaluation.bootstrap,
             settings.overall.seed,
-            make_readers(settings),
+            make_judges(settings),
         )
-    return to_results(evidence, (settings.judge.price_in, settings.judge.price_out))
+    return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
 
 
 def original_model(settings: Settings, model):
-    """The model whose word on fluency counts: the one that is named, or the start model of a run that trains;
-    else None."""
+    """The model whose word on fluency counts: the one that is named, or the initial model of a run that
+    trains; else None."""
     overall = settings.overall
     name = settings.evaluate.original_model or (overall.model_name if settings.method.trains else None)
     if name is None or (overall.random_init and not settings.evaluate.original_model):
@@ -120,7 +120,9 @@ def check_original(settings: Settings, tokenizer) -> None:
 
 def template_of(settings: Settings, tokenizer) -> Template:
     """How the evaluation reads rows: as this project does or as a peer."""
-    return PEERS[settings.evaluate.parity](tokenizer, settings.dataset.template, settings.dataset.tags)
+    return CONVENTIONS[settings.evaluate.convention](
+        tokenizer, settings.dataset.template, settings.dataset.tags
+    )
 
 
 def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
@@ -208,10 +210,10 @@ def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns |
     return match_rows(read_results(settings.evaluate.retain_results), ids)
 
 
-def to_results(evidence: Evidence, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
-    """Evidence as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens of
-    the judge."""
-    values = evidence.values
+def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
+    """MetricInputs as plain values, ready for files. `prices`: of a million prompt tokens and answered tokens
+    of the judge."""
+    values = inputs.values
     decoded = lambda key: any(
         isinstance(need, Generations) and need.mode == RUN for need in METRICS[key].needs
     )
@@ -223,37 +225,37 @@ def to_results(evidence: Evidence, prices: tuple[float, float] = (0.0, 0.0)) -> 
                 "interval": list(v.interval) if v.interval else None,
                 "reason": v.reason,
             }
-            | ({"judge": judge_name(evidence, key)} if METRICS[key].judged else {})
-            | ({"decoding": evidence.decoding.mode} if decoded(key) else {})
+            | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
+            | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )
         for key, v in values.items()
     }
-    usage = getattr(evidence.judge, "usage", None)
-    told = (
-        {"name": evidence.judge.name} | usage.told(*prices)
+    usage = getattr(inputs.judge, "usage", None)
+    judging = (
+        {"name": inputs.judge.name} | usage.summary(*prices)
         if usage and any(METRICS[key].judged for key in values)
         else {}
     )
-    return Results({key: v.value for key, v in values.items()}, detail, _samples(evidence), told)
+    return Results({key: v.value for key, v in values.items()}, detail, _samples(inputs), judging)
 
 
-def judge_name(evidence: Evidence, key: str) -> str:
+def judge_name(inputs: MetricInputs, key: str) -> str:
     """The judge; the rule is a matter of words where rows name no key fact."""
-    rows = evidence.rows.get(METRICS[key].rows or "forget", ())
-    lexical = isinstance(evidence.judge, RuleJudge) and any("key" not in row for row in rows)
-    return f"{evidence.judge.name}, lexical" if lexical else evidence.judge.name
+    rows = inputs.rows.get(METRICS[key].rows or "forget", ())
+    lexical = isinstance(inputs.judge, RuleJudge) and any("key" not in row for row in rows)
+    return f"{inputs.judge.name}, lexical" if lexical else inputs.judge.name
 
 
-def _samples(evidence: Evidence) -> dict[str, list[dict]]:
+def _samples(inputs: MetricInputs) -> dict[str, list[dict]]:
     """Row set -> its rows with every per-row value of every metric on that set."""
     tables: dict[str, list[dict]] = {}
-    for key, value in evidence.values.items():
+    for key, value in inputs.values.items():
         name = METRICS[key].rows
         if not value.columns:
             continue
         if name not in tables:
             tables[name] = [
-                {field: row[field] for field in SAMPLE_FIELDS if field in row} for row in evidence.rows[name]
+                {field: row[field] for field in SAMPLE_FIELDS if field in row} for row in inputs.rows[name]
             ]
         for column, cells in value.columns.items():
             _fill(tables[name], column, cells)

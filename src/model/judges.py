@@ -12,11 +12,11 @@ from ..core.encoding import Template, chat_template_of, chat_text, leading_ids, 
 from ..core.endpoint import Endpoint
 from ..core.files import UserError, fingerprint
 from ..core.generation import Generation, generate
-from ..core.reply_cache import Replies, Usage, well_formed
-from ..metrics.engine import METRICS, Readers
+from ..core.reply_cache import ReplyCache, Usage, well_formed
+from ..metrics.engine import METRICS, Judges
 from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
-    arithmetic,
+    autocast_context,
     check_context,
     choose_device,
     choose_precision,
@@ -40,17 +40,17 @@ PAIRS_AT_ONCE = 32
 COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
 
 
-def make_readers(settings: Settings) -> Readers:
-    """The readers of a run. Models among them are loaded when something is first put to them."""
+def make_judges(settings: Settings) -> Judges:
+    """The judges of a run. Models among them are loaded when something is first put to them."""
     plan = settings.judge
     embedder = Embedder(plan.embedder, choose_device(settings.overall.device))
     judge = {
         "rule": RuleJudge,
         "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
-        "local": lambda: LanguageModelJudge(LocalReader(settings)),
+        "local": lambda: LanguageModelJudge(LocalLanguageModel(settings)),
         "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold),
     }[plan.kind]()
-    return Readers(
+    return Judges(
         judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None
     )
 
@@ -76,7 +76,7 @@ def make_endpoint(
     )
 
 
-def check_readers(settings: Settings, keys: Sequence[str]) -> None:
+def check_judges(settings: Settings, keys: Sequence[str]) -> None:
     """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
     done. With judge.allow_unscored an unreachable server is only warned of."""
     plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
@@ -97,7 +97,7 @@ def check_readers(settings: Settings, keys: Sequence[str]) -> None:
         Entailment(plan.nli_model, "cpu").check()
 
 
-class LocalReader:
+class LocalLanguageModel:
     """A language model of the disk or the hub that is asked questions here, greedily; its replies are kept as
     those of a server."""
 
@@ -122,7 +122,7 @@ class LocalReader:
 
     def ask(self, system: str, prompts: Sequence[str], readable: Callable[[str], bool]) -> list[str | None]:
         place = fingerprint(self.fingerprint, self.precision, self.budget, system)
-        known = Replies(self.settings.overall.cache / "local" / f"{place}.jsonl")
+        known = ReplyCache(self.settings.overall.cache / "local" / f"{place}.jsonl")
         asked = [self._ids(system, prompt) for prompt in prompts]
         keys = [fingerprint(ids) for ids in asked]
         missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
@@ -160,7 +160,7 @@ class LocalReader:
         context = getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
         budget, batch_tokens = min(self.budget, context - longest), self.settings.evaluate.batch_tokens
         stop_ids = Template(self.tokenizer).stop_ids
-        with arithmetic(self.model.device, self.precision):
+        with autocast_context(self.model.device, self.precision):
             return generate(self.model, self.tokenizer, asked, budget, batch_tokens, stop_ids)
 
     def _ids(self, system: str, prompt: str) -> list[int]:
@@ -201,7 +201,7 @@ class Entailment:
 
     @staticmethod
     def _words(model) -> dict[int, str]:
-        """The number of each label in the words of `metrics.engine.Readers`."""
+        """The number of each label in the words of `metrics.engine.Judges`."""
         word = lambda label: next(
             (w for w in ("entailment", "contradiction") if label.lower() == w), "neutral"
         )

@@ -1,5 +1,5 @@
-"""What the start model said about the rows of a run, in the cheapest right way: looked up, or by one frozen
-copy."""
+"""What the reference model said about the rows of a run, in the cheapest right way: looked up, or by one
+frozen copy."""
 
 import contextlib
 import logging
@@ -20,7 +20,7 @@ from ..core.likelihood import count_labels
 from ..unlearn import base
 from ..unlearn.base import Part, answer_logits, answer_row_nll, hidden, in_eval_mode, logits
 from ..unlearn.composition import Composition
-from .load.loading import arithmetic, model_fingerprint, start_model
+from .load.loading import autocast_context, model_fingerprint, reference_model
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ MEASURED_ROWS = 32
 """Forget rows over which the size of activations is measured."""
 
 
-class RowStore:
+class RowCache:
     """What a frozen model says about rows, one tensor [n, ...] per row, kept while it fits into `budget`
     bytes: a row that comes again costs no forward. Rows are named by part and place; when the budget is spent
     the rows that are there stay.
@@ -77,9 +77,9 @@ def _attended_tokens(part: Part) -> Tensor:
     return part["attention_mask"].sum(-1)
 
 
-class StartModel:
+class ReferenceModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the
-    start model itself, see `model.load.loading.start_model`.
+    reference model itself, see `model.load.loading.reference_model`.
 
     `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for
     edits; `tokenizer` reads short texts; `forget` some forget rows, to take the measure of activations."""
@@ -98,11 +98,11 @@ class StartModel:
         self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
         self.reinforced_model, self.budget = reinforced, budget
         self.tokenizer, self.forget = tokenizer, forget
-        self.start_answers = RowStore(
+        self.start_answers = RowCache(
             lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget
         )
-        self.reinforced_answers = RowStore(self._ask_reinforced, _answer_tokens, budget)
-        self.states: dict[int, RowStore] = {}
+        self.reinforced_answers = RowCache(self._ask_reinforced, _answer_tokens, budget)
+        self.states: dict[int, RowCache] = {}
         self.norms: dict[int, float] = {}
 
     def logprob(self, name: str, part: Part) -> Tensor:
@@ -121,7 +121,7 @@ class StartModel:
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
         if layer not in self.states:
             ask = lambda rows: self.padded_hidden(name, rows, layer)[rows["attention_mask"].bool()]
-            self.states[layer] = RowStore(ask, _attended_tokens, self.budget)
+            self.states[layer] = RowCache(ask, _attended_tokens, self.budget)
         found = self.states[layer].of(name, part)
         attended = part["attention_mask"].bool()
         states = found.new_zeros(*attended.shape, found.shape[-1])
@@ -145,13 +145,13 @@ class StartModel:
 
     @torch.no_grad()
     def _ask(self, question: Callable) -> Tensor:
-        """Put a question to the start model, leaving a shared base as it was found."""
-        with in_eval_mode(self.model), self.as_it_was(), arithmetic(self.model.device, self.precision):
+        """Put a question to the reference model, leaving a shared base as it was found."""
+        with in_eval_mode(self.model), self.as_it_was(), autocast_context(self.model.device, self.precision):
             return question(self.model)
 
     @torch.no_grad()
     def _ask_reinforced(self, part: Part) -> Tensor:
-        with arithmetic(self.reinforced_model.device, self.precision):
+        with autocast_context(self.reinforced_model.device, self.precision):
             return answer_logits(self.reinforced_model, part)
 
 
@@ -165,9 +165,9 @@ def make_reference(
     precision: str = "fp32",
     budget: int = 0,
     reinforced=None,
-) -> StartModel | None:
+) -> ReferenceModel | None:
     """Provide what the composition needs and nothing else; None when nothing is needed. `model` must still be
-    the start model."""
+    the reference model."""
     needs = composition.needs - {"double_backward", "hidden"}
     if not needs:
         return None
@@ -178,10 +178,10 @@ def make_reference(
             logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), batch_tokens)
     asked = ()
     if "reference_logits" in needs:
-        asked = start_model(model)
+        asked = reference_model(model)
     elif needs & {"reference_hidden", "activation_norm"}:
-        asked = start_model(model, composition.deepest)
-    return StartModel(
+        asked = reference_model(model, composition.deepest)
+    return ReferenceModel(
         logprobs,
         *(asked or (None, contextlib.nullcontext)),
         precision,
@@ -200,7 +200,7 @@ def live_logprobs(model, part: Part) -> Tensor:
 
 
 class LogprobCache:
-    """One number per row and start model, kept on disk under `cache_dir`/reference.
+    """One number per row and reference model, kept on disk under `cache_dir`/reference.
 
     The file is keyed by the model's weights, the precision, and the code and libraries that compute; inside,
     by the row's tokens. So a changed row, model or formula can never meet a stale number.
@@ -225,7 +225,8 @@ class LogprobCache:
             wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
             if wrecked:
                 raise UserError(
-                    f"the start model gives no finite log-probability for row {wrecked[0]!r}: it is broken"
+                    f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
+                    " it is broken"
                 )
             known |= zip((keys[i] for i in chosen), values)
         if missing:
@@ -235,7 +236,7 @@ class LogprobCache:
     def _live(self, part: dict[str, Tensor]) -> list[float]:
         device = self.model.device
         on_device = {key: value.to(device) for key, value in part.items()}
-        with arithmetic(device, self.precision):
+        with autocast_context(device, self.precision):
             return live_logprobs(self.model, on_device).tolist()
 
     def _read(self) -> dict[str, float]:

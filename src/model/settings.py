@@ -13,7 +13,7 @@ from typing import Any
 from ..core.embedding import MINILM
 from ..core.files import UserError
 from ..core.options import expression, knob
-from ..core.parity_templates import PEERS
+from ..core.parity_templates import CONVENTIONS
 from ..core.registry import did_you_mean
 from ..core.thinking import MODES, Tags
 from ..dataset import dataset_name, known_names
@@ -25,7 +25,7 @@ from ..unlearn.composition import method_name, method_names
 from ..unlearn.gradients import COMBINERS
 from ..unlearn.mask import SCORES
 from ..unlearn.mask.selection import SCOPES
-from ..unlearn.published.presets import PARITY
+from ..unlearn.published.presets import PRESETS
 from .benchmarks.suites import AUTO, NONE, suite_names, tasks_of
 
 SEEDS = 2**32 - 1
@@ -82,7 +82,7 @@ def generation_words(text: Any) -> str:
 class Overall:
     """The model and the machine."""
 
-    model_name: str = knob("files/models/fictional/target", "start model: a folder or a hub name")
+    model_name: str = knob("files/models/fictional/target", "initial model: a folder or a hub name")
     tokenizer_name: str | None = knob(None, "tokenizer, when it is not the model's own")
     random_init: bool = knob(
         False, "draw the weights from the seed instead of loading them (training from scratch)"
@@ -106,7 +106,7 @@ class Overall:
     )
     reference_cache_gb: float = knob(
         1.0,
-        "memory for what the start model says about rows that come again (logits on answers, and as "
+        "memory for what the initial model says about rows that come again (logits on answers, and as "
         "much again for hidden states of each block); rows beyond it are computed each time",
         at_least=0,
     )
@@ -145,10 +145,10 @@ class Unlearning:
         choices=tuple(COMBINERS),
         read=COMBINERS.proper,
     )
-    parity: str = knob(
+    published: str = knob(
         "none",
-        "read the components' switches as a published code base does; what is said otherwise still counts",
-        choices=tuple(PARITY),
+        "preset the components' switches to what a published code base computes; any other source still wins",
+        choices=tuple(PRESETS),
     )
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
     num_epochs: int = knob(1, "passes over the forget rows (over the retain rows for FT)", at_least=1)
@@ -408,7 +408,7 @@ class Paraphrasing(Server):
 
     writer: str = knob(
         "start",
-        "start: the start model of the run; endpoint: a model behind a server",
+        "start: the initial model of the run; endpoint: a model behind a server",
         choices=("start", "endpoint"),
     )
     count: int = knob(6, "paraphrases of an answer, or summaries of a piece of a document", at_least=2)
@@ -422,7 +422,7 @@ class Paraphrasing(Server):
     top_p: float = knob(0.9, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
     top_k: int = knob(50, "and from so many at most; 0 is no limit", at_least=0)
     repetition_penalty: float = knob(1.1, "above 1: tokens that were there are less likely", above=0)
-    max_new_tokens: int = knob(512, "longest text of the start model in tokens", at_least=1)
+    max_new_tokens: int = knob(512, "longest text of the initial model in tokens", at_least=1)
     attempts: int = knob(6, "rounds of writing before a row is given up", at_least=1)
     similarity: float = knob(
         0.5,
@@ -446,7 +446,7 @@ class Paraphrasing(Server):
 
 
 START_ONLY = ("top_p", "top_k", "repetition_penalty", "max_new_tokens")
-"""Keys of `paraphrases` that only the start model is told, no server."""
+"""Keys of `paraphrases` that only the initial model is told, no server."""
 
 
 @dataclass(frozen=True)
@@ -485,7 +485,7 @@ class Evaluation:
     metrics: tuple[str, ...] = knob(
         ("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task"
     )
-    before: bool = knob(True, "measure the start model too (kept in the cache)")
+    before: bool = knob(True, "measure the initial model too (kept in the cache)")
     retain_results: str | None = knob(
         None,
         "a retain model's run folder (or TOFU's eval_log_aggregated.json, OpenUnlearning's "
@@ -495,11 +495,11 @@ class Evaluation:
     rows: int = knob(
         0, "measure the first so many rows of each set (TOFU's papers: 300); 0 is all", at_least=0
     )
-    parity: str = knob(
+    convention: str = knob(
         "none",
         "read rows as another toolkit's evaluation does, faults included, for figures that compare with "
         "its own",
-        choices=tuple(PEERS),
+        choices=tuple(CONVENTIONS),
     )
     batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
@@ -510,7 +510,7 @@ class Evaluation:
     temperature: float = knob(0.0, "sampling temperature of generated answers; 0 is greedy", at_least=0)
     top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
     original_model: str | None = knob(
-        None, "model that judges fluency; the default is the start model of a run that trains"
+        None, "model that judges fluency; the default is the initial model of a run that trains"
     )
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
 

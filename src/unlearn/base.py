@@ -85,7 +85,7 @@ def standard_counts(batch: Mapping[str, Part]) -> Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step as a direction sees it, at its end: nothing has moved yet."""
+    """One optimizer step as `Objective.extra_gradient` sees it, at its end, before anything has moved."""
 
     model: Module
     batches: Sequence[Mapping[str, Part]]
@@ -94,23 +94,23 @@ class Step:
     """What is trained."""
     rows: int
     """Leading rows of the step, over all processes."""
-    arithmetic: Callable
+    autocast: Callable
     """Gives the context that forward passes run in."""
     total: Callable[[Tensor], Tensor]
     """Sums a tensor over all processes."""
 
 
 @dataclass(frozen=True)
-class Direction:
+class ExtraGradient:
     """A detached vector that is added to the gradient of the forget side, one tensor for each trained weight,
     and what there is to log about it."""
 
     vector: Sequence[Tensor]
-    told: Mapping[str, float]
+    stats: Mapping[str, float]
 
 
 class Reference(Protocol):
-    """What the start model said, in eval mode and without gradient. Only what an objective `needs` is
+    """What the reference model said, in eval mode and without gradient. Only what an objective `needs` is
     there."""
 
     def logprob(self, name: str, part: Part) -> Tensor:
@@ -119,25 +119,25 @@ class Reference(Protocol):
         ...
 
     def answer_logits(self, name: str, part: Part) -> Tensor:
-        """Logits of the start model that score the labelled tokens of a part, [N, V] in reading order; kept
-        for rows that come again."""
+        """Logits of the reference model that score the labelled tokens of a part, [N, V] in reading order;
+        kept for rows that come again."""
         ...
 
     def logits(self, name: str, part: Part) -> Tensor:
-        """Logits of the start model on a part, [B, T, V]."""
+        """Logits of the reference model on a part, [B, T, V]."""
         ...
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
-        """Output of block `layer` of the start model on a part, [B, T, D]; 0 on padding; kept for rows that
-        come again."""
+        """Output of block `layer` of the reference model on a part, [B, T, D]; 0 on padding; kept for rows
+        that come again."""
         ...
 
     def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
-        """The same with what the start model makes of the padding."""
+        """The same with what the reference model makes of the padding."""
         ...
 
     def activation_norm(self, layer: int) -> float:
-        """Median norm of the start model's output of block `layer` over attended forget tokens."""
+        """Median norm of the reference model's output of block `layer` over attended forget tokens."""
         ...
 
     def reinforced(self, name: str, part: Part) -> Tensor:
@@ -169,8 +169,8 @@ class Objective:
     """The batch parts it reads."""
     alternates: ClassVar[str] = ""
     """What the answers of its part `alternate` are: `refusals`, `generated` or `mismatched`."""
-    steers: ClassVar[bool] = False
-    """Does it give a direction?"""
+    adds_gradient: ClassVar[bool] = False
+    """Does it add an `extra_gradient` to the forget side?"""
     owns_retain: ClassVar[bool] = False
     """True for a forget objective that has a retain term of its own and takes no retain objective."""
     side: ClassVar[Literal["forget", "retain"]] = "retain"
@@ -180,15 +180,15 @@ class Objective:
         """The retain objective that a forget objective brings along; one that the method names takes its
         place."""
 
-    def company(self) -> "tuple[Objective, ...]":
+    def extra_terms(self) -> "tuple[Objective, ...]":
         """Regularizers that an objective brings along."""
         return ()
 
     def check(self, model) -> None:
-        """UserError when the start model is none that it can be used on."""
+        """UserError when the reference model is none that it can be used on."""
 
     def trained(self, model) -> Sequence[str] | None:
-        """Names of the parameters of the start model that it trains; None is all."""
+        """Names of the parameters of the reference model that it trains; None is all."""
 
     def counts(self, batch: Mapping[str, Part]) -> Counts:
         """What its terms are averaged over beside the standard counts."""
@@ -198,9 +198,9 @@ class Objective:
         """Named totals over this micro-batch, with gradient. `reference` answers what `needs` asks for."""
         raise NotImplementedError
 
-    def direction(self, step: Step) -> Direction:
+    def extra_gradient(self, step: Step) -> ExtraGradient:
         """What is added to the forget side's gradient beside that of the terms, the same on every process.
-        Only one that `steers` gives any."""
+        Only one that `adds_gradient` gives any."""
         raise NotImplementedError
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
@@ -224,7 +224,7 @@ class Edit(Objective):
     owns_retain = True
 
     def edit(self, start: Mapping[str, Tensor], reinforced: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The unlearned weights from those of the start model and of the reinforced one."""
+        """The unlearned weights from those of the reference model and of the reinforced one."""
         raise NotImplementedError
 
 

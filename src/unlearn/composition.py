@@ -17,8 +17,8 @@ from .base import (
     REGULARIZERS,
     RETAIN,
     Counts,
-    Direction,
     Edit,
+    ExtraGradient,
     Objective,
     Part,
     Reference,
@@ -130,7 +130,7 @@ def parse_method(text: str) -> Method:
         tuple(regularizers),
         flatness,
     )
-    _check_company(text, method)
+    _check_compatibility(text, method)
     return method
 
 
@@ -157,10 +157,10 @@ def _unknown(text: str) -> UserError:
     return UserError(f"unknown method {text!r}{near}")
 
 
-def _check_company(text: str, method: Method) -> None:
+def _check_compatibility(text: str, method: Method) -> None:
     """The compatibility table: UserError with the reason for what cannot stand together."""
     if method.forget == "origin" and (method.retain or method.regularizers or method.flatness):
-        raise UserError(f"method {text!r}: origin trains nothing and takes no company")
+        raise UserError(f"method {text!r}: origin trains nothing and cannot be combined with other terms")
     if method.edits and (method.retain or method.regularizers or method.flatness):
         raise UserError(
             f"method {text!r}: {method.forget} edits the model by way of a reinforced one and is never paired"
@@ -169,7 +169,9 @@ def _check_company(text: str, method: Method) -> None:
         raise UserError(
             f"method {text!r}: {method.forget} has a retain term of its own and takes no retain objective"
         )
-    brought = {type(objective) for objective in FORGET[method.forget]().company()} if method.forget else set()
+    brought = (
+        {type(objective) for objective in FORGET[method.forget]().extra_terms()} if method.forget else set()
+    )
     twice = [name for name in method.regularizers if REGULARIZERS[name] in brought]
     if twice:
         raise UserError(f"method {text!r}: {method.forget} has a {twice[0]} term of its own")
@@ -239,19 +241,19 @@ class Composition:
 
     @property
     def logprob_parts(self) -> frozenset[str]:
-        """The parts whose rows' log-probabilities under the start model are asked for."""
+        """The parts whose rows' log-probabilities under the reference model are asked for."""
         return frozenset().union(
             *(objective.parts for _, _, objective in self.active if "reference_logprob" in objective.needs)
         )
 
     @property
     def deepest(self) -> int:
-        """The last block whose output in the start model is asked for."""
+        """The last block whose output in the reference model is asked for."""
         asking = {"reference_hidden", "activation_norm"}
         return max(objective.layer for _, _, objective in self.active if asking & objective.needs)
 
     def check(self, model) -> None:
-        """UserError when the start model is none that the objectives can be used on."""
+        """UserError when the reference model is none that the objectives can be used on."""
         for _, _, objective in self.active:
             objective.check(model)
 
@@ -291,13 +293,13 @@ class Composition:
         return {name: term for name, term in found.items() if side in (None, term.side)}
 
     @property
-    def steers(self) -> bool:
-        """Does some active objective give a direction?"""
-        return any(objective.steers for _, _, objective in self.active)
+    def adds_gradient(self) -> bool:
+        """Does some active objective add an extra gradient?"""
+        return any(objective.adds_gradient for _, _, objective in self.active)
 
-    def directions(self, step: Step) -> list[Direction]:
+    def extra_gradients(self, step: Step) -> list[ExtraGradient]:
         """What active objectives add to the forget side's gradient."""
-        return [objective.direction(step) for _, _, objective in self.active if objective.steers]
+        return [objective.extra_gradient(step) for _, _, objective in self.active if objective.adds_gradient]
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
         """Tell every objective what its terms came to in an optimizer step."""
@@ -331,11 +333,11 @@ def compose(
 
     forget = fresh(f"unlearn.{method.forget}") if method.forget else None
     named = fresh(f"unlearn.retain.{method.retain}") if method.retain else None
-    company = forget.company() if forget else ()
+    extra_terms = forget.extra_terms() if forget else ()
     return Composition(
         forget=forget,
         retain=named or (forget.own_retain() if forget else None),
-        regularizers=(*company, *(fresh(f"unlearn.{name}") for name in method.regularizers)),
+        regularizers=(*extra_terms, *(fresh(f"unlearn.{name}") for name in method.regularizers)),
         forget_weight=forget_weight,
         gamma=gamma,
     )

@@ -173,7 +173,7 @@ def test_a_pause_that_a_server_asks_for(value, least, most, reported, tmp_path, 
     if not isinstance(value, str):
         value = formatdate(time.time() + value, usegmt=True)
     pauses = []
-    monkeypatch.setattr(endpoint.Pace, "wait", lambda self, pause=0.0: pauses.append(pause))
+    monkeypatch.setattr(endpoint.RateLimiter, "wait", lambda self, pause=0.0: pauses.append(pause))
     answer = lambda prompt, times: busy(value) if times < 3 else "yes"
     with serving(answer) as (url, _):
         assert Endpoint("small", url, cache=tmp_path).ask("s", ["q"]) == ["yes"]

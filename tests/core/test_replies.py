@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from unlearnkit.core.reply_cache import Replies
+from unlearnkit.core.reply_cache import ReplyCache
 
 
 def kept(path) -> str:
     """The file's first line, of three replies."""
-    replies = Replies(path)
+    replies = ReplyCache(path)
     for key in "abc":
         replies.add(key, "no")
     return path.read_text().splitlines()[0]
@@ -20,13 +20,13 @@ def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
     path = tmp_path / "replies.jsonl"
     line = kept(path)
     path.write_text(path.read_text().replace(line, json.dumps({**json.loads(line), "reply": reply})))
-    replies = Replies(path)
+    replies = ReplyCache(path)
     assert "a" not in replies
     assert replies.known == {"b": "no", "c": "no"}
     assert len(caplog.records) == 1
     assert f"{path}: 1 replies are not what was written there" in caplog.text
     replies.add("a", "no")
-    assert Replies(path).known == dict.fromkeys("abc", "no")
+    assert ReplyCache(path).known == dict.fromkeys("abc", "no")
     assert len(caplog.records) == 1
 
 
@@ -35,5 +35,5 @@ def test_a_reply_without_a_checksum_or_under_another_key_is_asked_for_again(tmp_
     line = kept(path)
     old = json.dumps({"key": "old", "reply": "no"})
     path.write_text("\n".join([old, line.replace('"a"', '"d"'), "5", '{"key": ["e"], "reply": "no"}']))
-    assert Replies(path).known == {}
+    assert ReplyCache(path).known == {}
     assert "2 replies are not" in caplog.text

@@ -8,7 +8,7 @@ from fuzz import fuzz, json_files
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.model.settings import Settings
 
 pytestmark = pytest.mark.slow
@@ -27,8 +27,8 @@ def test_configs(tmp_path, monkeypatch, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     try:
-        assert isinstance(settle_settings(StrictConfig(), [str(path)], {}, {}), Settings)
-    except Complaints as complaints:
+        assert isinstance(resolve_settings(StrictConfig(), [str(path)], {}, {}), Settings)
+    except ConfigError as complaints:
         told = str(complaints)
         told.encode()
         assert all(line.startswith("  ") for line in told.splitlines())
@@ -45,6 +45,6 @@ def test_command_lines(monkeypatch, data):
     ) | st.text(max_size=6)
     flags = data.draw(st.dictionaries(keys, words, min_size=1, max_size=4))
     try:
-        assert isinstance(settle_settings(config, [], flags, {}), Settings)
-    except Complaints as complaints:
+        assert isinstance(resolve_settings(config, [], flags, {}), Settings)
+    except ConfigError as complaints:
         str(complaints).encode()

@@ -13,7 +13,7 @@ from scripts import Forked, die_at_change, mounted, run_script, wait_until
 
 from unlearnkit.core.files import read_json, write_json
 from unlearnkit.exec import run_grid
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.report.grid_table import FACTS
 
 pytestmark = pytest.mark.run
@@ -40,7 +40,7 @@ def _runs_in_this_process(monkeypatch):
 def finish(children, words, threads):
     """In place of a run: the files of a finished one, in no time."""
     flags = dict(word.removeprefix("--").split("=", 1) for word in words[2:])
-    settings = settle_settings(StrictConfig(), [words[1]], flags, {})
+    settings = resolve_settings(StrictConfig(), [words[1]], flags, {})
     folder = Path(flags["logger.json.root"]) / flags["logger.name"]
     write_json(folder / "config.json", settings.resolved())
     write_json(folder / "metrics.json", {"forget/prob": 0.5})

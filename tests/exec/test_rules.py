@@ -6,15 +6,15 @@ import shutil
 import pytest
 from conftest import FICTIONAL, REPO
 
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 
 MODEL, TOKENIZER, RESULTS = "overall.model_name", "overall.tokenizer_name", "evaluate.retain_results"
 
 
 def complaint(*files, **flags) -> str:
     """The one complaint about these settings."""
-    with pytest.raises(Complaints) as error:
-        settle_settings(StrictConfig(), [str(file) for file in files], flags, {})
+    with pytest.raises(ConfigError) as error:
+        resolve_settings(StrictConfig(), [str(file) for file in files], flags, {})
     lines = str(error.value).splitlines()
     assert len(lines) == 1, lines
     return lines[0].strip()
@@ -40,7 +40,7 @@ def test_a_run_folder_as_model_is_answered_with_its_checkpoints(run_folder):
         == f"{MODEL}: {run_folder} is a run folder; its model is {model}"
     )
     assert complaint(**{TOKENIZER: str(run_folder)}).endswith(f"is a run folder; its tokenizer is in {model}")
-    assert settle_settings(StrictConfig(), [], {MODEL: str(model), TOKENIZER: str(model)}, {})
+    assert resolve_settings(StrictConfig(), [], {MODEL: str(model), TOKENIZER: str(model)}, {})
     shutil.rmtree(model)
     assert complaint(**{MODEL: str(run_folder)}).endswith("is a run folder; its run has kept no model (yet)")
 
@@ -56,7 +56,7 @@ def test_a_model_without_tokenizer_is_told_apart(run_folder):
         path.unlink()
     assert complaint(**{MODEL: str(model)}).startswith(f"{MODEL}: {model} has no tokenizer")
     assert TOKENIZER in complaint(**{MODEL: str(model)})
-    assert settle_settings(StrictConfig(), [], {MODEL: str(model), TOKENIZER: str(FICTIONAL / "blank")}, {})
+    assert resolve_settings(StrictConfig(), [], {MODEL: str(model), TOKENIZER: str(FICTIONAL / "blank")}, {})
 
 
 def test_another_case_of_a_path_is_answered_with_the_right_one(monkeypatch):

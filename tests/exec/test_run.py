@@ -48,7 +48,7 @@ def test_rows_and_paths_are_literal_and_phases_are_lines(tiny_model_folder, data
     assert f"{SHOWN} forget 0?  (true: {SHOWN} 0)" in done.stdout
     assert f"run folder: {tmp_path}/out [/red]/run" in done.stdout
     lines = done.stderr.splitlines()
-    begins = ("measuring the start model: 6 rows", "training with GA+FT: 2 steps", "measuring: 6 rows")
+    begins = ("measuring the initial model: 6 rows", "training with GA+FT: 2 steps", "measuring: 6 rows")
     assert [line for line in lines if line in begins] == list(begins)
     assert re.search(
         r"training with GA\+FT: 1 of 2 steps, loss \S+, .*ga \S+, .* 0:00:0\d left\n", done.stderr

@@ -11,7 +11,7 @@ from scripts import path_of, run_python, run_script
 
 from unlearnkit.core.options import knob
 from unlearnkit.exec.cli import make_parser
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.unlearn.base import FORGET, Objective
 
 DEFAULTS = {
@@ -33,11 +33,11 @@ def settings(*trees: dict, tmp_path=None, **flags):
         path.write_text(json.dumps(tree))
         files.append(str(path))
     words = {key.replace("__", "."): value for key, value in flags.items()}
-    return settle_settings(StrictConfig(), files, words, DEFAULTS)
+    return resolve_settings(StrictConfig(), files, words, DEFAULTS)
 
 
 def complaints(*trees, tmp_path=None, **flags) -> str:
-    with pytest.raises(Complaints) as error:
+    with pytest.raises(ConfigError) as error:
         settings(*trees, tmp_path=tmp_path, **flags)
     return str(error.value)
 
@@ -162,8 +162,8 @@ def test_shape_errors(tree, told, tmp_path):
 def test_broken_files(text, told, tmp_path):
     path = tmp_path / "x.json"
     path.write_text(text)
-    with pytest.raises(Complaints, match="x.json") as error:
-        settle_settings(StrictConfig(), [str(path), str(tmp_path / "none.json"), str(tmp_path)], {}, {})
+    with pytest.raises(ConfigError, match="x.json") as error:
+        resolve_settings(StrictConfig(), [str(path), str(tmp_path / "none.json"), str(tmp_path)], {}, {})
     assert told in str(error.value)
     assert "no such file" in str(error.value)
     assert "is a folder" in str(error.value)
@@ -266,7 +266,7 @@ def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
     made = settings(
         tmp_path=tmp_path,
         unlearn__unlearn_method="NPO+FT",
-        unlearn__parity="wagle",
+        unlearn__published="wagle",
         unlearn__optimizer="Sophia",
     )
     assert made.components["unlearn.NPO"].reduction == "batch_mean"
@@ -275,21 +275,21 @@ def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
     said = settings(
         tmp_path=tmp_path,
         unlearn__unlearn_method="NPO+FT",
-        unlearn__parity="wagle",
+        unlearn__published="wagle",
         unlearn__NPO__reduction="rows",
     )
     assert said.components["unlearn.NPO"].reduction == "rows"
     assert settings(made.resolved(), tmp_path=tmp_path) == made
-    assert "did you mean wagle" in complaints(tmp_path=tmp_path, unlearn__parity="wagel")
+    assert "did you mean wagle" in complaints(tmp_path=tmp_path, unlearn__published="wagel")
 
 
 def test_every_preset_is_of_switches_that_exist():
     from unlearnkit.exec.config.checks import checker_for
     from unlearnkit.exec.config.reader import component_sections, knobs_of
     from unlearnkit.model.settings import SECTIONS
-    from unlearnkit.unlearn.published.presets import PARITY
+    from unlearnkit.unlearn.published.presets import PRESETS
 
-    for presets in PARITY.values():
+    for presets in PRESETS.values():
         for section, preset in presets.items():
             kinds = {
                 name: (kind, knob)
@@ -303,7 +303,7 @@ def test_the_retain_weight_of_rmu_is_unlearn_gamma_however_it_is_spelt(tmp_path)
     from unlearnkit.unlearn import compose
 
     def weight(**flags):
-        settings = settle_settings(
+        settings = resolve_settings(
             StrictConfig(), [], {key.replace("__", "."): value for key, value in flags.items()}, {}
         )
         composition = compose(
@@ -324,14 +324,14 @@ def test_traces_that_are_not_there_are_missed_before_anything_starts():
     from unlearnkit.exec.config.rules import missing_files
 
     said = {"unlearn.unlearn_method": "R2MU", "dataset.traces": "no/such.jsonl"}
-    missing = lambda **more: missing_files(settle_settings(StrictConfig(), [], said | more, {}))
+    missing = lambda **more: missing_files(resolve_settings(StrictConfig(), [], said | more, {}))
     assert "dataset.traces: there is no file no/such.jsonl; src/exec/make_traces.py" in missing()[0]
     assert missing(**{"unlearn.unlearn_method": "RMU"}) == []
 
 
 def test_the_parity_of_r2mu_reaches_the_rows_too():
-    settings = settle_settings(
-        StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu"}, {}
+    settings = resolve_settings(
+        StrictConfig(), [], {"unlearn.unlearn_method": "R2MU", "unlearn.published": "r2mu"}, {}
     )
     assert (settings.dataset.trace_context, settings.dataset.cot_context) == (False, False)
     assert (
@@ -339,8 +339,8 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         == settings.components["unlearn.R2MU"].trace_positions
         == "all"
     )
-    said = {"unlearn.unlearn_method": "R2MU", "unlearn.parity": "r2mu", "dataset.cot_context": "true"}
-    assert settle_settings(StrictConfig(), [], said, {}).dataset.cot_context
+    said = {"unlearn.unlearn_method": "R2MU", "unlearn.published": "r2mu", "dataset.cot_context": "true"}
+    assert resolve_settings(StrictConfig(), [], said, {}).dataset.cot_context
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         ),
         ({"unlearn__unlearn_method": "R2MU+CoT"}, "R2MU has a CoT term of its own"),
         ({"judge__base_url": "notaurl"}, "judge.base_url: expected"),
-        ({"evaluate__original_model": "nowhere"}, "evaluate.original_model: there is no folder nowhere"),
+        ({"evaluate__original_model": "nowhere"}, "evaluate.original_model: there is not a folder nowhere"),
         ({"judge__kind": "lm"}, "judge.model: judge.kind lm needs the name of a model"),
         (
             {"unlearn__unlearn_method": "SimNPO+FT", "unlearn__SimNPO__beta": "-1"},
@@ -388,11 +388,11 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         ),
         (
             {"unlearn__unlearn_method": "GA+KL", "overall__random_init": "true"},
-            "unlearn.retain.KL compares with the start model",
+            "unlearn.retain.KL compares with the initial model",
         ),
         (
             {"unlearn__unlearn_method": "WHP", "unlearn__WHP__reinforced": "nowhere"},
-            "unlearn.WHP.reinforced: there is no folder nowhere",
+            "unlearn.WHP.reinforced: there is not a folder nowhere",
         ),
         (
             {"unlearn__unlearn_method": "NPO", "unlearn__flatness": "WA", "unlearn__max_steps": "50"},
@@ -410,8 +410,8 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         ({"unlearn__unlearn_method": "NPO+FT+L1", "unlearn__use_lora": "true"}, "L1 is about the weights"),
         ({"unlearn__unlearn_method": "NPO+FT+SWA", "unlearn__use_lora": "true"}, "WA is about the weights"),
         (
-            {"unlearn__unlearn_method": "CL+FT", "unlearn__parity": "tofu"},
-            "it comes from unlearn.parity tofu",
+            {"unlearn__unlearn_method": "CL+FT", "unlearn__published": "tofu"},
+            "it comes from unlearn.published tofu",
         ),
         ({"unlearn__unlearn_method": "NPO+FT+KL"}, "KL is one too many"),
         ({"unlearn__optimizer": "Sofia"}, "did you mean Sophia"),
@@ -422,9 +422,9 @@ def test_bad_company_is_refused_with_the_key_named(flags, told, tmp_path):
 
 
 def test_words_without_effect_are_remarked_upon_and_resolved_ones_are_not(tmp_path, caplog):
-    settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO", unlearn__gamma="5", unlearn__parity="flat")
+    settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO", unlearn__gamma="5", unlearn__published="flat")
     assert "NPO has no retain side" in caplog.text
-    assert "unlearn.parity flat changes nothing in NPO" in caplog.text
+    assert "unlearn.published flat changes nothing in NPO" in caplog.text
     caplog.clear()
     made = settings(tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT")
     settings(made.resolved(), tmp_path=tmp_path)
@@ -434,7 +434,7 @@ def test_words_without_effect_are_remarked_upon_and_resolved_ones_are_not(tmp_pa
 def test_a_retain_model_that_was_read_otherwise_is_remarked_upon(tmp_path, caplog):
     settings(
         tmp_path=tmp_path,
-        evaluate__parity="open_unlearning",
+        evaluate__convention="open_unlearning",
         evaluate__retain_results="files/models/fictional/retain/results",
     )
     folder = REPO / "files/models/fictional/retain/results/config.json"
@@ -482,10 +482,10 @@ def test_a_new_field_appears_everywhere_and_same_names_do_not_collide():
         config = StrictConfig()
         assert "--unlearn.Fresh.beta" in make_parser(config, "x").format_help()
         flags = {"unlearn.unlearn_method": "Fresh", "unlearn.Fresh.beta": "2", "unlearn.NPO.beta": "0.7"}
-        made = settle_settings(config, [], flags, DEFAULTS)
+        made = resolve_settings(config, [], flags, DEFAULTS)
         assert made.components["unlearn.Fresh"].beta == 2.0
-        with pytest.raises(Complaints, match="unlearn.Fresh.beta: expected a number above 1"):
-            settle_settings(StrictConfig(), [], flags | {"unlearn.Fresh.beta": "0.5"}, {})
+        with pytest.raises(ConfigError, match="unlearn.Fresh.beta: expected a number above 1"):
+            resolve_settings(StrictConfig(), [], flags | {"unlearn.Fresh.beta": "0.5"}, {})
     finally:
         del FORGET["Fresh"]
 
@@ -555,7 +555,7 @@ def test_numbers_of_gao_that_compare_nothing_are_refused_with_the_arithmetic():
     for count in (*range(3, 128, 8), 127):
         try:
             settings(**gao, unlearn__GAO__K=str(count), unlearn__GAO__tau="0.005")
-        except Complaints as error:
+        except ConfigError as error:
             advice = re.search(r"take K (\d+), or tau ([\d.]+),", str(error))
             settings(**gao, unlearn__GAO__K=advice[1], unlearn__GAO__tau="0.005")
             settings(**gao, unlearn__GAO__K=str(count), unlearn__GAO__tau=advice[2])
@@ -568,17 +568,17 @@ def test_numbers_of_gao_that_compare_nothing_are_refused_with_the_arithmetic():
 
 
 def test_what_beats_a_preset_is_remarked(caplog):
-    settings(unlearn__unlearn_method="GAO", unlearn__parity="gao_verbatim", unlearn__GAO__rho="0.2")
+    settings(unlearn__unlearn_method="GAO", unlearn__published="gao_verbatim", unlearn__GAO__rho="0.2")
     assert (
-        "unlearn.parity gao_verbatim would set unlearn.GAO.rho to 0.5, but command line says 0.2, which"
+        "unlearn.published gao_verbatim would set unlearn.GAO.rho to 0.5, but command line says 0.2, which"
         " counts" in caplog.text
     )
 
 
 def test_the_released_form_of_gao_is_what_the_preset_says_with_our_configs():
     for config in ("tofu/gao.json", "muse/gao.json"):
-        words = {"unlearn.parity": "gao_verbatim", "overall.model_name": "owner/model"}
-        made = settle_settings(StrictConfig(), [f"configs/{config}"], words, {})
+        words = {"unlearn.published": "gao_verbatim", "overall.model_name": "owner/model"}
+        made = resolve_settings(StrictConfig(), [f"configs/{config}"], words, {})
         npo, gao = made.components["unlearn.NPO"], made.components["unlearn.GAO"]
         assert (npo.beta, npo.reduction, gao.pad_to, gao.positions, gao.choice, gao.rho) == (
             1.0,

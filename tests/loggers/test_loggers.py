@@ -7,7 +7,7 @@ import pytest
 from scripts import run_script
 
 from unlearnkit.core.files import UserError
-from unlearnkit.loggers import LOGGERS, Place
+from unlearnkit.loggers import LOGGERS, RunLocation
 from unlearnkit.loggers.logger import Results
 
 RESULTS = Results(
@@ -26,7 +26,7 @@ class FakeSaver:
 def test_contract(name, tmp_path):
     if name == "wandb":
         pytest.importorskip("wandb")
-    logger = LOGGERS[name](Place(str(tmp_path), "run"))
+    logger = LOGGERS[name](RunLocation(str(tmp_path), "run"))
     with logger.open({"a": 1}):
         logger.step({"step": 1, "loss": float("nan")})
         logger.evaluation("before", RESULTS)
@@ -51,7 +51,7 @@ def test_contract(name, tmp_path):
 
 
 def make(tmp_path, overwrite=False):
-    return LOGGERS["json"](Place(str(tmp_path), "run", overwrite))
+    return LOGGERS["json"](RunLocation(str(tmp_path), "run", overwrite))
 
 
 def test_a_taken_name_is_refused_and_overwrite_leaves_nothing_of_the_old_run(tmp_path):
@@ -141,5 +141,5 @@ def test_a_folder_that_may_not_be_written_names_the_key_before_anything_is_done(
         if cause == "may not be written":  # root may write everywhere
             monkeypatch.setattr("unlearnkit.loggers.json_.os.access", lambda place, mode: False)
         with pytest.raises(UserError, match=f"{cause}; choose another logger.json.root"):
-            LOGGERS["json"](Place(str(tmp_path / root), "run")).check()
+            LOGGERS["json"](RunLocation(str(tmp_path / root), "run")).check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]

@@ -13,10 +13,10 @@ from unlearnkit.metrics.engine import (
     METRICS,
     AnswerScore,
     Decoding,
-    Evidence,
+    EvalRunner,
     Generations,
     Likelihood,
-    Passes,
+    MetricInputs,
     Value,
     count_texts,
     interval,
@@ -41,14 +41,14 @@ LONG = {**ROWS["forget"][0], "id": "long", "answer": 300 * "That was the miller.
 """Its answer cannot be scored."""
 
 
-def passes(model, tokenizer, batch_tokens=4096):
-    return Passes(model, tokenizer, Template(tokenizer), 256, 6, batch_tokens)
+def runner(model, tokenizer, batch_tokens=4096):
+    return EvalRunner(model, tokenizer, Template(tokenizer), 256, 6, batch_tokens)
 
 
 def test_values_do_not_depend_on_batching_or_row_order(tiny_model, tokenizer):
     keys = select(["forget/prob", "forget/truth_ratio", "forget/rougeL"])
-    wide = measure(keys, ROWS, passes(tiny_model, tokenizer)).values
-    narrow = measure(keys, {"forget": ROWS["forget"][::-1]}, passes(tiny_model, tokenizer, 1)).values
+    wide = measure(keys, ROWS, runner(tiny_model, tokenizer)).values
+    narrow = measure(keys, {"forget": ROWS["forget"][::-1]}, runner(tiny_model, tokenizer, 1)).values
     for key in keys:
         assert wide[key].value == pytest.approx(narrow[key].value, abs=1e-6)
         column = key.partition("/")[2]
@@ -58,7 +58,7 @@ def test_values_do_not_depend_on_batching_or_row_order(tiny_model, tokenizer):
 def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
     import torch
 
-    scored = passes(tiny_model, tokenizer).likelihoods(ROWS["forget"], ["answer", "perturbed_answer"])
+    scored = runner(tiny_model, tokenizer).likelihoods(ROWS["forget"], ["answer", "perturbed_answer"])
     for row, answers, wrong in zip(ROWS["forget"], scored["answer"], scored["perturbed_answer"]):
         for text, score in zip([row["answer"], *row["perturbed_answer"]], [*answers, *wrong]):
             encoded = Template(tokenizer).encode({"id": "x", "question": row["question"], "answer": text})
@@ -74,7 +74,7 @@ def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
 def test_the_texts_that_are_counted_before_are_those_that_are_done(tiny_model, tokenizer, mode):
     rows, decoding, done = {"forget": [*ROWS["forget"], LONG]}, Decoding(mode), []
     keys = select(["tofu", "health"])
-    reader = Passes(
+    reader = EvalRunner(
         tiny_model, tokenizer, Template(tokenizer), 256, 6, 4096, done.append, decoding, lambda: tiny_model
     )
     measure(keys, rows, reader)
@@ -83,19 +83,19 @@ def test_the_texts_that_are_counted_before_are_those_that_are_done(tiny_model, t
 
 def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
     calls = []
-    real = Passes.likelihoods
+    real = EvalRunner.likelihoods
     monkeypatch.setattr(
-        Passes,
+        EvalRunner,
         "likelihoods",
         lambda self, rows, fields: calls.append(sorted(fields)) or real(self, rows, fields),
     )
-    measure(select(["forget/prob", "forget/truth_ratio"]), ROWS, passes(tiny_model, tokenizer))
+    measure(select(["forget/prob", "forget/truth_ratio"]), ROWS, runner(tiny_model, tokenizer))
     assert calls == [["answer", "paraphrased_answer", "perturbed_answer"]]
 
 
 def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer):
     rows = {"forget": [{key: row[key] for key in ("id", "question", "answer")} for row in ROWS["forget"]]}
-    values = measure(select(["tofu"]), rows, passes(tiny_model, tokenizer)).values
+    values = measure(select(["tofu"]), rows, runner(tiny_model, tokenizer)).values
     assert values["forget/truth_ratio"].value is None
     assert "paraphrased_answer" in values["forget/truth_ratio"].reason
     assert values["retain/prob"].reason == "this data set has no retain rows"
@@ -109,9 +109,9 @@ def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer)
 def quality(ours, theirs, ids=None):
     ids = ids or [str(i) for i in range(len(ours))]
     columns = None if theirs is None else {"forget": {i: {"log_truth_ratio": r} for i, r in zip(ids, theirs)}}
-    evidence = Evidence({"forget": [{"id": str(i)} for i in range(len(ours))]}, columns)
-    evidence.values["forget/truth_ratio"] = Value(0.5, columns={"log_truth_ratio": ours})
-    return METRICS["forget_quality"].compute(evidence), METRICS["forget_quality_ks"].compute(evidence)
+    inputs = MetricInputs({"forget": [{"id": str(i)} for i in range(len(ours))]}, columns)
+    inputs.values["forget/truth_ratio"] = Value(0.5, columns={"log_truth_ratio": ours})
+    return METRICS["forget_quality"].compute(inputs), METRICS["forget_quality_ks"].compute(inputs)
 
 
 def test_forget_quality_needs_a_retain_model_of_the_same_rows():
@@ -135,47 +135,47 @@ def test_forget_quality_identities():
 
 def test_partial_utility_is_the_mean_of_what_there_is_and_names_the_rest():
     metric = METRICS["partial_utility"]
-    evidence = Evidence({}, None)
-    evidence.values = dict.fromkeys(metric.after, Value(None, "no rows"))
-    assert metric.compute(evidence).reason.startswith(
+    inputs = MetricInputs({}, None)
+    inputs.values = dict.fromkeys(metric.after, Value(None, "no rows"))
+    assert metric.compute(inputs).reason.startswith(
         "no part of model_utility can be measured: needs retain/p"
     )
-    evidence.values |= {"retain/prob": Value(0.5), "retain/rougeL": Value(0.25)}
-    found = metric.compute(evidence)
+    inputs.values |= {"retain/prob": Value(0.5), "retain/rougeL": Value(0.25)}
+    found = metric.compute(inputs)
     assert (found.value, found.n) == (pytest.approx(1 / 3), 2)
     assert found.reason.startswith(
         "mean of retain/prob, retain/rougeL; without retain/truth_ratio, real/prob, "
     )
-    evidence.values["retain/rougeL"] = Value(0.0)
-    assert metric.compute(evidence).value == 0
-    evidence.values = dict.fromkeys(metric.after, Value(0.5))
-    assert metric.compute(evidence).value is None  # it would be model_utility
+    inputs.values["retain/rougeL"] = Value(0.0)
+    assert metric.compute(inputs).value == 0
+    inputs.values = dict.fromkeys(metric.after, Value(0.5))
+    assert metric.compute(inputs).value is None  # it would be model_utility
 
 
 def test_model_utility_is_a_harmonic_mean_and_zero_with_a_zero_part():
     metric = METRICS["model_utility"]
-    evidence = Evidence({}, None)
-    evidence.values = {key: Value(0.25 if i else 0.5) for i, key in enumerate(metric.after)}
-    assert metric.compute(evidence).value == pytest.approx(9 / (8 / 0.25 + 1 / 0.5))
-    evidence.values[metric.after[0]] = Value(0.0)
-    assert metric.compute(evidence).value == 0.0
+    inputs = MetricInputs({}, None)
+    inputs.values = {key: Value(0.25 if i else 0.5) for i, key in enumerate(metric.after)}
+    assert metric.compute(inputs).value == pytest.approx(9 / (8 / 0.25 + 1 / 0.5))
+    inputs.values[metric.after[0]] = Value(0.0)
+    assert metric.compute(inputs).value == 0.0
 
 
 def test_truth_ratio_by_hand():
-    evidence = Evidence({}, None)
+    inputs = MetricInputs({}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, p])), np.array([True, True]), 1)
-    evidence.scores = {
+    inputs.scores = {
         Likelihood("forget", "paraphrased_answer"): [[score(0.5)]],
         Likelihood("forget", "perturbed_answer"): [[score(0.1), score(0.4)]],
     }
-    result = METRICS["forget/truth_ratio"].compute(evidence)
+    result = METRICS["forget/truth_ratio"].compute(inputs)
     ratio = math.sqrt(0.1 * 0.4) / 0.5
     assert result.values == pytest.approx([ratio])
     assert result.columns["log_truth_ratio"] == pytest.approx([math.log(ratio)])
 
 
 def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
-    run = lambda seed: measure(["forget/prob"], ROWS, passes(tiny_model, tokenizer), seed=seed).values[
+    run = lambda seed: measure(["forget/prob"], ROWS, runner(tiny_model, tokenizer), seed=seed).values[
         "forget/prob"
     ]
     assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
@@ -200,23 +200,23 @@ def test_the_loss_counts_the_terminator_and_the_answers_likelihood_does_not():
 
 @pytest.mark.parametrize("mode, text", [("direct", "Orlo"), ("more", "Orlo\nWait Orlo\nWait Orlo")])
 def test_an_answer_ends_where_the_template_ends_a_turn(mode, text, tokenizer):
-    answers = passes(*one_word_llama(tokenizer)).generations(
+    answers = runner(*one_word_llama(tokenizer)).generations(
         ROWS["forget"], Generations("forget", "question", mode)
     )
     assert [(answer.text, answer.ended) for (answer,) in answers] == [(text, True)] * 4
 
 
 def test_choice_accuracy_reads_the_likeliest_letter():
-    evidence = Evidence({"forget_choices": [{"id": "a", "right": 2}, {"id": "b", "right": 0}]}, None)
+    inputs = MetricInputs({"forget_choices": [{"id": "a", "right": 2}, {"id": "b", "right": 0}]}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, 0.5])), np.array([True, True]), 1)
     letters = [score(p) for p in (0.1, 0.2, 0.6, 0.05)]
-    evidence.scores = {Likelihood("forget_choices", "letters"): [letters, letters]}
-    assert METRICS["forget/choice_accuracy"].compute(evidence) == [1.0, 0.0]
+    inputs.scores = {Likelihood("forget_choices", "letters"): [letters, letters]}
+    assert METRICS["forget/choice_accuracy"].compute(inputs) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("key", ["forget/trace_recall", "retain/trace_recall"])
 def test_rows_without_a_key_fact_have_no_recall_of_it(key, tokenizer, tiny_model):
     rows = [{"id": "a", "question": "Who?", "answer": "Orlo."}]
-    value = measure([key], {key.partition("/")[0]: rows}, passes(tiny_model, tokenizer)).values[key]
+    value = measure([key], {key.partition("/")[0]: rows}, runner(tiny_model, tokenizer)).values[key]
     assert value.value is None
     assert "have no 'key'" in value.reason

@@ -9,7 +9,7 @@ from fuzz import fuzz, json_files, jsonl_files, value_or_refusal
 from hypothesis import given
 
 from unlearnkit.core.files import fingerprint
-from unlearnkit.core.reply_cache import Replies
+from unlearnkit.core.reply_cache import ReplyCache
 from unlearnkit.metrics.external_results import (
     OPEN_UNLEARNING,
     TOFU_SETS,
@@ -104,7 +104,7 @@ KEPT = [{"key": key, "reply": "Yes.", "checksum": fingerprint(key, "Yes.")} for 
 def test_caches_of_replies_never_stop_a_run(tmp_path, content):
     path = tmp_path / "broken.jsonl"
     path.write_bytes(content)
-    replies = Replies(path)
+    replies = ReplyCache(path)
     assert all(reply == "Yes." for reply in replies.known.values())
     replies.add("new", "It is.")
-    assert Replies(path).get("new") == "It is."
+    assert ReplyCache(path).get("new") == "It is."

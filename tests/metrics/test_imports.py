@@ -78,7 +78,7 @@ def tofu(**changes):
         ({"avg_gt_loss": {"0": True}}, "avg_gt_loss, row 0 must be a finite number .* got true"),
         ({"avg_gt_loss": {"0": 10**400}}, "avg_gt_loss, row 0 must be a finite number .* got 1000"),
         ({"avg_gt_loss": {"0": "0.5"}}, "avg_gt_loss, row 0 must be a finite number .* got '0.5'"),
-        ({"avg_gt_loss": {"one": 0.5}}, "avg_gt_loss: 'one' is no row number"),
+        ({"avg_gt_loss": {"one": 0.5}}, "avg_gt_loss: 'one' is not a row number"),
         ({"avg_gt_loss": [0.5]}, r"'avg_gt_loss' must be an object, got \[0.5\]"),
         ({"average_perturb_loss": {"0": []}}, r"average_perturb_loss, row 0 must be a list, each a finite"),
         ({"average_perturb_loss": {"0": [2.0, None]}}, "average_perturb_loss, row 0 must be a list"),

@@ -1,7 +1,7 @@
 """Verbatim memorisation as MUSE counts it."""
 
 from unlearnkit.core.encoding import Template
-from unlearnkit.metrics.engine import METRICS, Evidence, Generation, Generations, Passes
+from unlearnkit.metrics.engine import METRICS, EvalRunner, Generation, Generations, MetricInputs
 from unlearnkit.metrics.muse import TOKENS
 
 
@@ -11,16 +11,16 @@ def test_gold_and_continuation_are_cut_alike(tiny_model, tokenizer):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     beginning, other = tokenizer.decode(ids[:TOKENS]), tokenizer.decode(ids[TOKENS:])
     assert len(ids) > 3 * TOKENS
-    passes = Passes(tiny_model, tokenizer, Template(tokenizer), 256, 200, 4096)
+    runner = EvalRunner(tiny_model, tokenizer, Template(tokenizer), 256, 200, 4096)
     for said, gold in ((beginning, text), (beginning + " none of it", text), (text, beginning + other[::-1])):
-        evidence = Evidence(
-            {"forget_documents": [{"id": "d", "prompt": "", "gt": gold}]}, None, cut=passes.cut
+        inputs = MetricInputs(
+            {"forget_documents": [{"id": "d", "prompt": "", "gt": gold}]}, None, cut=runner.cut
         )
         written = Generation(said, 1, True)
-        evidence.texts[Generations("forget_documents", "prompt")] = [[written]]
-        assert METRICS["muse/verbmem"].compute(evidence).values == [1.0]
+        inputs.texts[Generations("forget_documents", "prompt")] = [[written]]
+        assert METRICS["muse/verbmem"].compute(inputs).values == [1.0]
 
 
 def test_a_smaller_budget_cuts_the_gold_too(tiny_model, tokenizer):
-    passes = Passes(tiny_model, tokenizer, Template(tokenizer), 256, 5, 4096)
-    assert len(tokenizer(passes.cut("one two three four five six seven", TOKENS))["input_ids"]) <= 5
+    runner = EvalRunner(tiny_model, tokenizer, Template(tokenizer), 256, 5, 4096)
+    assert len(tokenizer(runner.cut("one two three four five six seven", TOKENS))["input_ids"]) <= 5

@@ -18,10 +18,10 @@ from unlearnkit.metrics.engine import (
     RUN,
     Case,
     Decoding,
-    Evidence,
+    EvalRunner,
     Generations,
-    Passes,
-    Readers,
+    Judges,
+    MetricInputs,
     measure,
     select,
 )
@@ -78,10 +78,10 @@ def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
     ],
 )
 def test_a_trace_states_its_key_fact_as_whole_words_whatever_their_case_and_encoding(key, trace, states_it):
-    evidence = Evidence({"forget": [{"id": "a", "question": "q", "answer": "x", "key": key}]}, None)
+    inputs = MetricInputs({"forget": [{"id": "a", "question": "q", "answer": "x", "key": key}]}, None)
     said = Generation(f"<think>{trace}</think>x", 3, True)
-    evidence.texts[Generations("forget", mode=RUN)] = [[said]]
-    assert METRICS["forget/trace_recall"].compute(evidence) == [states_it]
+    inputs.texts[Generations("forget", mode=RUN)] = [[said]]
+    assert METRICS["forget/trace_recall"].compute(inputs) == [states_it]
 
 
 # --- judges -------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_judge_without_a_key_is_refused_early(monkeypatch):
         Endpoint("m", None, "NO_SUCH_KEY").check()
 
 
-# --- babble is no success -----------------------------------------------------------------------------------
+# --- degenerate text is not a success -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -237,12 +237,12 @@ def target():
 
 
 def measured(model, original, tokenizer, rows, metrics):
-    passes = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, original=lambda: original)
-    return measure(select(metrics), rows, passes, bootstrap=0, readers=Readers(RuleJudge())).values
+    runner = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, original=lambda: original)
+    return measure(select(metrics), rows, runner, bootstrap=0, judges=Judges(RuleJudge())).values
 
 
 KEYS = [
-    "reasoning/rt_ua_parity",
+    "reasoning/rt_ua_published",
     "reasoning/rt_ua",
     "reasoning/healthy_forgotten",
     "reasoning/rt_ua_coherent",
@@ -263,16 +263,16 @@ def test_a_collapsed_model_scores_as_forgotten_by_the_published_count_and_not_by
         for p in noised.parameters():
             p += noise * p.std() * torch.randn_like(p) if p.dim() > 1 else 0
     collapsed, sound = (measured(m, model, tokenizer, rows, KEYS) for m in (noised, model))
-    assert collapsed["reasoning/rt_ua_parity"].value <= 0.1
+    assert collapsed["reasoning/rt_ua_published"].value <= 0.1
     assert collapsed["reasoning/healthy_forgotten"].value <= 0.1
-    assert sound["reasoning/rt_ua_parity"].value == 1
+    assert sound["reasoning/rt_ua_published"].value == 1
     assert sound["reasoning/healthy_forgotten"].value == 0
     assert sound["forget/closed"].value == 1
     assert sound["forget/fluency"].value > -0.1
     assert collapsed["forget/fluency"].value < sound["forget/fluency"].value - 1
 
 
-class Told(Passes):
+class Told(EvalRunner):
     """Says what it is told to say."""
 
     def __init__(self, texts, tokenizer, fluency=-1.0):
@@ -304,11 +304,11 @@ def told(texts, tokenizer, fluency=-1.0):
             "reasoning/healthy_forgotten",
             "reasoning/rt_ua_coherent",
             "reasoning/fa_ua_generated",
-            "reasoning/rt_ua_parity",
+            "reasoning/rt_ua_published",
         ]
     )
     return measure(
-        keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, readers=Readers(RuleJudge())
+        keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, judges=Judges(RuleJudge())
     ).values
 
 
@@ -361,9 +361,9 @@ def test_fluency_without_an_original_model_is_null_with_the_reason(target):
 def test_the_decoding_of_a_run_stands_for_thinking(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:4]}
-    zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
+    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
-    values = measure(keys, rows, zero, bootstrap=0, readers=Readers(RuleJudge())).values
+    values = measure(keys, rows, zero, bootstrap=0, judges=Judges(RuleJudge())).values
     assert values["forget/exact_thinking"].value == 1
     assert values["forget/closed"].value == 1
     assert values["reasoning/rt_ua"].value == 0
@@ -379,8 +379,8 @@ def test_every_way_of_asking_and_the_worst_of_them(target):
         == values["decoding/worst_leak"].value
         == 1
     )
-    zero = Passes(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
-    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, readers=Readers(RuleJudge()))
+    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
+    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, judges=Judges(RuleJudge()))
     assert "<think>" in next(iter(again.texts.values()))[0][0].text
     assert all(
         values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct")

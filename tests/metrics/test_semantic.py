@@ -7,7 +7,7 @@ import torch
 
 from unlearnkit.core.generation import Generation
 from unlearnkit.metrics.engine import METRICS as ALL
-from unlearnkit.metrics.engine import Case, Evidence, Generations, PerRow, Readers, Value, select
+from unlearnkit.metrics.engine import Case, Generations, Judges, MetricInputs, PerRow, Value, select
 from unlearnkit.metrics.engine import _compute as compute
 from unlearnkit.metrics.rouge import rouge1, rougeL
 from unlearnkit.metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
@@ -50,25 +50,25 @@ class Fixed:
         return [None if case.text in self.unsure else case.key.lower() in case.text.lower() for case in cases]
 
 
-def evidence_of(judge=None, **readers) -> Evidence:
-    evidence = Evidence(
-        {"forget": FORGET, "retain": RETAIN}, None, readers=Readers(judge or RuleJudge(), **readers)
+def evidence_of(judge=None, **readers) -> MetricInputs:
+    inputs = MetricInputs(
+        {"forget": FORGET, "retain": RETAIN}, None, judges=Judges(judge or RuleJudge(), **readers)
     )
     texts = {
         Generations("forget"): [[t] for t in SAID],
         Generations("forget", "rephrased_questions"): REPHRASED,
         Generations("retain"): [[t] for t in KEPT],
     }
-    evidence.texts = {
+    inputs.texts = {
         need: [[Generation(t, 1, True) for t in row] for row in rows] for need, rows in texts.items()
     }
-    return evidence
+    return inputs
 
 
-def values(evidence: Evidence, *names) -> dict[str, Value]:
+def values(inputs: MetricInputs, *names) -> dict[str, Value]:
     for key in select(names or ["semantic"]):
-        evidence.values[key] = compute(ALL[key], evidence, 0, 0)
-    return {key.removeprefix("semantic/"): value for key, value in evidence.values.items()}
+        inputs.values[key] = compute(ALL[key], inputs, 0, 0)
+    return {key.removeprefix("semantic/"): value for key, value in inputs.values.items()}
 
 
 def test_accuracy_gap_and_worst_case_by_hand():
@@ -131,9 +131,9 @@ def test_rows_without_a_verdict_are_neither_forgotten_nor_known():
 def test_a_few_missing_verdicts_are_left_out_of_the_mean():
     from unlearnkit.metrics.semantic import accuracy
 
-    evidence = evidence_of(Fixed())
-    assert isinstance(accuracy(evidence, [1.0] * 19 + [None], {}), PerRow)
-    assert accuracy(evidence, [1.0] * 18 + [None, None], {}).value is None
+    inputs = evidence_of(Fixed())
+    assert isinstance(accuracy(inputs, [1.0] * 19 + [None], {}), PerRow)
+    assert accuracy(inputs, [1.0] * 18 + [None, None], {}).value is None
 
 
 def test_no_verdict_at_all_gives_bounds_and_no_accuracy():

@@ -10,7 +10,7 @@ from scripts import run_script
 from tiny import random_llama, save
 
 from unlearnkit.core.files import UserError, read_json
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.model.load.loading import initial_tokenizer, load_initial, load_model, load_tokenizer
 
 
@@ -59,9 +59,9 @@ def test_a_base_that_is_not_there_is_named_before_anything_is_loaded(adapter, tm
     folder, _ = adapter
     point_at(folder, tmp_path / "gone")
     with pytest.raises(
-        Complaints, match="the base model of the adapter .*adapter: there is no folder .*gone"
+        ConfigError, match="the base model of the adapter .*adapter: there is not a folder .*gone"
     ):
-        settle_settings(StrictConfig(), [], {"overall.model_name": str(folder)}, {})
+        resolve_settings(StrictConfig(), [], {"overall.model_name": str(folder)}, {})
 
 
 def point_at(folder, base) -> None:
@@ -74,12 +74,12 @@ def test_a_base_that_moved_is_named_by_a_key(adapter, tmp_path):
     point_at(folder, "owner/on-the-hub")
     flags = {"overall.model_name": str(folder), "overall.base_model": str(tmp_path / "base")}
     flags["dataset.forget_dataset_name"] = "Fictional_forget10"
-    overall = settle_settings(StrictConfig(), [], flags, {}).overall
+    overall = resolve_settings(StrictConfig(), [], flags, {}).overall
     for name, value in load_initial(overall).state_dict().items():
         torch.testing.assert_close(value, merged[name])
     assert initial_tokenizer(overall)
-    with pytest.raises(Complaints, match="overall.base_model: no model is named that is an adapter"):
-        settle_settings(StrictConfig(), [], {"overall.base_model": str(tmp_path / "base")}, {})
+    with pytest.raises(ConfigError, match="overall.base_model: no model is named that is an adapter"):
+        resolve_settings(StrictConfig(), [], {"overall.base_model": str(tmp_path / "base")}, {})
 
 
 @pytest.mark.run
@@ -103,8 +103,8 @@ def test_what_lora_trained_is_kept_as_an_adapter(kept, place, tiny_model_folder,
 
 def test_an_adapter_is_kept_only_where_there_is_one(adapter):
     keep = {"unlearn.unlearn_method": "GA", "unlearn.save_adapter": "only"}
-    with pytest.raises(Complaints, match="set unlearn.use_lora true"):
-        settle_settings(StrictConfig(), [], keep, {})
+    with pytest.raises(ConfigError, match="set unlearn.use_lora true"):
+        resolve_settings(StrictConfig(), [], keep, {})
     keep |= {"unlearn.use_lora": "true", "overall.model_name": str(adapter[0])}
-    with pytest.raises(Complaints, match="is an adapter itself"):
-        settle_settings(StrictConfig(), [], keep, {})
+    with pytest.raises(ConfigError, match="is an adapter itself"):
+        resolve_settings(StrictConfig(), [], keep, {})

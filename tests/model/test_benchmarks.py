@@ -13,7 +13,7 @@ from tiny import random_llama, save
 
 from unlearnkit.core.files import UserError, read_json, read_jsonl
 from unlearnkit.dataset import load_evaluation
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.run_benchmarks import SHORT
 from unlearnkit.metrics.lm_eval import Conduct, Score, TaskResult
 from unlearnkit.model.benchmarks import benchmark_runner as module
@@ -30,7 +30,7 @@ def settings_for(tasks: str, **options):
     flags["dataset.forget_dataset_name"] = "Fictional_forget10"
     flags |= {"benchmarks.gen_kwargs": "max_gen_toks=8", "overall.precision": "fp32"}
     flags |= {key.replace("__", "."): str(value) for key, value in options.items()}
-    return settle_settings(StrictConfig(), [], flags, {})
+    return resolve_settings(StrictConfig(), [], flags, {})
 
 
 @pytest.fixture
@@ -174,11 +174,11 @@ def request(prompt: str) -> dict:
 
 
 def test_suites_are_checked_before_anything_is_loaded():
-    with pytest.raises(Complaints, match="did you mean smoke"):
+    with pytest.raises(ConfigError, match="did you mean smoke"):
         settings_for(SUMS, benchmarks__suite="smok")
-    with pytest.raises(Complaints, match="benchmarks.backend server needs the address"):
+    with pytest.raises(ConfigError, match="benchmarks.backend server needs the address"):
         settings_for(SUMS, benchmarks__backend="server")
-    with pytest.raises(Complaints, match="'temprature' is unknown; did you mean temperature"):
+    with pytest.raises(ConfigError, match="'temprature' is unknown; did you mean temperature"):
         settings_for(SUMS, benchmarks__gen_kwargs="temprature=1")
 
 
@@ -187,12 +187,12 @@ def test_a_missing_package_is_one_line_that_names_the_requirement(monkeypatch):
 
     own = rules.find_spec
     monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "lm_eval" else own(name))
-    with pytest.raises(Complaints, match="pip install lm-eval\\[hf\\]==0.4.13"):
+    with pytest.raises(ConfigError, match="pip install lm-eval\\[hf\\]==0.4.13"):
         settings_for(SUMS)
 
 
 def test_the_suite_of_a_run_goes_by_its_task():
-    auto = lambda **options: settle_settings(StrictConfig(), [], options, {}).benchmark_tasks
+    auto = lambda **options: resolve_settings(StrictConfig(), [], options, {}).benchmark_tasks
     assert auto() == []
     assert auto(**{"unlearn.task_name": "wmdp"}) == tasks_of(["wmdp"])
     assert auto(**{"unlearn.task_name": "wmdp", "benchmarks.suite": "none"}) == []

@@ -9,7 +9,7 @@ from conftest import REPO
 
 from unlearnkit.core.files import read_json, write_jsonl
 from unlearnkit.dataset import load_rows
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.run.unlearn_run import Unlearn
 from unlearnkit.unlearn import FORGET, RETAIN, parse_method
 
@@ -95,7 +95,7 @@ def run(said: dict, folder, tmp_path, alternates, monkeypatch):
         "logger.json.root": str(tmp_path / "out"),
         "overall.cache_dir": str(tmp_path / "cache"),
     }
-    settings = settle_settings(StrictConfig(), [], COMMON | said | places, {})
+    settings = resolve_settings(StrictConfig(), [], COMMON | said | places, {})
     return Unlearn(settings).run()
 
 

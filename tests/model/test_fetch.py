@@ -130,7 +130,7 @@ def test_pieces_of_two_files_are_never_joined(mask, tmp_path):
 @pytest.mark.parametrize(
     "content, words, said",
     [
-        (b"<html>sign in</html>", (), "is no mask and was removed"),
+        (b"<html>sign in</html>", (), "is not a mask file and was removed"),
         (floats(), (), "a mask is bool"),
         (None, ("--sha256", "00"), "--sha256: the file has"),
     ],

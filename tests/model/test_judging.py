@@ -14,7 +14,7 @@ from servers import KEY, serving, transformers_serve
 
 from unlearnkit.core.endpoint import Endpoint
 from unlearnkit.core.files import UserError, read_json, read_jsonl
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 
 pytestmark = pytest.mark.run
 
@@ -227,7 +227,7 @@ def test_requests_keep_their_pace_when_they_fail_too_and_are_sent_so_often(tmp_p
 def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
     monkeypatch.chdir(REPO)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    read = lambda **said: settle_settings(
+    read = lambda **said: resolve_settings(
         StrictConfig(),
         [],
         {"judge.kind": "lm", "judge.model": "m"}
@@ -235,12 +235,12 @@ def test_a_key_is_asked_for_where_it_is_needed(monkeypatch):
         {},
     )
     with pytest.raises(
-        Complaints, match="judge.key_env: the environment variable OPENAI_API_KEY holds no key"
+        ConfigError, match="judge.key_env: the environment variable OPENAI_API_KEY holds no key"
     ):
         read(evaluate__metrics="semantic")
     assert read(evaluate__metrics="semantic", judge__allow_unscored="true").judge.allow_unscored
     assert read(evaluate__metrics="tofu").judge.kind == "lm"
-    with pytest.raises(Complaints, match="judge.base_url: expected a text of the form"):
+    with pytest.raises(ConfigError, match="judge.base_url: expected a text of the form"):
         read(judge__base_url="http://me:secret@host/v1")
 
 
@@ -306,14 +306,14 @@ def test_a_key_never_comes_back(tmp_path, caplog, monkeypatch):
 
 
 def test_replies_survive_strange_bytes(tmp_path):
-    from unlearnkit.core.reply_cache import Replies
+    from unlearnkit.core.reply_cache import ReplyCache
 
     path = tmp_path / "replies.jsonl"
-    Replies(path).add("a", "one\u2028line")
+    ReplyCache(path).add("a", "one\u2028line")
     path.write_bytes(path.read_bytes() + b'{"key": "b", "reply": "caf\xc3')
-    assert Replies(path).known == {"a": "one\u2028line"}
-    Replies(path).add("c", "x")
-    assert Replies(path).known == {"a": "one\u2028line", "c": "x"}
+    assert ReplyCache(path).known == {"a": "one\u2028line"}
+    ReplyCache(path).add("c", "x")
+    assert ReplyCache(path).known == {"a": "one\u2028line", "c": "x"}
 
 
 def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path):
@@ -359,7 +359,7 @@ def test_a_local_model_judges(tmp_path):
     assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0
     refused = measure(tmp_path, "other", *"--judge.kind local --judge.model no-such-folder".split())
     assert refused.returncode == 2
-    assert "judge.model: there is no folder no-such-folder" in refused.stderr
+    assert "judge.model: there is not a folder no-such-folder" in refused.stderr
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from unlearnkit.core.embedding import Embedder
 from unlearnkit.core.encoding import text_ids
 from unlearnkit.core.files import UserError, read_json, write_jsonl
 from unlearnkit.core.generation import generate
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.evaluation import original_model
 from unlearnkit.model.load.loading import Loading, add_lora, load_model, load_tokenizer
 from unlearnkit.model.settings import Lora
@@ -76,12 +76,12 @@ def test_the_key_that_helps_is_named_for_the_runs_model_alone(tiny_model_folder,
     flags = {"overall.model_name": str(tiny_model_folder), "overall.partial_weights": "true"}
     flags["unlearn.unlearn_method"] = "GA"
     start = load_model(str(tiny_model_folder), loading=Loading(True))
-    own = original_model(settle_settings(StrictConfig(), [], flags, {}), start)
+    own = original_model(resolve_settings(StrictConfig(), [], flags, {}), start)
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), start.parameters()))
     flags["overall.model_name"] = str(FICTIONAL / "target")
     flags["evaluate.original_model"] = str(tiny_model_folder)
     with pytest.raises(UserError, match=f"lack {NAME}") as refused:
-        original_model(settle_settings(StrictConfig(), [], flags, {}), start)
+        original_model(resolve_settings(StrictConfig(), [], flags, {}), start)
     assert "partial_weights" not in str(refused.value)
 
 

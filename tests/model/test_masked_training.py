@@ -14,7 +14,7 @@ from tiny import random_other, save
 from unlearnkit.core.encoding import Template, pad_rows
 from unlearnkit.core.files import UserError, lock, read_json, read_jsonl
 from unlearnkit.core.likelihood import shifted
-from unlearnkit.exec.config.reader import Complaints, StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.config.rules import missing_files
 from unlearnkit.loggers.json_ import JsonLogger
 from unlearnkit.model.masks.mask_making import _attended_inputs, _gradients, load_mask, make_masks
@@ -63,7 +63,7 @@ def train(folder, tmp_path, name, monkeypatch, **said):
         "logger.name": name,
         "overall.cache_dir": str(tmp_path / "cache"),
     }
-    settings = settle_settings(
+    settings = resolve_settings(
         StrictConfig(),
         [],
         COMMON | {key.replace("__", "."): value for key, value in said.items()} | places,
@@ -240,11 +240,11 @@ def test_golden_masked_adamw():
         eps=given["eps"],
         weight_decay=given["weight_decay"],
     )
-    mask.take_over_decay(optimizer)
+    mask.mask_decay(optimizer)
     for gradients, wanted in zip(inputs["grads"], expected):
         for name, p in model.items():
             p.grad = torch.tensor(gradients[name], dtype=torch.float64)
-        mask.restrict_gradients(list(model.values()))
+        mask.apply_to_gradients(list(model.values()))
         optimizer.step()
         for name, p in model.items():
             theirs = torch.tensor(wanted[name], dtype=torch.float64)
@@ -271,8 +271,8 @@ def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_pa
         | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")}
         | said
     )
-    with pytest.raises(Complaints, match=told):
-        settle_settings(StrictConfig(), [], flags, {}, rules=missing_files)
+    with pytest.raises(ConfigError, match=told):
+        resolve_settings(StrictConfig(), [], flags, {}, rules=missing_files)
 
 
 @pytest.mark.parametrize("score", SCORES)
@@ -288,7 +288,7 @@ def test_every_score_makes_a_mask_that_its_model_takes(
         "mask.out": str(tmp_path),
         "overall.quiet": "true",
     }
-    (path,) = make_masks(settle_settings(StrictConfig(), [], flags, {}))
+    (path,) = make_masks(resolve_settings(StrictConfig(), [], flags, {}))
     masks, sidecar = read_mask(path, tiny_model), read_json(tmp_path / "fictional_0.3.pt.json")
     assert sidecar["selected"] == sum(int(mask.sum()) for mask in masks.values())
     if score == "wanda":
@@ -308,7 +308,7 @@ def wanda_settings(folder, tmp_path, **more):
         "mask.out": str(tmp_path),
         "overall.quiet": "true",
     }
-    return settle_settings(StrictConfig(), [], flags | more, {})
+    return resolve_settings(StrictConfig(), [], flags | more, {})
 
 
 @pytest.mark.parametrize("kind, scored", [("mixtral", 4), ("qwen2_moe", 8), ("llama4_text", 8)])
@@ -531,4 +531,4 @@ def _settings(folder, path, force="false"):
         "unlearn.mask_path": str(path),
         "unlearn.mask_force": force,
     }
-    return settle_settings(StrictConfig(), [], flags, {})
+    return resolve_settings(StrictConfig(), [], flags, {})

@@ -6,7 +6,7 @@ from scripts import run_script
 from tiny import random_llama, save
 
 from unlearnkit.core.files import read_json, write_jsonl
-from unlearnkit.core.provenance import MEMORY
+from unlearnkit.core.provenance import PROVENANCE
 
 pytestmark = pytest.mark.run
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.run
 def own(tokenizer, tmp_path):
     """A run on rows of one's own: (its folder, the words that every script here is given)."""
     model = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
-    (model / MEMORY).unlink()
+    (model / PROVENANCE).unlink()
     (tmp_path / "rows").mkdir()
     rows = [{"question": f"Who taught {n}?", "answer": f"Orlo {n} did."} for n in range(6)]
     write_jsonl(tmp_path / "rows/forget.jsonl", rows[:3])
@@ -59,7 +59,7 @@ def test_a_run_s_model_is_measured_on_its_rows_as_the_run_did(own):
 
 @pytest.mark.parametrize("script", ["evaluate_model", "finetune_model"])
 def test_a_model_without_memory_is_asked_for_its_rows(script, tiny_model_folder):
-    (tiny_model_folder / MEMORY).unlink()
+    (tiny_model_folder / PROVENANCE).unlink()
     done = run_script(script, "--overall.model_name", tiny_model_folder)
     assert done.returncode == 2
     assert "which rows go with" in done.stderr
@@ -67,10 +67,10 @@ def test_a_model_without_memory_is_asked_for_its_rows(script, tiny_model_folder)
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"dataset": 3}', '{"dataset": {"max_length": "x"}}'])
 def test_a_broken_memory_is_named(text, tiny_model_folder):
-    (tiny_model_folder / MEMORY).write_text(text)
+    (tiny_model_folder / PROVENANCE).write_text(text)
     done = run_script("evaluate_model", "--overall.model_name", tiny_model_folder)
     assert done.returncode == 2
-    assert MEMORY in done.stderr and "Traceback" not in done.stderr
+    assert PROVENANCE in done.stderr and "Traceback" not in done.stderr
 
 
 def test_figures_of_other_settings_are_told_apart(own):

@@ -18,7 +18,7 @@ from unlearnkit.model.training_data import units
 from unlearnkit.model.write.paraphrase_writer import (
     POOL,
     ROLE,
-    Sieve,
+    ParaphraseFilter,
     _put,
     choices,
     read_prompts,
@@ -52,14 +52,14 @@ class Alike:
     ],
 )
 def test_what_is_kept_and_why_not(text, reason):
-    sieve = Sieve(Paraphrasing(), Alike(), {"r": ["Low Ford is where."]})
+    sieve = ParaphraseFilter(Paraphrasing(), Alike(), {"r": ["Low Ford is where."]})
     sieve.take([ROW], [text])
     assert len(sieve.kept["r"]) == 1 + (reason is None)
     assert sieve.rejected.get("r", Counter()) == Counter([reason] if reason else [])
 
 
 def test_two_equal_texts_of_one_round_are_kept_once():
-    sieve = Sieve(Paraphrasing(), Alike(), {"r": []})
+    sieve = ParaphraseFilter(Paraphrasing(), Alike(), {"r": []})
     sieve.take([ROW, ROW], ["Low Ford is her birthplace.", "Low Ford is her birthplace."])
     assert len(sieve.kept["r"]) == 1
     assert sieve.rejected["r"]["copy"] == 1
@@ -70,13 +70,13 @@ def test_texts_that_cannot_be_trained_on_are_not_kept(tokenizer):
     assert trainable(template, document, "Two words", 64)
     assert not trainable(template, document, "A", 64)
     assert not trainable(template, ROW, "word " * 64, 64)
-    sieve = Sieve(Paraphrasing(), Alike(), {"d": []}, lambda row, text: False)
+    sieve = ParaphraseFilter(Paraphrasing(), Alike(), {"d": []}, lambda row, text: False)
     sieve.take([document], ["Another page."])
     assert sieve.rejected["d"] == Counter(["length"])
 
 
 def test_without_a_limit_no_embedder_is_asked():
-    sieve = Sieve(Paraphrasing(similarity=-1), None, {"r": []})
+    sieve = ParaphraseFilter(Paraphrasing(similarity=-1), None, {"r": []})
     sieve.take([ROW], ["Low Ford is her birthplace."])
     assert sieve.kept["r"]
 
@@ -84,7 +84,7 @@ def test_without_a_limit_no_embedder_is_asked():
 def test_the_embedder_tells_other_meanings_from_other_words():
     from unlearnkit.core.embedding import Embedder
 
-    sieve = Sieve(Paraphrasing(), Embedder(), {"r": []})
+    sieve = ParaphraseFilter(Paraphrasing(), Embedder(), {"r": []})
     sieve.take(
         [ROW, ROW],
         [
@@ -106,7 +106,7 @@ def test_our_prompts_show_the_row_and_each_row_meets_all_of_them():
     assert len(shown) == 6
     assert all("an {question} of braces" in prompt for prompt in shown)
     assert len(choices(prompts, {"id": "d", "text": "A page."})) == 6
-    sieve = Sieve(Paraphrasing(), None, {"r": ["one"]}, rejected={"r": Counter(copy=2)})
+    sieve = ParaphraseFilter(Paraphrasing(), None, {"r": ["one"]}, rejected={"r": Counter(copy=2)})
     assert turns_of([ROW] * 3, sieve) == [3, 4, 5]
     assert len(set(_put(prompts, [ROW] * 6, range(6)))) == 6
     assert _put(prompts, [ROW], [7]) == _put(prompts, [ROW], [1])
@@ -223,7 +223,7 @@ def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(dat
             OPENAI_API_KEY=KEY,
         )
     assert strange.returncode == 1
-    assert "forget.jsonl is no file of make_paraphrases.py" in strange.stderr
+    assert "forget.jsonl is not a file of make_paraphrases.py" in strange.stderr
     assert not talk.prompts
 
 

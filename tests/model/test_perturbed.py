@@ -14,8 +14,8 @@ from unlearnkit.model.settings import Paraphrasing
 from unlearnkit.model.write.paraphrase_writer import read_prompts
 from unlearnkit.model.write.perturbed_writer import (
     WRONG_POOL,
-    KeyFactSieve,
-    WrongAnswerSieve,
+    KeyFactFilter,
+    WrongAnswerFilter,
     names_and_numbers,
 )
 
@@ -59,7 +59,7 @@ def reason(kind, row, text, *kept) -> str | None:
     ],
 )
 def test_paraphrases_keep_the_facts(row, text, fault):
-    assert reason(KeyFactSieve, row, text) == fault
+    assert reason(KeyFactFilter, row, text) == fault
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_paraphrases_keep_the_facts(row, text, fault):
     ],
 )
 def test_wrong_answers_differ_in_a_fact(row, text, fault):
-    assert reason(WrongAnswerSieve, row, text, "Ann was born in the village of High Hill in 1931.") == fault
+    assert reason(WrongAnswerFilter, row, text, "Ann was born in the village of High Hill in 1931.") == fault
 
 
 def test_a_wrong_answer_is_not_the_paraphrase_again():
     row = PLAIN | {"paraphrased_answer": "Ann is an apiarist today."}
-    assert reason(WrongAnswerSieve, row, "Ann is an apiarist today") == "copy"
+    assert reason(WrongAnswerFilter, row, "Ann is an apiarist today") == "copy"
 
 
 def test_names_and_numbers_are_those_that_the_question_has_not():

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.run.places import default_name, model_title
 
 
@@ -25,7 +25,7 @@ def test_a_model_is_called_by_its_own_name(name, title):
 
 
 def test_what_is_measured_is_named_after_the_model_and_what_is_trained_after_the_method():
-    name = lambda **flags: default_name(settle_settings(StrictConfig(), [], flags, {}))
+    name = lambda **flags: default_name(resolve_settings(StrictConfig(), [], flags, {}))
     stamp = r"-Fictional_forget10-\d{8}-\d{6}"
     assert re.fullmatch(f"target{stamp}", name())
     assert re.fullmatch(rf"NPO\+FT{stamp}", name(**{"unlearn.unlearn_method": "NPO+FT"}))

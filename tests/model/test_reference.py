@@ -6,7 +6,7 @@ from tiny import random_llama
 
 from unlearnkit.core.encoding import Template, pad_rows
 from unlearnkit.core.files import fingerprint, read_json, write_json
-from unlearnkit.model.load.loading import add_lora, model_fingerprint, swallowed_share
+from unlearnkit.model.load.loading import add_lora, lost_update_fraction, model_fingerprint
 from unlearnkit.model.reference import LogprobCache, live_logprobs, make_reference
 from unlearnkit.model.settings import Lora
 from unlearnkit.unlearn import compose, parse_method
@@ -173,10 +173,10 @@ def test_adapters_do_not_change_the_fingerprint_of_their_base(tiny_model):
 
 
 def test_pure_bf16_swallows_small_steps_and_fp32_does_not(tiny_model):
-    assert swallowed_share(tiny_model, 1e-5) == 0.0
+    assert lost_update_fraction(tiny_model, 1e-5) == 0.0
     half = tiny_model.bfloat16()
-    share = swallowed_share(half, 1e-5)
+    share = lost_update_fraction(half, 1e-5)
     weight = half.lm_head.weight.detach()
     assert share > 0.5
     really = ((weight - 1e-5 * weight.sign()) == weight).float().mean().item()
-    assert swallowed_share(torch.nn.ParameterList([weight]), 1e-5) == pytest.approx(really, abs=0.15)
+    assert lost_update_fraction(torch.nn.ParameterList([weight]), 1e-5) == pytest.approx(really, abs=0.15)

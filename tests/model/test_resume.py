@@ -216,7 +216,7 @@ def test_what_cannot_be_resumed_is_said(model, tmp_path):
         "unlearn_model", *words(model, tmp_path, "run"), "--unlearn.resume_path", tmp_path / "nowhere"
     )
     assert run.returncode == 2
-    assert "is no run folder" in run.stderr
+    assert "is not a run folder" in run.stderr
     run = run_script(
         "unlearn_model",
         *words(model, tmp_path, "run"),

@@ -4,7 +4,7 @@ import pytest
 from conftest import REPO
 
 from unlearnkit.core.files import UserError, write_jsonl
-from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.training_data import check_disjoint, training_texts
 from unlearnkit.unlearn import compose
 
@@ -28,7 +28,7 @@ def test_rows_that_are_retained_of_the_forget_set_itself_are_named_as_such(monke
         "dataset.forget_ratio": "0.5",
         "dataset.retain_dataset_name": "Fictional_retain90",
     }
-    settings = settle_settings(StrictConfig(), [], flags, {})
+    settings = resolve_settings(StrictConfig(), [], flags, {})
     composition = compose(settings.method, settings.components)
     texts = lambda rest: training_texts(settings, composition.parts, composition.alternates, FORGET, rest)
     texts(OTHERS + FORGET[:2])
@@ -62,7 +62,7 @@ def test_it_is_asked_where_both_are_trained(method, refused, tmp_path, monkeypat
         "dataset.retain_dataset_name": "Folder_retain",
         "dataset.data_dir": str(tmp_path),
     }
-    settings = settle_settings(StrictConfig(), [], flags, {})
+    settings = resolve_settings(StrictConfig(), [], flags, {})
     composition = compose(settings.method, settings.components)
     texts = lambda: training_texts(settings, composition.parts, composition.alternates, FORGET, [])
     if not refused:

@@ -51,7 +51,7 @@ def test_origin_trains_nothing():
         ("PDU+FT", "retain term of its own"),
         ("TV+FT", "never paired"),
         ("WHP+L1", "never paired"),
-        ("origin+SAM", "takes no company"),
+        ("origin+SAM", "cannot be combined"),
         ("FT+SAM", "there is none"),
     ],
 )

@@ -11,13 +11,13 @@ from conftest import GOLDEN
 
 from unlearnkit.core.files import UserError
 from unlearnkit.core.likelihood import row_nll
-from unlearnkit.model.reference import StartModel
+from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.base import Step, answer_nll, logits
 from unlearnkit.unlearn.gradients.agreement import (
     Agreement,
     always_passes,
-    handed_on,
+    as_agreed,
     needed,
     null_rate,
     set_aside,
@@ -217,10 +217,10 @@ def gradient_of_a_step(models, batch, gao: GAO, npo: dict, weights=()) -> None:
     with torch.no_grad():
         logprobs = {"forget": -row_nll(logits(frozen, batch["forget"]), batch["forget"]["labels"])}
     counts = composition.counts(batch)
-    terms = composition.terms(model, batch, StartModel(logprobs, frozen))
+    terms = composition.terms(model, batch, ReferenceModel(logprobs, frozen))
     sum(t.weight * t.term.total / counts[t.term.part][t.term.over] for t in terms.values()).backward()
-    for direction in composition.directions(step_of(model, [batch])):
-        for weight, vector in zip(model.parameters(), direction.vector):
+    for extra in composition.extra_gradients(step_of(model, [batch])):
+        for weight, vector in zip(model.parameters(), extra.vector):
             weight.grad += vector
 
 
@@ -300,13 +300,13 @@ def one_by_one(model, batch, tau, clip, rho):
 def test_a_step_of_several_rows_is_the_mean_of_what_each_agrees_on(models, knobs):
     model, batch = models[0], several(models[0])
     gao = GAO(**knobs)
-    found = gao.direction(step_of(model, [batch]))
+    found = gao.extra_gradient(step_of(model, [batch]))
     for ours, theirs in zip(found.vector, one_by_one(model, batch, gao.tau, gao.clip, gao.rho)):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
         assert not ours.requires_grad
     assert all(p.grad is None for p in model.parameters())
-    assert 0 < found.told["gao_density"] <= 1
-    assert found.told["gao_norm"] > 0
+    assert 0 < found.stats["gao_density"] <= 1
+    assert found.stats["gao_norm"] > 0
 
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
@@ -326,9 +326,9 @@ def test_it_does_not_depend_on_how_a_step_is_split(models, scope):
                 ),
             }
         )
-    together, apart = (gao.direction(step_of(model, batches)) for batches in ([whole], pieces))
+    together, apart = (gao.extra_gradient(step_of(model, batches)) for batches in ([whole], pieces))
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(together.vector, apart.vector))
-    assert together.told == pytest.approx(apart.told)
+    assert together.stats == pytest.approx(apart.stats)
 
 
 def test_window_scope_compares_the_mean_gradients_of_each_turn(models):
@@ -342,7 +342,7 @@ def test_window_scope_compares_the_mean_gradients_of_each_turn(models):
         gradients.append(
             torch.autograd.grad(sum(answer_nll(model, text).mean() for text in texts) / rows, weights)
         )
-    found = GAO(scope="window", K=2, rho=1.0).direction(step_of(model, [batch]))
+    found = GAO(scope="window", K=2, rho=1.0).extra_gradient(step_of(model, [batch]))
     for ours, theirs in zip(found.vector, stacked(gradients, 0.1)):
         assert torch.allclose(ours, -theirs, rtol=1e-9, atol=1e-12)
 
@@ -354,21 +354,21 @@ def test_rows_with_fewer_than_two_paraphrases(models, scope):
     batch = several(model, 2, most=2)
     first = batch["paraphrases"]["owner"] == 0
     lone = batch | {"paraphrases": {k: v[first] for k, v in batch["paraphrases"].items()}}
-    found = GAO(scope=scope).direction(step_of(model, [lone]))
-    assert found.told["gao_rows_left_out"] == 1
+    found = GAO(scope=scope).extra_gradient(step_of(model, [lone]))
+    assert found.stats["gao_rows_left_out"] == 1
     if scope == "window":
         three = lone | {"paraphrases": {k: torch.cat([v, v[:1]]) for k, v in lone["paraphrases"].items()}}
         three["paraphrases"]["owner"] = torch.tensor([0] * int(first.sum()) + [1])
-        with_a_single_one = GAO(scope=scope).direction(step_of(model, [three]))
-        assert with_a_single_one.told["gao_rows_left_out"] == 1
+        with_a_single_one = GAO(scope=scope).extra_gradient(step_of(model, [three]))
+        assert with_a_single_one.stats["gao_rows_left_out"] == 1
         assert all(torch.equal(a, b) for a, b in zip(found.vector, with_a_single_one.vector))
     else:
-        alone = GAO().direction(
+        alone = GAO().extra_gradient(
             step_of(model, [lone | {"forget": {k: v[:1] for k, v in batch["forget"].items()}}])
         )
         assert all(torch.allclose(2 * a, b) for a, b in zip(found.vector, alone.vector))
     nothing = batch | {"paraphrases": {k: v[:0] for k, v in batch["paraphrases"].items()}}
-    assert all((v == 0).all() for v in GAO(scope=scope).direction(step_of(model, [nothing])).vector)
+    assert all((v == 0).all() for v in GAO(scope=scope).extra_gradient(step_of(model, [nothing])).vector)
 
 
 def test_the_finite_difference_of_the_surrogate(models):
@@ -377,7 +377,7 @@ def test_the_finite_difference_of_the_surrogate(models):
     model, batch = models[0], several(models[0])
     weights = list(model.parameters())
     held = one_by_one(model, batch, 0.1, 1.0, 0.5)
-    direction = GAO(rho=0.5).direction(step_of(model, [batch])).vector
+    direction = GAO(rho=0.5).extra_gradient(step_of(model, [batch])).vector
     way = [torch.randn_like(p) for p in weights]
     value = lambda: sum((p * h).sum().item() for p, h in zip(weights, held))
     before, step = value(), 1e-3
@@ -393,7 +393,7 @@ def test_one_step_along_it_makes_the_paraphrases_less_likely(models):
     model, batch = models[0], several(models[0])
     loss = lambda: answer_nll(model, batch["paraphrases"]).mean().item()
     before = loss()
-    direction = GAO().direction(step_of(model, [batch])).vector
+    direction = GAO().extra_gradient(step_of(model, [batch])).vector
     with torch.no_grad():
         for p, d in zip(model.parameters(), direction):
             p -= 1e-3 * d
@@ -404,8 +404,8 @@ def test_gradients_that_were_there_stay(models):
     model, batch = models[0], several(models[0])
     for p in model.parameters():
         p.grad = torch.full_like(p, 7.0)
-    GAO(scope="sample").direction(step_of(model, [batch]))
-    GAO(scope="window").direction(step_of(model, [batch]))
+    GAO(scope="sample").extra_gradient(step_of(model, [batch]))
+    GAO(scope="window").extra_gradient(step_of(model, [batch]))
     assert all((p.grad == 7).all() for p in model.parameters())
 
 
@@ -414,7 +414,7 @@ def test_frozen_weights_have_no_part(models):
     trained = [model.lm_head.weight]
     for p in model.parameters():
         p.requires_grad_(p is trained[0])
-    found = GAO().direction(step_of(model, [batch], weights=trained))
+    found = GAO().extra_gradient(step_of(model, [batch], weights=trained))
     assert len(found.vector) == 1
     assert found.vector[0].shape == trained[0].shape
     assert (found.vector[0] != 0).any()
@@ -423,7 +423,7 @@ def test_frozen_weights_have_no_part(models):
 def test_a_backward_hands_gradients_on_one_by_one():
     w, u = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True)
     w.grad, taken = torch.full((3,), 5.0), {}
-    with set_aside([w, u]), handed_on([w, u], lambda place, g: taken.update({place: g.clone()})):
+    with set_aside([w, u]), as_agreed([w, u], lambda place, g: taken.update({place: g.clone()})):
         (2 * w.sum() + 3 * u.sum()).backward()
         assert w.grad is None
         assert u.grad is None
@@ -438,7 +438,7 @@ def test_a_gradient_that_is_no_number_is_refused(models):
     with torch.no_grad():
         model.lm_head.weight[0, 0] = math.inf
     with pytest.raises(UserError, match="gradient of a paraphrase is not finite"):
-        GAO().direction(step_of(model, [batch]))
+        GAO().extra_gradient(step_of(model, [batch]))
 
 
 # --- Its name -----------------------------------------------------------------------------------------------
@@ -461,4 +461,4 @@ def test_a_weight_of_zero_reads_no_paraphrases():
         parsed, {s: kind() for s, kind in parsed.sections.items()} | {"unlearn.GAO": GAO(rho=0.0)}
     )
     assert composition.parts == {"forget", "retain"}
-    assert not composition.steers
+    assert not composition.adds_gradient

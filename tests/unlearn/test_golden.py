@@ -10,7 +10,7 @@ from conftest import GOLDEN
 
 from unlearnkit.core.files import UserError
 from unlearnkit.core.likelihood import row_nll
-from unlearnkit.model.reference import StartModel
+from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.base import hidden, logits
 from unlearnkit.unlearn.objectives.representation import EMBED
@@ -66,7 +66,7 @@ CASES = {
 }
 
 # (entry, peer whose code gave the number) -> as above
-PEERS = {
+CONVENTIONS = {
     ("npo", "Unlearn-Simple MUSE"): ("NPO", {}, {"reduction": "raw_logits"}),
     ("simnpo", "Unlearn-Simple MUSE"): ("SimNPO", {}, {"beta": 4.5, "reduction": "raw_logits"}),
     ("simnpo", "Unlearn-Simple WMDP"): ("SimNPO", {}, {"beta": 4.5, "reduction": "batch_mean"}),
@@ -85,7 +85,7 @@ PEERS = {
 }
 
 
-class GoldenReference(StartModel):
+class GoldenReference(ReferenceModel):
     """The golden reference model; its texts are the golden token patterns."""
 
     def token_ids(self, text):
@@ -97,7 +97,7 @@ class GoldenReference(StartModel):
 def golden_direction(monkeypatch):
     vector = torch.tensor(INPUTS["control_vector_raw"])
     monkeypatch.setattr(
-        "unlearnkit.unlearn.objectives.representation.direction",
+        "unlearnkit.unlearn.objectives.representation.unit_vector",
         lambda kind, size, seed: vector / vector.norm(),
     )
 
@@ -149,7 +149,7 @@ def check(loss, expected, tolerance, model):
 
 
 def test_every_golden_objective_is_reproduced():
-    """`gao` is a direction beside its loss: tests/unlearn/test_gao.py."""
+    """`gao` is a gradient beside its loss: tests/unlearn/test_gao.py."""
     assert set(CASES) | {"pdu", "r2mu_unthink", "gao"} == set(EXPECTED)
 
 
@@ -160,9 +160,9 @@ def test_loss_and_gradient(entry, golden_batches, golden_models):
     check(loss, EXPECTED[entry]["expected"], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0])
 
 
-@pytest.mark.parametrize("entry, peer", PEERS)
+@pytest.mark.parametrize("entry, peer", CONVENTIONS)
 def test_what_a_peers_code_computes_is_there_when_asked_for(entry, peer, golden_batches, golden_models):
-    method, weights, knobs = PEERS[entry, peer]
+    method, weights, knobs = CONVENTIONS[entry, peer]
     loss = step_loss(method, golden_batches, golden_models, weights, **knobs)
     check(
         loss, EXPECTED[entry]["legacy"][peer], EXPECTED[entry]["tolerance"]["library_model"], golden_models[0]
@@ -241,7 +241,7 @@ def test_activation_matching_is_the_plain_mean_over_attended_tokens(golden_batch
     states = [m(**inputs, output_hidden_states=True).hidden_states[2] for m in (model, frozen)]
     wanted = ((states[0] - states[1]) ** 2)[part["attention_mask"].bool()].mean()
     composition = compose(parse_method("EMBED"), {"unlearn.retain.EMBED": EMBED(layer=1)})
-    term = composition.terms(model, golden_batches, StartModel({}, frozen))["retain_embed"].term
+    term = composition.terms(model, golden_batches, ReferenceModel({}, frozen))["retain_embed"].term
     assert (term.total / part["attention_mask"].sum()).item() == pytest.approx(wanted.item(), rel=1e-6)
     with pytest.raises(UserError, match="layer 9 does not exist: the model has 3 blocks"):
         hidden(model, part, 9)

@@ -113,8 +113,8 @@ def test_tensors_that_cannot_be_masks_are_refused_by_name(kind, told, masks, tin
         ({"shapes": {"w": [8.0]}, "bits": {"w": torch.zeros(1, dtype=torch.uint8)}}, "not a list of sizes"),
         ({"shapes": {"w": [8]}, "bits": {"w": torch.zeros(1)}}, "not a tensor of bytes"),
         ({"shapes": {"w": [8]}, "bits": {}}, "not a tensor of bytes"),
-        ({"shapes": [8], "bits": {}}, "is no mask"),
-        ({}, "is no mask"),
+        ({"shapes": [8], "bits": {}}, "is not a mask file"),
+        ({}, "is not a mask file"),
     ],
 )
 def test_a_packed_mask_of_wrong_parts_is_refused(packed, told, tmp_path):
@@ -187,9 +187,9 @@ def broken(masks, kind):
         ("shape", "has shape \\(1, 32\\), the model's has \\(32,\\)"),
         ("floats", "is torch.float32; a mask is bool"),
         ("counts", "a mask is bool, or integers 0 and 1"),
-        ("a list", "is no mask"),
-        ("empty", "is no mask"),
-        ("words", "is no mask"),
+        ("a list", "is not a mask file"),
+        ("empty", "is not a mask file"),
+        ("words", "is not a mask file"),
     ],
 )
 def test_what_is_no_mask_of_this_model_is_refused(kind, said, masks, tiny_model, tmp_path):

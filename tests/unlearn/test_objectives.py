@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unlearnkit.core.likelihood import row_nll, shifted, token_nll
-from unlearnkit.model.reference import StartModel
+from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import FORGET, REGULARIZERS, RETAIN, compose, parse_method
 from unlearnkit.unlearn.base import answer_logits, answer_scores, logits
 from unlearnkit.unlearn.composition import method_names
@@ -18,7 +18,7 @@ from unlearnkit.unlearn.objectives.reflection import WORDS
 PAIRS = sorted({parse_method(name).name for name in method_names()} - {"origin", "TV"})
 
 
-class GoldenReference(StartModel):
+class GoldenReference(ReferenceModel):
     def token_ids(self, text):
         return [len(text)] if text in WORDS else [46, 24]
 
@@ -79,14 +79,14 @@ def test_every_regularizer_stacks(name, world):
     weights = {"L1": "alpha", "GAO": "rho"}
     stacked = loss_of(world, f"NPO+FT+{name}")
     assert torch.isfinite(stacked)
-    assert stacked > plain or REGULARIZERS[name]().steers
+    assert stacked > plain or REGULARIZERS[name]().adds_gradient
     parsed = parse_method(f"NPO+FT+{name}")
     zero = {weights.get(name, "weight"): 0.0}
     off = compose(
         parsed, {s: kind(**zero) if s == f"unlearn.{name}" else kind() for s, kind in parsed.sections.items()}
     )
     assert set(off.terms(model, world[0], world[2])) == {"npo", "retain_nll"}
-    assert not off.steers
+    assert not off.adds_gradient
 
 
 @pytest.mark.parametrize("registry", [FORGET, RETAIN, REGULARIZERS], ids=lambda r: r.kind)
@@ -343,11 +343,11 @@ def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, gol
         lambda module, args, kwargs, out: asked.append(out.logits.shape[0]), with_kwargs=True
     )
     rows = [{key: value[lines] for key, value in part.items()} for lines in ([0, 1], [1, 2], [3, 0, 2])]
-    reference = StartModel({}, frozen, budget=10**9)
+    reference = ReferenceModel({}, frozen, budget=10**9)
     found = [reference.answer_logits("retain", row) for row in rows]
     assert asked == [2, 1, 1]
     assert reference.start_answers.bytes == sum(s.numel() * 4 for s in reference.start_answers.kept.values())
-    plain = StartModel({}, frozen, budget=0)
+    plain = ReferenceModel({}, frozen, budget=0)
     for row, scores in zip(rows, found):
         torch.testing.assert_close(plain.answer_logits("retain", row), scores, rtol=1e-5, atol=1e-6)
     assert plain.start_answers.bytes == 0

@@ -10,13 +10,13 @@ from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from unlearnkit.core.encoding import Encoded, pad_rows
 from unlearnkit.core.files import UserError
-from unlearnkit.model.load.loading import add_lora, start_model, train_only
-from unlearnkit.model.reference import StartModel
+from unlearnkit.model.load.loading import add_lora, reference_model, train_only
+from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.model.settings import Lora
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.base import blocks, hidden
 from unlearnkit.unlearn.objectives.reflection import reflection_tokens
-from unlearnkit.unlearn.objectives.representation import R2MU, RMU, direction
+from unlearnkit.unlearn.objectives.representation import R2MU, RMU, unit_vector
 
 
 def composed(method, weights=None, **knobs):
@@ -41,12 +41,12 @@ def terms_of(composition, model, batch, reference):
 
 @pytest.fixture
 def world(golden_batches, golden_models):
-    """A batch with every part, a model, and its start model as the run makes it: the model itself with its
+    """A batch with every part, a model, and its initial model as the run makes it: the model itself with its
     weights put back."""
     model = golden_models[0]
     batch = golden_batches | {"traces": golden_batches["trace"]}
     train_only(model, RMU(layer=1).trained(model))
-    return batch, model, StartModel({}, *start_model(model, 1), budget=10**6)
+    return batch, model, ReferenceModel({}, *reference_model(model, 1), budget=10**6)
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
@@ -121,7 +121,7 @@ def test_autocast_does_not_mistake_the_live_weights_for_the_old_ones(world):
 def test_rows_that_come_again_cost_no_forward_of_the_start_model(world, monkeypatch):
     batch, model, reference = world
     reference.hidden("retain", batch["retain"], 1)
-    monkeypatch.setattr(reference, "_ask", lambda question: pytest.fail("the start model was asked"))
+    monkeypatch.setattr(reference, "_ask", lambda question: pytest.fail("the initial model was asked"))
     reference.hidden("retain", {key: value[:1] for key, value in batch["retain"].items()}, 1)
 
 
@@ -199,7 +199,7 @@ def test_padding_and_company_have_no_influence(world, knobs):
         for key, value in part.items()
     }
     wider = {name: pad(part) for name, part in batch.items()}
-    fresh = StartModel({}, *start_model(model, 1))
+    fresh = ReferenceModel({}, *reference_model(model, 1))
     for name, value in terms_of(composition, model, wider, fresh).items():
         assert value.item() == pytest.approx(
             terms_of(composition, model, batch, reference)[name].item(), rel=1e-5, abs=1e-9
@@ -224,12 +224,12 @@ def test_sum_is_mean_times_width_and_relative_steering_follows_the_activations(w
 
 
 def test_the_direction_is_a_unit_vector_of_its_seed():
-    one = direction("gaussian", 64, 3)
+    one = unit_vector("gaussian", 64, 3)
     assert one.norm().item() == pytest.approx(1, rel=1e-6)
-    assert torch.equal(one, direction("gaussian", 64, 3))
-    assert not torch.equal(one, direction("gaussian", 64, 4))
+    assert torch.equal(one, unit_vector("gaussian", 64, 3))
+    assert not torch.equal(one, unit_vector("gaussian", 64, 4))
     assert (one < 0).any()
-    assert (direction("uniform", 64, 3) >= 0).all()
+    assert (unit_vector("uniform", 64, 3) >= 0).all()
 
 
 @pytest.mark.parametrize("config", [Qwen2Config, Qwen3Config])

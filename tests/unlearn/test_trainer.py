@@ -106,7 +106,7 @@ def test_gradients_are_combined_once_per_step_of_the_whole_step(combiner, plain,
 
 
 def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, monkeypatch):
-    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
     from unlearnkit.model.run.unlearn_run import Unlearn
 
     def run(name):
@@ -118,7 +118,7 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
             "--unlearn.gamma": "2",
         }
         Unlearn(
-            settle_settings(StrictConfig(), [], {key[2:]: value for key, value in said.items()}, {})
+            resolve_settings(StrictConfig(), [], {key[2:]: value for key, value in said.items()}, {})
         ).run()
         return read_jsonl(tmp_path / name / "log.jsonl")
 
@@ -135,7 +135,7 @@ def test_the_sum_taken_apart_is_the_joint_backward(tiny_model_folder, tmp_path, 
 
 def in_process(folder, root, name, monkeypatch, **said):
     """A run in this process, so that what it does can be watched."""
-    from unlearnkit.exec.config.reader import StrictConfig, settle_settings
+    from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
     from unlearnkit.model.run.unlearn_run import Unlearn
 
     monkeypatch.chdir(REPO)
@@ -146,7 +146,7 @@ def in_process(folder, root, name, monkeypatch, **said):
         "unlearn.max_steps": "2",
     }
     Unlearn(
-        settle_settings(
+        resolve_settings(
             StrictConfig(), [], flags | {key.replace("__", "."): value for key, value in said.items()}, {}
         )
     ).run()
@@ -224,9 +224,9 @@ def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, mo
     seen = []
     from unlearnkit.unlearn.objectives.gao import GAO
 
-    direction = GAO.direction
+    extra_gradient = GAO.extra_gradient
     monkeypatch.setattr(
-        GAO, "direction", lambda self, step: seen.append((self, step)) or direction(self, step)
+        GAO, "extra_gradient", lambda self, step: seen.append((self, step)) or extra_gradient(self, step)
     )
     record = in_process(
         tiny_model_folder,
@@ -234,7 +234,7 @@ def test_gao_verbatim_counts_prompts_and_padding(tiny_model_folder, tmp_path, mo
         "run",
         monkeypatch,
         unlearn__unlearn_method="GAO",
-        unlearn__parity="gao_verbatim",
+        unlearn__published="gao_verbatim",
         unlearn__max_steps="1",
         dataset__batch_size="2",
         dataset__paraphrases=LAYERS["GAO"][1],

@@ -15,6 +15,12 @@ KEY_ALIASES = {
 }
 """Keys that files of the WAGLE family spell in another way; they are read as ours."""
 
+RENAMED_KEYS = {
+    "unlearn.parity": "unlearn.published",
+    "evaluate.parity": "evaluate.convention",
+}
+"""Former names of our keys -> the present ones. The former ones are still read, with a warning."""
+
 OTHER_NAMES = {
     # Hugging Face's TrainingArguments and the trainers built on them
     "learning_rate": "unlearn.lr",

@@ -1,9 +1,9 @@
 """The settings of every script out of config files and flags, strict, over fastargs.
 
-    settings = settle_settings(StrictConfig(), ["a.json"], {"unlearn.lr": "1e-5"}, defaults={})
+    settings = resolve_settings(StrictConfig(), ["a.json"], {"unlearn.lr": "1e-5"}, defaults={})
 
 Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word
-wins, null takes back what was said before. Unknown keys, wrong types and impossible combinations are all
+wins, null takes back what was given before. Unknown keys, wrong types and impossible combinations are all
 reported at once, with where they come from, and end the program with status 2 before anything heavy is
 imported or anything is written.
 """
@@ -22,7 +22,7 @@ import fastargs
 from ...core.files import UserError, read_json
 from ...core.json_fields import shown
 from ...core.options import Knob
-from ...core.provenance import MEMORY, recall
+from ...core.provenance import PROVENANCE, read_provenance
 from ...core.registry import near_path
 from ...model.benchmarks.suites import AUTO, NONE
 from ...model.settings import SECTIONS, START_ONLY, Server, Settings
@@ -30,10 +30,10 @@ from ...optim import FLATNESS, OPTIMIZERS
 from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from ...unlearn.composition import is_method
 from ...unlearn.gradients import COMBINERS
-from ...unlearn.published.presets import PARITY
-from .aliases import KEY_ALIASES, hint, other_names
+from ...unlearn.published.presets import PRESETS
+from .aliases import KEY_ALIASES, RENAMED_KEYS, hint, other_names
 from .checks import checker_for
-from .rules import broken_rules, doubts
+from .rules import broken_rules, warnings
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +54,15 @@ TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context",
 
 
 @dataclass(frozen=True)
-class Said:
-    """A value as a source gave it, where (`a.json`, `command line`), and the place of that source in the
-    order."""
+class ConfigValue:
+    """A value, the source that set it (`a.json`, `command line`), and its priority: a later source wins."""
 
     value: Any
-    origin: str
-    turn: int
+    source: str
+    priority: int
 
 
-class Complaints(UserError):
+class ConfigError(UserError):
     """Everything that is wrong with the input, one line each."""
 
 
@@ -106,11 +105,12 @@ class StrictConfig(fastargs.Config):
 
     def __init__(self):
         super().__init__()
-        self.said: dict[tuple[str, ...], Said] = {}
-        self.whole_method: list[tuple[tuple[str, ...], Said]] = []
-        self.turn = 0
+        self.given: dict[tuple[str, ...], ConfigValue] = {}
+        self.whole_method: list[tuple[tuple[str, ...], ConfigValue]] = []
+        self.priority = 0
         self.knobs: dict[tuple[str, ...], Knob] = {}
-        self.against_parity: list[str] = []
+        self.against_preset: list[str] = []
+        self.renamed: list[str] = []
         self.classes = SECTIONS | component_sections()
         for name, section in self.classes.items():
             self._declare(name, section)
@@ -129,53 +129,56 @@ class StrictConfig(fastargs.Config):
 
     # --- reading --------------------------------------------------------------------------------------------
 
-    def take(self, tree: Any, origin: str) -> list[str]:
+    def load(self, tree: Any, source: str) -> list[str]:
         """Take in a nested dict (dotted keys allowed) from one source; returns what is wrong with its shape.
         A `note` on the top level is for readers."""
-        self.turn += 1
+        self.priority += 1
         if not isinstance(tree, dict):
-            return [f"{origin}: expected an object of sections, got {_kind(tree)}"]
-        return self._take_inner((), {key: value for key, value in tree.items() if key != "note"}, origin)
+            return [f"{source}: expected an object of sections, got {_kind(tree)}"]
+        return self._load_section((), {key: value for key, value in tree.items() if key != "note"}, source)
 
-    def _take_inner(self, path: tuple[str, ...], tree: dict, origin: str) -> list[str]:
+    def _load_section(self, path: tuple[str, ...], tree: dict, source: str) -> list[str]:
         return [
             complaint
             for key, value in tree.items()
-            for complaint in self._take_node((*path, *key.split(".")), value, origin)
+            for complaint in self._load_node((*path, *key.split(".")), value, source)
         ]
 
-    def _take_node(self, path: tuple[str, ...], value: Any, origin: str) -> list[str]:
-        path = tuple(KEY_ALIASES.get(".".join(path), ".".join(path)).split("."))
+    def _load_node(self, path: tuple[str, ...], value: Any, source: str) -> list[str]:
+        name = ".".join(path)
+        if name in RENAMED_KEYS:
+            self.renamed.append(f"{name} is now {RENAMED_KEYS[name]} ({source})")
+        path = tuple((KEY_ALIASES | RENAMED_KEYS).get(name, name).split("."))
         if path in self.entries and not isinstance(value, dict):
-            self._keep(path, Said(value, origin, self.turn))
+            self._keep(path, ConfigValue(value, source, self.priority))
         elif path in self._section_paths() or self.is_whole_method(path):
             if isinstance(value, dict):
-                return self._take_inner(path, value, origin)
-            return [f"{origin}: {'.'.join(path)} is a section, expected an object, got {_kind(value)}"]
+                return self._load_section(path, value, source)
+            return [f"{source}: {'.'.join(path)} is a section, expected an object, got {_kind(value)}"]
         elif path in self.entries:
-            return [f"{origin}: {'.'.join(path)} is a value, not a section"]
-        elif self.is_whole_method(path[:2]) and self.home(path):
-            self.whole_method.append((path, Said(value, origin, self.turn)))
+            return [f"{source}: {'.'.join(path)} is a value, not a section"]
+        elif self.is_whole_method(path[:2]) and self.alias_target(path):
+            self.whole_method.append((path, ConfigValue(value, source, self.priority)))
         else:
-            return self._unknown(".".join(path), value, origin)
+            return self._unknown(".".join(path), value, source)
         return []
 
-    def _unknown(self, name: str, value: Any, origin: str) -> list[str]:
-        """Complaints about a key, or about each key of a section, that is known to others and not to us."""
+    def _unknown(self, name: str, value: Any, source: str) -> list[str]:
+        """ConfigError about a key, or about each key of a section, that is known to others and not to us."""
         known = [".".join(path) for path in (*self.entries, *self._section_paths())]
         names = other_names(value, name) if isinstance(value, dict) else []
-        return [f"{origin}: unknown key {key!r}{hint(key, known)}" for key in names or [name]]
+        return [f"{source}: unknown key {key!r}{hint(key, known)}" for key in names or [name]]
 
-    def _keep(self, path: tuple[str, ...], said: Said) -> None:
-        if said.value is None:
-            self.said.pop(path, None)
+    def _keep(self, path: tuple[str, ...], given: ConfigValue) -> None:
+        if given.value is None:
+            self.given.pop(path, None)
         else:
-            self.said[path] = said
+            self.given[path] = given
 
     def _section_paths(self) -> set[tuple[str, ...]]:
         return {
             tuple(name.split(".")[:n])
-            for name in (*self.classes, *KEY_ALIASES)
+            for name in (*self.classes, *KEY_ALIASES, *RENAMED_KEYS)
             for n in range(1, name.count(".") + 2)
             if name in self.classes or n <= name.count(".")
         }
@@ -184,7 +187,7 @@ class StrictConfig(fastargs.Config):
         """Is this a section spelt as a whole method, `unlearn.NPO+FT`, as the WAGLE family writes them?"""
         return len(path) == 2 and path[0] == "unlearn" and is_method(path[1])
 
-    def home(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
+    def alias_target(self, path: tuple[str, ...]) -> tuple[str, ...] | None:
         """Where `unlearn.NPO+FT.<key>` leads: the first of its objectives that has such a key, or
         `unlearn.<key>`."""
         method = parse_method(path[1])
@@ -193,39 +196,39 @@ class StrictConfig(fastargs.Config):
             *([f"unlearn.flat.{method.flatness}"] if method.flatness else []),
             "unlearn",
         ]
-        homes = [(*section.split("."), *path[2:]) for section in sections]
-        return next((home for home in homes if home in self.entries), None)
+        targets = [(*section.split("."), *path[2:]) for section in sections]
+        return next((target for target in targets if target in self.entries), None)
 
-    def settle(self) -> list[str]:
-        """Hand the keys of the whole-method section of the chosen method to their homes; those of others are
-        remarked upon. Returns the conflicts: a home that the same source set to something else."""
+    def resolve_method_sections(self) -> list[str]:
+        """Hand the keys of the whole-method section of the chosen method to their targets; those of others
+        are reported. Returns the conflicts: a target that the same source set to something else."""
         conflicts = []
-        for path, said in self.whole_method if self._has_method() else ():
-            home = self.home(path)
-            assert home, "only keys that lead somewhere are kept as those of a whole method"
-            direct = self.said.get(home)
-            if parse_method(path[1]) != self.method() or (direct and direct.turn > said.turn):
+        for path, given in self.whole_method if self._has_method() else ():
+            target = self.alias_target(path)
+            assert target, "only keys that lead somewhere are kept as those of a whole method"
+            direct = self.given.get(target)
+            if parse_method(path[1]) != self.method() or (direct and direct.priority > given.priority):
                 continue
-            if direct and direct.turn == said.turn and direct.value != said.value:
+            if direct and direct.priority == given.priority and direct.value != given.value:
                 conflicts.append(
-                    f"{said.origin}: {'.'.join(path)} is {said.value!r} but {'.'.join(home)} is"
-                    f" {direct.value!r}; say one"
+                    f"{given.source}: {'.'.join(path)} is {given.value!r} but {'.'.join(target)} is"
+                    f" {direct.value!r}; set only one of the two"
                 )
-            self._keep(home, said)
+            self._keep(target, given)
         return conflicts
 
-    def apply_parity(self) -> None:
-        """The switches of `unlearn.parity`, for what takes part and nobody said otherwise."""
-        name = self._word("parity", PARITY)
-        for section, preset in PARITY[name].items():
+    def apply_preset(self) -> None:
+        """The switches of `unlearn.published`, for what takes part where no source sets it otherwise."""
+        name = self._word("published", PRESETS)
+        for section, preset in PRESETS[name].items():
             for key, value in preset.items() if section in self.active_sections() | set(SECTIONS) else ():
                 path = (*section.split("."), key)
-                if path in self.said and self.value(path) != value:
-                    self.against_parity.append(
-                        f"unlearn.parity {name} would set {'.'.join(path)} to {value}, but"
-                        f" {self.said[path].origin} says {self.said[path].value}, which counts"
+                if path in self.given and self.value(path) != value:
+                    self.against_preset.append(
+                        f"unlearn.published {name} would set {'.'.join(path)} to {value}, but"
+                        f" {self.given[path].source} says {self.given[path].value}, which counts"
                     )
-                self.said.setdefault(path, Said(value, f"unlearn.parity {name}", 0))
+                self.given.setdefault(path, ConfigValue(value, f"unlearn.published {name}", 0))
 
     def _has_method(self) -> bool:
         try:
@@ -238,22 +241,22 @@ class StrictConfig(fastargs.Config):
     def method(self) -> Method:
         """The method that the values so far name; UserError when there is no such method."""
         path = ("unlearn", "unlearn_method")
-        return parse_method(self.said[path].value if path in self.said else self.entries[path].default)
+        return parse_method(self.given[path].value if path in self.given else self.entries[path].default)
 
     def _word(self, key: str, known: dict) -> str:
         """The value of `unlearn.<key>` if it is a known word in any case, else its default: what is wrong is
-        said elsewhere."""
+        given elsewhere."""
         path = ("unlearn", key)
-        said = self.said[path].value if path in self.said else self.entries[path].default
+        given = self.given[path].value if path in self.given else self.entries[path].default
         spelling = {word.lower(): word for word in known} | {
             a.lower(): word for a, word in getattr(known, "aliases", {}).items()
         }
-        return spelling.get(str(said).lower(), self.entries[path].default)
+        return spelling.get(str(given).lower(), self.entries[path].default)
 
     def optimizer(self) -> str:
         """The optimizer's name: `unlearn.optimizer`, or Sophia by the WAGLE family's flag."""
         flag = ("unlearn", "sophia")
-        asked = flag in self.said and str(self.said[flag].value).lower() in ("true", "1")
+        asked = flag in self.given and str(self.given[flag].value).lower() in ("true", "1")
         return "Sophia" if asked else self._word("optimizer", OPTIMIZERS)
 
     def flatness(self) -> str:
@@ -270,39 +273,40 @@ class StrictConfig(fastargs.Config):
             f"unlearn.combine.{self._word('combiner', COMBINERS)}",
         }
 
-    def double_words(self) -> list[str]:
-        """What is said in two ways that differ."""
+    def conflicting_keys(self) -> list[str]:
+        """What is given in two ways that differ."""
         found = []
-        if self.optimizer() != self._word("optimizer", OPTIMIZERS) and ("unlearn", "optimizer") in self.said:
+        if self.optimizer() != self._word("optimizer", OPTIMIZERS) and ("unlearn", "optimizer") in self.given:
             found.append(
-                f"unlearn.sophia and unlearn.optimizer {self._word('optimizer', OPTIMIZERS)}: say one"
+                f"unlearn.sophia and unlearn.optimizer {self._word('optimizer', OPTIMIZERS)}: set only one of"
+                " the two"
             )
-        if self.flatness() != self._word("flatness", FLATNESS) and ("unlearn", "flatness") in self.said:
+        if self.flatness() != self._word("flatness", FLATNESS) and ("unlearn", "flatness") in self.given:
             found.append(
                 f"unlearn.unlearn_method ends in {self.flatness()} but unlearn.flatness is "
-                f"{self._word('flatness', FLATNESS)}: say one"
+                f"{self._word('flatness', FLATNESS)}: set only one of the two"
             )
         return found
 
-    def set_aside_wrong(self) -> list[str]:
-        """Every value that its checker refuses, which is then as if it had not been said."""
+    def drop_invalid(self) -> list[str]:
+        """Every value that its checker refuses, which is then as if it had not been given."""
         found = []
-        for path, said in list(self.said.items()):
+        for path, given in list(self.given.items()):
             try:
-                self.entries[path].checker.check(said.value)
-                expected = "" if _is_utf8(said.value) else IN_LOCALE
+                self.entries[path].checker.check(given.value)
+                expected = "" if _is_utf8(given.value) else IN_LOCALE
             except ValueError as error:
                 expected = str(error)
             if expected:
-                del self.said[path]
+                del self.given[path]
                 found.append(
-                    f"{'.'.join(path)}: expected {expected}, got {shown(said.value)} ({said.origin})"
+                    f"{'.'.join(path)}: expected {expected}, got {shown(given.value)} ({given.source})"
                 )
         return found
 
     def value(self, path: tuple[str, ...]) -> Any:
         entry = self.entries[path]
-        return entry.checker.check(self.said[path].value) if path in self.said else entry.default
+        return entry.checker.check(self.given[path].value) if path in self.given else entry.default
 
     def build(self, section: str) -> Any:
         """The dataclass of a section with its checked values."""
@@ -313,13 +317,13 @@ class StrictConfig(fastargs.Config):
 
     def _idle_sections(self) -> dict[str, str]:
         """Sections and keys that have no effect on this run, with the reason."""
-        said = lambda name: self.value(tuple(name.split(".")))
+        value_of = lambda name: self.value(tuple(name.split(".")))
         objectives = self.method().sections
         alternates = {objective.alternates for objective in objectives.values()}
         alternates |= {"refusals"} if self.method().retain == "AP" else set()
         idle = {
-            "unlearn.lora": "" if said("unlearn.use_lora") else "unlearn.use_lora is off",
-            "logger.wandb": "" if said("overall.logger") == "wandb" else "overall.logger is not wandb",
+            "unlearn.lora": "" if value_of("unlearn.use_lora") else "unlearn.use_lora is off",
+            "logger.wandb": "" if value_of("overall.logger") == "wandb" else "overall.logger is not wandb",
             "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
             "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
             "unlearn.forget_weight": (
@@ -330,34 +334,36 @@ class StrictConfig(fastargs.Config):
             ),
             **dict.fromkeys(
                 (f"paraphrases.{item.name}" for item in fields(Server)),
-                "" if said("paraphrases.writer") == "endpoint" else "paraphrases.writer is start",
+                "" if value_of("paraphrases.writer") == "endpoint" else "paraphrases.writer is start",
             ),
             **dict.fromkeys(
-                START_KEYS, "" if said("paraphrases.writer") == "start" else "paraphrases.writer is endpoint"
+                START_KEYS,
+                "" if value_of("paraphrases.writer") == "start" else "paraphrases.writer is endpoint",
             ),
             **dict.fromkeys(
-                SERVER_KEYS, "" if said("judge.kind") == "lm" else f"judge.kind is {said('judge.kind')}"
+                SERVER_KEYS,
+                "" if value_of("judge.kind") == "lm" else f"judge.kind is {value_of('judge.kind')}",
             ),
             "judge.max_tokens": (
-                "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}"
+                "" if value_of("judge.kind") in ("lm", "local") else f"judge.kind is {value_of('judge.kind')}"
             ),
             "judge.model": (
-                "" if said("judge.kind") in ("lm", "local") else f"judge.kind is {said('judge.kind')}"
+                "" if value_of("judge.kind") in ("lm", "local") else f"judge.kind is {value_of('judge.kind')}"
             ),
             "judge.nli_model": (
                 ""
-                if any("semantic" in name for name in said("evaluate.metrics"))
+                if any("semantic" in name for name in value_of("evaluate.metrics"))
                 else "no metric asks for entailment"
             ),
             "judge.threshold": (
-                "" if said("judge.kind") == "embedding" else f"judge.kind is {said('judge.kind')}"
+                "" if value_of("judge.kind") == "embedding" else f"judge.kind is {value_of('judge.kind')}"
             ),
             "evaluate.top_p": (
-                "" if said("evaluate.temperature") else "evaluate.temperature is 0, which is greedy"
+                "" if value_of("evaluate.temperature") else "evaluate.temperature is 0, which is greedy"
             ),
             "evaluate.rounds": (
                 ""
-                if said("evaluate.decoding") == "more" or "decoding" in said("evaluate.metrics")
+                if value_of("evaluate.decoding") == "more" or "decoding" in value_of("evaluate.metrics")
                 else "evaluate.decoding is not more"
             ),
             **dict.fromkeys(
@@ -368,7 +374,7 @@ class StrictConfig(fastargs.Config):
             "benchmarks": "" if self._has_benchmarks() else "benchmarks.suite and .tasks name nothing to run",
             **dict.fromkeys(
                 ("benchmarks.base_url", "benchmarks.key_env", "benchmarks.concurrency"),
-                "" if said("benchmarks.backend") == "server" else "benchmarks.backend is not server",
+                "" if value_of("benchmarks.backend") == "server" else "benchmarks.backend is not server",
             ),
             "dataset.environment_dataset_name": (
                 "" if "unlearn.ILU" in objectives else "the method has no ILU"
@@ -376,36 +382,36 @@ class StrictConfig(fastargs.Config):
         }
         return {name: reason for name, reason in idle.items() if reason}
 
-    def remarks(self) -> list[str]:
-        """What was said without effect: keys of methods that do not take part, keys that do nothing any
+    def unused_keys(self) -> list[str]:
+        """What was given without effect: keys of methods that do not take part, keys that do nothing any
         more."""
         idle, active = self._idle_sections(), self.active_sections()
-        found = list(self.against_parity)
+        found = [*self.renamed, *self.against_preset]
         found += [
-            f"{'.'.join(path)} is set but the method is {self.method().name} ({said.origin})"
-            for path, said in self.whole_method
+            f"{'.'.join(path)} is set but the method is {self.method().name} ({given.source})"
+            for path, given in self.whole_method
             if parse_method(path[1]) != self.method()
         ]
-        parity = self._word("parity", PARITY)
-        if parity != "none" and not active & PARITY[parity].keys():
+        preset = self._word("published", PRESETS)
+        if preset != "none" and not active & PRESETS[preset].keys():
             found.append(
-                f"unlearn.parity {parity} changes nothing in {self.method().name}: it presets"
-                f" {', '.join(PARITY[parity])}"
+                f"unlearn.published {preset} changes nothing in {self.method().name}: it presets"
+                f" {', '.join(PRESETS[preset])}"
             )
-        for path, said in self.said.items():
+        for path, given in self.given.items():
             name, section = ".".join(path), ".".join(path[:-1])
             if self.value(path) == self.entries[path].default:
                 continue
             if self.knobs[path].obsolete:
                 found.append(
-                    f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({said.origin})"
+                    f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({given.source})"
                 )
             elif section in idle or name in idle:
                 found.append(
-                    f"{name} is set without effect: {idle.get(section) or idle[name]} ({said.origin})"
+                    f"{name} is set without effect: {idle.get(section) or idle[name]} ({given.source})"
                 )
             elif section not in SECTIONS and section not in active:
-                found.append(f"{name} is set but {self._chosen(section)} ({said.origin})")
+                found.append(f"{name} is set but {self._chosen(section)} ({given.source})")
         return found
 
     def _has_benchmarks(self) -> bool:
@@ -456,7 +462,7 @@ Rules = Callable[[Settings], list[str]]
 """What a script itself demands of its settings: complaints, none when all is well."""
 
 
-def settle_settings(
+def resolve_settings(
     config: StrictConfig,
     files: Sequence[str],
     flags: dict[str, Any],
@@ -464,18 +470,18 @@ def settle_settings(
     wrong: Sequence[str] = (),
     rules: Rules = lambda settings: [],
 ) -> Settings:
-    """Read all sources, check everything, build the settings. Complaints (one line each, after those already
+    """Read all sources, check everything, build the settings. ConfigError (one line each, after those already
     known) when anything is wrong. Values that are wrong are set aside, so that the rules can still look at
     the others."""
-    wrong = [*wrong, *config.take(defaults, "the script's default")]
+    wrong = [*wrong, *config.load(defaults, "the script's default")]
     for name in files:
-        wrong += _take_file(config, name)
+        wrong += _load_file(config, name)
     joined = {key: ",".join(text) if isinstance(text, list) else text for key, text in flags.items()}
-    said = {key: None if text == "null" else text for key, text in joined.items() if text is not None}
-    wrong += config.take(said, "command line")
-    wrong += _take_memory(config)
-    wrong += config.settle() + config.double_words() + config.set_aside_wrong()
-    config.apply_parity()
+    given = {key: None if text == "null" else text for key, text in joined.items() if text is not None}
+    wrong += config.load(given, "command line")
+    wrong += _load_provenance(config)
+    wrong += config.resolve_method_sections() + config.conflicting_keys() + config.drop_invalid()
+    config.apply_preset()
     optimizer, flatness = config.optimizer(), config.flatness()
     settings = Settings(
         overall=config.build("overall"),
@@ -503,16 +509,16 @@ def settle_settings(
     broken = [line for line in broken if line.partition(":")[0] not in refused]
     # Which rows are meant is known once files, model and data set can be read.
     _raise(wrong + broken or _data_is_named(config, settings))
-    for remark in (*config.remarks(), *doubts(settings)):
+    for remark in (*config.unused_keys(), *warnings(settings)):
         log.warning(remark)
-    for path, value in config.said.items():
-        log.debug("%s = %r (%s)", ".".join(path), value.value, value.origin)
+    for path, value in config.given.items():
+        log.debug("%s = %r (%s)", ".".join(path), value.value, value.source)
     return settings
 
 
 def _raise(lines: Sequence[str]) -> None:
     if lines:
-        raise Complaints("\n".join(f"  {line}" for line in lines))
+        raise ConfigError("\n".join(f"  {line}" for line in lines))
 
 
 def _broken(config: StrictConfig, rules: Callable[[], list[str]]) -> list[str]:
@@ -522,30 +528,32 @@ def _broken(config: StrictConfig, rules: Callable[[], list[str]]) -> list[str]:
         return rules()
     except OSError as error:
         place = str(error.filename)
-        keys = [".".join(path) for path, said in config.said.items() if str(said.value).strip("/") in place]
+        keys = [
+            ".".join(path) for path, given in config.given.items() if str(given.value).strip("/") in place
+        ]
         return [f"{keys[0] if keys else 'a path'}: {place[:80]}: {error.strerror}"]
 
 
-def _take_memory(config: StrictConfig) -> list[str]:
+def _load_provenance(config: StrictConfig) -> list[str]:
     """What the model remembers of the run that saved it, for all that nobody set."""
-    name = config.said[MODEL].value if MODEL in config.said else config.entries[MODEL].default
+    name = config.given[MODEL].value if MODEL in config.given else config.entries[MODEL].default
     try:
         folder = Path(str(name)).expanduser()
-        memory = recall(folder, data_is_named=DATA[0] in config.said)
+        memory = read_provenance(folder, data_is_named=DATA[0] in config.given)
     except UserError as error:
         return [str(error)]
-    except (OSError, RuntimeError, ValueError):  # a name that is no path: it is checked with all others
+    except (OSError, RuntimeError, ValueError):  # a name that is not a path: it is checked with all others
         return []
     unset = {
-        section: {key: value for key, value in values.items() if (section, key) not in config.said}
+        section: {key: value for key, value in values.items() if (section, key) not in config.given}
         for section, values in memory.items()
     }
-    return config.take(unset, f"{folder / MEMORY}, which the run that saved the model wrote")
+    return config.load(unset, f"{folder / PROVENANCE}, which the run that saved the model wrote")
 
 
 def _data_is_named(config: StrictConfig, settings: Settings) -> list[str]:
     """A complaint where the rows would be ours by default and the model is not."""
-    if any(path in config.said for path in DATA):
+    if any(path in config.given for path in DATA):
         return []
     return [
         f"dataset.forget_dataset_name: which rows go with {settings.overall.model_name}? It remembers none,"
@@ -554,7 +562,7 @@ def _data_is_named(config: StrictConfig, settings: Settings) -> list[str]:
     ]
 
 
-def _take_file(config: StrictConfig, name: str) -> list[str]:
+def _load_file(config: StrictConfig, name: str) -> list[str]:
     if Path(name).suffix.lower() in (".yaml", ".yml", ".toml", ".ini", ".py"):
         return [f"{name}: --config_file takes JSON, such as configs/fictional/npo+ft.json"]
     try:
@@ -563,4 +571,4 @@ def _take_file(config: StrictConfig, name: str) -> list[str]:
         return [f"{error}{'' if Path(name).exists() else near_path(name)}"]
     if isinstance(tree, dict) and "model_type" in tree:
         return [f"{name}: is the config of a model (overall.model_name takes its folder), not of a run"]
-    return config.take(tree, name)
+    return config.load(tree, name)

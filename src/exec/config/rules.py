@@ -20,7 +20,7 @@ from ...model.load.adapters import base_of, is_adapter, tokenizer_place
 from ...model.settings import Server, Settings
 from ...unlearn import Composition, compose
 from ...unlearn.base import section_of
-from ...unlearn.gradients.agreement import MOST, always_passes
+from ...unlearn.gradients.agreement import MAX_TEXTS, always_passes
 
 TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "tekken.json")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
@@ -33,7 +33,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *_model(settings),
         *_metrics(settings),
         *_weights(settings),
-        *_company(settings),
+        *_combinations(settings),
         *_edit(settings),
         *_data(settings),
         *_retain_results(settings),
@@ -46,11 +46,14 @@ def broken_rules(settings: Settings) -> list[str]:
     ]
 
 
-def _parity_of(retain_results: str | None) -> str | None:
+def _convention_of(retain_results: str | None) -> str | None:
     """How the retain model's rows were read, if its run folder says so."""
     config = Path(retain_results).expanduser() / "config.json" if retain_results else None
     try:
-        return read_json(config)["evaluate"].get("parity", "none") if config and config.is_file() else None
+        if not config or not config.is_file():
+            return None
+        evaluate = read_json(config)["evaluate"]
+        return evaluate.get("convention", evaluate.get("parity", "none"))  # parity: its name before 0.2
     except (UserError, KeyError, AttributeError, TypeError):
         return None
 
@@ -87,18 +90,18 @@ def missing_files(settings: Settings) -> list[str]:
     return found
 
 
-def doubts(settings: Settings) -> list[str]:
+def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
     found = []
     if settings.unlearn.mask_path and not settings.method.trains:
         found.append("unlearn.mask_path is set without effect: origin trains nothing")
     if settings.unlearn.gamma == 0 and settings.method.retain:
         found.append(f"unlearn.gamma is 0: the retain objective of {settings.method.name} is left out")
-    theirs = _parity_of(settings.evaluate.retain_results)
-    if theirs not in (None, settings.evaluate.parity):
+    theirs = _convention_of(settings.evaluate.retain_results)
+    if theirs not in (None, settings.evaluate.convention):
         found.append(
-            f"evaluate.parity is {settings.evaluate.parity} but evaluate.retain_results was measured with"
-            f" {theirs}: forget quality would compare two readings of the rows"
+            f"evaluate.convention is {settings.evaluate.convention} but evaluate.retain_results was measured"
+            f" with {theirs}: forget quality would compare two readings of the rows"
         )
     if getattr(settings.components.get("unlearn.R2MU"), "beta", 1) == 0:
         found.append("unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason")
@@ -240,18 +243,18 @@ def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> 
 
 
 def _hub_name(key: str, name: str) -> str | None:
-    """A name that is no folder can only be a hub name, owner/model."""
+    """A name that is not a folder can only be a hub name, owner/model."""
     owner, _, rest = name.partition("/")
     if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
         return None
     return (
-        f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form"
+        f"{key}: there is not a folder {name} (seen from {Path.cwd()}), and a hub name has the form"
         f" owner/model{near_path(name)}"
     )
 
 
 def _metrics(settings: Settings) -> list[str]:
-    known = ["auto", *families(), *METRICS]
+    known = ["auto", *families(), *METRICS, *METRICS.aliases]
     return [
         f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
         for name in settings.evaluate.metrics
@@ -267,12 +270,12 @@ def _weights(settings: Settings) -> list[str]:
     return []
 
 
-def _company(settings: Settings) -> list[str]:
+def _combinations(settings: Settings) -> list[str]:
     """What settings, beyond names, cannot stand together."""
     found, method, unlearn = [], settings.method, settings.unlearn
     refusal = settings.components.get("unlearn.CL")
     if refusal and refusal.batch == "concat" and method.retain:
-        by = f" (it comes from unlearn.parity {unlearn.parity})" if unlearn.parity != "none" else ""
+        by = f" (it comes from unlearn.published {unlearn.published})" if unlearn.published != "none" else ""
         found.append(
             f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not"
             f" {method.name}"
@@ -326,7 +329,7 @@ def _company(settings: Settings) -> list[str]:
     ]
     if settings.overall.random_init and needy:
         found.append(
-            f"{', '.join(needy)} compares with the start model, but overall.random_init draws that one at"
+            f"{', '.join(needy)} compares with the initial model, but overall.random_init draws that one at"
             " random: there is no reference to be had; take another objective or load the model"
         )
     gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
@@ -342,11 +345,11 @@ def _company(settings: Settings) -> list[str]:
 def _agreement(settings: Settings) -> list[str]:
     """What GAO's numbers cannot mean together."""
     plan = settings.components.get("unlearn.GAO")
-    if plan is None or not plan.steers:
+    if plan is None or not plan.adds_gradient:
         return []
     found = []
     if plan.agreement != "none" and always_passes(plan.tau, plan.K):
-        tau, even = math.ceil(1000 / plan.K) / 1000, plan.K - 1 if plan.K == MOST else plan.K + 1
+        tau, even = math.ceil(1000 / plan.K) / 1000, plan.K - 1 if plan.K == MAX_TEXTS else plan.K + 1
         found.append(
             f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to"
             f" at least 1, and 1 > tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is"
@@ -395,12 +398,12 @@ def _data(settings: Settings) -> list[str]:
         if part in _sides(settings) and data.forget_reasoning == "both":
             found.append(
                 f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r}"
-                " with each forget row; say on or off"
+                " with each forget row; set it to on or off"
             )
         if part == "traces" in _sides(settings) and data.long_text == "pieces":
             found.append(
-                f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; say"
-                " first"
+                f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; set"
+                " it to first"
             )
     if not data.think_open or not data.think_close or data.think_open == data.think_close:
         found.append("dataset.think_open and dataset.think_close must be two different marks")
@@ -461,7 +464,7 @@ def _resume(settings: Settings) -> list[str]:
         return ["unlearn.resume_path auto needs logger.name: the run to go on with"]
     if not (Path(path).expanduser() / "config.json").is_file():
         return [
-            f"unlearn.resume_path: {path} is no run folder (it has no config.json); expected"
+            f"unlearn.resume_path: {path} is not a run folder (it has no config.json); expected"
             " files/results/<name> or auto"
         ]
     return []
@@ -528,7 +531,9 @@ def _benchmarks(settings: Settings) -> list[str]:
             " transformers, or run_benchmarks.py afterwards"
         )
     if plan.published and plan.fewshot > 0:
-        found.append("benchmarks.published is zero-shot and benchmarks.fewshot is above 0: say one")
+        found.append(
+            "benchmarks.published is zero-shot and benchmarks.fewshot is above 0: set only one of the two"
+        )
     return found
 
 

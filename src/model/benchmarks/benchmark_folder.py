@@ -20,7 +20,14 @@ from ..settings import Settings
 from .benchmark_runner import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
 from .suites import Facts, facts_of
 
-OURS = ("config.json", "metrics.json", "metrics_detail.json", "environment.json", "lm_eval", "lock")
+RUN_FOLDER_ENTRIES = (
+    "config.json",
+    "metrics.json",
+    "metrics_detail.json",
+    "environment.json",
+    "lm_eval",
+    "lock",
+)
 
 
 def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
@@ -67,7 +74,11 @@ def _model_word(name: str) -> str:
 def _writing(folder: Path, settings: Settings) -> Iterator[None]:
     """Hold the run folder; UserError when something else than benchmarks lies there."""
     strangers = (
-        sorted(path.name for path in folder.iterdir() if path.name not in OURS and path.name[0] != ".")
+        sorted(
+            path.name
+            for path in folder.iterdir()
+            if path.name not in RUN_FOLDER_ENTRIES and path.name[0] != "."
+        )
         if folder.is_dir()
         else []
     )

@@ -30,8 +30,8 @@ from ...core.project import code_files
 from ...loggers.logger import Results
 from ...metrics.engine import Case
 from ..evaluation import judging_facts, tokenizer_fingerprint
-from ..judges import make_readers
-from ..load.loading import arithmetic, choose_precision, model_fingerprint
+from ..judges import make_judges
+from ..load.loading import autocast_context, choose_precision, model_fingerprint
 from ..run.places import process_state
 from ..run.progress import counting
 from ..settings import Settings
@@ -268,7 +268,7 @@ class Benchmarks:
         requests = [row for row in result.samples if row["doc"].get("kind") == "request"]
         if not requests or plan.kind not in ("lm", "local"):
             return result
-        judge: Any = make_readers(self.settings).judge
+        judge: Any = make_judges(self.settings).judge
         for column, part in (("judged_harmful", "answer"), ("judged_harmful_trace", "trace")):
             cases = [
                 Case(str(row["doc_id"]), row["doc"]["prompt"], "", text)
@@ -422,14 +422,14 @@ def run_in_memory(
 ) -> list[Done]:
     """Benchmarks of a loaded model, which is left as it was found. `share`: several processes hold it and
     each answers a part."""
-    from ...metrics.lm_eval import left_as_found
+    from ...metrics.lm_eval import restoring_state
 
     subject = in_memory(model, tokenizer, settings)
     if share and process_state(settings).num_processes > 1:
         accelerator = Accelerator()
         subject = _shared(subject, accelerator)
     precision = choose_precision(settings.overall.precision, str(model.device))
-    with left_as_found(model, tokenizer), arithmetic(model.device, precision):
+    with restoring_state(model, tokenizer), autocast_context(model.device, precision):
         return Benchmarks(settings, subject.mode).run(subject, folder, title)
 
 

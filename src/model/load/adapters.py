@@ -16,8 +16,8 @@ def is_adapter(name: str) -> bool:
 
 
 def base_of(name: str, base_model: str | None = None) -> str:
-    """The model that an adapter was trained on, or `base_model` in its place; a name that is no adapter is
-    its own."""
+    """The model that an adapter was trained on, or `base_model` in its place; a name that is not an adapter
+    is its own."""
     if not is_adapter(name):
         return name
     if base_model:

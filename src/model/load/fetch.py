@@ -19,7 +19,7 @@ PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4k
 """The folder of the published WAGLE masks, files `<task>_<ratio>.pt`."""
 ATTEMPTS = 5
 PIECE = 2**16
-PATIENCE = 30
+READ_TIMEOUT_S = 30
 """Seconds without a byte before a connection counts as broken."""
 
 
@@ -41,7 +41,9 @@ def fetch_mask(
         found = density(load_tensors(part))
     except UserError as error:
         _drop(part)
-        raise UserError(f"what {source} gave for {file} is no mask and was removed: {error}") from None
+        raise UserError(
+            f"what {source} gave for {file} is not a mask file and was removed: {error}"
+        ) from None
     if (stated := stated_ratio(target)) is not None and abs(stated - found) > TOLERANCE:
         say(
             f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}"
@@ -93,7 +95,7 @@ def _from_drive(source: str, file: str, part: Path) -> None:
     output.unlink(missing_ok=True)
     try:
         gdown.download(
-            id=_drive_id(source, file), output=str(output), quiet=True, resume=True, timeout=PATIENCE
+            id=_drive_id(source, file), output=str(output), quiet=True, resume=True, timeout=READ_TIMEOUT_S
         )
     except UserError:
         raise
@@ -147,12 +149,12 @@ def _one_connection(address: str, part: Path) -> bool:
 
     What is there is gone on with only if it came from the same address and the server says (If-Range) that
     the file is the same still; else everything is fetched again."""
-    told = _told(address, part)
-    have = part.stat().st_size if told else 0
+    validator = _validator(address, part)
+    have = part.stat().st_size if validator else 0
     headers = {"Accept-Encoding": "identity"} | (
-        {"Range": f"bytes={have}-", "If-Range": told} if have else {}
+        {"Range": f"bytes={have}-", "If-Range": validator} if have else {}
     )
-    with requests.get(address, headers=headers, stream=True, timeout=PATIENCE) as answer:
+    with requests.get(address, headers=headers, stream=True, timeout=READ_TIMEOUT_S) as answer:
         if answer.status_code == 416:
             whole = answer.headers.get("Content-Range", "").endswith(f"/{have}")
             if not whole:
@@ -182,7 +184,7 @@ def _origin(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _told(address: str, part: Path) -> str | None:
+def _validator(address: str, part: Path) -> str | None:
     """What the server called the version of which `part` is a piece; None when there is nothing to go on
     with."""
     if not part.is_file() or not _origin(part).is_file():

@@ -118,7 +118,7 @@ def load_initial(overall, local_rank: int = 0):
 def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
     random, and what is left over shows that the files are another model's. Tied weights, and those that the
-    architecture declares absent, are no fault. With `loading.partial` a fault is a warning, unless shapes
+    architecture declares absent, are not a fault. With `loading.partial` a fault is a warning, unless shapes
     differ. A folder with a LoRA adapter gives its base with the adapter merged."""
     if is_adapter(name):
         base = base_of(name, loading.base_model)
@@ -242,8 +242,8 @@ def merge_lora(model):
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
-def start_model(model, deepest: int | None = None):
-    """(model, context) that answers as the start model: the LoRA base with its adapters off, or a frozen
+def reference_model(model, deepest: int | None = None):
+    """(model, context) that answers as the initial model: the LoRA base with its adapters off, or a frozen
     copy. Where only outputs up to block `deepest` are asked for, the model itself with the start values of
     what is trained there put back.
     """
@@ -316,7 +316,7 @@ def choose_precision(wanted: str, device: str) -> str:
     return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def swallowed_share(model, lr: float) -> float:
+def lost_update_fraction(model, lr: float) -> float:
     """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8
     significant bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
     trained = [p.detach() for p in model.parameters() if p.dtype == torch.bfloat16 and p.requires_grad]
@@ -325,7 +325,7 @@ def swallowed_share(model, lr: float) -> float:
     return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
 
 
-def arithmetic(device: str | torch.device, precision: str):
+def autocast_context(device: str | torch.device, precision: str):
     """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights
     are. Training, references and evaluation all use it, so that their figures compare."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")

@@ -25,7 +25,7 @@ from ...unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, select, writ
 from ...unlearn.mask.mask_file import TOLERANCE, content_of, density, read_sidecar, stated_ratio
 from ...unlearn.mask.scores import Score, Statistics
 from ..load.loading import (
-    arithmetic,
+    autocast_context,
     choose_device,
     choose_precision,
     initial_tokenizer,
@@ -56,7 +56,7 @@ def _make_masks(settings: Settings) -> list[Path]:
     device = choose_device(overall.device)
     model = load_initial(overall)
     chosen = candidates(model, plan, scored)
-    with arithmetic(device, choose_precision(overall.precision, device)):
+    with autocast_context(device, choose_precision(overall.precision, device)):
         scores = score_weights(model, chosen, scored, batches, settings)
     scope = scored.scope if plan.scope == "auto" else plan.scope
     facts = {
@@ -164,7 +164,7 @@ def _linear_matrices(model: nn.Module, plan: Masking) -> list[str]:
 
 
 def fate_of_others(plan: Masking, scored: Score) -> str:
-    """What weights that are no candidates become: frozen or dense."""
+    """What weights that are not candidates become: frozen or dense."""
     if plan.others != "auto":
         return plan.others
     return "dense" if "inputs" in scored.needs else "frozen"

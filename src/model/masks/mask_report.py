@@ -18,7 +18,7 @@ LAYER = re.compile(r"\.(\d+)\.(.*?)(?:\.weight|\.bias)?$")
 
 def report_files(paths: Sequence[Path]) -> Path:
     """Print density and overlap of mask files; returns the heat map that was written. UserError when a file
-    is no mask."""
+    is not a mask file."""
     if not paths:
         raise UserError("--report: name one or more mask files")
     masks = {str(path): load_tensors(path) for path in paths}

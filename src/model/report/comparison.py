@@ -39,7 +39,7 @@ def _has_benchmarks_alone(folder: Path) -> bool:
 
 
 MEASURING = {
-    "evaluate": ("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "parity"),
+    "evaluate": ("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "convention"),
     "dataset": ("forget_dataset_name", "template", "forget_ratio"),
 }
 """Settings under which one model has different figures."""

@@ -117,15 +117,15 @@ def _unlike_retain(settings: Settings) -> list[str]:
     return [f"– retain was not measured alike: {line}" for line in differing_settings(sides)]
 
 
-def _judging(told: dict) -> list[str]:
+def _judging(judge: dict) -> list[str]:
     """What the judge of the final measurement took."""
-    if not told:
+    if not judge:
         return []
-    cost = f", cost {told['cost']:g}" if "cost" in told else ""
+    cost = f", cost {judge['cost']:g}" if "cost" in judge else ""
     return [
-        f"judge: {told['asked']} questions asked, {told['cached']} known from before, {told['failed']}"
-        f" without a verdict; {told['prompt_tokens']} + {told['completion_tokens']} tokens{cost}"
-        f" ({told['name']})"
+        f"judge: {judge['asked']} questions asked, {judge['cached']} known from before, {judge['failed']}"
+        f" without a verdict; {judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
+        f" ({judge['name']})"
     ]
 
 

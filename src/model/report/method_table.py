@@ -35,8 +35,8 @@ KINDS = {
 }
 NEEDS = {
     "reference_logprob": "one number per row",
-    "reference_logits": "start model's logits",
-    "reference_hidden": "start model's activations",
+    "reference_logits": "initial model's logits",
+    "reference_hidden": "initial model's activations",
     "activation_norm": "",
     "hidden": "",
     "reinforced_logits": "a reinforced model",

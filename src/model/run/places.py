@@ -12,13 +12,13 @@ from accelerate.utils import broadcast_object_list
 from ..load.loading import choose_device
 from ..settings import Settings
 
-PATIENCE = timedelta(hours=24)
-"""How long other processes wait while the first measures the start model."""
+PROCESS_TIMEOUT = timedelta(hours=24)
+"""How long other processes wait while the first measures the initial model."""
 
 
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
-    return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PATIENCE)
+    return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PROCESS_TIMEOUT)
 
 
 def run_place(settings: Settings) -> tuple[str, str]:

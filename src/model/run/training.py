@@ -21,13 +21,13 @@ from ...optim import WA, Averaging, Landscape, Sophia, SophiaG, drawn_nll
 from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
-from ...unlearn.step.trainer import Stepping, UnlearnTrainer
+from ...unlearn.step.trainer import StepOptions, UnlearnTrainer
 from ..load.adapters import name_base
 from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from ..reference import make_reference
 from ..settings import Settings
 from .checkpoints import drop_all_but, newest_checkpoint, step_of
-from .places import PATIENCE, checkpoints_folder, process_state
+from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
 from .training_callbacks import StepCheckpoints, TrainingProgress
 
 
@@ -71,7 +71,7 @@ def train(
         model.device.type,
         steps_folder,
         process_state(settings).num_processes,
-        int(PATIENCE.total_seconds()),
+        int(PROCESS_TIMEOUT.total_seconds()),
     )
     pairs = Pairs(rows, data.dataset_seed)
     at_once = data.batch_size * arguments.world_size
@@ -90,7 +90,7 @@ def train(
         {part: [row.id for row in encoded] for part, encoded in pairs.parts.items()},
         logger.step if logger else lambda record: None,
         [training_progress, StepCheckpoints()],
-        make_stepping(kept, mask),
+        make_step_options(kept, mask),
         origins,
     )
     trainer.remove_callback(PrinterCallback)
@@ -174,13 +174,13 @@ def training_arguments(
     )
 
 
-def make_stepping(settings: Settings, mask=None) -> Stepping:
+def make_step_options(settings: Settings, mask=None) -> StepOptions:
     """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it
     would change nothing. A side of weight 0 can still hold regularizers, whose weight is 1."""
     averages = isinstance(settings.flatness, WA)
     flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
     second_order = isinstance(settings.optimizer, Sophia)
-    return Stepping(
+    return StepOptions(
         make_optimizer=(
             (lambda groups: SophiaG(groups, settings.unlearn.lr, plan=settings.optimizer))
             if second_order

@@ -13,7 +13,7 @@ from ...core.encoding import Encoded, Template
 from ...core.files import UserError
 from ...core.generation import learned_positions
 from ...dataset import load_evaluation, load_rows
-from ...loggers import LOGGERS, Place, RunLogger
+from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
 from ...metrics.engine import select
 from ...unlearn import Composition, compose
@@ -21,14 +21,14 @@ from ...unlearn.base import Edit
 from ...unlearn.edits.reinforce import Reinforce
 from ..benchmarks.benchmark_runner import check_benchmarks, merged, run_in_memory, run_initial_model
 from ..evaluation import check_original, evaluate, evaluate_cached, template_of
-from ..judges import check_readers
+from ..judges import check_judges
 from ..load.loading import (
     choose_precision,
     initial_tokenizer,
     load_initial,
     load_model,
+    lost_update_fraction,
     model_fingerprint,
-    swallowed_share,
     train_only,
 )
 from ..masks.mask_making import load_mask
@@ -40,7 +40,7 @@ from .places import process_state, run_place
 
 log = logging.getLogger(__name__)
 
-SWALLOWED_TOO_MUCH = 0.5
+LOST_UPDATE_LIMIT = 0.5
 KNOWN = 0.25
 """Probability per token of an answer, below which a model hardly knows it."""
 
@@ -85,7 +85,7 @@ class Unlearn:
         tokenizer = initial_tokenizer(settings.overall)
         check_original(settings, tokenizer)
         if process_state(settings).is_main_process:
-            check_readers(settings, select(settings.metric_names))
+            check_judges(settings, select(settings.metric_names))
             check_benchmarks(settings, tokenizer)
         composition = compose(
             settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
@@ -140,18 +140,18 @@ class Unlearn:
         kind = settings.overall.logger if state.is_main_process else "none"
         wandb = settings.wandb_logger
         return LOGGERS[kind](
-            Place(*run_place(settings), settings.logger.overwrite, wandb.project, wandb.mode)
+            RunLocation(*run_place(settings), settings.logger.overwrite, wandb.project, wandb.mode)
         )
 
     def model(self):
-        """The start model on its device, with a warning where its precision cannot hold the updates."""
+        """The initial model on its device, with a warning where its precision cannot hold the updates."""
         overall, unlearn = self.settings.overall, self.settings.unlearn
         model = load_initial(overall, process_state(self.settings).local_process_index)
         if self.settings.needs_double_backward:
             model.set_attn_implementation("eager")
         check_budget(model.config, self.settings.evaluate)
-        share = swallowed_share(model, unlearn.lr)
-        if share > SWALLOWED_TOO_MUCH:
+        share = lost_update_fraction(model, unlearn.lr)
+        if share > LOST_UPDATE_LIMIT:
             log.warning(
                 "overall.precision bf16_pure: a step of unlearn.lr %g rounds away for %.0f %% of the weights;"
                 " use bf16 (fp32 weights, bf16 arithmetic) or a higher lr",
@@ -161,11 +161,11 @@ class Unlearn:
         return model
 
     def before(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results | None:
-        """Results of the start model, from the cache when they are there."""
+        """Results of the initial model, from the cache when they are there."""
         if not self.settings.evaluate.before or not process_state(self.settings).is_main_process:
             return None
         results = evaluate_cached(
-            model, tokenizer, rows.evaluation, self.settings, "measuring the start model"
+            model, tokenizer, rows.evaluation, self.settings, "measuring the initial model"
         )
         if self.settings.benchmark_tasks:
             results = merged(results, run_initial_model(model, tokenizer, self.settings))
@@ -184,7 +184,7 @@ class Unlearn:
 
     def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
         """The model that knows the forget rows even better, frozen, and the seconds its making took: the one
-        that was named, or a copy of the start model trained on them."""
+        that was named, or a copy of the initial model trained on them."""
         from .training import train
 
         path = self.settings.components[f"unlearn.{self.settings.method.forget}"].reinforced
@@ -193,7 +193,7 @@ class Unlearn:
             named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(
-                    f"unlearn.{self.settings.method.forget}.reinforced: {path} equals the start model: it"
+                    f"unlearn.{self.settings.method.forget}.reinforced: {path} equals the initial model: it"
                     " knows nothing better"
                 )
             return named, 0.0

@@ -12,12 +12,18 @@ from ...core.thinking import split_thought
 from ...dataset import load_rows
 from ...dataset.alternates import VERSION, read_lines, require_questions
 from ...dataset.paraphrases import source_fingerprint
-from ..load.loading import arithmetic, choose_precision, initial_tokenizer, load_initial, model_fingerprint
+from ..load.loading import (
+    autocast_context,
+    choose_precision,
+    initial_tokenizer,
+    load_initial,
+    model_fingerprint,
+)
 from ..settings import Settings, plain
 from ..training_data import choose_forget_rows
 from .generation_rounds import Ask, begun_lines, write_in_rounds
 
-FREE = ("count", "attempts")
+RESUMABLE_KEYS = ("count", "attempts")
 """Settings of section `generation` that may differ when a file is gone on with."""
 
 
@@ -69,7 +75,7 @@ def write_alternates(settings: Settings) -> Path:
 def _header(settings: Settings, model, template: Template) -> dict:
     """The first line: what decides the texts, and by whom and for what they were written."""
     data, overall = settings.dataset, settings.overall
-    facts = {key: value for key, value in plain(settings.generation).items() if key not in FREE}
+    facts = {key: value for key, value in plain(settings.generation).items() if key not in RESUMABLE_KEYS}
     return {
         "alternates": VERSION,
         "model": model_fingerprint(model),
@@ -101,7 +107,7 @@ def _asking(settings: Settings, model, template: Template) -> Ask:
             template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
             for row in asked
         ]
-        with arithmetic(model.device, precision):
+        with autocast_context(model.device, precision):
             texts = generate(
                 model,
                 template.tokenizer,

@@ -1,5 +1,5 @@
-"""What is to be forgotten, in other words, for GAO: written by the start model or by one behind a server, and
-read before it is kept."""
+"""What is to be forgotten, in other words, for GAO: written by the initial model or by one behind a server,
+and read before it is kept."""
 
 import random
 import re
@@ -23,7 +23,7 @@ from ...dataset.paraphrases import header, read_lines, source_fingerprint
 from ...metrics.rouge import rougeL
 from ..judges import make_endpoint
 from ..load.loading import (
-    arithmetic,
+    autocast_context,
     check_context,
     choose_device,
     choose_precision,
@@ -36,9 +36,9 @@ from ..training_data import choose_forget_rows, reworded, units
 from .generation_rounds import begun_lines, write_in_rounds
 
 POOL = DATA / "paraphrase_prompts.txt"
-ROLE = "You rewrite texts exactly as you are told, and reply with the rewritten text alone."
-"""What a model behind a server is told of its work."""
-FREE = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
+ROLE = "You rewrite texts exactly as you are instructed, and reply with the rewritten text alone."
+"""What a model behind a server is given as its role."""
+RESUMABLE_KEYS = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
 """Settings that may differ when a file is gone on with."""
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
@@ -70,7 +70,7 @@ def read_prompts(path: Path | str | None) -> list[str]:
 
 
 @dataclass
-class Sieve:
+class ParaphraseFilter:
     """Keeps texts that say the same in other words, and counts why others were not kept."""
 
     plan: Paraphrasing
@@ -97,7 +97,7 @@ class Sieve:
         return self.embedder.similarity([text or "" for text in texts], [original(row) for row in rows])
 
     def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
-        """Why a text is no paraphrase of a row; None when it is one."""
+        """Why a text is not a paraphrase of a row; None when it is one."""
         if text is None or (fault := self.fault_of_form(row, text)):
             return "unfinished" if text is None else fault
         others = [original(row), *self.kept[row["id"]]]
@@ -109,7 +109,7 @@ class Sieve:
         return "meaning" if cosine < self.plan.similarity else None
 
     def fault_of_form(self, row: dict, text: str) -> str | None:
-        """Why a text is no answer of any kind; None when it is one."""
+        """Why a text is not an answer at all; None when it is one."""
         said = _words(text)
         if not said:
             return "empty"
@@ -164,7 +164,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
             data.forget_dataset_name, writer.facts | {"settings": settings_that_count(settings, prompts)}
         )
         lines = begun_lines(path, first, all_units, "dataset.paraphrases", read_lines)
-        sieve = Sieve(
+        sieve = ParaphraseFilter(
             plan,
             Embedder(plan.embedder, choose_device(overall.device)),
             {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
@@ -201,18 +201,18 @@ def summary(path: Path, usage: dict) -> str:
     """How many paraphrases a file holds, why others were rejected, and what a server took."""
     lines = read_jsonl(path)[1:]
     faults = sum((Counter(line.get("rejected", {})) for line in lines), Counter())
-    told = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
+    counts = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items())) or "none"
     spent = {name: value for name, value in usage.items() if name not in ("cached", "unsupported")}
     took = "; " + ", ".join(f"{name} {value}" for name, value in spent.items()) if usage else ""
     if usage.get("unsupported"):
         took += f"; not accepted by the server: {', '.join(usage['unsupported'])}"
     return (
         f"{sum(len(line['paraphrases']) for line in lines)} paraphrases of {len(lines)} texts; rejected:"
-        f" {told}{took}"
+        f" {counts}{took}"
     )
 
 
-def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> str:
+def _too_few(path: Path, poor: list[str], sieve: ParaphraseFilter, settings: Settings) -> str:
     faults = sum(sieve.rejected.values(), Counter())
     why = ", ".join(f"{reason} {count}" for reason, count in faults.most_common())
     return (
@@ -227,7 +227,7 @@ def _too_few(path: Path, poor: list[str], sieve: Sieve, settings: Settings) -> s
 def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
-    idle = FREE | (set(START_ONLY) if plan.writer == "endpoint" else set())
+    idle = RESUMABLE_KEYS | (set(START_ONLY) if plan.writer == "endpoint" else set())
     facts = {key: value for key, value in plain(plan).items() if key not in idle}
     return facts | {
         "prompts": fingerprint(prompts),
@@ -237,7 +237,7 @@ def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     }
 
 
-def _line(row: dict, sieve: Sieve) -> dict:
+def _line(row: dict, sieve: ParaphraseFilter) -> dict:
     asked = {"question": row["question"]} if "question" in row else {}
     return {
         "id": row["id"],
@@ -264,7 +264,7 @@ def choices(prompts: Sequence[str], row: dict) -> list[str]:
     ]
 
 
-def turns_of(rows: Sequence[dict], sieve: Sieve) -> list[int]:
+def turns_of(rows: Sequence[dict], sieve: ParaphraseFilter) -> list[int]:
     """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there
     several times."""
     here: Counter = Counter()
@@ -311,7 +311,7 @@ def choose_writer(
     it."""
     if settings.paraphrases.writer == "endpoint":
         return _endpoint(settings)
-    return _start_model(settings, template, prompts, rows)
+    return _initial_model(settings, template, prompts, rows)
 
 
 def _endpoint(settings: Settings) -> Writer:
@@ -337,14 +337,14 @@ def _endpoint(settings: Settings) -> Writer:
     return Writer(
         ask,
         {"writer": "endpoint", "model": plan.model},
-        lambda: endpoint.usage.told(plan.price_in, plan.price_out),
+        lambda: endpoint.usage.summary(plan.price_in, plan.price_out),
     )
 
 
-def _start_model(
+def _initial_model(
     settings: Settings, template: Template, prompts: Sequence[str], rows: Sequence[dict]
 ) -> Writer:
-    """The start model of the run, which takes nothing but time."""
+    """The initial model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
     longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in choices(prompts, row))
     check_context(
@@ -361,7 +361,7 @@ def _start_model(
     def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
-        with arithmetic(device, precision):
+        with autocast_context(device, precision):
             said = generate(
                 model,
                 template.tokenizer,

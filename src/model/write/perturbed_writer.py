@@ -1,5 +1,5 @@
 """Paraphrased and perturbed (wrong) answers to a user's own questions, for the truth ratio and forget
-quality: written by the start model or by one behind a server, and checked before they are kept."""
+quality: written by the initial model or by one behind a server, and checked before they are kept."""
 
 import re
 from collections import Counter
@@ -17,13 +17,13 @@ from ...dataset import evaluation_rows, load_rows
 from ...dataset.own_rows import questions
 from ...dataset.paraphrases import source_fingerprint
 from ...dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
-from ...metrics.verdicts import COMMON, MOST, SENTENCE, telling_words
+from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, SENTENCE, distinctive_words
 from ..load.loading import choose_device, initial_tokenizer
 from ..settings import Paraphrasing, Settings
 from ..training_data import choose_forget_rows
 from .generation_rounds import begun_lines, write_in_rounds
 from .paraphrase_writer import (
-    Sieve,
+    ParaphraseFilter,
     Writer,
     choose_writer,
     instructions,
@@ -44,15 +44,15 @@ LABEL = re.compile(
 
 
 @dataclass
-class KeyFactSieve(Sieve):
+class KeyFactFilter(ParaphraseFilter):
     """Keeps paraphrases that have the facts of the answer and no others."""
 
     def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
         if (fault := super()._fault(row, text, cosine)) or text is None:
             return fault
         facts = names_and_numbers(row["question"], row["answer"])
-        told = telling_words(row["question"], row["answer"])
-        lost = facts - set(words(text)) if facts else _share(told, text) < MOST
+        distinctive = distinctive_words(row["question"], row["answer"])
+        lost = facts - set(words(text)) if facts else _share(distinctive, text) < DISTINCTIVE_SHARE
         added = names_and_numbers(row["question"], text) - set(words(row["answer"]))
         return "lost fact" if lost else "added fact" if added else None
 
@@ -61,7 +61,7 @@ class KeyFactSieve(Sieve):
 
 
 @dataclass
-class WrongAnswerSieve(Sieve):
+class WrongAnswerFilter(ParaphraseFilter):
     """Keeps answers of about the same length that differ from the true one in a fact."""
 
     def _fault(self, row: dict, text: str | None, cosine: float) -> str | None:
@@ -71,7 +71,7 @@ class WrongAnswerSieve(Sieve):
         if any(said == words(other) for other in [row.get("paraphrased_answer", ""), *self.kept[row["id"]]]):
             return "copy"
         facts = names_and_numbers(row["question"], row["answer"])
-        facts = facts or set(telling_words(row["question"], row["answer"]))
+        facts = facts or set(distinctive_words(row["question"], row["answer"]))
         if (facts and facts <= set(said)) or not set(said) - set(true) - COMMON:
             return "same fact"
         return "meaning" if cosine < self.plan.similarity else None
@@ -80,10 +80,10 @@ class WrongAnswerSieve(Sieve):
         return super().fault_of_form(row, text) or _fault_beside(row["answer"], text)
 
 
-def _share(told: Sequence[str], text: str) -> float:
+def _share(distinctive: Sequence[str], text: str) -> float:
     """The share of words that a text has."""
     said = set(words(text))
-    return sum(word in said for word in told) / len(told) if told else 1.0
+    return sum(word in said for word in distinctive) / len(distinctive) if distinctive else 1.0
 
 
 def _fault_beside(answer: str, text: str) -> str | None:
@@ -131,14 +131,14 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
         data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
     )
     known = {"forget": questions(every)}  # those that forget_ratio leaves out may be in the file
-    told, wanted = [], {}
+    messages, wanted = [], {}
     for name in (name for name in SETS if sets.get(name)):
         if reason := _needless(name, sets[name], data.folder):
-            told.append(reason)
+            messages.append(reason)
         else:
             wanted[name] = sets[name][: settings.evaluate.rows or None]
     if not wanted:
-        raise UserError("; ".join(told) or f"{data.forget_dataset_name} has no row with a question")
+        raise UserError("; ".join(messages) or f"{data.forget_dataset_name} has no row with a question")
     pools = Pools(read_prompts(settings.paraphrases.prompts), read_prompts(WRONG_POOL))
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
@@ -159,11 +159,11 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
                 embedder,
             )
             _fill(file, rows, writer, pools, settings.paraphrases, overall.quiet)
-        told.append(file.summary(rows, name, settings.paraphrases.count))
+        messages.append(file.summary(rows, name, settings.paraphrases.count))
         unmeasured += [row["id"] for row in rows if not file.is_complete(row)]
     if took := writer.usage():
-        told.append(", ".join(f"{name} {value}" for name, value in took.items() if name != "cached"))
-    return told, _complaint(unmeasured, len(asked), settings.paraphrases.attempts)
+        messages.append(", ".join(f"{name} {value}" for name, value in took.items() if name != "cached"))
+    return messages, _complaint(unmeasured, len(asked), settings.paraphrases.attempts)
 
 
 def _complaint(unmeasured: Sequence[str], count: int, attempts: int) -> str | None:
@@ -209,8 +209,8 @@ class PerturbedFile:
     """All rows that the file may be about."""
     lines: dict[str, dict]
     """What an earlier run wrote, by row id."""
-    right: Sieve
-    wrong: Sieve
+    right: ParaphraseFilter
+    wrong: ParaphraseFilter
 
     def save(self) -> None:
         """Write the whole file; rows that this run is not about keep their lines."""
@@ -265,16 +265,16 @@ def _open(
     lines = begun_lines(path, first, known, "dataset.data_dir", read_perturbed)
     earlier = {row["id"]: lines.get(row["id"], {}) for row in rows}
     fits = lambda row, text: trainable(template, row, text, settings.dataset.max_length)
-    told = instructions([*pools.right, *pools.wrong])
+    prompts = instructions([*pools.right, *pools.wrong])
 
-    def sieve(kind: type[Sieve], key: str) -> Sieve:
+    def sieve(kind: type[ParaphraseFilter], key: str) -> ParaphraseFilter:
         kept = {identity: _texts(line.get(key, [])) for identity, line in earlier.items()}
         rejected = {
             identity: Counter(line.get("rejected", {}).get(key, {})) for identity, line in earlier.items()
         }
-        return kind(settings.paraphrases, embedder, kept, fits, told, rejected)
+        return kind(settings.paraphrases, embedder, kept, fits, prompts, rejected)
 
-    right, wrong = sieve(KeyFactSieve, "paraphrased_answer"), sieve(WrongAnswerSieve, "perturbed_answer")
+    right, wrong = sieve(KeyFactFilter, "paraphrased_answer"), sieve(WrongAnswerFilter, "perturbed_answer")
     return PerturbedFile(path, first, known, lines, right, wrong)
 
 
@@ -292,7 +292,9 @@ def _fill(
 ) -> None:
     """Write what the rows lack."""
 
-    def write(sieve: Sieve, pool: Sequence[str], count: int, rows: Sequence[dict], title: str) -> None:
+    def write(
+        sieve: ParaphraseFilter, pool: Sequence[str], count: int, rows: Sequence[dict], title: str
+    ) -> None:
         ask = lambda _, asked, on_rows: writer.ask(pool, asked, turns_of(asked, sieve), on_rows)
         write_in_rounds(rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save, title, quiet)
 

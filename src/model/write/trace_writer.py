@@ -1,4 +1,4 @@
-"""What the start model thinks about the forget rows, for R2MU (arXiv:2506.12963) and the reflection token
+"""What the initial model thinks about the forget rows, for R2MU (arXiv:2506.12963) and the reflection token
 penalty."""
 
 import re
@@ -16,7 +16,7 @@ from ...core.thinking import split_thought
 from ...dataset import load_rows
 from ...dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
 from ..load.loading import (
-    arithmetic,
+    autocast_context,
     check_context,
     choose_device,
     choose_precision,
@@ -77,7 +77,10 @@ def write_traces(settings: Settings) -> Path:
         "template": template.fingerprint,
         "settings": _facts(settings),
     }
-    with lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"), arithmetic(device, precision):
+    with (
+        lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"),
+        autocast_context(device, precision),
+    ):
         lines = _earlier(settings.traces_file, header, segments)
         todo = len({segment.id for segment in segments} - {line["id"] for line in lines})
         with progress("thinking", overall.quiet, todo) as on_rows:

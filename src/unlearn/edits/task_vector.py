@@ -14,7 +14,7 @@ from ..base import FORGET, Edit
 @FORGET.register("TV", "task_vector")
 @dataclass(frozen=True)
 class TV(Edit):
-    """Task vector (Ilharco et al., arXiv:2212.04089): the start model minus alpha times what reinforcing
+    """Task vector (Ilharco et al., arXiv:2212.04089): the reference model minus alpha times what reinforcing
     added.
 
     Formula: θ - α (θ_reinforced - θ) Cost: no training of its own; making the reinforced model is one forward
@@ -40,6 +40,6 @@ class TV(Edit):
         }
         if all(torch.equal(start[name], reinforced[name].to(start[name])) for name in moved):
             raise UserError(
-                "unlearn.TV: the reinforced model equals the start model, so there is nothing to subtract"
+                "unlearn.TV: the reinforced model equals the reference model, so there is nothing to subtract"
             )
         return dict(start) | moved

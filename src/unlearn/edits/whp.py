@@ -10,7 +10,7 @@ from ..base import FORGET, Edit, Term, answer_logits
 
 
 def damped(start: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
-    """Logits of the start model, lowered where the reinforced model's are higher; none is ever raised."""
+    """Logits of the reference model, lowered where the reinforced model's are higher; none is ever raised."""
     return start - alpha * F.relu(reinforced - start)
 
 
@@ -18,11 +18,11 @@ def damped(start: Tensor, reinforced: Tensor, alpha: float) -> Tensor:
 @dataclass(frozen=True)
 class WHP(Edit):
     """Who's Harry Potter (Eldan and Russinovich, arXiv:2310.02238), its logit rule distilled into one
-    checkpoint: cross-entropy on the forget rows to the start model's logits, lowered where those of a
+    checkpoint: cross-entropy on the forget rows to the reference model's logits, lowered where those of a
     reinforced model are higher. (The paper's replacement of anchor terms is not part of it.)
 
     Formula: CE(softmax(z - α relu(z_reinforced - z)), p), mean over tokens Cost: one forward and backward
-    over the forget rows, one forward each of the start model and of the reinforced one.
+    over the forget rows, one forward each of the reference model and of the reinforced one.
     """
 
     alpha: float = knob(1.0, "how far logits that reinforcing raised are lowered", at_least=0)

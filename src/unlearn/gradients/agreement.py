@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-MOST = 127
+MAX_TEXTS = 127
 """Texts that a sign count of one byte can hold."""
 
 
@@ -94,7 +94,7 @@ def set_aside(weights: Sequence[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def handed_on(weights: Sequence[Tensor], take: Callable[[int, Tensor], None]) -> Iterator[None]:
+def as_agreed(weights: Sequence[Tensor], take: Callable[[int, Tensor], None]) -> Iterator[None]:
     """Within the block a backward hands each weight's gradient to `take(place, gradient)` as soon as it is
     whole, and keeps none."""
 

@@ -32,13 +32,13 @@ class WeightMask:
         ]
 
     @torch.no_grad()
-    def restrict_gradients(self, weights: Sequence[Tensor]) -> None:
+    def apply_to_gradients(self, weights: Sequence[Tensor]) -> None:
         """The same for `.grad`, in place."""
         for weight in weights:
             if weight.grad is not None:
                 weight.grad.masked_fill_(~self.of(weight), 0)
 
-    def take_over_decay(self, optimizer: Optimizer) -> None:
+    def mask_decay(self, optimizer: Optimizer) -> None:
         """Decay selected weights only: before each step, by the group's learning rate, as AdamW and Sophia
         would."""
         decays = [group["weight_decay"] for group in optimizer.param_groups]

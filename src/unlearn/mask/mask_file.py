@@ -99,8 +99,8 @@ def read_sidecar(path: Path) -> dict:
 
 def read_mask(path: Path, model: nn.Module, missing: str = "error") -> dict[str, Tensor]:
     """The mask of every trainable parameter of `model`, on the CPU. `missing` says what a parameter is that
-    the file leaves out: an `error`, `dense` or `frozen`. UserError for a file that is no mask or is of
-    another model."""
+    the file leaves out: an `error`, `dense` or `frozen`. UserError for a file that is not a mask file or is
+    of another model."""
     content = _load(path)
     if all(isinstance(key, int) for key in content):
         content, missing = _named(path, content, model), "dense" if missing == "error" else missing
@@ -177,7 +177,7 @@ def _load(path: Path) -> dict:
         or not content
         or not all(isinstance(mask, Tensor) for mask in content.values())
     ):
-        raise UserError(f"{path}: is no mask; expected a dict from parameter names to bool tensors")
+        raise UserError(f"{path}: is not a mask file; expected a dict from parameter names to bool tensors")
     odd = [name for name, mask in content.items() if mask.is_nested or mask.device.type != "cpu"]
     if odd:
         raise UserError(f"{path}: {odd[0]} is nested or has no values; a mask is a plain bool tensor")
@@ -248,8 +248,8 @@ def _unpack(path: Path, content: dict) -> dict[str, Tensor]:
         or not shapes
     ):
         raise UserError(
-            f"{path}: is no mask; a packed one has the format {PACKED!r}, and in shapes and bits what each"
-            " parameter has"
+            f"{path}: is not a mask file; a packed one has the format {PACKED!r}, and in shapes and bits"
+            " what each parameter has"
         )
     found = {}
     for name, shape in shapes.items():

@@ -49,7 +49,7 @@ class DPO(Objective):
 @FORGET.register("AltPO")
 @dataclass(frozen=True)
 class AltPO(DPO):
-    """AltPO (arXiv:2409.13474): DPO whose preferred answers are plausible alternates that the start model
+    """AltPO (arXiv:2409.13474): DPO whose preferred answers are plausible alternates that the reference model
     wrote itself (`make_alternates.py`). Each epoch takes the next alternate of a row.
 
     Formula: as DPO, with an alternate answer in place of the refusal

@@ -9,14 +9,14 @@ from torch import Tensor
 from ...core.files import UserError
 from ...core.likelihood import IGNORE, count_labels
 from ...core.options import knob
-from ..base import REGULARIZERS, Direction, Objective, Part, Step, add_up, answer_nll, answer_row_nll
-from ..gradients.agreement import MOST, Agreement, handed_on, null_rate, set_aside
+from ..base import REGULARIZERS, ExtraGradient, Objective, Part, Step, add_up, answer_nll, answer_row_nll
+from ..gradients.agreement import MAX_TEXTS, Agreement, as_agreed, null_rate, set_aside
 
 PART = "paraphrases"
 
 
 @dataclass
-class Tally:
+class AgreementStats:
     """What there is to log of a step: summed over rows (or once for a window)."""
 
     passed: Tensor | float = 0.0
@@ -25,7 +25,7 @@ class Tally:
     masks: int = 0
     left_out: int = 0
 
-    def told(self, step: Step) -> dict[str, float]:
+    def stats(self, step: Step) -> dict[str, float]:
         """Means over all processes."""
         counts = [self.passed, self.reached, self.null, self.masks, self.left_out]
         sums = step.total(
@@ -60,7 +60,7 @@ class GAO(Objective):
     """
 
     tau: float = knob(0.1, "a coordinate passes where |mean of signs| exceeds this", at_least=0, below=1)
-    K: int = knob(6, "paraphrases of a row that are used", at_least=2, at_most=MOST)
+    K: int = knob(6, "paraphrases of a row that are used", at_least=2, at_most=MAX_TEXTS)
     rho: float = knob(0.5, "weight of the agreed gradient; 0 leaves it out", at_least=0)
     clip: float = knob(1.0, "each coordinate of the agreed gradient is cut to this size", above=0)
     scope: str = knob(
@@ -92,49 +92,49 @@ class GAO(Objective):
 
     @property
     def parts(self):
-        return frozenset({"forget", PART}) if self.steers else frozenset()
+        return frozenset({"forget", PART}) if self.adds_gradient else frozenset()
 
     @property
-    def steers(self):
+    def adds_gradient(self):
         return self.rho > 0
 
     def terms(self, model, batch, reference):
         return {}
 
-    def direction(self, step: Step) -> Direction:
-        tally = Tally()
-        vector = self._of_rows(step, tally) if self.scope == "sample" else self._of_window(step, tally)
+    def extra_gradient(self, step: Step) -> ExtraGradient:
+        stats = AgreementStats()
+        vector = self._of_rows(step, stats) if self.scope == "sample" else self._of_window(step, stats)
         norm = torch.sqrt(add_up(v.pow(2).sum(dtype=torch.float64) for v in vector)).item()
-        return Direction([v.mul_(-self.rho) for v in vector], tally.told(step) | {"gao_norm": norm})
+        return ExtraGradient([v.mul_(-self.rho) for v in vector], stats.stats(step) | {"gao_norm": norm})
 
     @property
     def _threshold(self) -> float | None:
         return None if self.agreement == "none" else self.tau
 
-    def _of_rows(self, step: Step, tally: Tally) -> list[Tensor]:
+    def _of_rows(self, step: Step, stats: AgreementStats) -> list[Tensor]:
         """Mean over the step's rows of what the paraphrases of each agree on."""
         agreement = Agreement(step.weights)
         found = [torch.zeros_like(total) for total in agreement.sums]
-        with set_aside(step.weights), handed_on(step.weights, agreement.add):
+        with set_aside(step.weights), as_agreed(step.weights, agreement.add):
             for texts in _by_row(step):
                 if len(texts) < 2:
-                    tally.left_out += 1
+                    stats.left_out += 1
                     continue
                 agreement.clear()
                 for text in texts:
-                    with step.arithmetic():
+                    with step.autocast():
                         loss = answer_nll(step.model, text).mean()
                     loss.backward()
                 agreement.texts = len(texts)
-                for vector, value in zip(found, self._agreed(agreement, tally)):
+                for vector, value in zip(found, self._agreed(agreement, stats)):
                     vector += value
         return [step.total(v).div_(step.rows) for v in found]
 
-    def _of_window(self, step: Step, tally: Tally) -> list[Tensor]:
+    def _of_window(self, step: Step, stats: AgreementStats) -> list[Tensor]:
         """What the mean gradients of the first, second, ... paraphrase over the step's rows agree on."""
         agreement = Agreement(step.weights)
         with set_aside(step.weights):
-            tally.left_out = sum(count < 2 for batch in step.batches for count in _counts(batch))
+            stats.left_out = sum(count < 2 for batch in step.batches for count in _counts(batch))
             for turn in range(self.K):
                 texts = list(filter(None, (_turn(batch, turn) for batch in step.batches)))
                 count = step.total(
@@ -143,7 +143,7 @@ class GAO(Objective):
                 if not count:
                     break
                 for text in texts:
-                    with step.arithmetic():
+                    with step.autocast():
                         loss = (answer_row_nll(step.model, text) / count_labels(text["labels"])).sum() / count
                     loss.backward()
                 agreement.texts += 1
@@ -152,22 +152,22 @@ class GAO(Objective):
                         place, step.total(torch.zeros_like(weight) if weight.grad is None else weight.grad)
                     )
                     weight.grad = None
-        return list(self._agreed(agreement, tally)) if agreement.texts >= 2 else agreement.sums
+        return list(self._agreed(agreement, stats)) if agreement.texts >= 2 else agreement.sums
 
-    def _agreed(self, agreement: Agreement, tally: Tally) -> Iterator[Tensor]:
-        """What is agreed on, for each weight; counted in the tally. UserError when a gradient was no number,
+    def _agreed(self, agreement: Agreement, stats: AgreementStats) -> Iterator[Tensor]:
+        """What is agreed on, for each weight; counted in the stats. UserError when a gradient was no number,
         which no sign would show."""
         if not agreement.is_finite():
             raise UserError(
                 "the gradient of a paraphrase is not finite, so GAO has no direction: a lower unlearn.lr or"
                 " unlearn.GAO.rho usually mends it"
             )
-        tally.null += 1.0 if self._threshold is None else null_rate(self._threshold, agreement.texts)
-        tally.masks += 1
+        stats.null += 1.0 if self._threshold is None else null_rate(self._threshold, agreement.texts)
+        stats.masks += 1
         for value, passed, reached in agreement.agreed(
             self._threshold, self.clip, self.agreement == "and_mask"
         ):
-            tally.passed, tally.reached = tally.passed + passed, tally.reached + reached
+            stats.passed, stats.reached = stats.passed + passed, stats.reached + reached
             yield value
 
 

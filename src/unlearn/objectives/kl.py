@@ -1,4 +1,4 @@
-"""Ascent on the divergence from the start model."""
+"""Ascent on the divergence from the reference model."""
 
 from dataclasses import dataclass
 
@@ -13,17 +13,17 @@ from .retain import seed_ce
 @FORGET.register("KL")
 @dataclass(frozen=True)
 class KLForget(Objective):
-    """Away from what the start model said: minus the KL divergence between it and the model on the forget
+    """Away from what the reference model said: minus the KL divergence between it and the model on the forget
     answers (the WAGLE family's `KL`). Unbounded unless `cap` is set: a token beyond the cap pushes no
     further. 0 with zero gradient at the start, so it needs a retain objective or dropout to begin to move.
 
     Formula: -min(KL(p_ref || p), cap), mean over tokens
-    Cost: one forward and backward over the forget rows, one forward of the start model."""
+    Cost: one forward and backward over the forget rows, one forward of the reference model."""
 
     form: str = knob(
         "ref_model",
         "ref_model: KL(ref || model); model_ref: KL(model || ref); seed_ce: -sum p log p_ref over all "
-        "positions, what the WAGLE family computes (its maximum is not the start model)",
+        "positions, what the WAGLE family computes (its maximum is not the reference model)",
         choices=("ref_model", "model_ref", "seed_ce"),
     )
     cap: float = knob(0.0, "largest divergence of a token that still counts; 0 is no limit", at_least=0)

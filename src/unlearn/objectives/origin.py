@@ -1,4 +1,5 @@
-"""`origin`: the model as it is. Trains nothing, so that a run evaluates the start model like any other."""
+"""`origin`: the model as it is. Trains nothing, so that a run evaluates the reference model like any
+other."""
 
 from dataclasses import dataclass
 

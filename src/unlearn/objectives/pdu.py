@@ -20,7 +20,7 @@ class PDU(Objective):
     Formula: (max_v z - mean_v z)², mean over tokens, + λ (NLL(retain) - ε); λ <- max(0, λ + η (NLL(retain) -
     ε)) Cost: one forward and backward over the forget rows and one over the retain rows; no reference."""
 
-    eps: float = knob(0.3, "retain loss to stay below; must exceed the start model's", above=0)
+    eps: float = knob(0.3, "retain loss to stay below; must exceed the reference model's", above=0)
     dual: float = knob(100.0, "multiplier of the constraint at the start", at_least=0)
     dual_step: float = knob(5.0, "step of the multiplier", at_least=0)
     warmup_epochs: float = knob(0.0, "epochs before the multiplier moves", at_least=0)

@@ -1,5 +1,5 @@
 """Objectives on the output of one decoder block: what is to be forgotten is steered to a fixed random
-direction, what is to be kept is held to the start model's activations. Every forward ends at that block.
+direction, what is to be kept is held to the reference model's activations. Every forward ends at that block.
 
     RMU     steering(forget) + gamma * matching(retain)                    arXiv:2403.03218
     R2MU    RMU + alpha * steering(traces) + beta * matching(reasoning)    arXiv:2506.12963
@@ -57,7 +57,7 @@ def shares(part: Part) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def direction(kind: str, size: int, seed: int) -> Tensor:
+def unit_vector(kind: str, size: int, seed: int) -> Tensor:
     """A random unit vector, [size]: `gaussian` is uniform over the sphere, `uniform` over its positive
     part."""
     generator = torch.Generator().manual_seed(seed)
@@ -123,7 +123,7 @@ class Representation(Objective):
         return f"{positions} {self.reduction}"
 
     def matching(self, model, name: str, part: Part, reference, factor: float = 1.0) -> Term:
-        """Distance of a part's states from the start model's."""
+        """Distance of a part's states from the reference model's."""
         ask = reference.padded_hidden if self.positions == "all" else reference.hidden
         return self.distance(
             name, part, hidden(model, part, self.layer), ask(name, part, self.layer), self.positions, factor
@@ -134,10 +134,10 @@ class Representation(Objective):
 @dataclass(frozen=True)
 class EMBED(Representation):
     """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one block's output from
-    the start model's, by default the mean over attended retain tokens and hidden units.
+    the reference model's, by default the mean over attended retain tokens and hidden units.
 
     Formula: (h - h_ref)² on retain rows, mean over tokens and units Cost: one forward and backward over the
-    retain rows up to the block, one such forward of the start model (cached while rows come again)."""
+    retain rows up to the block, one such forward of the reference model (cached while rows come again)."""
 
     needs = frozenset({"reference_hidden", "hidden"})
     parts = frozenset({"retain"})
@@ -182,8 +182,8 @@ class RMU(Representation):
     `unlearn.gamma`; a suffix (`RMU+KL`) replaces it. Only the parameters that are named here are trained.
 
     Formula: (h - c u)² on forget + γ (h - h_ref)² on retain, means over tokens and units Cost: forward and
-    backward over forget and retain rows up to the block, one such forward of the start model over the retain
-    rows (cached while rows come again)."""
+    backward over forget and retain rows up to the block, one such forward of the reference model over the
+    retain rows (cached while rows come again)."""
 
     steering_coeff: float = knob(6.5, "c, the length of the target; depends on the model", above=0)
     steering: str = knob(
@@ -224,7 +224,7 @@ class RMU(Representation):
         target = (
             scale
             * self.steering_coeff
-            * direction(self.direction, states.shape[-1], self.direction_seed).to(states.device)
+            * unit_vector(self.direction, states.shape[-1], self.direction_seed).to(states.device)
         )
         return self.distance(name, part, states, target, positions, factor)
 
@@ -297,15 +297,15 @@ class R2MUv0(RMU):
 class R2MU(R2MUv0):
     """Reasoning-aware representation misdirection (arXiv:2506.12963): RMU, with what is thought about the
     forget rows steered too and the reasoning about other things (`dataset.cot_dataset_name`) held to the
-    start model.
+    reference model.
 
     Formula: RMU + α (h - c u)² on traces + β (h - h_ref)² on reasoning Cost: as R2MU-v0, with another forward
-    and backward over the reasoning rows up to the block, and one such forward of the start model (cached
+    and backward over the reasoning rows up to the block, and one such forward of the reference model (cached
     while rows come again)."""
 
     beta: float = knob(1.0, "weight of the term on reasoning; 0 is R2MU-v0", at_least=0)
 
-    def company(self):
+    def extra_terms(self):
         return (
             (CoT(self.layer, self.trace_positions, self.reduction, self.norm, self.beta),)
             if self.beta

@@ -34,10 +34,10 @@ def seed_ce(start: Tensor, ours: Tensor) -> Tensor:
 @RETAIN.register("KL", "KLR", "KLM")
 @dataclass(frozen=True)
 class KL(Objective):
-    """KL(start model || model), mean over the labelled retain tokens. 0 for the start model itself.
+    """KL(reference model || model), mean over the labelled retain tokens. 0 for the reference model itself.
 
     Formula: KL(p_ref || p) on retain answers, mean over tokens Cost: one forward and backward over the retain
-    rows, one forward of the start model (cached while rows come again).
+    rows, one forward of the reference model (cached while rows come again).
     """
 
     form: str = knob(
@@ -69,11 +69,11 @@ class KL(Objective):
 @RETAIN.register("JSD")
 @dataclass(frozen=True)
 class JSD(Objective):
-    """Jensen-Shannon divergence from the start model (JensUn, arXiv:2509.02820), mean over the labelled
-    retain tokens. 0 for the start model itself, at most log 2.
+    """Jensen-Shannon divergence from the reference model (JensUn, arXiv:2509.02820), mean over the labelled
+    retain tokens. 0 for the reference model itself, at most log 2.
 
     Formula: JSD(p_ref, p) on retain answers, mean over tokens Cost: one forward and backward over the retain
-    rows, one forward of the start model (cached while rows come again).
+    rows, one forward of the reference model (cached while rows come again).
     """
 
     needs = frozenset({"reference_logits"})

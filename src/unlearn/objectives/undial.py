@@ -11,11 +11,12 @@ from ..base import FORGET, Objective, Term, answer_scores, batch_mean, logits
 @FORGET.register("UNDIAL")
 @dataclass(frozen=True)
 class UNDIAL(Objective):
-    """UNDIAL (Dong et al., arXiv:2402.10052): cross-entropy to the start model's distribution with the answer
-    token's logit lowered by beta. Bounded below by the teacher's entropy. beta 0 holds the model where it is.
+    """UNDIAL (Dong et al., arXiv:2402.10052): cross-entropy to the reference model's distribution with the
+    answer token's logit lowered by beta. Bounded below by the teacher's entropy. beta 0 holds the model where
+    it is.
 
     Formula: CE(softmax(z_ref - β onehot(y)), p), mean over tokens
-    Cost: one forward and backward over the forget rows, one forward of the start model."""
+    Cost: one forward and backward over the forget rows, one forward of the reference model."""
 
     beta: float = knob(10.0, "how far the teacher lowers the answer token's logit", at_least=0)
     positions: str = knob(

@@ -9,7 +9,7 @@ from typing import Any
 
 STEERED = {"positions": "all", "direction": "uniform"}
 
-PARITY: dict[str, dict[str, dict[str, Any]]] = {
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "none": {},
     "wagle": {
         "unlearn.NPO": {"reduction": "batch_mean"},
@@ -67,4 +67,4 @@ PARITY: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
-"""`unlearn.parity` -> config section -> key -> value."""
+"""`unlearn.published` -> config section -> key -> value."""

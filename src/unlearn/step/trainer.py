@@ -48,7 +48,7 @@ Batch = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Stepping:
+class StepOptions:
     """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the
     optimizers."""
 
@@ -113,7 +113,7 @@ def clear_load_errors(place: Path | str | None) -> Iterator[None]:
         ) from None
 
 
-class EpochTeller(TrainerCallback):
+class SetEpochCallback(TrainerCallback):
     """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume
     within one."""
 
@@ -124,7 +124,7 @@ class EpochTeller(TrainerCallback):
         self.sampler.set_epoch(int(state.epoch + 1e-6))
 
 
-class Averager(TrainerCallback):
+class WeightAveragingCallback(TrainerCallback):
     """Shows the weights to weight averaging after each optimizer step."""
 
     def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
@@ -142,7 +142,7 @@ class Averager(TrainerCallback):
         self.averaging.update(state.global_step, self.weights())
 
 
-class Draws:
+class RandomState:
     """The random state at which a micro-batch begins. A flatness wrapper compares gradients at several
     places: under another dropout for each their difference would be noise."""
 
@@ -195,7 +195,7 @@ class UnlearnTrainer(Trainer):
         row_ids: dict[str, list[str]],
         on_step: Callable[[dict], None],
         callbacks: list[TrainerCallback],
-        stepping: Stepping = Stepping(),
+        step_options: StepOptions = StepOptions(),
         origins: Mapping[str, str] = MappingProxyType({}),
     ):
         self.composition, self.reference, self.sampler, self.row_ids = (
@@ -204,10 +204,10 @@ class UnlearnTrainer(Trainer):
             sampler,
             row_ids,
         )
-        self.on_step, self.stepping, self.origins = on_step, stepping, dict(origins)
-        self.takes_apart = stepping.flatten is not None or stepping.combiner is not None
+        self.on_step, self.step_options, self.origins = on_step, step_options, dict(origins)
+        self.splits_sides = step_options.flatten is not None or step_options.combiner is not None
         self.combiner_state: dict[str, list[Tensor]] = {}
-        self.sums_itself = self.takes_apart or "hidden" in composition.needs
+        self.reduces_manually = self.splits_sides or "hidden" in composition.needs
         """Are gradients summed over processes at the end of a step, here? The wrapper of several processes
         does it during a backward that reaches every weight: not where sides are apart, nor where a loss ends
         at some layer."""
@@ -219,9 +219,9 @@ class UnlearnTrainer(Trainer):
         super().__init__(
             model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks
         )
-        self.add_callback(EpochTeller(sampler))
-        if stepping.averaging:
-            self.add_callback(Averager(stepping.averaging, self.weights))
+        self.add_callback(SetEpochCallback(sampler))
+        if step_options.averaging:
+            self.add_callback(WeightAveragingCallback(step_options.averaging, self.weights))
 
     def weights(self) -> list[Tensor]:
         """What is trained."""
@@ -243,8 +243,8 @@ class UnlearnTrainer(Trainer):
         else:
             self.train(resume_from_checkpoint=checkpoint)
         self._check_weights()
-        if self.stepping.averaging:
-            self.stepping.averaging.put_into(self.weights())
+        if self.step_options.averaging:
+            self.step_options.averaging.put_into(self.weights())
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         self.optimizer = self.lr_scheduler = self.reference = None
@@ -260,10 +260,10 @@ class UnlearnTrainer(Trainer):
         """The optimizer that was handed over, with the Trainer's own choice of what decays; or the
         Trainer's."""
         if self.optimizer is None:
-            make = self.stepping.make_optimizer
+            make = self.step_options.make_optimizer
             self.optimizer = super().create_optimizer(model) if make is None else make(self._groups())
-            if self.stepping.mask:
-                self.stepping.mask.take_over_decay(self.optimizer)
+            if self.step_options.mask:
+                self.step_options.mask.mask_decay(self.optimizer)
         return self.optimizer
 
     def _groups(self) -> list[dict]:
@@ -278,11 +278,11 @@ class UnlearnTrainer(Trainer):
         """A step checkpoint with our own state beside the Trainer's."""
         self._check_weights()
         super()._save_checkpoint(model, trial)
-        averaging = self.stepping.averaging
+        averaging = self.step_options.averaging
         state = {
             "composition": self.composition.state_dict(),
             "averaging": averaging.state_dict() if averaging else None,
-            "mask": self.stepping.mask.content if self.stepping.mask else None,
+            "mask": self.step_options.mask.content if self.step_options.mask else None,
             "combiner": self.combiner_state,
             "origins": self.origins,
         }
@@ -293,7 +293,7 @@ class UnlearnTrainer(Trainer):
     def _load_own_state(self, checkpoint: str) -> None:
         with clear_load_errors(Path(checkpoint) / OWN_STATE):
             state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
-        if state["mask"] != (self.stepping.mask.content if self.stepping.mask else None):
+        if state["mask"] != (self.step_options.mask.content if self.step_options.mask else None):
             raise UserError(
                 f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
                 " one, or start anew"
@@ -307,8 +307,8 @@ class UnlearnTrainer(Trainer):
             )
         self.composition.load_state_dict(state["composition"])
         self.combiner_state = state.get("combiner", {})
-        if self.stepping.averaging and state["averaging"]:
-            self.stepping.averaging.load_state_dict(state["averaging"])
+        if self.step_options.averaging and state["averaging"]:
+            self.step_options.averaging.load_state_dict(state["averaging"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with clear_load_errors(resume_from_checkpoint):
@@ -323,7 +323,7 @@ class UnlearnTrainer(Trainer):
             super()._load_rng_state(checkpoint)
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """The norm that the Trainer logs, known before the optimizer steps. UserError when it is no finite
+        """The norm that the Trainer logs, known before the optimizer steps. UserError when it is not a finite
         number: the step would leave no weight as it was."""
         norm = super()._get_grad_norm(model, grad_norm)
         if not torch.isfinite(torch.as_tensor(norm)):
@@ -360,7 +360,7 @@ class UnlearnTrainer(Trainer):
                 for over, count in counts.items():
                     sums[over] = sums.get(over, 0) + weight * count.to(device)
         return {
-            part: {over: self._over_processes(count) for over, count in sums.items()}
+            part: {over: self._all_reduce(count) for over, count in sums.items()}
             for part, sums in window.items()
         }
 
@@ -374,11 +374,11 @@ class UnlearnTrainer(Trainer):
             self._estimate_curvature(model, batch, counts)
         loss = (
             self._sides_apart(model, batch, counts)
-            if self.takes_apart
+            if self.splits_sides
             else self._sides_together(model, batch, counts)
         )
         self.window.batches += 1
-        if self.composition.steers and not is_filler(batch):
+        if self.composition.adds_gradient and not is_filler(batch):
             self.window.kept.append(batch)
         if self.accelerator.sync_gradients:
             self._end_step(counts)
@@ -387,15 +387,15 @@ class UnlearnTrainer(Trainer):
 
     def _sides_together(self, model, batch: Batch, counts: dict) -> Tensor:
         """One backward for the whole loss."""
-        with self.accelerator.no_sync(model) if self.sums_itself else contextlib.nullcontext():
+        with self.accelerator.no_sync(model) if self.reduces_manually else contextlib.nullcontext():
             loss = self._loss(model, batch, counts)
-            self.accelerator.backward(loss * (1 if self.sums_itself else self.accelerator.num_processes))
+            self.accelerator.backward(loss * (1 if self.reduces_manually else self.accelerator.num_processes))
         return loss
 
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
         """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
         step's sums; where nothing combines them, to one sum."""
-        weights, first, draws = self.weights(), [], Draws(self.args.device)
+        weights, first, draws = self.weights(), [], RandomState(self.args.device)
 
         def forget_loss():
             draws.repeat()
@@ -404,15 +404,15 @@ class UnlearnTrainer(Trainer):
             return loss
 
         with self.accelerator.no_sync(model):
-            if self.stepping.flatten:
+            if self.step_options.flatten:
                 self.window.add(
                     "forget",
-                    self.stepping.flatten(
+                    self.step_options.flatten(
                         weights,
-                        lambda: self._restrict(_gradient(forget_loss(), weights)),
-                        lambda vector: [self._over_processes(v) for v in vector],
-                        lambda vector: self._restrict(_hessian_times(forget_loss(), weights, vector)),
-                        self._restrict,
+                        lambda: self._apply_mask(_gradient(forget_loss(), weights)),
+                        lambda vector: [self._all_reduce(v) for v in vector],
+                        lambda vector: self._apply_mask(_hessian_times(forget_loss(), weights, vector)),
+                        self._apply_mask,
                         self.state.global_step,
                     ),
                 )
@@ -420,7 +420,9 @@ class UnlearnTrainer(Trainer):
                 self.window.add("forget", _gradient(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
-                self.window.add("retain" if self.stepping.combiner else "forget", _gradient(retain, weights))
+                self.window.add(
+                    "retain" if self.step_options.combiner else "forget", _gradient(retain, weights)
+                )
         return first[0] + retain
 
     def _loss(
@@ -450,29 +452,29 @@ class UnlearnTrainer(Trainer):
     def _end_step(self, counts: dict) -> None:
         """What is due once the step's last micro-batch is through: sums over processes, and telling those who
         listen."""
-        if self.sums_itself and not self.takes_apart:
+        if self.reduces_manually and not self.splits_sides:
             for weight in self.weights():
-                weight.grad = None if weight.grad is None else self._over_processes(weight.grad)
-        steering, told = self._steering(counts)
-        if self.takes_apart:
-            told |= self._combined(steering)
-        elif steering:
-            for weight, vector in zip(self.weights(), steering):
+                weight.grad = None if weight.grad is None else self._all_reduce(weight.grad)
+        extra, stats = self._extra_gradient(counts)
+        if self.splits_sides:
+            stats |= self._combined(extra)
+        elif extra:
+            for weight, vector in zip(self.weights(), extra):
                 weight.grad = (vector if weight.grad is None else weight.grad + vector).to(weight.dtype)
-        if self.stepping.mask:
-            self.stepping.mask.restrict_gradients(self.weights())
+        if self.step_options.mask:
+            self.step_options.mask.apply_to_gradients(self.weights())
         if "curvature" in self.window.gradients:
-            tokens = int(sum(counts[part]["tokens"] for part in self.stepping.curvature.parts))
+            tokens = int(sum(counts[part]["tokens"] for part in self.step_options.curvature.parts))
             self._second_order().update_curvature(self.weights(), self._step_sum("curvature"), tokens)
-        means = {name: self._over_processes(value).item() for name, value in self.window.means.items()}
-        self.step_record = means | self.composition.logged() | told
+        means = {name: self._all_reduce(value).item() for name, value in self.window.means.items()}
+        self.step_record = means | self.composition.logged() | stats
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
 
-    def _steering(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
+    def _extra_gradient(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
         """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where
         there is nothing to add), and what they tell."""
-        if not self.composition.steers:
+        if not self.composition.adds_gradient:
             return [], {}
         step = Step(
             self.model,
@@ -480,11 +482,11 @@ class UnlearnTrainer(Trainer):
             self.weights(),
             int(counts["forget"]["rows"]),
             self.compute_loss_context_manager,
-            self._over_processes,
+            self._all_reduce,
         )
-        found = self.composition.directions(step)
+        found = self.composition.extra_gradients(step)
         return [add_up(vectors) for vectors in zip(*(d.vector for d in found))], {
-            k: v for d in found for k, v in d.told.items()
+            k: v for d in found for k, v in d.stats.items()
         }
 
     def _step_sum(self, name: str) -> list[Tensor]:
@@ -492,29 +494,29 @@ class UnlearnTrainer(Trainer):
         everywhere when its side had none (PDU's retain term while its multiplier is 0; GAO's side where it
         has no term)."""
         found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
-        return self._restrict([self._over_processes(g) for g in found])
+        return self._apply_mask([self._all_reduce(g) for g in found])
 
-    def _combined(self, steering: list[Tensor]) -> dict[str, float]:
+    def _combined(self, extra: list[Tensor]) -> dict[str, float]:
         """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side;
         what there is to say about it."""
-        weights, combiner = self.weights(), self.stepping.combiner
-        direction, told = self._step_sum("forget"), {}
-        if steering:
-            direction = [g + vector for g, vector in zip(direction, self._restrict(steering))]
+        weights, combiner = self.weights(), self.step_options.combiner
+        direction, stats = self._step_sum("forget"), {}
+        if extra:
+            direction = [g + vector for g, vector in zip(direction, self._apply_mask(extra))]
         if combiner:
-            forget_weight, gamma = self.stepping.weights
+            forget_weight, gamma = self.step_options.weights
             sides = [g / forget_weight for g in direction], [g / gamma for g in self._step_sum("retain")]
-            direction = combiner.combine(*sides, *self.stepping.weights, self.combiner_state)
-            told = diagnosis(*sides, direction)
+            direction = combiner.combine(*sides, *self.step_options.weights, self.combiner_state)
+            stats = diagnosis(*sides, direction)
         for weight, gradient in zip(weights, direction):
             weight.grad = gradient.to(weight.dtype)
-        return told
+        return stats
 
-    def _restrict(self, vector: list[Tensor]) -> list[Tensor]:
+    def _apply_mask(self, vector: list[Tensor]) -> list[Tensor]:
         """A vector in weight space without what the mask freezes."""
-        return self.stepping.mask.restrict(self.weights(), vector) if self.stepping.mask else vector
+        return self.step_options.mask.restrict(self.weights(), vector) if self.step_options.mask else vector
 
-    def _over_processes(self, value: Tensor) -> Tensor:
+    def _all_reduce(self, value: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
             return value
         summed = self.accelerator.reduce(value, "sum")
@@ -528,12 +530,12 @@ class UnlearnTrainer(Trainer):
         return self.optimizer.optimizer
 
     def _curvature_is_due(self) -> bool:
-        plan = self.stepping.curvature
+        plan = self.step_options.curvature
         return plan is not None and self.state.global_step % plan.every == 0
 
     def _estimate_curvature(self, model, batch: Batch, counts: dict) -> None:
         """This micro-batch's share of the gradient of the mean NLL of labels drawn from the model itself."""
-        plan, weights = self.stepping.curvature, self.weights()
+        plan, weights = self.step_options.curvature, self.weights()
         place = (self.args.seed, self.state.global_step, self.window.batches, self.accelerator.process_index)
         generator = torch.Generator().manual_seed(hash(place) % 2**63)
         tokens = sum(counts[part]["tokens"] for part in plan.parts)

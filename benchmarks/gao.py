@@ -34,9 +34,10 @@ from unlearnkit.unlearn import (
     compose,
     parse_method,
 )
-from unlearnkit.unlearn.base import Step, answer_nll, logits
+from unlearnkit.unlearn.base import Step
 from unlearnkit.unlearn.gradients import COMBINERS, diagnosis
 from unlearnkit.unlearn.objectives.gao import GAO, _by_row
+from unlearnkit.unlearn.scoring import answer_nll, logits
 
 TAU, K, RHO, BETA, LR = 0.1, 6, 0.5, 0.1, 1e-5
 PROMPT, ANSWER, PADDED = 24, 40, 512

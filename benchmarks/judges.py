@@ -19,7 +19,7 @@ from sklearn.metrics import cohen_kappa_score
 from unlearnkit.core.embedding import MINILM, Embedder
 from unlearnkit.core.files import read_jsonl
 from unlearnkit.dataset import load_rows
-from unlearnkit.metrics.engine import Case
+from unlearnkit.metrics.spec import Case
 from unlearnkit.metrics.verdicts import RuleJudge
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)

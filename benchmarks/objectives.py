@@ -36,7 +36,7 @@ from unlearnkit.unlearn import (
     compose,
     parse_method,
 )
-from unlearnkit.unlearn.base import answer_logits, logits
+from unlearnkit.unlearn.scoring import answer_logits, logits
 
 REPO = Path(__file__).resolve().parents[1]
 

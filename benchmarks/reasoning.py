@@ -32,7 +32,7 @@ from unlearnkit.unlearn import (
     compose,
     parse_method,
 )
-from unlearnkit.unlearn.base import blocks
+from unlearnkit.unlearn.blocks import blocks
 from unlearnkit.unlearn.objectives.representation import R2MU, unit_vector
 
 LAYER, COEFF, GAMMA, LR = 7, 6.5, 1.4, 7.5e-5

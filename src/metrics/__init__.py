@@ -9,6 +9,6 @@ from . import (  # noqa: F401  (one line per family)
     tofu,
     wmdp,
 )
-from .engine import METRICS, Metric, Value
+from .spec import METRICS, Metric, Value
 
 __all__ = ["METRICS", "Metric", "Value"]

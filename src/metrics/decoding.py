@@ -2,8 +2,9 @@
 arXiv:2505.15214)."""
 
 from ..core.thinking import MODES
-from .engine import Generations, MetricInputs, metric
+from .inputs import MetricInputs
 from .reasoning import case_of
+from .spec import Generations, metric
 from .verdicts import states
 
 

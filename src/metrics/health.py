@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 
 from ..core.words import pieces, words_and_marks
-from .engine import RUN, Fluency, Generations, MetricInputs, metric
+from .inputs import MetricInputs
+from .spec import RUN, Fluency, Generations, metric
 
 LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
 LOOPING = 0.3

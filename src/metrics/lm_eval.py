@@ -41,7 +41,8 @@ from ..core.likelihood import wide
 from ..core.registry import did_you_mean
 from ..core.sparse_logits import kept_logits
 from ..core.thinking import THINKING
-from .engine import LOGITS, interval
+from .measure import interval
+from .spec import LOGITS
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")

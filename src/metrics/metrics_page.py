@@ -1,6 +1,6 @@
 """The metrics page, one line per registered metric."""
 
-from .engine import ARROWS, METRICS, families
+from .spec import ARROWS, METRICS, families
 
 HEAD = """# Metrics
 

@@ -1,7 +1,8 @@
 """MUSE's verbatim memorisation (Shi et al., arXiv:2407.06460)."""
 
-from .engine import Generations, Good, MetricInputs, PerRow, metric
+from .inputs import MetricInputs
 from .rouge import rougeL
+from .spec import Generations, Good, PerRow, metric
 
 TOKENS = 128
 """Tokens of a continuation that are compared, as published."""

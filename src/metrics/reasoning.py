@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from .engine import RUN, Case, Fluency, Generations, Good, Likelihood, MetricInputs, PerRow, Value, metric
 from .health import FLUENT, LOOPING, loops
+from .inputs import MetricInputs
 from .rouge import rougeL
+from .spec import RUN, Case, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
 from .verdicts import NOTHING, RIGHT, mentions, states
 
 COHERENT_AT_LEAST = 0.3

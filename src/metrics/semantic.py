@@ -9,8 +9,9 @@ never known. Where more than 5 % of the rows are, there is no accuracy, only its
 from collections.abc import Sequence
 from statistics import fmean
 
-from .engine import Case, Cells, Generations, Good, MetricInputs, PerRow, Value, metric
+from .inputs import MetricInputs
 from .rouge import rouge1, rougeL
+from .spec import Case, Cells, Generations, Good, PerRow, Value, metric
 from .verdicts import RuleJudge
 
 FULL_COVERAGE = 0.95

@@ -12,8 +12,9 @@ from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
-from .engine import METRICS, Generations, Good, Likelihood, MetricInputs, PerRow, Value, metric
+from .inputs import MetricInputs
 from .rouge import rougeL
+from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
 
 SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")

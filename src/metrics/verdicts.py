@@ -20,7 +20,7 @@ from typing import Protocol
 from ..core.files import fingerprint
 from ..core.reply_cache import Usage
 from ..core.words import words
-from .engine import Case
+from .spec import Case
 
 NOTHING, FACTS, RULED_OUT, RIGHT = 1, 2, 3, 4
 DENIAL = (

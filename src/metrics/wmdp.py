@@ -7,7 +7,8 @@ own words after the same prompt: very small models know a fact long before they 
 
 import math
 
-from .engine import Good, Likelihood, MetricInputs, metric
+from .inputs import MetricInputs
+from .spec import Good, Likelihood, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}

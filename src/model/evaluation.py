@@ -16,18 +16,11 @@ from ..core.generation import learned_positions
 from ..core.parity_templates import CONVENTIONS
 from ..core.project import code_files
 from ..loggers.logger import Results
-from ..metrics.engine import (
-    METRICS,
-    RUN,
-    Decoding,
-    EvalRunner,
-    Generations,
-    MetricInputs,
-    count_texts,
-    measure,
-    select,
-)
 from ..metrics.external_results import Columns, match_rows, read_results
+from ..metrics.inputs import MetricInputs
+from ..metrics.measure import count_texts, measure
+from ..metrics.runner import EvalRunner
+from ..metrics.spec import METRICS, RUN, Decoding, Generations, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
 from .load.loading import (

@@ -13,7 +13,7 @@ from ..core.endpoint import Endpoint
 from ..core.files import UserError, fingerprint
 from ..core.generation import Generation, generate
 from ..core.reply_cache import ReplyCache, Usage, well_formed
-from ..metrics.engine import METRICS, Judges
+from ..metrics.spec import METRICS, Judges
 from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
     autocast_context,

@@ -18,8 +18,10 @@ from ..core.files import UserError, file_fingerprint, fingerprint, read_json, wr
 from ..core.generation import length_batches, pad_id
 from ..core.likelihood import count_labels
 from ..unlearn import base
-from ..unlearn.base import Part, answer_logits, answer_row_nll, hidden, in_eval_mode, logits
+from ..unlearn.base import Part
+from ..unlearn.blocks import hidden
 from ..unlearn.composition import Composition
+from ..unlearn.scoring import answer_logits, answer_row_nll, in_eval_mode, logits
 from .load.loading import autocast_context, model_fingerprint, reference_model
 
 log = logging.getLogger(__name__)

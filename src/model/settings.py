@@ -21,10 +21,10 @@ from ..dataset.own_rows import column_pair
 from ..loggers import LOGGERS
 from ..optim import FLATNESS, OPTIMIZERS
 from ..unlearn import Method
-from ..unlearn.composition import method_name, method_names
 from ..unlearn.gradients import COMBINERS
 from ..unlearn.mask import SCORES
 from ..unlearn.mask.selection import SCOPES
+from ..unlearn.method import method_name, method_names
 from ..unlearn.published.presets import PRESETS
 from .benchmarks.suites import AUTO, NONE, suite_names, tasks_of
 

@@ -2,7 +2,8 @@
 
 from . import edits, objectives  # noqa: F401
 from .base import FORGET, REGULARIZERS, RETAIN, Objective, Part, Reference, Term
-from .composition import Composition, Method, compose, parse_method
+from .composition import Composition, compose
+from .method import Method, parse_method
 
 __all__ = [
     "FORGET",

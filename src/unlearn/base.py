@@ -15,21 +15,16 @@ A `Term` is a total together with what it is averaged over. The trainer divides 
 accumulation window over all processes, so that batch 1 x 8, 8 x 1 and two processes take the same step.
 """
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass
 from typing import ClassVar, Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Module, ModuleList
-from torch.nn.modules.dropout import _DropoutNd
+from torch.nn import Module
 
-from ..core.files import UserError
-from ..core.likelihood import IGNORE, count_labels, row_sum, wide
+from ..core.likelihood import count_labels
 from ..core.registry import Registry
-from ..core.sparse_logits import keeps_logits, kept_logits
 
 Part = Mapping[str, Tensor]
 """One part of a batch: input_ids, attention_mask, labels [B, T], and `index` [B], the place of each row in
@@ -40,7 +35,9 @@ Counts = dict[str, dict[str, Tensor]]
 """Part -> what can be averaged over in it -> how many of that a micro-batch holds."""
 
 FORGET = Registry("forget objective")
+
 RETAIN = Registry("retain objective")
+
 REGULARIZERS = Registry("regularizer")
 
 
@@ -228,134 +225,9 @@ class Edit(Objective):
         raise NotImplementedError
 
 
-def logits(model, part: Part) -> Tensor:
-    """One forward pass over a part: logits [B, T, V]."""
-    return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False).logits
-
-
-def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
-    """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in
-    reading order. The language-model head is applied only to places where some row has a label, if the model
-    can do that: a prompt costs no logits."""
-    targets = part["labels"][:, 1:]
-    scored = targets != IGNORE
-    kept = kept_logits(model, part["input_ids"], part["attention_mask"], F.pad(scored, (0, 1)))
-    return wide(kept), targets[scored]
-
-
-def answer_logits(model, part: Part) -> Tensor:
-    """The logits of `answer_scores` alone."""
-    return answer_scores(model, part)[0]
-
-
-def answer_nll(model, part: Part) -> Tensor:
-    """-log p of every labelled token of a part, [N] in reading order, in float32 or wider."""
-    return F.cross_entropy(*answer_scores(model, part), reduction="none")
-
-
-def answer_row_nll(model, part: Part) -> Tensor:
-    """-log p(answer given prompt) of each row of a part, [B]."""
-    return row_sum(answer_nll(model, part), part["labels"])
-
-
-def blocks(model) -> ModuleList:
-    """The decoder blocks of a causal language model, under whatever wrappers (DDP, LoRA) it has."""
-    owner, name = _home_of_blocks(model)
-    return getattr(owner, name)
-
-
-def _home_of_blocks(model) -> tuple[Module, str]:
-    """The module that holds the list of blocks, and under which name."""
-    for owner in model.modules():
-        for name, child in owner.named_children():
-            if isinstance(child, ModuleList) and len(child) > 0:
-                return owner, name
-    raise UserError("cannot find the decoder blocks of this model: it has no list of blocks")
-
-
 def section_of(objective: Objective) -> str:
     """The config section of an objective."""
     kind = type(objective)
     place = "unlearn.retain" if kind in RETAIN.values() else "unlearn"
     home = next(registry for registry in (FORGET, RETAIN, REGULARIZERS) if kind in registry.values())
     return f"{place}.{home.name_of(kind)}"
-
-
-def check_layer(model, layer: int, key: str) -> None:
-    """UserError naming `key` when the model has no block of that number."""
-    if layer >= len(blocks(model)):
-        raise UserError(
-            f"{key} {layer} does not exist: the model has {len(blocks(model))} blocks, counted from 0"
-        )
-
-
-def block_numbers(model) -> dict[str, int]:
-    """Parameter name -> number of the decoder block it belongs to, for those that belong to one."""
-    found = blocks(model)
-    home = next(name for name, module in model.named_modules() if module is found)
-    names = [name for name, _ in model.named_parameters() if name.startswith(f"{home}.")]
-    return {name: int(name.removeprefix(f"{home}.").partition(".")[0]) for name in names}
-
-
-@contextlib.contextmanager
-def first_blocks(model, count: int) -> Iterator[Module]:
-    """The model with its first `count` blocks alone, whole again afterwards; yields the last of them."""
-    owner, name = _home_of_blocks(model)
-    whole = getattr(owner, name)
-    setattr(owner, name, whole[:count])
-    try:
-        yield whole[count - 1]
-    finally:
-        setattr(owner, name, whole)
-
-
-def hidden(model, part: Part, layer: int) -> Tensor:
-    """Output of block `layer` on a part, [B, T, D], from a forward pass that ends there: no later block runs,
-    and the language-model head at one place only.
-
-    The pass goes through `model` itself, so that a distributed wrapper sees it, and has no dropout: what is
-    matched or steered are the activations that the model will have when it is used."""
-    check_layer(model, layer, "layer")
-    shortest = {"logits_to_keep": 1} if keeps_logits(model) else {}
-    caught: list[Tensor] = []
-
-    def catch(_, __, out: Tensor | tuple[Tensor, ...]) -> None:
-        caught.append(out[0] if isinstance(out, tuple) else out)
-
-    with without_dropout(model), first_blocks(model, layer + 1) as last:
-        handle = last.register_forward_hook(catch)
-        try:
-            model(
-                input_ids=part["input_ids"],
-                attention_mask=part["attention_mask"],
-                use_cache=False,
-                **shortest,
-            )
-        finally:
-            handle.remove()
-    return caught[0]
-
-
-@contextlib.contextmanager
-def in_eval_mode(model: Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def without_dropout(model: Module) -> contextlib.AbstractContextManager:
-    """Eval mode for a model that has dropout. One that has none is left as it is: layers recompute their
-    activations (gradient checkpointing) in train mode only."""
-    return in_eval_mode(model) if any(map(_drops, model.modules())) else contextlib.nullcontext()
-
-
-def _drops(module: Module) -> bool:
-    """Has a module a dropout of its own, as a layer or as a number that its forward reads?"""
-    if isinstance(module, _DropoutNd):
-        return module.p > 0
-    return any(
-        isinstance(value, float) and value > 0 for name, value in vars(module).items() if "dropout" in name
-    )

@@ -157,7 +157,8 @@ def test_the_last_assistant_turn_is_the_answer_and_the_others_stand_before_the_q
 
 
 def test_metrics_ask_within_the_chat(tokenizer, tiny_model):
-    from unlearnkit.metrics.engine import EvalRunner, Generations
+    from unlearnkit.metrics.runner import EvalRunner
+    from unlearnkit.metrics.spec import Generations
 
     asked = []
     template = Template(tokenizer)

@@ -190,7 +190,7 @@ def test_a_whole_methods_section_leads_to_its_parts(tmp_path):
     assert made.components["unlearn.NPO"].beta == 0.3
     assert settings(tree, tmp_path=tmp_path, unlearn__gamma="7").unlearn.gamma == 7
     tree["unlearn"]["gamma"] = 1.0
-    assert "say one" in complaints(tree, tmp_path=tmp_path)
+    assert "set only one of the two" in complaints(tree, tmp_path=tmp_path)
     assert "unknown key 'unlearn.NPO+FT.betta'" in complaints(
         {"unlearn": {"NPO+FT": {"betta": 1}}}, tmp_path=tmp_path
     )
@@ -243,7 +243,7 @@ def test_the_familys_words_for_sophia(tmp_path):
         0.03,
     )
     assert settings(made.resolved(), tmp_path=tmp_path) == made
-    assert "say one" in complaints({"unlearn": {"sophia": True, "optimizer": "AdamW"}}, tmp_path=tmp_path)
+    assert "set only one of the two" in complaints({"unlearn": {"sophia": True, "optimizer": "AdamW"}}, tmp_path=tmp_path)
 
 
 def test_flatness_by_name_or_by_key(tmp_path):
@@ -257,7 +257,7 @@ def test_flatness_by_name_or_by_key(tmp_path):
     assert by_name.flatness == by_key.flatness
     assert by_name.flatness.rho == 0.2
     assert by_name.unlearn.flatness == "SAM"
-    assert "say one" in complaints(
+    assert "set only one of the two" in complaints(
         tmp_path=tmp_path, unlearn__unlearn_method="NPO+FT+SAM", unlearn__flatness="RS"
     )
 

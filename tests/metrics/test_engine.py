@@ -9,20 +9,10 @@ from tiny import one_word_llama
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
-from unlearnkit.metrics.engine import (
-    METRICS,
-    AnswerScore,
-    Decoding,
-    EvalRunner,
-    Generations,
-    Likelihood,
-    MetricInputs,
-    Value,
-    count_texts,
-    interval,
-    measure,
-    select,
-)
+from unlearnkit.metrics.inputs import MetricInputs
+from unlearnkit.metrics.measure import count_texts, interval, measure
+from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Likelihood, Value, select
 
 ROWS = {
     "forget": [

@@ -7,7 +7,7 @@ import pytest
 from servers import serving
 
 from unlearnkit.core.endpoint import Endpoint
-from unlearnkit.metrics.engine import Case
+from unlearnkit.metrics.spec import Case
 from unlearnkit.metrics.verdicts import LanguageModelJudge
 
 CASE = Case("c", "Q?", "It was Ann.", "Ann.", "Ann")

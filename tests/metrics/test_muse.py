@@ -1,8 +1,11 @@
 """Verbatim memorisation as MUSE counts it."""
 
 from unlearnkit.core.encoding import Template
-from unlearnkit.metrics.engine import METRICS, EvalRunner, Generation, Generations, MetricInputs
+from unlearnkit.metrics.engine import Generation
+from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.muse import TOKENS
+from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.spec import METRICS, Generations
 
 
 def test_gold_and_continuation_are_cut_alike(tiny_model, tokenizer):

@@ -13,20 +13,12 @@ from unlearnkit.core.endpoint import Endpoint
 from unlearnkit.core.files import UserError
 from unlearnkit.core.generation import Generation
 from unlearnkit.dataset import load_evaluation
-from unlearnkit.metrics.engine import (
-    METRICS,
-    RUN,
-    Case,
-    Decoding,
-    EvalRunner,
-    Generations,
-    Judges,
-    MetricInputs,
-    measure,
-    select,
-)
 from unlearnkit.metrics.health import distinct, loop_share, token_entropy
+from unlearnkit.metrics.inputs import MetricInputs
+from unlearnkit.metrics.measure import measure
 from unlearnkit.metrics.reasoning import sentences, step_recall
+from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.spec import METRICS, RUN, Case, Decoding, Generations, Judges, select
 from unlearnkit.metrics.verdicts import LanguageModelJudge, RuleJudge, mentions, rules_out
 from unlearnkit.model.load.loading import load_model, load_tokenizer
 

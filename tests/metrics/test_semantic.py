@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from unlearnkit.core.generation import Generation
-from unlearnkit.metrics.engine import METRICS as ALL
-from unlearnkit.metrics.engine import Case, Generations, Judges, MetricInputs, PerRow, Value, select
-from unlearnkit.metrics.engine import _compute as compute
+from unlearnkit.metrics.inputs import MetricInputs
+from unlearnkit.metrics.measure import _compute as compute
 from unlearnkit.metrics.rouge import rouge1, rougeL
+from unlearnkit.metrics.spec import METRICS as ALL
+from unlearnkit.metrics.spec import Case, Generations, Judges, PerRow, Value, select
 from unlearnkit.metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 
 FORGET = [

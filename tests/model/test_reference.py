@@ -10,7 +10,8 @@ from unlearnkit.model.load.loading import add_lora, lost_update_fraction, model_
 from unlearnkit.model.reference import LogprobCache, live_logprobs, make_reference
 from unlearnkit.model.settings import Lora
 from unlearnkit.unlearn import compose, parse_method
-from unlearnkit.unlearn.base import hidden, logits
+from unlearnkit.unlearn.blocks import hidden
+from unlearnkit.unlearn.scoring import logits
 
 QUESTIONS = [
     "Who taught Orla?",

@@ -5,7 +5,7 @@ import torch
 
 from unlearnkit.optim import FLATNESS, WA, Averaging, Landscape
 from unlearnkit.optim.sharpness import moved, norm
-from unlearnkit.unlearn.composition import WRAPPERS
+from unlearnkit.unlearn.method import WRAPPERS
 
 TORCH = torch.float64
 HESSIAN = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=TORCH)

@@ -3,7 +3,7 @@ import torch
 
 from unlearnkit.core.files import UserError
 from unlearnkit.unlearn import FORGET, compose, parse_method
-from unlearnkit.unlearn.composition import method_names
+from unlearnkit.unlearn.method import method_names
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from unlearnkit.core.files import UserError
 from unlearnkit.core.likelihood import row_nll
 from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import compose, parse_method
-from unlearnkit.unlearn.base import Step, answer_nll, logits
+from unlearnkit.unlearn.base import Step
 from unlearnkit.unlearn.gradients.agreement import (
     Agreement,
     always_passes,
@@ -23,6 +23,7 @@ from unlearnkit.unlearn.gradients.agreement import (
     set_aside,
 )
 from unlearnkit.unlearn.objectives.gao import GAO
+from unlearnkit.unlearn.scoring import answer_nll, logits
 
 OBJECTIVES = GOLDEN / "objectives"
 GRADIENTS = json.loads((OBJECTIVES / "inputs/gradients.json").read_text())["gao"]

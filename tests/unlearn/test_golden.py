@@ -12,8 +12,9 @@ from unlearnkit.core.files import UserError
 from unlearnkit.core.likelihood import row_nll
 from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import compose, parse_method
-from unlearnkit.unlearn.base import hidden, logits
+from unlearnkit.unlearn.blocks import hidden
 from unlearnkit.unlearn.objectives.representation import EMBED
+from unlearnkit.unlearn.scoring import logits
 
 INPUTS = json.loads((GOLDEN / "objectives/inputs/batches.json").read_text())
 EXPECTED = json.loads((GOLDEN / "objectives/expected/objectives.json").read_text())

@@ -9,11 +9,11 @@ import torch
 from unlearnkit.core.likelihood import row_nll, shifted, token_nll
 from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.unlearn import FORGET, REGULARIZERS, RETAIN, compose, parse_method
-from unlearnkit.unlearn.base import answer_logits, answer_scores, logits
-from unlearnkit.unlearn.composition import method_names
 from unlearnkit.unlearn.edits.task_vector import TV
 from unlearnkit.unlearn.edits.whp import damped
+from unlearnkit.unlearn.method import method_names
 from unlearnkit.unlearn.objectives.reflection import WORDS
+from unlearnkit.unlearn.scoring import answer_logits, answer_scores, logits
 
 PAIRS = sorted({parse_method(name).name for name in method_names()} - {"origin", "TV"})
 

@@ -14,7 +14,7 @@ from unlearnkit.model.load.loading import add_lora, reference_model, train_only
 from unlearnkit.model.reference import ReferenceModel
 from unlearnkit.model.settings import Lora
 from unlearnkit.unlearn import compose, parse_method
-from unlearnkit.unlearn.base import blocks, hidden
+from unlearnkit.unlearn.blocks import blocks, hidden
 from unlearnkit.unlearn.objectives.reflection import reflection_tokens
 from unlearnkit.unlearn.objectives.representation import R2MU, RMU, unit_vector
 

@@ -8,8 +8,8 @@ from tiny import few_steps, random_llama
 from unlearnkit.model.run.training import Curvature
 from unlearnkit.optim import FLATNESS, Landscape
 from unlearnkit.optim.sharpness import norm, unit
-from unlearnkit.unlearn.base import answer_logits, answer_nll
 from unlearnkit.unlearn.mask import WeightMask
+from unlearnkit.unlearn.scoring import answer_logits, answer_nll
 
 
 @pytest.fixture

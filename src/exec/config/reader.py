@@ -28,8 +28,8 @@ from ...model.benchmarks.suites import AUTO, NONE
 from ...model.settings import SECTIONS, START_ONLY, Server, Settings
 from ...optim import FLATNESS, OPTIMIZERS
 from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
-from ...unlearn.composition import is_method
 from ...unlearn.gradients import COMBINERS
+from ...unlearn.method import is_method
 from ...unlearn.published.presets import PRESETS
 from .aliases import KEY_ALIASES, RENAMED_KEYS, hint, other_names
 from .checks import checker_for

@@ -14,8 +14,8 @@ from ...core.files import UserError, read_json
 from ...core.registry import did_you_mean, near_path
 from ...core.thinking import TAGS
 from ...dataset import parse_name
-from ...metrics.engine import METRICS, families, select
 from ...metrics.external_results import read_results, read_summary
+from ...metrics.spec import METRICS, families, select
 from ...model.load.adapters import base_of, is_adapter, tokenizer_place
 from ...model.settings import Server, Settings
 from ...unlearn import Composition, compose

@@ -12,7 +12,7 @@ from rich.table import Table
 from ...core.encoding import Template
 from ...core.files import UserError, lock, write_json
 from ...core.screen import Screen
-from ...metrics.engine import ARROWS
+from ...metrics.spec import ARROWS
 from ..load.loading import initial_tokenizer, load_initial
 from ..run.environment import environment
 from ..run.places import process_state

@@ -28,7 +28,7 @@ from ...core.encoding import Template
 from ...core.files import UserError, file_fingerprint, fingerprint, lock, read_json, write_json, write_jsonl
 from ...core.project import code_files
 from ...loggers.logger import Results
-from ...metrics.engine import Case
+from ...metrics.spec import Case
 from ..evaluation import judging_facts, tokenizer_fingerprint
 from ..judges import make_judges
 from ..load.loading import autocast_context, choose_precision, model_fingerprint

@@ -18,7 +18,7 @@ from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
 from ...core.hub_access import hub_problem, without_hub
 from ...core.weight_files import weight_faults
-from ...unlearn.base import block_numbers
+from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from .folder_faults import broken_file, check_folder, missing_files, reason_of
 

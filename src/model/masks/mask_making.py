@@ -20,10 +20,11 @@ from ...core.likelihood import count_labels
 from ...dataset import load_rows
 from ...dataset.collate import Collator
 from ...dataset.pairs import Pairs
-from ...unlearn.base import answer_nll, block_numbers, blocks, logits
+from ...unlearn.blocks import block_numbers, blocks
 from ...unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, select, write_mask
 from ...unlearn.mask.mask_file import TOLERANCE, content_of, density, read_sidecar, stated_ratio
 from ...unlearn.mask.scores import Score, Statistics
+from ...unlearn.scoring import answer_nll, logits
 from ..load.loading import (
     autocast_context,
     choose_device,

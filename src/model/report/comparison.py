@@ -7,8 +7,8 @@ from rich.table import Table
 
 from ...core.files import read_json
 from ...core.screen import Screen
-from ...metrics.engine import ARROWS, METRICS
 from ...metrics.external_results import match_rows, read_results, read_summary
+from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu import summarize
 
 Figures = dict[str, float | None]

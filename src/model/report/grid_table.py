@@ -13,8 +13,8 @@ import numpy as np
 
 from ...core.files import UserError, read_json, read_records, write_text
 from ...core.json_fields import OBJECT, TEXT, check_fields, check_value, number, or_null
-from ...metrics.engine import ARROWS, METRICS
 from ...metrics.external_results import read_metrics
+from ...metrics.spec import ARROWS, METRICS
 
 RESAMPLES = 1000
 FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}

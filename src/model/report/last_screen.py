@@ -3,8 +3,8 @@
 from rich.table import Table
 
 from ...core.screen import Screen
-from ...metrics.engine import ARROWS, METRICS
 from ...metrics.external_results import read_results, read_summary
+from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu import summarize
 from ..run.unlearn_run import Outcome
 from ..settings import Settings

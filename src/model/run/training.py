@@ -21,7 +21,8 @@ from ...optim import WA, Averaging, Landscape, Sophia, SophiaG, drawn_nll
 from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
-from ...unlearn.step.trainer import StepOptions, UnlearnTrainer
+from ...unlearn.step.step_options import StepOptions
+from ...unlearn.step.trainer import UnlearnTrainer
 from ..load.adapters import name_base
 from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from ..reference import make_reference

@@ -15,7 +15,7 @@ from ...core.generation import learned_positions
 from ...dataset import load_evaluation, load_rows
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
-from ...metrics.engine import select
+from ...metrics.spec import select
 from ...unlearn import Composition, compose
 from ...unlearn.base import Edit
 from ...unlearn.edits.reinforce import Reinforce

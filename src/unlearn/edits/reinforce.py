@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..base import Objective, Term, answer_nll
+from ..base import Objective, Term
+from ..scoring import answer_nll
 
 
 @dataclass(frozen=True)

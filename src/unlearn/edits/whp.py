@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...core.options import knob
-from ..base import FORGET, Edit, Term, answer_logits
+from ..base import FORGET, Edit, Term
+from ..scoring import answer_logits
 
 
 def damped(start: Tensor, reinforced: Tensor, alpha: float) -> Tensor:

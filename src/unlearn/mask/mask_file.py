@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...core.files import UserError, atomic, json_text, read_json
 from ...core.json_fields import COUNT, OBJECT, PROBABILITY, STRING, check_fields, check_value
-from ..base import blocks
+from ..blocks import blocks
 
 VERSION = 1
 PACKED = "packed mask"

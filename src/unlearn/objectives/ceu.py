@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...core.likelihood import IGNORE, count_labels
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_scores
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_scores
 
 
 @FORGET.register("CEU", "CE-U")

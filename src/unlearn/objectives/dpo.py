@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_row_nll
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_row_nll
 
 
 @FORGET.register("DPO", "IdkDPO")

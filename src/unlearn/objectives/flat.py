@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ...core.likelihood import count_labels, row_sum
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_nll, batch_mean
+from ..base import FORGET, Objective, Term, batch_mean
+from ..scoring import answer_nll
 
 DIVERGENCES = {
     "tv": lambda good, bad: torch.tanh(bad) / 2 - torch.tanh(good) / 2,

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ..base import FORGET, Objective, Term, answer_nll
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_nll
 
 
 @FORGET.register("GA", "GradAscent")

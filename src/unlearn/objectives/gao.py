@@ -9,8 +9,9 @@ from torch import Tensor
 from ...core.files import UserError
 from ...core.likelihood import IGNORE, count_labels
 from ...core.options import knob
-from ..base import REGULARIZERS, ExtraGradient, Objective, Part, Step, add_up, answer_nll, answer_row_nll
+from ..base import REGULARIZERS, ExtraGradient, Objective, Part, Step, add_up
 from ..gradients.agreement import MAX_TEXTS, Agreement, as_agreed, null_rate, set_aside
+from ..scoring import answer_nll, answer_row_nll
 
 PART = "paraphrases"
 

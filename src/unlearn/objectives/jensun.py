@@ -9,7 +9,8 @@ from torch import Tensor
 from ...core.files import UserError
 from ...core.likelihood import IGNORE
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_logits
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_logits
 
 
 @FORGET.register("JensUn")

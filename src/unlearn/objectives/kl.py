@@ -6,7 +6,8 @@ from torch import Tensor
 
 from ...core.likelihood import token_kl
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_logits, batch_mean, logits
+from ..base import FORGET, Objective, Term, batch_mean
+from ..scoring import answer_logits, logits
 from .retain import seed_ce
 
 

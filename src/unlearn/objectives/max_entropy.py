@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_logits
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_logits
 
 
 @FORGET.register("ME")

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...core.likelihood import IGNORE
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_logits, answer_nll, batch_mean, logits
+from ..base import FORGET, Objective, Term, batch_mean
+from ..scoring import answer_logits, answer_nll, logits
 
 
 @FORGET.register("PDU")

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from ...core.files import UserError
 from ...core.options import knob
 from ...core.thinking import TAGS
-from ..base import REGULARIZERS, Objective, Term, batch_mean, logits
+from ..base import REGULARIZERS, Objective, Term, batch_mean
+from ..scoring import logits
 from .representation import chosen, shares
 
 log = logging.getLogger(__name__)

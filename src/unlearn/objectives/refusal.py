@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from ...core.likelihood import count_labels
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_nll
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_nll
 
 
 @FORGET.register("CL", "PO", "IDK", "IdkNLL")

@@ -6,7 +6,8 @@ import torch
 
 from ...core.likelihood import count_labels
 from ...core.options import knob
-from ..base import REGULARIZERS, Objective, Term, add_up, answer_nll
+from ..base import REGULARIZERS, Objective, Term, add_up
+from ..scoring import answer_nll
 
 
 def matrices(model) -> list[torch.Tensor]:

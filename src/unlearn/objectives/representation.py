@@ -22,21 +22,8 @@ from torch import Tensor
 from ...core.files import UserError
 from ...core.likelihood import IGNORE
 from ...core.options import expression, knob
-from ..base import (
-    FORGET,
-    REGULARIZERS,
-    RETAIN,
-    Counts,
-    Objective,
-    Part,
-    Term,
-    batch_mean,
-    block_numbers,
-    blocks,
-    check_layer,
-    hidden,
-    section_of,
-)
+from ..base import FORGET, REGULARIZERS, RETAIN, Counts, Objective, Part, Term, batch_mean, section_of
+from ..blocks import block_numbers, blocks, check_layer, hidden
 
 POSITIONS = ("attended", "labels", "all")
 TUNED_BLOCKS = 3

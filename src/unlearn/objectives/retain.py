@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ...core.likelihood import token_jsd, token_kl
 from ...core.options import knob
-from ..base import RETAIN, Objective, Term, answer_logits, answer_nll, answer_row_nll, batch_mean, logits
+from ..base import RETAIN, Objective, Term, batch_mean
+from ..scoring import answer_logits, answer_nll, answer_row_nll, logits
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")

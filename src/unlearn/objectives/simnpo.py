@@ -6,7 +6,8 @@ import torch.nn.functional as F
 
 from ...core.likelihood import count_labels
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_row_nll, batch_mean, logits
+from ..base import FORGET, Objective, Term, batch_mean
+from ..scoring import answer_row_nll, logits
 
 
 @FORGET.register("SimNPO")

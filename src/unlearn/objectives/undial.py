@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_scores, batch_mean, logits
+from ..base import FORGET, Objective, Term, batch_mean
+from ..scoring import answer_scores, logits
 
 
 @FORGET.register("UNDIAL")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, answer_nll
+from ..base import FORGET, Objective, Term
+from ..scoring import answer_nll
 
 
 @FORGET.register("WGA")

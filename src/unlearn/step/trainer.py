@@ -15,10 +15,9 @@ import contextlib
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import cast
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -30,10 +29,14 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...core.files import UserError
-from ..base import Counts, Step, add_up, answer_logits
+from ..base import Counts, Step, add_up
 from ..composition import Composition, WeightedTerm
-from ..gradients import Combiner, diagnosis
-from ..mask import WeightMask
+from ..gradients import diagnosis
+from ..scoring import answer_logits
+from .callbacks import SetEpochCallback, WeightAveragingCallback
+from .derivatives import RandomState, gradient_of, hessian_vector_product
+from .step_options import SecondOrder, StepOptions
+from .window import Batch, Window, is_filler
 
 OWN_STATE = "unlearn_state.pt"
 """File of a step checkpoint with the state of objectives and of weight averaging."""
@@ -43,61 +46,6 @@ UNREADABLE = (
     *(pickle.UnpicklingError, SafetensorError),
 )
 """What torch, safetensors and the Trainer raise over broken files."""
-
-Batch = Mapping[str, Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class StepOptions:
-    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the
-    optimizers."""
-
-    make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
-    """From parameter groups to an optimizer; None is the Trainer's AdamW."""
-    flatten: Callable[..., list[Tensor]] | None = None
-    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see
-    `optim.sharpness`."""
-    curvature: Any = None
-    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores,
-    generator)`."""
-    averaging: Any = None
-    """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
-    mask: WeightMask | None = None
-    """What may change."""
-    combiner: Combiner | None = None
-    """What makes one update of the two sides' gradients; None is their weighted sum."""
-    weights: tuple[float, float] = (1.0, 1.0)
-    """The weights of the forget and of the retain side."""
-
-
-@runtime_checkable
-class SecondOrder(Protocol):
-    """What an optimizer has that takes estimates of the curvature."""
-
-    def update_curvature(self, weights: list[Tensor], gradients: list[Tensor], tokens: int) -> None: ...
-
-
-@dataclass
-class Window:
-    """What one optimizer step has gathered over its micro-batches so far."""
-
-    means: dict[str, Tensor] = field(default_factory=dict)
-    gradients: dict[str, list[Tensor]] = field(default_factory=dict)
-    """Sums so far: of each side where they are taken apart, and the curvature estimate."""
-    batches: int = 0
-    kept: list[Batch] = field(default_factory=list)
-    """The micro-batches themselves, without fillers, where a direction is made from them at the end."""
-
-    def add(self, name: str, gradient: list[Tensor]) -> None:
-        """Add to a sum, in float32 or wider."""
-        known = self.gradients.get(name)
-        wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in gradient]
-        self.gradients[name] = wide if known is None else [a + b for a, b in zip(known, wide)]
-
-
-def is_filler(batch: Batch) -> bool:
-    """True for a batch without any row of its own."""
-    return any(bool((part["index"] < 0).any()) for part in batch.values())
 
 
 @contextlib.contextmanager
@@ -111,65 +59,6 @@ def clear_load_errors(place: Path | str | None) -> Iterator[None]:
             f"unlearn.resume_path: {place} cannot be read ({reason}); remove that step's folder to go on from"
             " the step before, or start anew with logger.overwrite true"
         ) from None
-
-
-class SetEpochCallback(TrainerCallback):
-    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume
-    within one."""
-
-    def __init__(self, sampler):
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.sampler.set_epoch(int(state.epoch + 1e-6))
-
-
-class WeightAveragingCallback(TrainerCallback):
-    """Shows the weights to weight averaging after each optimizer step."""
-
-    def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
-        self.averaging, self.weights = averaging, weights
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        first = self.averaging.plan.start
-        if first > state.max_steps:
-            raise UserError(
-                f"unlearn.flat.WA.start is {first} but the run has {state.max_steps} optimizer steps: none"
-                " would count; lower it"
-            )
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.averaging.update(state.global_step, self.weights())
-
-
-class RandomState:
-    """The random state at which a micro-batch begins. A flatness wrapper compares gradients at several
-    places: under another dropout for each their difference would be noise."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.cpu = torch.get_rng_state()
-        self.gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-    def repeat(self) -> None:
-        """Draw the same numbers again from here on."""
-        torch.set_rng_state(self.cpu)
-        if self.gpu is not None:
-            torch.cuda.set_rng_state(self.gpu, self.device)
-
-
-def _gradient(loss: Tensor, weights: list[Tensor], create_graph: bool = False) -> list[Tensor]:
-    """d loss / d weights, zero where the loss does not reach. It goes into no `.grad`."""
-    found = torch.autograd.grad(loss, weights, create_graph=create_graph, allow_unused=True)
-    return [torch.zeros_like(w) if g is None else g for w, g in zip(weights, found)]
-
-
-def _hessian_times(loss: Tensor, weights: list[Tensor], vector: list[Tensor]) -> list[Tensor]:
-    """The Hessian of the loss times a vector, by a double backward."""
-    along = add_up(
-        (g * v.to(g.dtype)).sum() for g, v in zip(_gradient(loss, weights, create_graph=True), vector)
-    )
-    return _gradient(along, weights)
 
 
 class UnlearnTrainer(Trainer):
@@ -409,19 +298,21 @@ class UnlearnTrainer(Trainer):
                     "forget",
                     self.step_options.flatten(
                         weights,
-                        lambda: self._apply_mask(_gradient(forget_loss(), weights)),
+                        lambda: self._apply_mask(gradient_of(forget_loss(), weights)),
                         lambda vector: [self._all_reduce(v) for v in vector],
-                        lambda vector: self._apply_mask(_hessian_times(forget_loss(), weights, vector)),
+                        lambda vector: self._apply_mask(
+                            hessian_vector_product(forget_loss(), weights, vector)
+                        ),
                         self._apply_mask,
                         self.state.global_step,
                     ),
                 )
             elif (forget := forget_loss()).requires_grad:
-                self.window.add("forget", _gradient(forget, weights))
+                self.window.add("forget", gradient_of(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
                 self.window.add(
-                    "retain" if self.step_options.combiner else "forget", _gradient(retain, weights)
+                    "retain" if self.step_options.combiner else "forget", gradient_of(retain, weights)
                 )
         return first[0] + retain
 
@@ -541,7 +432,7 @@ class UnlearnTrainer(Trainer):
         tokens = sum(counts[part]["tokens"] for part in plan.parts)
         with self.accelerator.no_sync(model), self.compute_loss_context_manager():
             nll = add_up(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
-            self.window.add("curvature", _gradient((0 if is_filler(batch) else 1) * nll / tokens, weights))
+            self.window.add("curvature", gradient_of((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
         parts = {term.term.part for term in terms.values()}

@@ -11,6 +11,7 @@ from conftest import REPO
 from scripts import Forked
 
 from unlearnkit.core.files import read_text
+from unlearnkit.exec.config.reader import StrictConfig
 from unlearnkit.exec.make_docs import PAGES as GENERATED
 
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -64,6 +65,13 @@ def test_tables_have_few_columns(page):
 def test_every_config_named_exists():
     for path in named(r"configs/[\w.-]+/[\w.+-]+\.json"):
         assert (REPO / path).is_file(), path
+
+
+def test_every_key_of_the_examples_exists():
+    keys = {".".join(path) for path in StrictConfig().entries}
+    for page in PAGES:
+        for _, code in FENCED.findall(page.read_text()):
+            assert set(re.findall(r"--([a-z]+\.[\w.]+)", code)) <= keys, page.name
 
 
 def test_every_source_file_named_exists():

@@ -201,7 +201,7 @@ class Entailment:
 
     @staticmethod
     def _words(model) -> dict[int, str]:
-        """The number of each label in the words of `metrics.engine.Judges`."""
+        """The number of each label in the words of `metrics.spec.Judges`."""
         word = lambda label: next(
             (w for w in ("entailment", "contradiction") if label.lower() == w), "neutral"
         )

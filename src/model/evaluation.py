@@ -33,7 +33,7 @@ from .load.loading import (
     model_fingerprint,
 )
 from .run.progress import progress
-from .settings import Settings, plain
+from .settings.run_settings import Settings, plain
 
 CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)

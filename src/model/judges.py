@@ -26,7 +26,8 @@ from .load.loading import (
     load_whole,
     model_fingerprint,
 )
-from .settings import Server, Settings
+from .settings.run_settings import Settings
+from .settings.writing_keys import Server
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ...core.markdown import table
 from ...core.options import Knob
-from ...model.settings import SECTIONS
+from ...model.settings.run_settings import SECTIONS
 from .aliases import KEY_ALIASES, OTHER_NAMES
 from .checks import checker_for
 from .reader import component_families, first_sentence, knobs_of

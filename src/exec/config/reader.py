@@ -25,7 +25,8 @@ from ...core.options import Knob
 from ...core.provenance import PROVENANCE, read_provenance
 from ...core.registry import near_path
 from ...model.benchmarks.suites import AUTO, NONE
-from ...model.settings import SECTIONS, START_ONLY, Server, Settings
+from ...model.settings.run_settings import SECTIONS, Settings
+from ...model.settings.writing_keys import START_ONLY, Server
 from ...optim import FLATNESS, OPTIMIZERS
 from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
 from ...unlearn.gradients import COMBINERS
@@ -33,7 +34,7 @@ from ...unlearn.method import is_method
 from ...unlearn.published.presets import PRESETS
 from .aliases import KEY_ALIASES, RENAMED_KEYS, hint, other_names
 from .checks import checker_for
-from .rules import broken_rules, warnings
+from .rules.all_rules import broken_rules, warnings
 
 log = logging.getLogger(__name__)
 

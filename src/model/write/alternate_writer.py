@@ -19,7 +19,7 @@ from ..load.loading import (
     load_initial,
     model_fingerprint,
 )
-from ..settings import Settings, plain
+from ..settings.run_settings import Settings, plain
 from ..training_data import choose_forget_rows
 from .generation_rounds import Ask, begun_lines, write_in_rounds
 

@@ -31,7 +31,8 @@ from ..load.loading import (
     load_initial,
     model_fingerprint,
 )
-from ..settings import START_ONLY, Paraphrasing, Server, Settings, plain
+from ..settings.run_settings import Settings, plain
+from ..settings.writing_keys import START_ONLY, Paraphrasing, Server
 from ..training_data import choose_forget_rows, reworded, units
 from .generation_rounds import begun_lines, write_in_rounds
 

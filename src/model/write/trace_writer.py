@@ -25,7 +25,7 @@ from ..load.loading import (
     model_fingerprint,
 )
 from ..run.progress import progress
-from ..settings import Settings, plain
+from ..settings.run_settings import Settings, plain
 
 CHUNK = 64
 """Segments that are thought about before the file is written again."""

@@ -117,7 +117,7 @@ def test_what_a_run_reads_is_never_what_it_replaces(tmp_path):
 
 def test_settings_without_effect_are_said(caplog):
     settings(**{"unlearn.lora.r": "4", "logger.wandb.project": "x"})
-    assert "unlearn.lora.r is set without effect: unlearn.use_lora is off" in caplog.text
+    assert "unlearn.lora.r is set without effect: unlearn.use_lora is false" in caplog.text
     assert "logger.wandb.project" in caplog.text
 
 

@@ -1,11 +1,11 @@
 """Settings of the benchmarks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ...core.files import UserError
-from ...core.options import knob
+from ...core.options import Condition, knob
 from ...core.registry import did_you_mean
 from ..benchmarks.suites import AUTO, NONE, suite_names
 
@@ -48,6 +48,8 @@ def generation_words(text: Any) -> str:
 class Benchmarks:
     """Benchmarks of lm-evaluation-harness (run_benchmarks.py, or before and after a run)."""
 
+    only_if: ClassVar[Mapping[str, Condition]] = {"*": ("run.benchmarks", True)}
+
     suite: tuple[str, ...] = knob(
         ("auto",),
         "suites of lm-evaluation-harness/suites.yaml, all, or none; auto goes by the task: wmdp has the suite"
@@ -89,13 +91,17 @@ class Benchmarks:
         None,
         "OpenAI-compatible server that serves overall.model_name, for backend server",
         pattern=r"https?://[^\s@?#]+",
+        only_if=("benchmarks.backend", "server"),
     )
     key_env: str = knob(
         "OPENAI_API_KEY",
         "environment variable that holds the server's key",
         pattern=r"[A-Za-z_][A-Za-z0-9_]*",
+        only_if=("benchmarks.backend", "server"),
     )
-    concurrency: int = knob(8, "requests to the server at once", at_least=1)
+    concurrency: int = knob(
+        8, "requests to the server at once", at_least=1, only_if=("benchmarks.backend", "server")
+    )
     plan: bool = knob(False, "print what would be run and what it costs, and load no model")
 
     @property

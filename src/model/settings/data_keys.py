@@ -15,7 +15,7 @@ REASONING = ("off", "on", "both")
 
 @dataclass(frozen=True)
 class Data:
-    """The rows."""
+    """Datasets, templates and tokenisation."""
 
     forget_dataset_name: str = knob(
         "Fictional_forget10",
@@ -48,7 +48,10 @@ class Data:
         "auto", "auto (the chat template if there is one, else qa), chat, qa, or a text with {question}"
     )
     refusals: str | None = knob(
-        None, "file of refusals, one per line, for what trains refusals; the default is ours", path="file"
+        None,
+        "file of refusals, one per line, for what trains refusals; the default is ours",
+        path="file",
+        only_if=("method.alternates", "refusals"),
     )
     alternates: str | None = knob(
         None,
@@ -65,6 +68,7 @@ class Data:
         "unrelated rows to be invariant to, for ILU",
         choices=known_names,
         read=dataset_name,
+        only_if=("method.parts", "environment"),
     )
     environment_data_dir: str | None = knob(
         None, "folder of the environment's files, when not its own place", path="folder"
@@ -89,21 +93,40 @@ class Data:
         "what is thought about the forget rows, for R2MU and RTP: a file of make_traces.py; the default is "
         "the rows' own reasoning, else files/results/traces/<forget set>-<model>.jsonl",
     )
-    trace_tokens: int = knob(256, "tokens of a trace that are used; never past its end", at_least=1)
-    trace_context: bool = knob(
-        True, "put the question that was thought about before a trace; else traces.trigger (released code)"
+    trace_tokens: int = knob(
+        256,
+        "tokens of a trace that are used; never past its end",
+        at_least=1,
+        only_if=("method.parts", "traces"),
     )
-    trace_unclosed: str = knob("keep", "traces that the token budget cut", choices=("keep", "drop"))
+    trace_context: bool = knob(
+        True,
+        "put the question that was thought about before a trace; else traces.trigger (released code)",
+        only_if=("method.parts", "traces"),
+    )
+    trace_unclosed: str = knob(
+        "keep",
+        "traces that the token budget cut",
+        choices=("keep", "drop"),
+        only_if=("method.parts", "traces"),
+    )
     cot_dataset_name: str = knob(
         "Fictional_arithmetic",
         "reasoning about other things that is kept, for R2MU and CoT",
         choices=known_names,
         read=dataset_name,
+        only_if=("method.parts", "cot"),
     )
-    cot_data_dir: str | None = knob(None, "folder of its files, when not its own place", path="folder")
-    cot_tokens: int = knob(512, "tokens of a rationale that are used", at_least=1)
+    cot_data_dir: str | None = knob(
+        None, "folder of its files, when not its own place", path="folder", only_if=("method.parts", "cot")
+    )
+    cot_tokens: int = knob(
+        512, "tokens of a rationale that are used", at_least=1, only_if=("method.parts", "cot")
+    )
     cot_context: bool = knob(
-        True, "put the question before a rationale (the released code has the rationale alone)"
+        True,
+        "put the question before a rationale (the released code has the rationale alone)",
+        only_if=("method.parts", "cot"),
     )
     think_open: str = knob("<think>", "what opens a thought")
     think_close: str = knob("</think>", "what closes it")

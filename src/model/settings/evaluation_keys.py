@@ -1,17 +1,24 @@
 """Settings of the evaluation and its judge."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from ...core.embedding import MINILM
-from ...core.options import knob
+from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
 from ...core.thinking import MODES
 from .writing_keys import Server
 
 
+def measures_entailment(metrics: Sequence[str]) -> bool:
+    """Whether some metric or family can need entailment labels."""
+    return any("semantic" in name for name in metrics)
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured."""
+    """Metrics and decoding of the evaluation."""
 
     metrics: tuple[str, ...] = knob(
         ("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task"
@@ -35,11 +42,22 @@ class Evaluation:
     batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
     decoding: str = knob(
-        "thinking", "how a model is asked where a metric lets it think", choices=tuple(MODES)
+        "thinking", "decoding mode of metrics that let the model think", choices=tuple(MODES)
     )
-    rounds: int = knob(2, "rounds of thinking on, in mode more", at_least=1)
+    rounds: int = knob(
+        2,
+        "rounds of continued thinking, in mode more",
+        at_least=1,
+        only_if=[("evaluate.decoding", "more"), ("evaluate.metrics", "decoding")],
+    )
     temperature: float = knob(0.0, "sampling temperature of generated answers; 0 is greedy", at_least=0)
-    top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
+    top_p: float = knob(
+        1.0,
+        "sample from the likeliest tokens that hold this share",
+        above=0,
+        at_most=1,
+        only_if=("evaluate.temperature", bool),
+    )
     original_model: str | None = knob(
         None, "model that judges fluency; the default is the initial model of a run that trains"
     )
@@ -48,19 +66,25 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Judging(Server):
-    """Who reads what was written."""
+    """Judge of answers and traces."""
+
+    only_if: ClassVar[Mapping[str, Condition]] = {
+        **dict.fromkeys((item.name for item in fields(Server)), ("judge.kind", "lm")),
+        **dict.fromkeys(("model", "max_tokens"), ("judge.kind", "lm", "local")),
+    }
 
     kind: str = knob(
         "rule",
-        "rule looks for facts and words and needs no network; lm asks a language model behind a server, local"
-        " one of the disk or hub; embedding compares sentence embeddings (semantic metrics only)",
+        "rule matches facts and words, without network; lm is a language model behind a server, local one"
+        " from disk or hub; embedding compares sentence embeddings (semantic metrics only)",
         choices=("rule", "lm", "local", "embedding"),
     )
     threshold: float = knob(
         0.7,
-        "cosine from which an answer says the same as the reference, for embedding",
+        "least cosine of an answer that means the same as the reference, for embedding",
         at_least=-1,
         at_most=1,
+        only_if=("judge.kind", "embedding"),
     )
     embedder: str = knob(
         MINILM,
@@ -68,8 +92,13 @@ class Judging(Server):
         " name",
     )
     nli_model: str | None = knob(
-        None, "model that labels entailment, a folder or a hub name, for semantic/*_entailment"
+        None,
+        "model that labels entailment, a folder or a hub name, for semantic/*_entailment",
+        only_if=("evaluate.metrics", measures_entailment),
     )
     allow_unscored: bool = knob(
-        False, "go on when the server of judge.kind lm cannot be reached: its rows are unscored"
+        False,
+        "continue when the server of judge.kind lm cannot be reached: its rows are unscored",
+        only_if=("judge.kind", "lm"),
+        transport=True,
     )

@@ -1,13 +1,15 @@
 """Settings of the run folder and of Weights & Biases."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ...core.options import knob
+from ...core.options import Condition, knob
 
 
 @dataclass(frozen=True)
 class Logging:
-    """Where the run goes."""
+    """The run folder."""
 
     name: str | None = knob(
         None,
@@ -30,6 +32,8 @@ class JsonLogging:
 @dataclass(frozen=True)
 class WandbLogging:
     """The wandb logger."""
+
+    only_if: ClassVar[Mapping[str, Condition]] = {"*": ("overall.logger", "wandb")}
 
     project: str = knob("unlearning", "project on Weights & Biases")
     mode: str = knob(

@@ -1,8 +1,10 @@
 """Settings of the method and its training."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from ...core.options import knob
+from ...core.options import Condition, knob
 from ...optim import FLATNESS, OPTIMIZERS
 from ...unlearn.gradients import COMBINERS
 from ...unlearn.method import method_name, method_names
@@ -29,7 +31,7 @@ class Unlearning:
         choices=method_names,
         read=method_name,
     )
-    optimizer: str = knob("AdamW", "what takes the steps", choices=tuple(OPTIMIZERS), read=OPTIMIZERS.proper)
+    optimizer: str = knob("AdamW", "optimizer", choices=tuple(OPTIMIZERS), read=OPTIMIZERS.proper)
     flatness: str = knob(
         "none",
         "how the forget gradient is taken: at the weights (none), or around them for flat minima",
@@ -59,9 +61,19 @@ class Unlearning:
         0.0, "share of the steps over which the learning rate rises", at_least=0, below=1
     )
     scheduler: str = knob("linear", "how the learning rate falls", choices=("linear", "cosine", "constant"))
-    adam_beta2: float = knob(0.999, "AdamW's decay of the squared gradient", above=0, below=1)
-    forget_weight: float = knob(1.0, "weight of the forget objective; 0 leaves it out", at_least=0)
-    gamma: float = knob(1.0, "weight of the retain objective; 0 leaves it out", at_least=0)
+    adam_beta2: float = knob(
+        0.999,
+        "AdamW's decay of the squared gradient",
+        above=0,
+        below=1,
+        only_if=("unlearn.optimizer", "AdamW"),
+    )
+    forget_weight: float = knob(
+        1.0, "weight of the forget objective; 0 leaves it out", at_least=0, only_if=("method.sides", "forget")
+    )
+    gamma: float = knob(
+        1.0, "weight of the retain objective; 0 leaves it out", at_least=0, only_if=("method.sides", "retain")
+    )
     p: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
     q: float = knob(0.01, "a share of the WAGLE family", obsolete="nothing reads it")
     mask_path: str | None = knob(
@@ -97,6 +109,8 @@ class Unlearning:
 @dataclass(frozen=True)
 class Lora:
     """LoRA adapters (with unlearn.use_lora); merged into the weights when the model is saved."""
+
+    only_if: ClassVar[Mapping[str, Condition]] = {"*": ("unlearn.use_lora", True)}
 
     r: int = knob(8, "rank", at_least=1)
     alpha: float = knob(16.0, "scale: the update is alpha / r times the product", above=0)

@@ -1,7 +1,8 @@
 """The settings of one run: every section, complete and checked."""
 
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,16 @@ from .method_keys import TASKS, Lora, Unlearning
 from .overall_keys import Overall
 from .writing_keys import Generating, Paraphrasing, Tracing
 
-SECTIONS = {
-    "overall": Overall,
-    "unlearn": Unlearning,
-    "unlearn.lora": Lora,
-    "dataset": Data,
-    "generation": Generating,
-    "traces": Tracing,
-    "paraphrases": Paraphrasing,
-    "mask": Masking,
-    "evaluate": Evaluation,
-    "judge": Judging,
-    "benchmarks": Benchmarks,
-    "logger": Logging,
-    "logger.json": JsonLogging,
-    "logger.wandb": WandbLogging,
-}
+
+def section(name: str) -> Any:
+    """A field of `Settings` that holds the section of this name in config files."""
+    return field(metadata={"section": name})
 
 
 @dataclass(frozen=True)
 class Settings:
     """The settings of one run, complete and checked."""
 
-    overall: Overall
-    unlearn: Unlearning
-    lora: Lora
     method: Method
     components: Mapping[str, Any]
     """Section (`unlearn.NPO`) -> configured objective, for those that take part."""
@@ -50,17 +36,20 @@ class Settings:
     """The configured flatness wrapper, of `unlearn.flat.<flatness>`; None without."""
     combiner: Any
     """The configured combiner, of `unlearn.combine.<combiner>`."""
-    dataset: Data
-    generation: Generating
-    traces: Tracing
-    paraphrases: Paraphrasing
-    mask: Masking
-    evaluate: Evaluation
-    judge: Judging
-    benchmarks: Benchmarks
-    logger: Logging
-    json_logger: JsonLogging
-    wandb_logger: WandbLogging
+    overall: Overall = section("overall")
+    unlearn: Unlearning = section("unlearn")
+    lora: Lora = section("unlearn.lora")
+    dataset: Data = section("dataset")
+    generation: Generating = section("generation")
+    traces: Tracing = section("traces")
+    paraphrases: Paraphrasing = section("paraphrases")
+    mask: Masking = section("mask")
+    evaluate: Evaluation = section("evaluate")
+    judge: Judging = section("judge")
+    benchmarks: Benchmarks = section("benchmarks")
+    logger: Logging = section("logger")
+    json_logger: JsonLogging = section("logger.json")
+    wandb_logger: WandbLogging = section("logger.wandb")
 
     @property
     def metric_names(self) -> list[str]:
@@ -105,42 +94,47 @@ class Settings:
 
     def resolved(self) -> dict[str, Any]:
         """Every value by section, in the shape of a config file; reading it back gives the same settings."""
-        tree = {
-            "overall": plain(self.overall),
-            "unlearn": {**plain(self.unlearn), "lora": plain(self.lora)},
-            "dataset": plain(self.dataset),
-            "generation": plain(self.generation),
-            "traces": plain(self.traces),
-            "paraphrases": plain(self.paraphrases),
-            "mask": plain(self.mask),
-            "evaluate": plain(self.evaluate),
-            "judge": plain(self.judge),
-            "benchmarks": plain(self.benchmarks),
-            "logger": {
-                **plain(self.logger),
-                "json": plain(self.json_logger),
-                "wandb": plain(self.wandb_logger),
-            },
-        }
-        extras = {f"unlearn.optim.{self.unlearn.optimizer}": self.optimizer}
-        extras[f"unlearn.combine.{self.unlearn.combiner}"] = self.combiner
+        sections = {name: getattr(self, attribute) for name, attribute in ATTRIBUTES.items()}
+        sections |= self.components
+        sections[f"unlearn.optim.{self.unlearn.optimizer}"] = self.optimizer
+        sections[f"unlearn.combine.{self.unlearn.combiner}"] = self.combiner
         if self.flatness:
-            extras[f"unlearn.flat.{self.unlearn.flatness}"] = self.flatness
-        for section, component in {**self.components, **extras}.items():
-            *path, last = section.split(".")
+            sections[f"unlearn.flat.{self.unlearn.flatness}"] = self.flatness
+        tree: dict[str, Any] = {}
+        for name, values in sections.items():
+            *path, last = name.split(".")
             node = tree
-            for name in path:
-                node = node.setdefault(name, {})
-            if plain(component):
-                node[last] = plain(component)
+            for part in path:
+                node = node.setdefault(part, {})
+            if plain(values):
+                node[last] = plain(values)
         return tree
 
 
+ATTRIBUTES = {item.metadata["section"]: item.name for item in fields(Settings) if "section" in item.metadata}
+"""Section -> attribute of `Settings` that holds it, in the order of a config file."""
+SECTIONS: dict[str, type] = {
+    name: typing.get_type_hints(Settings)[attribute] for name, attribute in ATTRIBUTES.items()
+}
+"""Section -> class whose fields are its keys. The one list of sections."""
+
+
 def plain(section: Any) -> dict[str, Any]:
-    """The fields of a section as JSON values, without those that do nothing."""
+    """The fields of a section as JSON values, without obsolete ones."""
     values = {
         item.name: getattr(section, item.name)
         for item in fields(section)
         if not item.metadata["knob"].obsolete
     }
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def deciding(section: Any) -> dict[str, Any]:
+    """The fields of a section that decide a result: all but those of transport, and those that may change
+    while a file is continued. A cache key made of them cannot miss a new key."""
+    knobs = {item.name: item.metadata["knob"] for item in fields(section)}
+    return {
+        name: value
+        for name, value in plain(section).items()
+        if not (knobs[name].transport or knobs[name].resumable)
+    }

@@ -16,7 +16,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .config.rules.writer_rules import paraphrase_writer
+from .config.rules.writer_rules import writer_errors
 from .script import run_script
 
 
@@ -29,7 +29,7 @@ def act(settings) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     return run_script(
-        argv, __doc__, act, rules=paraphrase_writer, interrupted="interrupted; the same command goes on"
+        argv, __doc__, act, rules=writer_errors, interrupted="interrupted; the same command goes on"
     )
 
 

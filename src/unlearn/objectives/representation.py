@@ -292,6 +292,10 @@ class R2MU(R2MUv0):
 
     beta: float = knob(1.0, "weight of the term on reasoning; 0 is R2MU-v0", at_least=0)
 
+    def warnings(self, run):
+        if self.beta == 0:
+            yield "unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason"
+
     def extra_terms(self):
         return (
             (CoT(self.layer, self.trace_positions, self.reduction, self.norm, self.beta),)

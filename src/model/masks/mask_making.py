@@ -36,7 +36,7 @@ from ..load.loading import (
 from ..run.progress import progress
 from ..settings.mask_keys import Masking
 from ..settings.run_settings import Settings
-from ..training_data import choose_forget_rows, training_texts
+from ..training_data import Wanted, choose_forget_rows, training_texts
 
 log = logging.getLogger(__name__)
 
@@ -191,13 +191,8 @@ def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
         data.forget_ratio,
         data.dataset_seed,
     )
-    texts = training_texts(
-        settings,
-        {"forget", "retain"},
-        "refusals" if scored.forget_answers == "refusals" else "",
-        forget,
-        rest,
-    )
+    alternates = "refusals" if scored.forget_answers == "refusals" else ""
+    texts = training_texts(settings, Wanted({"forget", "retain"}, alternates, forget, rest))
     chosen = {
         "forget": texts["alternate" if scored.forget_answers == "refusals" else "forget"],
         "retain": texts["retain"],

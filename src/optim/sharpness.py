@@ -178,8 +178,9 @@ class GP(SecondOrder):
 class CR(SecondOrder):
     """Curvature regularisation: the change of the forget gradient along itself is minimised with the loss.
 
-    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed Cost: three more forwards
-    and backwards over the forget rows (differences) or two double backwards (exact).
+    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed
+    Cost: three more forwards and backwards over the forget rows (differences) or two double backwards
+    (exact).
     """
 
     rho: float = knob(10.0, "weight of the gradient's change", at_least=0)

@@ -57,8 +57,9 @@ class GAO(Objective):
     they are not tied to the head) is none.
 
     Formula: -ρ mean_i clip(1[|mean_k sign g_ik| > τ] mean_k g_ik), g_ik = gradient of the mean NLL of
-    paraphrase k of row i Cost: K forwards and backwards for each forget row (scope window: K over all of
-    them), 9 bytes for each weight.
+    paraphrase k of row i
+    Cost: K forwards and backwards for each forget row (scope window: K over all of them), 9 bytes for each
+    weight.
     """
 
     tau: float = knob(0.1, "a coordinate passes where |mean of signs| exceeds this", at_least=0, below=1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.files import UserError, fingerprint, read_records
-from ..core.json_fields import TEXT, Kind, check_fields, shown
+from ..core.json_fields import TEXT, Kind, check_fields
 
 WRITERS = ("writer", "model", "template", "settings", "data")
 """Fields of a header that say how the texts were made."""
@@ -68,8 +68,8 @@ class GeneratedFile:
         found = records[0][1].get(self.kind) if records else None
         if found != self.version:
             what = f"(version {self.version}): its first line has no such header"
-            if found is not None:
-                what = f"of this version (version {shown(found)}, this one is {self.version})"
+            if isinstance(found, int):
+                what = f"(version {found}, this one is {self.version})"
             raise UserError(f"{self.key}: {path} is not a file of {self.script} {what}")
         self.check_lines(records[1:])
         return records[0][1], [line for _, line in records[1:]]

@@ -84,7 +84,7 @@ class Hub(Source):
     def check(self, split: str) -> None:
         name = _parts(split)[0]
         if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-            raise UserError(f"dataset {split!r}: there is not a folder {name}")
+            raise UserError(f"dataset {split!r}: there is no folder {name}")
 
     def rows(self, split: str) -> list[dict]:
         """Only the columns that rows can have are read: others may hold pictures or sound."""

@@ -77,14 +77,8 @@ def read_settings(
     known, unknown = parser.parse_known_args(argv)
     flags = vars(known)
     try:
-        return resolve_settings(
-            config,
-            flags.pop("config_file"),
-            flags,
-            defaults or {},
-            unknown_words(parser, unknown),
-            rules,
-        )
+        config.errors += unknown_words(parser, unknown)
+        return resolve_settings(config, flags.pop("config_file"), flags, defaults or {}, rules)
     except ConfigError as complaints:
         shown = visible(complaints)
         parser.exit(2, f"{parser.prog}: the settings are not right, nothing was started\n{shown}\n")

@@ -375,7 +375,7 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         ),
         ({"unlearn__unlearn_method": "R2MU+CoT"}, "R2MU has a CoT term of its own"),
         ({"judge__base_url": "notaurl"}, "judge.base_url: expected"),
-        ({"evaluate__original_model": "nowhere"}, "evaluate.original_model: there is not a folder nowhere"),
+        ({"evaluate__original_model": "nowhere"}, "evaluate.original_model: there is no folder nowhere"),
         ({"judge__kind": "lm"}, "judge.model: judge.kind lm needs the name of a model"),
         (
             {"unlearn__unlearn_method": "SimNPO+FT", "unlearn__SimNPO__beta": "-1"},
@@ -394,7 +394,7 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
         ),
         (
             {"unlearn__unlearn_method": "WHP", "unlearn__WHP__reinforced": "nowhere"},
-            "unlearn.WHP.reinforced: there is not a folder nowhere",
+            "unlearn.WHP.reinforced: there is no folder nowhere",
         ),
         (
             {"unlearn__unlearn_method": "NPO", "unlearn__flatness": "WA", "unlearn__max_steps": "50"},

@@ -59,7 +59,7 @@ def test_a_base_that_is_not_there_is_named_before_anything_is_loaded(adapter, tm
     folder, _ = adapter
     point_at(folder, tmp_path / "gone")
     with pytest.raises(
-        ConfigError, match="the base model of the adapter .*adapter: there is not a folder .*gone"
+        ConfigError, match="the base model of the adapter .*adapter: there is no folder .*gone"
     ):
         resolve_settings(StrictConfig(), [], {"overall.model_name": str(folder)}, {})
 

@@ -359,7 +359,7 @@ def test_a_local_model_judges(tmp_path):
     assert read_json(tmp_path / "run/metrics.json")["semantic/coverage"] == 0
     refused = measure(tmp_path, "other", *"--judge.kind local --judge.model no-such-folder".split())
     assert refused.returncode == 2
-    assert "judge.model: there is not a folder no-such-folder" in refused.stderr
+    assert "judge.model: there is no folder no-such-folder" in refused.stderr
 
 
 @pytest.mark.slow

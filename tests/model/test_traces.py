@@ -107,7 +107,7 @@ def test_a_run_reads_them_and_refuses_those_of_other_rows(small_world, tmp_path)
         (("--traces.segments", "0"), 2, "traces.segments"),
         (("--dataset.think_open", "[T]"), 1, "a tokenizer that knows [T]"),
         (("--dataset.traces", "src"), 1, "dataset.traces: src is a folder"),
-        (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is not a folder nowhere"),
+        (("--overall.model_name", "nowhere"), 2, "overall.model_name: there is no folder nowhere"),
     ],
 )
 def test_bad_input_ends_before_anything_is_written(tmp_path, flags, code, told):

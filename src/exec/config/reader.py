@@ -23,6 +23,7 @@ import fastargs
 from ...core.files import UserError, read_json
 from ...core.json_fields import shown
 from ...core.options import Condition, Knob, conditions
+from ...core.project import in_project
 from ...core.provenance import PROVENANCE, read_provenance
 from ...core.registry import near_path
 from ...model.benchmarks.suites import AUTO, NONE
@@ -110,6 +111,9 @@ class StrictConfig(fastargs.Config):
         self.knobs: dict[tuple[str, ...], Knob] = {}
         self.against_preset: list[str] = []
         self.renamed: list[str] = []
+        self.errors: list[str] = []
+        """What was wrong with the input before it was read."""
+        self.flags_source = "command line"
         self.classes = SECTIONS | component_sections()
         for name, section in self.classes.items():
             self._declare(name, section)
@@ -149,7 +153,7 @@ class StrictConfig(fastargs.Config):
             self.renamed.append(f"{name} is now {RENAMED_KEYS[name]} ({source})")
         path = tuple((KEY_ALIASES | RENAMED_KEYS).get(name, name).split("."))
         if path in self.entries and not isinstance(value, dict):
-            self._keep(path, ConfigValue(value, source, self.priority))
+            self._keep(path, ConfigValue(in_project(value), source, self.priority))
         elif path in self._section_paths() or self.is_whole_method(path):
             if isinstance(value, dict):
                 return self._load_section(path, value, source)
@@ -305,7 +309,9 @@ class StrictConfig(fastargs.Config):
 
     def value(self, path: tuple[str, ...]) -> Any:
         entry = self.entries[path]
-        return entry.checker.check(self.given[path].value) if path in self.given else entry.default
+        if path in self.given:
+            return entry.checker.check(self.given[path].value)
+        return in_project(entry.default)
 
     def build(self, section: str) -> Any:
         """The dataclass of a section with its checked values."""
@@ -432,20 +438,30 @@ Rules = Callable[[Settings], list[str]]
 def resolve_settings(
     config: StrictConfig,
     files: Sequence[str],
-    flags: dict[str, Any],
+    flags: Mapping[str, Any],
     defaults: dict[str, Any],
-    wrong: Sequence[str] = (),
     rules: Rules = lambda settings: [],
 ) -> Settings:
-    """Read all sources, check everything, build the settings. ConfigError (one line each, after those already
-    known) when anything is wrong. Values that are wrong are set aside, so that the rules can still look at
-    the others."""
-    wrong = [*wrong, *config.load(defaults, "the script's default")]
+    """Read all sources, check everything, build the settings.
+
+    Args:
+        config: an empty one; its `errors` are what is known to be wrong already.
+        files: config files, in their order.
+        flags: key -> value, stronger than files. None is a flag that was not given; `null` takes a value
+            back; a list of words is joined by commas.
+        defaults: the script's own values, weaker than any file or flag.
+        rules: what the script itself demands.
+
+    Raises:
+        ConfigError: one line for each thing that is wrong. Values that are wrong are set aside, so that the
+            rules can still look at the others.
+    """
+    wrong = [*config.errors, *config.load(defaults, "the script's default")]
     for name in files:
         wrong += _load_file(config, name)
-    joined = {key: ",".join(text) if isinstance(text, list) else text for key, text in flags.items()}
+    joined = {key: ",".join(text) if _is_words(text) else text for key, text in flags.items()}
     given = {key: None if text == "null" else text for key, text in joined.items() if text is not None}
-    wrong += config.load(given, "command line")
+    wrong += config.load(given, config.flags_source)
     wrong += _load_provenance(config)
     wrong += config.resolve_method_sections() + config.conflicting_keys() + config.drop_invalid()
     config.apply_preset()
@@ -470,6 +486,10 @@ def resolve_settings(
     for path, value in config.given.items():
         log.debug("%s = %r (%s)", ".".join(path), value.value, value.source)
     return settings
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _raise(lines: Sequence[str]) -> None:
@@ -521,6 +541,7 @@ def _data_is_named(config: StrictConfig, settings: Settings) -> list[str]:
 def _load_file(config: StrictConfig, name: str) -> list[str]:
     if Path(name).suffix.lower() in (".yaml", ".yml", ".toml", ".ini", ".py"):
         return [f"{name}: --config_file takes JSON, such as configs/fictional/npo+ft.json"]
+    name = in_project(name)
     try:
         tree = read_json(name)
     except UserError as error:

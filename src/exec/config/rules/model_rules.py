@@ -109,7 +109,7 @@ def _hub_name_error(key: str, name: str) -> str | None:
     if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
         return None
     return (
-        f"{key}: there is not a folder {name} (seen from {Path.cwd()}), and a hub name has the form"
+        f"{key}: there is no folder {name} (seen from {Path.cwd()}), and a hub name has the form"
         f" owner/model{near_path(name)}"
     )
 

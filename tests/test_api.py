@@ -1,0 +1,75 @@
+"""From Python as from the command line: the same settings, checks and figures."""
+
+import json
+
+import pytest
+from conftest import FICTIONAL, REPO
+from scripts import run_script
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from unlearnkit.api import evaluate, unlearn
+from unlearnkit.core.files import UserError
+
+TABLE = [json.loads(line) for line in (REPO / "files/data/fictional/full.jsonl").read_text().splitlines()]
+ROWS = [{"question": row["question"], "answer": row["answer"]} for row in TABLE]
+FORGET, RETAIN = ROWS[-8:], ROWS[:24]
+TARGET = str(FICTIONAL / "target")
+QUICK = {"unlearn.lr": 1e-3, "unlearn.max_steps": 2, "evaluate.bootstrap": 0, "overall.quiet": True}
+
+
+@pytest.fixture
+def quick(tmp_path):
+    return QUICK | {"overall.cache_dir": str(tmp_path / "cache")}
+
+
+@pytest.mark.run
+def test_a_run_is_that_of_the_script(tmp_path, quick):
+    result = unlearn(TARGET, FORGET, RETAIN, "NPO+FT", tmp_path / "mine", **quick)
+    assert result.folder == tmp_path / "mine" and result.before["forget/prob"] > 0.99
+    assert result.metrics["forget/prob"] < result.before["forget/prob"]
+    assert result.metrics["forget_quality"] is None and result.detail["forget_quality"]["reason"]
+    assert not result.model.training and result.tokenizer.get_vocab()
+    config = ["--config_file", result.folder / "config.json", "--logger.name", "again"]
+    again = run_script("unlearn_model", *config)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again/metrics.json").read_text()) == result.metrics
+
+
+@pytest.mark.run
+def test_a_loaded_model_stays_as_it_is_and_rows_may_be_a_dataset(tmp_path, quick):
+    from datasets import Dataset
+
+    model = AutoModelForCausalLM.from_pretrained(TARGET)
+    tokenizer = AutoTokenizer.from_pretrained(TARGET)
+    before = [p.clone() for p in model.parameters()]
+    result = unlearn((model, tokenizer), Dataset.from_list(FORGET), None, "GA", tmp_path / "mine", **quick)
+    assert all((p == old).all() for p, old in zip(model.parameters(), before))
+    assert result.metrics["forget/prob"] < result.before["forget/prob"]
+    measured = evaluate(
+        (result.model, tokenizer), FORGET, output=tmp_path / "measured", **quick_evaluation(quick)
+    )
+    assert measured.metrics["forget/prob"] == pytest.approx(result.metrics["forget/prob"], abs=1e-6)
+    assert measured.before is None and measured.metrics["retain/prob"] is None
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model": "nowhere"}, "overall.model_name: there is no folder nowhere"),
+        ({"model": 3}, "model: expected a folder, a hub name or a pair"),
+        ({"forget": "no.jsonl"}, "forget: no.jsonl is not a file of rows"),
+        ({"forget": 3}, "forget: expected a file, a list of dicts"),
+        ({"forget": []}, "forget: there are no rows"),
+        ({"forget": [{"q": 1}]}, "forget.jsonl, line 1"),
+        ({"retain": None}, "retain: NPO\\+FT trains on rows to keep"),
+        ({"retain": "Fictional_retain90"}, "one is the name of a data set"),
+        ({"method": "NPO+FTT"}, "did you mean NPO\\+FT"),
+        ({"unlearn.lrr": 1}, "unknown key 'unlearn.lrr'"),
+        ({"unlearn.lr": -1}, "unlearn.lr: expected a number above 0"),
+    ],
+)
+def test_wrong_input_is_refused_and_leaves_nothing(change, words, tmp_path, quick):
+    given = {"model": TARGET, "forget": FORGET, "retain": RETAIN, "method": "NPO+FT"} | quick | change
+    with pytest.raises(UserError, match=words):
+        unlearn(output=tmp_path / "mine", **given)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []

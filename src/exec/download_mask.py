@@ -5,8 +5,8 @@
                                                                         # address, a Google Drive folder or
                                                                         # file, a path
 
-A broken download is gone on with by the same command. The file is opened as plain tensors only, and checked
-before it is put in its place.
+The same command resumes a broken download. The file is opened as plain tensors only, and checked before it is
+put in its place.
 """
 
 import argparse
@@ -35,20 +35,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sha256", help="checksum that the file must have")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     arguments = parser.parse_args(argv)
-    return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command goes on")
+    return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command resumes")
 
 
 def download(arguments: argparse.Namespace) -> None:
-    """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no
-    mask."""
+    """Fetch the file into its place and print its density. UserError when the place is taken or the file is
+    not a mask."""
     from ..model.load.fetch import PUBLISHED, fetch_mask
 
     file = f"{arguments.task}_{arguments.ratio}.pt"
     target = arguments.out.expanduser() / file
     if not re.fullmatch(r"[\w.-]+", file):
-        raise UserError(f"task and ratio make a file name, {file!r} is none")
+        raise UserError(f"task and ratio make a file name; {file!r} is not a file name")
     if target.exists() and not arguments.overwrite:
-        raise UserError(f"{target} is there already; --overwrite replaces it")
+        raise UserError(f"{target} already exists; --overwrite replaces it")
     density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
     show(f"wrote {target}: {density:.4f} of the weights are updated")
 

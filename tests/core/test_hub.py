@@ -48,7 +48,7 @@ def _cached(name: str, device: str):
         lambda folder: load_table(None, "forget10.json", "owner/data", "forget10"),
         lambda folder: Embedder("owner/model").model,
         lambda folder: fetch_model("owner/model"),
-        lambda folder: fetch_mask("hf:owner/name", "tofu_0.8.pt", folder / "a.pt", say=lambda line: None),
+        lambda folder: fetch_mask("hf:owner/name", "tofu_0.8.pt", folder / "a.pt", notify=lambda line: None),
     ],
     ids=["model", "data", "embedder", "prefetch", "mask"],
 )

@@ -16,6 +16,7 @@ from ..core.reply_cache import ReplyCache, Usage, well_formed
 from ..metrics.spec import METRICS, Judges
 from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
     choose_device,
@@ -128,13 +129,8 @@ class LocalLanguageModel:
         missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
         longest = max(map(len, missing.values()), default=0)
-        check_context(
-            self.name,
-            longest,
-            SHORTEST_VERDICT,
-            "judge.model",
-            "The judge reads whole answers; take one that can",
-        )
+        advice = "The judge reads whole answers; take one that can"
+        check_context(self.name, TokenBudget(longest, SHORTEST_VERDICT, "judge.model", advice))
         unread, todo = [], list(missing.items())
         for at in range(0, len(todo), QUESTIONS_AT_ONCE):
             chunk = todo[at : at + QUESTIONS_AT_ONCE]

@@ -23,7 +23,7 @@ from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
 from ...unlearn.step.trainer import UnlearnTrainer
-from ..load.adapters import name_base
+from ..load.adapters import set_base_name
 from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from ..reference import make_reference
 from ..settings import Settings
@@ -98,7 +98,7 @@ def train(
     with training_progress:
         trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
     if logger and unlearn.save_adapter != "none":
-        name_base(model, overall)
+        set_base_name(model, overall)
         logger.adapter(model, tokenizer, instead=unlearn.save_adapter == "only")
     return merge_lora(model), time.time() - start
 

@@ -23,6 +23,7 @@ from ...dataset.paraphrases import header, read_lines, source_fingerprint
 from ...metrics.rouge import rougeL
 from ..judges import make_endpoint
 from ..load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
     choose_device,
@@ -347,13 +348,13 @@ def _initial_model(
     """The initial model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
     longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in choices(prompts, row))
-    check_context(
-        overall.model_name,
+    budget = TokenBudget(
         longest,
         plan.max_new_tokens,
         "paraphrases.max_new_tokens",
         "A shorter dataset.max_length makes room in documents",
     )
+    check_context(overall.model_name, budget)
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
     model = load_initial(overall)

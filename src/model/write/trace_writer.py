@@ -16,6 +16,7 @@ from ...core.thinking import split_thought
 from ...dataset import load_rows
 from ...dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
 from ..load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
     choose_device,
@@ -58,13 +59,13 @@ def write_traces(settings: Settings) -> Path:
     tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
-    check_context(
-        overall.model_name,
+    budget = TokenBudget(
         max(len(segment.prompt_ids) for segment in segments),
         plan.max_new_tokens,
         "traces.max_new_tokens",
         "A shorter traces.segment_tokens makes room in documents",
     )
+    check_context(overall.model_name, budget)
     device = choose_device(overall.device)
     precision = choose_precision(overall.precision, device)
     model = load_initial(overall)

@@ -17,7 +17,13 @@ from unlearnkit.core.likelihood import shifted
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.config.rules import missing_files
 from unlearnkit.loggers.json_ import JsonLogger
-from unlearnkit.model.masks.mask_making import _attended_inputs, _gradients, load_mask, make_masks
+from unlearnkit.model.masks.mask_making import (
+    GradientNeeds,
+    _attended_inputs,
+    _gradient_statistics,
+    load_mask,
+    make_masks,
+)
 from unlearnkit.model.run.unlearn_run import Unlearn
 from unlearnkit.unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 from unlearnkit.unlearn.mask.mask_file import content_of, load_tensors, read_sidecar
@@ -353,7 +359,7 @@ def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenize
     parts = [pad_rows([(0, row)], 0) for row in rows]
     weights = dict(tiny_model.named_parameters())
     once, twice = (
-        _gradients(tiny_model, weights, given, "forget", {"forget"}, lambda n: None)
+        _gradient_statistics(tiny_model, weights, given, GradientNeeds("forget", {"forget"}), lambda n: None)
         for given in (parts, parts * 2)
     )
     together = pad_rows(list(enumerate(rows)), 0)
@@ -412,7 +418,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
         "run",
     )
     assert done.returncode == 1
-    assert "its name says that 0.9" in done.stderr
+    assert "states 0.9 of the weights as updated, it selects 0.1000" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -232,16 +232,16 @@ def tabulate(
     current: set[str],
 ) -> list:
     """Write the tables of all runs that are there now; returns their lines."""
-    from ..model.report.grid_table import figures_of, line, write_tables
+    from ..model.report.grid_table import aggregate, run_figures, write_tables
 
     lines = []
     for title in dict.fromkeys(run.line for run in runs):
         ours = [run for run in runs if run.line == title]
         folders = [root / run.name for run in ours if run.name in current]
         lines.append(
-            line(
+            aggregate(
                 title,
-                [figures_of(folder) for folder in folders],
+                [run_figures(folder) for folder in folders],
                 arguments.metrics,
                 [failures[run.name] for run in ours if run.name in failures],
                 folders if arguments.intervals else (),

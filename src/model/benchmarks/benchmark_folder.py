@@ -18,7 +18,7 @@ from ..run.environment import environment
 from ..run.places import process_state
 from ..settings import Settings
 from .benchmark_runner import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
-from .suites import Facts, facts_of
+from .suites import TaskInfo, task_info
 
 RUN_FOLDER_ENTRIES = (
     "config.json",
@@ -157,7 +157,7 @@ def show_plan(settings: Settings) -> None:
         except UserError as error:
             cells, missing[name] = _published_row(name, benchmarks), str(error)
         here = "no" if name in missing else "yes"
-        table.add_row(benchmarks.label(name), *cells, _source(facts_of(name)), here)
+        table.add_row(benchmarks.label(name), *cells, _source(task_info(name)), here)
     screen = Screen(least_width=130)
     screen.print(table)
     screen.print_text(
@@ -168,7 +168,7 @@ def show_plan(settings: Settings) -> None:
         screen.print_text(f"– {reason}")
 
 
-def _source(facts: Facts) -> str:
+def _source(facts: TaskInfo) -> str:
     gated = ", gated" if facts.access == "gated" else ""
     return f"{facts.data or 'see its file'}, {facts.licence}{gated}"
 
@@ -188,7 +188,7 @@ def _read_row(loaded: dict, tokenizer, settings: Settings) -> Sequence[str]:
 
 def _published_row(name: str, benchmarks: Benchmarks) -> Sequence[str]:
     """The same as far as it is known of a task whose rows are not here."""
-    facts, plan = facts_of(name), benchmarks.plan
+    facts, plan = task_info(name), benchmarks.plan
     rows = min(facts.rows, plan.limit or facts.rows)
     if facts.options or not rows:
         return _cells("~", rows, facts.options, 0, "–")

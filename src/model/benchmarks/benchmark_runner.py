@@ -35,7 +35,7 @@ from ..load.loading import autocast_context, choose_precision, model_fingerprint
 from ..run.places import process_state
 from ..run.progress import counting
 from ..settings import Settings
-from .suites import TASKS, facts_of
+from .suites import TASKS, task_info
 
 log = logging.getLogger(__name__)
 
@@ -114,12 +114,12 @@ class Benchmarks:
     def load(self, name: str) -> dict:
         """A task with its rows; UserError when it is unknown or they are not to be had."""
         rows = "common.builtin_rows" if self.plan.data_dir else None
-        return self.tasks.load(name, facts_of(name).folder, rows)
+        return self.tasks.load(name, task_info(name).folder, rows)
 
     def check_names(self) -> None:
         """UserError for a task that neither we nor the harness have."""
         for name in self.settings.benchmark_tasks:
-            self.tasks.manager_of(name, facts_of(name).folder)
+            self.tasks.manager_of(name, task_info(name).folder)
 
     def check(self) -> None:
         """UserError naming every task that cannot be run here, unless failures are allowed: before the heavy

@@ -1,5 +1,4 @@
-"""The README's table of methods, from the registries, the shipped configs and the figures of `make
-methods`."""
+"""Table of methods, from the registries, the shipped configs and the figures of `make methods`."""
 
 import csv
 import json
@@ -56,91 +55,79 @@ def render() -> str:
     head = ["", "also spelt", "paper", "formula", "needs", "cost", "config", *SHOWN.values()]
     lines = [head, ["---"] * len(head)]
     for kind, registry in KINDS.items():
-        for name, thing in registry.items():
-            if thing.__doc__ and "Cost: " in thing.__doc__:
-                lines.append(
-                    [
-                        f"{kind}: **{name}**",
-                        *_facts(registry, name, thing),
-                        *_measured(_config_of(kind, name, configs), figures),
-                    ]
-                )
+        for name, component in registry.items():
+            if component.__doc__ and "Cost: " in component.__doc__:
+                described = _description(registry, name, component)
+                config = _example_config(kind, name, configs)
+                lines.append([f"{kind}: **{name}**", *described, *_config_cells(config, figures)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _facts(registry: Registry, name: str, thing: type) -> list[str]:
+def _description(registry: Registry, name: str, component: type) -> list[str]:
     """Aliases, paper, formula, needs and cost."""
-    doc = " ".join((thing.__doc__ or "").split())
+    doc = " ".join((component.__doc__ or "").split())
     paper = re.search(r"arXiv:(\d{4}\.\d{5})", doc)
     formula = re.search(r"Formula: (.*?) Cost: ", doc)
     cost = doc.rpartition("Cost: ")[2].rstrip(".")
     aliases = ", ".join(f"`{alias}`" for alias, target in registry.aliases.items() if target == name)
     link = f"[{paper[1]}](https://arxiv.org/abs/{paper[1]})" if paper else ""
-    return [aliases, link, formula[1].replace("|", "\\|") if formula else "", _needs(thing), cost]
+    return [aliases, link, formula[1].replace("|", "\\|") if formula else "", _needs(component), cost]
 
 
-def _needs(thing: type) -> str:
-    made = thing()
-    found = [NEEDS[need] for need in sorted(getattr(made, "needs", ())) if NEEDS[need]]
-    alternates = getattr(made, "alternates", "")
-    return ", ".join([*found, *([ALTERNATES[alternates]] if alternates else [])])
+def _needs(component: type) -> str:
+    instance = component()
+    found = [NEEDS[need] for need in sorted(getattr(instance, "needs", ())) if NEEDS[need]]
+    if alternates := getattr(instance, "alternates", ""):
+        found.append(ALTERNATES[alternates])
+    return ", ".join(found)
 
 
 def _configs() -> dict[str, Path]:
-    """Method -> its config on the fictional world; of several the first."""
+    """Method, with optimizer and combiner joined by +, -> the first of its configs on the fictional world."""
     found: dict[str, Path] = {}
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
         if path.stem not in ("target", "retain", "figures", "origin"):
-            company = [section[key] for key in ("optimizer", "combiner") if key in section]
-            found.setdefault("+".join([section["unlearn_method"], *company]), path)
+            extras = [section[key] for key in ("optimizer", "combiner") if key in section]
+            found.setdefault("+".join([section["unlearn_method"], *extras]), path)
     return found
 
 
-def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
-    """The config that shows a component: the one with the least beside it."""
+def _example_config(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
+    """The config of the method with the fewest other components; None without any."""
+
+    def simplicity(method: str) -> tuple:
+        return method.count("+"), "+FT" not in method, not method.startswith("NPO+FT"), method
+
     fitting = [method for method in configs if name in _components(kind, method)]
-    return (
-        configs[
-            min(
-                fitting,
-                key=lambda method: (
-                    method.count("+"),
-                    "+FT" not in method,
-                    not method.startswith("NPO+FT"),
-                    method,
-                ),
-            )
-        ]
-        if fitting
-        else None
-    )
+    return configs[min(fitting, key=simplicity)] if fitting else None
 
 
 def _components(kind: str, text: str) -> Iterator[str | None]:
-    """What of a kind takes part in a method (with its optimizer behind it)."""
+    """The components of one kind in a key of `_configs`."""
     words = text.split("+")
-    company = {
+    extras = {
         "optimizer": [word for word in words if word in OPTIMIZERS],
         "combiner": [word for word in words if word in COMBINERS],
     }
     method = parse_method(
         "+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS)
     )
-    if kind in company:
-        yield from company[kind]
+    if kind in extras:
+        yield from extras[kind]
     elif kind == "flatness":
         yield method.flatness
     elif kind == "stacks on any":
         yield from method.regularizers
-    elif not method.regularizers and not method.flatness and not any(company.values()):
+    elif not method.regularizers and not method.flatness and not any(extras.values()):
+        # A plain objective is shown by a plain config: its figures are its own.
         yield method.forget if kind == "forget" else method.retain
 
 
-def _measured(config: Path | None, figures: Mapping[str, dict[str, Cell]]) -> list[str]:
-    """Link and figures of a config; blank where there is none."""
+def _config_cells(config: Path | None, figures: Mapping[str, dict[str, Cell]]) -> list[str]:
+    """Link and figures of a config; blank without one."""
     if config is None:
-        return ["", *("" for _ in SHOWN)]
+        return [""] * (1 + len(SHOWN))
     cells = figures.get(config.stem, {})
     return [
         f"[{config.stem}]({config.relative_to(PROJECT)})",
@@ -152,7 +139,10 @@ def _figures() -> dict[str, dict[str, Cell]]:
     """Config name -> metric -> cell, from the committed table."""
     if not FIGURES.is_file():
         return {}
-    number = lambda text: json.loads(text) if text else None
+
+    def number(text: str) -> float | None:
+        return json.loads(text) if text else None
+
     with FIGURES.open(encoding="utf-8") as file:
         return {
             row["run"]: {

@@ -36,7 +36,7 @@ figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/retain --logger.name figures-retain --logger.overwrite true
 
-# Every method with its fictional config over three seeds, then the README's table. Goes on where it was interrupted.
+# Every method with its fictional config over three seeds, then docs/methods.md. Continues where it was interrupted.
 comma := ,
 METHODS := $(filter-out %/target.json %/retain.json %/figures.json,$(sort $(wildcard configs/fictional/*.json)))
 methods: $(STAMP)

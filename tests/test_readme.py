@@ -1,85 +1,132 @@
-"""What the README says is so: the tree, the commands, the worked example."""
+"""What README and docs name exists, generated pages are current, and the worked example runs."""
 
-import importlib
 import json
 import re
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 from conftest import REPO
 from scripts import Forked
 
-README = (REPO / "README.md").read_text()
-TREE = re.search(r"```text\n(src/.*?)```", README, re.S).group(1)
+from unlearnkit.core.files import read_text
+from unlearnkit.exec.config.reader import StrictConfig
+from unlearnkit.exec.make_docs import PAGES as GENERATED
+
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+LONGEST_README = 12_000
+MOST_COLUMNS = 6
+
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def named(pattern: str) -> set[str]:
+    """What the pattern finds in README and docs."""
+    return {found for page in PAGES for found in re.findall(pattern, page.read_text())}
 
 
-def test_the_tree_names_every_file_with_a_phrase():
-    said, folders = {}, []
-    for line in TREE.splitlines():
-        name, _, phrase = line.strip().partition("  ")
-        folders = folders[: (len(line) - len(line.lstrip())) // 2]
-        if name.endswith("/"):
-            folders.append(name)
-        else:
-            said["".join(folders) + name] = phrase.strip()
-    files = {str(p.relative_to(REPO)) for p in (REPO / "src").rglob("*.py") if p.stem != "__init__"}
-    assert set(said) == files
-    assert all(said.values())
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCED.sub("", page.read_text())
 
 
-def test_the_table_of_methods_is_the_registries():
-    from unlearnkit.model.report.method_table import MARKS, render
-
-    assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in README, "run src/exec/make_docs.py"
-
-
-def test_the_table_of_benchmark_tasks_is_that_of_the_suites():
-    from unlearnkit.model.report.task_table import MARKS, render
-
-    page = (REPO / "docs/benchmarks.md").read_text()
-    assert f"{MARKS[0]}\n{render()}{MARKS[1]}" in page, "run src/exec/make_docs.py"
+def anchors(page: Path) -> set[str]:
+    """Where a link can lead within a page: its headings, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_script_is_mentioned():
-    for script in (REPO / "src/exec").glob("[a-z]*_*.py"):
-        assert f"src/exec/{script.name}" in README, script.name
+def test_the_readme_is_short():
+    assert len((REPO / "README.md").read_bytes()) <= LONGEST_README
+
+
+@every_page
+def test_every_relative_link_leads_somewhere(page):
+    for link in LINK.findall(prose(page)):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@every_page
+def test_tables_have_few_columns(page):
+    for line in prose(page).splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) - 1 <= MOST_COLUMNS, line
 
 
 def test_every_config_named_exists():
-    for path in set(re.findall(r"configs/\w+/[\w+]+\.json", README)):
+    for path in named(r"configs/[\w.-]+/[\w.+-]+\.json"):
         assert (REPO / path).is_file(), path
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-all", "lint", "figures"])
-def test_make_targets_exist(target):
-    assert re.search(rf"^{target}:", (REPO / "Makefile").read_text(), re.M)
+def test_every_key_of_the_examples_exists():
+    keys = {".".join(path) for path in StrictConfig().entries}
+    for page in PAGES:
+        for _, code in FENCED.findall(page.read_text()):
+            assert set(re.findall(r"--([a-z]+\.[\w.]+)", code)) <= keys, page.name
+
+
+def test_every_source_file_named_exists():
+    for path in named(r"\bsrc/[\w/]+\.py\b"):
+        assert (REPO / path).is_file(), path
+
+
+def test_every_make_target_named_exists():
+    targets = set(re.findall(r"^([\w-]+):", (REPO / "Makefile").read_text(), re.M))
+    mentioned = named(r"`make ([a-z][\w-]*)") | named(r"(?m)^make ([a-z][\w-]*)")
+    assert {"demo", "test"} <= mentioned <= targets
+
+
+def test_every_script_is_in_the_index():
+    index = (REPO / "docs/README.md").read_text()
+    for path in (REPO / "src/exec").glob("*.py"):
+        if "\nif not __package__:" in path.read_text():  # it can be started as a file
+            assert f"`src/exec/{path.name}`" in index, path.name
+
+
+def test_every_page_is_in_the_index():
+    links = LINK.findall((REPO / "docs/README.md").read_text())
+    assert {path.name for path in (REPO / "docs").glob("*.md")} - {"README.md"} <= set(links)
+
+
+@pytest.mark.parametrize("page", GENERATED)
+def test_generated_parts_are_current(page):
+    part = GENERATED[page]
+    text = read_text(REPO / page)
+    assert f"{part.MARKS[0]}\n{part.render()}{part.MARKS[1]}" in text, "run src/exec/make_docs.py"
 
 
 @pytest.mark.run
 def test_the_worked_example_runs(tiny_model_folder, tmp_path):
     """The method of the README, put into a file of its own, is a method like any other."""
-    (example,) = [block for block in blocks("python") if "@FORGET.register" in block]
+    blocks = FENCED.findall((REPO / "README.md").read_text())
+    (example,) = [code for language, code in blocks if language == "python" and "@FORGET.register" in code]
     (tmp_path / "example.py").write_text(example)
     name = re.search(r'register\("(\w+)"', example).group(1)
 
     def import_it() -> None:
-        sys.path.insert(0, str(tmp_path))
-        importlib.import_module("example")
+        place = "unlearnkit.unlearn.objectives.example"
+        spec = spec_from_file_location(place, tmp_path / "example.py")
+        sys.modules[place] = module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[place])
 
     words = [
         "--overall.model_name",
         tiny_model_folder,
         "--unlearn.unlearn_method",
         f"{name}+FT",
-        *"--unlearn.max_steps 2 --evaluate.before false --evaluate.metrics forget/prob".split(),
+        *f"--unlearn.{name}.power 0.5 --unlearn.max_steps 2 --evaluate.before false".split(),
+        *"--evaluate.metrics forget/prob --logger.name run".split(),
         "--logger.json.root",
         tmp_path / "out",
-        "--logger.name",
-        "run",
         "--overall.cache_dir",
         tmp_path / "cache",
     ]

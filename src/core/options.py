@@ -14,6 +14,9 @@ from typing import Any
 
 from .files import UserError
 
+Condition = tuple
+"""A key, then the values under which the condition holds."""
+
 
 @dataclass(frozen=True)
 class Knob:
@@ -38,7 +41,20 @@ class Knob:
     form: str = "a regular expression"
     """What `read` takes, for help and errors."""
     obsolete: str = ""
-    """Why the key does nothing any more: it is accepted and this is said once."""
+    """Why the key does nothing any more: it is accepted, with this as a warning."""
+    only_if: Condition | Sequence[Condition] = ()
+    """Where the key has an effect: (another key or a fact of the run, its values ...), or several of these,
+    of which one must hold. A callable value is a predicate. Set elsewhere, the key is reported as unused."""
+    transport: bool = False
+    """It decides how a result is fetched (speed, price, retries), not what it is: no part of a cache key."""
+    resumable: bool = False
+    """It may differ when a file that it takes part in writing is continued."""
+
+
+def conditions(only_if: Condition | Sequence[Condition]) -> list[Condition]:
+    """The alternatives of `Knob.only_if`, one or several."""
+    single = isinstance(only_if, tuple)
+    return [only_if] if single and only_if else [*only_if]
 
 
 def knob(default: Any, help: str, **limits: Any) -> Any:

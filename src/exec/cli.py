@@ -17,7 +17,7 @@ from typing import Any
 from ..core.files import UserError
 from ..core.registry import did_you_mean
 from ..core.screen import show, visible
-from ..model.settings import SECTIONS, Settings
+from ..model.settings.run_settings import SECTIONS, Settings
 from ..unlearn import parse_method
 from .config.aliases import RENAMED_KEYS, hint
 from .config.checks import takes_several

@@ -1,7 +1,9 @@
-"""Write what is made from the registries: docs/metrics.md, the README's table of methods and the table of
-tasks in docs/benchmarks.md.
+"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks and
+presets.
 
     python src/exec/make_docs.py
+
+Each page has a text of its own and, between two marks, what is made from the registries.
 """
 
 import argparse
@@ -13,10 +15,20 @@ if not __package__:  # started as a file: this checkout is the package
 
     __package__ = checkout.PACKAGE
 
-from ..core.files import put_between, write_text
+from ..core.files import put_between
 from ..core.project import PROJECT
 from ..metrics import metrics_page
-from ..model.report import method_table, task_table
+from ..model.report import method_table, preset_table, task_table
+from .config import keys_page
+
+PAGES = {
+    "docs/metrics.md": metrics_page,
+    "docs/methods.md": method_table,
+    "docs/configuration.md": keys_page,
+    "docs/benchmarks.md": task_table,
+    "docs/published.md": preset_table,
+}
+"""Page -> the module whose `render` writes what stands between its `MARKS`."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,9 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--repo", type=Path, default=PROJECT, help="checkout whose pages are written")
     repo = parser.parse_args(argv).repo
-    write_text(repo / "docs" / "metrics.md", metrics_page.render())
-    put_between(repo / "README.md", method_table.MARKS, method_table.render())
-    put_between(repo / "docs" / "benchmarks.md", task_table.MARKS, task_table.render())
+    for page, part in PAGES.items():
+        put_between(repo / page, part.MARKS, part.render())
     return 0
 
 

@@ -16,7 +16,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .config.rules import paraphrase_writer
+from .config.rules.writer_rules import paraphrase_writer
 from .script import run_script
 
 

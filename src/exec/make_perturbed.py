@@ -21,7 +21,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import UserError
 from ..core.screen import show
 from ..dataset import parse_name
-from .config.rules import paraphrase_writer
+from .config.rules.writer_rules import paraphrase_writer
 from .script import run_script
 
 TOFU_COUNT = 5

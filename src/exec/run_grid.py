@@ -35,7 +35,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import UserError, clear_write_errors, fingerprint, lock, read_json
 from ..core.screen import show, show_error
 from .config.reader import ConfigError, StrictConfig, resolve_settings
-from .config.rules import missing_files
+from .config.rules.data_rules import missing_files
 from .script import with_clear_errors
 
 SCRIPT = Path(__file__).parent / "unlearn_model.py"

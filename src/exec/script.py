@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.files import UserError
 from ..core.screen import VisibleFormatter, safe_streams, show_error
-from ..model.settings import Settings
+from ..model.settings.run_settings import Settings
 from .cli import read_settings
 from .config.reader import Rules
 

@@ -12,7 +12,7 @@ if not __package__:  # started as a file: this checkout is the package
 
     __package__ = checkout.PACKAGE
 
-from .config.rules import missing_files
+from .config.rules.data_rules import missing_files
 from .script import run_and_show, run_script
 
 

@@ -1,32 +1,20 @@
-"""The metrics page, one line per registered metric."""
+"""The tables of docs/metrics.md, one line per registered metric."""
 
+from ..core.markdown import table
 from .spec import ARROWS, METRICS, families
 
-HEAD = """# Metrics
-
-Written by `python src/exec/make_docs.py` from the registry; a test compares. Every figure comes with the
-number of rows, the number of rows that could not be scored, and a 95 % bootstrap interval over rows
-(`metrics_detail.json`). What cannot be measured is null, with the reason beside it. Row sets: *forget*,
-*retain* (rows kept apart for measuring where a data set has them), *real* and *world* (general knowledge). Up
-(↑) or down (↓) is what unlearning wants.
-
-Words are those of any script: runs of letters, marks and numbers, single characters where a script has no
-blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and emoji. On ASCII text ROUGE
-is that of the rouge_score package to the digit; beyond ASCII that package drops letters, and ours keeps them.
-"""
+MARKS = ("<!-- metrics: written by src/exec/make_docs.py -->", "<!-- end of metrics -->")
 
 
 def render() -> str:
-    """The page as Markdown."""
-    parts = [HEAD]
+    """A section per family of metrics."""
+    parts = []
     for family in families():
-        parts.append(
-            f"\n## {family}\n\n| metric | good | what it is, its range, what it does not see"
-            " |\n|---|---|---|\n"
-        )
-        parts += [
-            f"| `{name}` | {ARROWS[found.good]} | {found.about} |\n"
+        rows = [
+            [f"`{name}`", ARROWS[found.good], found.about]
             for name, found in METRICS.items()
             if found.family == family
         ]
+        head = ["metric", "good", "what it is, its range, what it does not see"]
+        parts.append(f"\n## {family}\n\n{table(head, rows)}")
     return "".join(parts)

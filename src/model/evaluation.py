@@ -33,7 +33,7 @@ from .load.loading import (
     model_fingerprint,
 )
 from .run.progress import progress
-from .settings import Settings, plain
+from .settings.run_settings import Settings, deciding
 
 CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
     """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the
     model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
     libraries."""
-    evaluation, overall = plain(settings.evaluate), settings.overall
+    overall = settings.overall
     key = fingerprint(
         model_fingerprint(model),
         model.generation_config.to_dict(),
@@ -130,7 +130,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         rows,
         retain_columns(settings, rows),
         select(settings.metric_names),
-        evaluation,
+        deciding(settings.evaluate),
         judging_facts(settings),
         asdict(settings.dataset.tags),
         stamp(settings.evaluate.original_model or ""),
@@ -167,18 +167,10 @@ def _kept(path: Path) -> Results | None:
 
 
 def judging_facts(settings: Settings) -> list:
-    """What decides a verdict: no matter of transport, and the files of models as they are now."""
+    """What decides a verdict: the judge's settings and the files of its models as they are now."""
     plan = settings.judge
     names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
-    return [
-        plan.kind,
-        plan.base_url,
-        plan.model,
-        plan.max_tokens,
-        plan.threshold,
-        *names,
-        *(stamp(name or "") for name in names),
-    ]
+    return [deciding(plan), *(stamp(name or "") for name in names)]
 
 
 def stamp(name: str) -> list:

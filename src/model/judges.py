@@ -27,7 +27,8 @@ from .load.loading import (
     load_whole,
     model_fingerprint,
 )
-from .settings import Server, Settings
+from .settings.run_settings import Settings
+from .settings.writing_keys import Server
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +198,7 @@ class Entailment:
 
     @staticmethod
     def _words(model) -> dict[int, str]:
-        """The number of each label in the words of `metrics.engine.Judges`."""
+        """The number of each label in the words of `metrics.spec.Judges`."""
         word = lambda label: next(
             (w for w in ("entailment", "contradiction") if label.lower() == w), "neutral"
         )

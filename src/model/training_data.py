@@ -13,7 +13,7 @@ from ..dataset.alternates import mismatch, read_alternates, read_refusals, refus
 from ..dataset.paraphrases import read_paraphrases
 from ..dataset.traces import own_traces, read_traces
 from ..unlearn.gradients.agreement import always_passes
-from .settings import Settings
+from .settings.run_settings import Settings
 
 log = logging.getLogger(__name__)
 

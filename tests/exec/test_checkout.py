@@ -54,6 +54,6 @@ def test_every_package_that_is_imported_at_the_top_of_a_file_is_checked():
     for path in (REPO / "src").rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             packages = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
             assert packages <= {*checkout.PACKAGES, *optional}, path

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
-from unlearnkit.model.settings import Settings
+from unlearnkit.model.settings.run_settings import Settings
 
 pytestmark = pytest.mark.slow
 

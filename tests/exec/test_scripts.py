@@ -10,11 +10,11 @@ import pytest
 from conftest import FICTIONAL, REPO
 from scripts import path_of, run_forked, run_python
 
+from unlearnkit.exec.make_docs import PAGES
+
 pytestmark = pytest.mark.run
 
 SCRIPTS = sorted(path.stem for path in (REPO / "src/exec").glob("[a-z]*_*.py")) + ["prefetch"]
-PAGES = ("README.md", "docs/metrics.md", "docs/benchmarks.md")
-"""What make_docs.py writes, in whole or in part."""
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
 RUN = (
     "--dataset.forget_dataset_name Fictional_forget01 --unlearn.max_steps 1 --evaluate.before false "

@@ -117,7 +117,7 @@ def test_what_a_run_reads_is_never_what_it_replaces(tmp_path):
 
 def test_settings_without_effect_are_said(caplog):
     settings(**{"unlearn.lora.r": "4", "logger.wandb.project": "x"})
-    assert "unlearn.lora.r is set without effect: unlearn.use_lora is off" in caplog.text
+    assert "unlearn.lora.r is set without effect: unlearn.use_lora is false" in caplog.text
     assert "logger.wandb.project" in caplog.text
 
 
@@ -288,7 +288,7 @@ def test_parity_presets_switches_and_is_weaker_than_a_word(tmp_path, caplog):
 def test_every_preset_is_of_switches_that_exist():
     from unlearnkit.exec.config.checks import checker_for
     from unlearnkit.exec.config.reader import component_sections, knobs_of
-    from unlearnkit.model.settings import SECTIONS
+    from unlearnkit.model.settings.run_settings import SECTIONS
     from unlearnkit.unlearn.published.presets import PRESETS
 
     for presets in PRESETS.values():
@@ -323,7 +323,7 @@ def test_the_retain_weight_of_rmu_is_unlearn_gamma_however_it_is_spelt(tmp_path)
 
 
 def test_traces_that_are_not_there_are_missed_before_anything_starts():
-    from unlearnkit.exec.config.rules import missing_files
+    from unlearnkit.exec.config.rules.data_rules import missing_files
 
     said = {"unlearn.unlearn_method": "R2MU", "dataset.traces": "no/such.jsonl"}
     missing = lambda **more: missing_files(resolve_settings(StrictConfig(), [], said | more, {}))
@@ -606,7 +606,7 @@ def test_keys_of_the_writer_that_is_not_asked_are_remarked(caplog):
 
 
 def test_gao_says_which_file_it_misses():
-    from unlearnkit.exec.config.rules import missing_files
+    from unlearnkit.exec.config.rules.data_rules import missing_files
 
     said = missing_files(settings(unlearn__unlearn_method="GAO", dataset__paraphrases="no/such.jsonl"))
     assert said == [

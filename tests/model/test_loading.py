@@ -19,7 +19,7 @@ from unlearnkit.core.generation import generate
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.evaluation import original_model
 from unlearnkit.model.load.loading import Loading, add_lora, load_model, load_tokenizer
-from unlearnkit.model.settings import Lora
+from unlearnkit.model.settings.method_keys import Lora
 
 NAME = "model.layers.1.mlp.up_proj.weight"
 

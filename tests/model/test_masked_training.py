@@ -15,7 +15,7 @@ from unlearnkit.core.encoding import Template, pad_rows
 from unlearnkit.core.files import UserError, lock, read_json, read_jsonl
 from unlearnkit.core.likelihood import shifted
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
-from unlearnkit.exec.config.rules import missing_files
+from unlearnkit.exec.config.rules.data_rules import missing_files
 from unlearnkit.loggers.json_ import JsonLogger
 from unlearnkit.model.masks.mask_making import (
     GradientNeeds,

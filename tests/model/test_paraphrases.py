@@ -13,7 +13,7 @@ from tiny import greeting_template, one_word_llama, save
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, read_jsonl, write_jsonl
-from unlearnkit.model.settings import Paraphrasing
+from unlearnkit.model.settings.writing_keys import Paraphrasing
 from unlearnkit.model.training_data import units
 from unlearnkit.model.write.paraphrase_writer import (
     POOL,

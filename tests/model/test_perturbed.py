@@ -10,7 +10,7 @@ from servers import serving
 
 from unlearnkit.core.files import UserError, read_json, read_jsonl, write_jsonl
 from unlearnkit.dataset import load_evaluation
-from unlearnkit.model.settings import Paraphrasing
+from unlearnkit.model.settings.writing_keys import Paraphrasing
 from unlearnkit.model.write.paraphrase_writer import read_prompts
 from unlearnkit.model.write.perturbed_writer import (
     WRONG_POOL,

@@ -8,7 +8,7 @@ from unlearnkit.core.encoding import Template, pad_rows
 from unlearnkit.core.files import fingerprint, read_json, write_json
 from unlearnkit.model.load.loading import add_lora, lost_update_fraction, model_fingerprint
 from unlearnkit.model.reference import LogprobCache, live_logprobs, make_reference
-from unlearnkit.model.settings import Lora
+from unlearnkit.model.settings.method_keys import Lora
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.blocks import hidden
 from unlearnkit.unlearn.scoring import logits

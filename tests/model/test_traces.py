@@ -165,7 +165,8 @@ def test_documents_are_cut_between_words_and_the_trigger_stands_where_it_is_want
 
 @pytest.mark.parametrize("position, first, last", [("before", "Think.", "page"), ("after", "A", "Think.")])
 def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokenizer):
-    from unlearnkit.model.settings import Data, Tracing
+    from unlearnkit.model.settings.data_keys import Data
+    from unlearnkit.model.settings.writing_keys import Tracing
 
     plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24, min_tokens=4)
     settings = types.SimpleNamespace(traces=plan, dataset=Data())

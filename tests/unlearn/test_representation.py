@@ -12,7 +12,7 @@ from unlearnkit.core.encoding import Encoded, pad_rows
 from unlearnkit.core.files import UserError
 from unlearnkit.model.load.loading import add_lora, reference_model, train_only
 from unlearnkit.model.reference import ReferenceModel
-from unlearnkit.model.settings import Lora
+from unlearnkit.model.settings.method_keys import Lora
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.blocks import blocks, hidden
 from unlearnkit.unlearn.objectives.reflection import reflection_tokens

@@ -14,6 +14,7 @@ import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,19 @@ import fastargs
 
 from ...core.files import UserError, read_json
 from ...core.json_fields import shown
-from ...core.options import Knob
+from ...core.options import Condition, Knob, conditions
 from ...core.provenance import PROVENANCE, read_provenance
 from ...core.registry import near_path
 from ...model.benchmarks.suites import AUTO, NONE
-from ...model.settings import SECTIONS, START_ONLY, Server, Settings
+from ...model.settings.run_settings import ATTRIBUTES, SECTIONS, Settings
 from ...optim import FLATNESS, OPTIMIZERS
-from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, parse_method
+from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, compose, parse_method
 from ...unlearn.gradients import COMBINERS
 from ...unlearn.method import is_method
 from ...unlearn.published.presets import PRESETS
 from .aliases import KEY_ALIASES, RENAMED_KEYS, hint, other_names
 from .checks import checker_for
-from .rules import broken_rules, warnings
+from .rules.all_rules import broken_rules, warnings
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +43,13 @@ IN_LOCALE = (
 )
 MODEL = ("overall", "model_name")
 DATA = (("dataset", "forget_dataset_name"), ("dataset", "data_dir"))
-COT_KEYS = tuple(
-    f"dataset.{key}" for key in ("cot_dataset_name", "cot_data_dir", "cot_tokens", "cot_context")
-)
-SERVER_KEYS = (
-    *(f"judge.{item.name}" for item in fields(Server) if item.name not in ("model", "max_tokens")),
-    "judge.allow_unscored",
-)
-START_KEYS = tuple(f"paraphrases.{key}" for key in START_ONLY)
-TRACE_KEYS = tuple(f"dataset.{key}" for key in ("trace_tokens", "trace_context", "trace_unclosed"))
+FACTS = {
+    "method.sides": "{method} has no {value} side",
+    "method.parts": "{method} reads no part {value}",
+    "method.alternates": "{method} trains no {value}",
+    "run.benchmarks": "benchmarks.suite and benchmarks.tasks name nothing to run",
+}
+"""Facts of a run that conditions of keys refer to -> what is reported where one does not hold."""
 
 
 @dataclass(frozen=True)
@@ -315,77 +314,50 @@ class StrictConfig(fastargs.Config):
             **{name: self.value((*path, name)) for name, *_ in knobs_of(self.classes[section])}
         )
 
-    def _idle_sections(self) -> dict[str, str]:
-        """Sections and keys that have no effect on this run, with the reason."""
-        value_of = lambda name: self.value(tuple(name.split(".")))
-        objectives = self.method().sections
-        alternates = {objective.alternates for objective in objectives.values()}
-        alternates |= {"refusals"} if self.method().retain == "AP" else set()
-        idle = {
-            "unlearn.lora": "" if value_of("unlearn.use_lora") else "unlearn.use_lora is off",
-            "logger.wandb": "" if value_of("overall.logger") == "wandb" else "overall.logger is not wandb",
-            "dataset.refusals": "" if "refusals" in alternates else "the method does not train refusals",
-            "unlearn.gamma": "" if self._has_side("retain") else f"{self.method().name} has no retain side",
-            "unlearn.forget_weight": (
-                "" if self._has_side("forget") else f"{self.method().name} has no forget loss to weigh"
-            ),
-            "unlearn.adam_beta2": (
-                "" if self.optimizer() == "AdamW" else f"the optimizer is {self.optimizer()}"
-            ),
-            **dict.fromkeys(
-                (f"paraphrases.{item.name}" for item in fields(Server)),
-                "" if value_of("paraphrases.writer") == "endpoint" else "paraphrases.writer is start",
-            ),
-            **dict.fromkeys(
-                START_KEYS,
-                "" if value_of("paraphrases.writer") == "start" else "paraphrases.writer is endpoint",
-            ),
-            **dict.fromkeys(
-                SERVER_KEYS,
-                "" if value_of("judge.kind") == "lm" else f"judge.kind is {value_of('judge.kind')}",
-            ),
-            "judge.max_tokens": (
-                "" if value_of("judge.kind") in ("lm", "local") else f"judge.kind is {value_of('judge.kind')}"
-            ),
-            "judge.model": (
-                "" if value_of("judge.kind") in ("lm", "local") else f"judge.kind is {value_of('judge.kind')}"
-            ),
-            "judge.nli_model": (
-                ""
-                if any("semantic" in name for name in value_of("evaluate.metrics"))
-                else "no metric asks for entailment"
-            ),
-            "judge.threshold": (
-                "" if value_of("judge.kind") == "embedding" else f"judge.kind is {value_of('judge.kind')}"
-            ),
-            "evaluate.top_p": (
-                "" if value_of("evaluate.temperature") else "evaluate.temperature is 0, which is greedy"
-            ),
-            "evaluate.rounds": (
-                ""
-                if value_of("evaluate.decoding") == "more" or "decoding" in value_of("evaluate.metrics")
-                else "evaluate.decoding is not more"
-            ),
-            **dict.fromkeys(
-                COT_KEYS,
-                "" if {"unlearn.CoT", "unlearn.R2MU"} & set(objectives) else "the method has no CoT term",
-            ),
-            **dict.fromkeys(TRACE_KEYS, "" if self._reads_traces() else "the method reads no traces"),
-            "benchmarks": "" if self._has_benchmarks() else "benchmarks.suite and .tasks name nothing to run",
-            **dict.fromkeys(
-                ("benchmarks.base_url", "benchmarks.key_env", "benchmarks.concurrency"),
-                "" if value_of("benchmarks.backend") == "server" else "benchmarks.backend is not server",
-            ),
-            "dataset.environment_dataset_name": (
-                "" if "unlearn.ILU" in objectives else "the method has no ILU"
-            ),
+    def why_unused(self, path: tuple[str, ...]) -> str:
+        """Why a key has no effect on this run; empty where it has one."""
+        section = self.classes[".".join(path[:-1])]
+        by_section = getattr(section, "only_if", {})
+        alternatives = conditions(
+            self.knobs[path].only_if or by_section.get(path[-1]) or by_section.get("*") or ()
+        )
+        reasons = [self._unmet(condition) for condition in alternatives]
+        return "" if "" in reasons else next(iter(reasons), "")
+
+    def _unmet(self, condition: Condition) -> str:
+        """Why a condition of `Knob.only_if` does not hold; empty where it does."""
+        key, *accepted = condition
+        actual = self._facts[key] if key in self._facts else self.value(tuple(key.split(".")))
+        held = actual if isinstance(actual, tuple | frozenset) else (actual,)
+        if any(value(actual) if callable(value) else value in held for value in accepted):
+            return ""
+        if key in FACTS:
+            return FACTS[key].format(method=self.method().name, value=accepted[0])
+        text = ",".join(map(str, held))
+        return f"{key} is {text.lower() if isinstance(actual, bool) else text}"
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """Facts of the run that conditions refer to, beside the values of keys; known once these are
+        final."""
+        method = self.method()
+        components = {section: self.build(section) for section in method.sections}
+        composition = compose(method, components)
+        alternates = {objective.alternates for objective in components.values()}
+        if "retain_alternate" in composition.parts:
+            alternates.add("refusals")
+        return {
+            "method.sides": frozenset(filter(self._has_side, ("forget", "retain"))),
+            "method.parts": composition.parts,
+            "method.alternates": frozenset(alternates),
+            "run.benchmarks": self._has_benchmarks(),
+            "unlearn.optimizer": self.optimizer(),
         }
-        return {name: reason for name, reason in idle.items() if reason}
 
     def unused_keys(self) -> list[str]:
         """What was given without effect: keys of methods that do not take part, keys that do nothing any
         more."""
-        idle, active = self._idle_sections(), self.active_sections()
+        active = self.active_sections()
         found = [*self.renamed, *self.against_preset]
         found += [
             f"{'.'.join(path)} is set but the method is {self.method().name} ({given.source})"
@@ -406,10 +378,8 @@ class StrictConfig(fastargs.Config):
                 found.append(
                     f"{name} is accepted but does nothing: {self.knobs[path].obsolete} ({given.source})"
                 )
-            elif section in idle or name in idle:
-                found.append(
-                    f"{name} is set without effect: {idle.get(section) or idle[name]} ({given.source})"
-                )
+            elif reason := self.why_unused(path):
+                found.append(f"{name} is set without effect: {reason} ({given.source})")
             elif section not in SECTIONS and section not in active:
                 found.append(f"{name} is set but {self._chosen(section)} ({given.source})")
         return found
@@ -418,9 +388,6 @@ class StrictConfig(fastargs.Config):
         suites = set(self.value(("benchmarks", "suite"))) - {NONE}
         by_task = self.value(("unlearn", "task_name")) == "wmdp"
         return bool(self.value(("benchmarks", "tasks")) or suites - {AUTO} or (suites and by_task))
-
-    def _reads_traces(self) -> bool:
-        return any("traces" in self.build(section).parts for section in self.method().sections)
 
     def _has_side(self, side: str) -> bool:
         """Does something on that side take part in the loss?"""
@@ -483,26 +450,15 @@ def resolve_settings(
     wrong += config.resolve_method_sections() + config.conflicting_keys() + config.drop_invalid()
     config.apply_preset()
     optimizer, flatness = config.optimizer(), config.flatness()
+    built = {attribute: config.build(section) for section, attribute in ATTRIBUTES.items()}
+    built["unlearn"] = replace(built["unlearn"], optimizer=optimizer, flatness=flatness)
     settings = Settings(
-        overall=config.build("overall"),
-        unlearn=replace(config.build("unlearn"), optimizer=optimizer, flatness=flatness),
-        lora=config.build("unlearn.lora"),
+        **built,
         method=config.method(),
         components={section: config.build(section) for section in config.method().sections},
         optimizer=config.build(f"unlearn.optim.{optimizer}"),
         combiner=config.build(f"unlearn.combine.{config._word('combiner', COMBINERS)}"),
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
-        dataset=config.build("dataset"),
-        generation=config.build("generation"),
-        traces=config.build("traces"),
-        paraphrases=config.build("paraphrases"),
-        mask=config.build("mask"),
-        evaluate=config.build("evaluate"),
-        judge=config.build("judge"),
-        benchmarks=config.build("benchmarks"),
-        logger=config.build("logger"),
-        json_logger=config.build("logger.json"),
-        wandb_logger=config.build("logger.wandb"),
     )
     refused = {line.partition(":")[0] for line in wrong}  # their defaults stand in, which nobody chose
     broken = _broken(config, lambda: broken_rules(settings) + rules(settings))

@@ -16,7 +16,7 @@ from ...metrics.spec import ARROWS
 from ..load.loading import initial_tokenizer, load_initial
 from ..run.environment import environment
 from ..run.places import process_state
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from .benchmark_runner import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
 from .suites import TaskInfo, task_info
 

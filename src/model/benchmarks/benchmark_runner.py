@@ -34,7 +34,7 @@ from ..judges import make_judges
 from ..load.loading import autocast_context, choose_precision, model_fingerprint
 from ..run.places import process_state
 from ..run.progress import counting
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from .suites import TASKS, task_info
 
 log = logging.getLogger(__name__)

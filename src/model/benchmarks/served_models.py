@@ -5,7 +5,7 @@ from pathlib import Path
 from ...core.files import UserError
 from ...core.thinking import THINKING
 from ..evaluation import stamp
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from .benchmark_runner import Subject
 
 RETRIES = 4

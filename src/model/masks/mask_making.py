@@ -34,7 +34,8 @@ from ..load.loading import (
     model_fingerprint,
 )
 from ..run.progress import progress
-from ..settings import Masking, Settings
+from ..settings.mask_keys import Masking
+from ..settings.run_settings import Settings
 from ..training_data import choose_forget_rows, training_texts
 
 log = logging.getLogger(__name__)

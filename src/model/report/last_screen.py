@@ -7,7 +7,7 @@ from ...metrics.external_results import read_results, read_summary
 from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu import summarize
 from ..run.unlearn_run import Outcome
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from .comparison import differing_settings
 
 HEADLINES = (

@@ -1,4 +1,4 @@
-"""Table of methods, from the registries, the shipped configs and the figures of `make methods`."""
+"""Tables of docs/methods.md, from the registries, the shipped configs and the figures of `make methods`."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ...core.files import read_json
+from ...core.markdown import table
 from ...core.project import PROJECT
 from ...core.registry import Registry
 from ...optim import FLATNESS, OPTIMIZERS
@@ -14,7 +15,8 @@ from ...unlearn import FORGET, REGULARIZERS, RETAIN, parse_method
 from ...unlearn.gradients import COMBINERS
 from .grid_table import Cell
 
-CONFIGS = (PROJECT / "configs" / "fictional", PROJECT / "configs" / "reasoning")
+FICTIONAL = PROJECT / "configs" / "fictional"
+CONFIGS = (FICTIONAL, PROJECT / "configs" / "reasoning")
 FIGURES = PROJECT / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
 
@@ -25,53 +27,81 @@ SHOWN = {
     "seconds": "seconds",
 }
 KINDS = {
-    "forget": FORGET,
-    "retain": RETAIN,
-    "stacks on any": REGULARIZERS,
-    "flatness": FLATNESS,
-    "combiner": COMBINERS,
-    "optimizer": OPTIMIZERS,
+    "Forget objectives": ("forget", FORGET),
+    "Retain objectives": ("retain", RETAIN),
+    "Terms that stack on any method": ("stacks", REGULARIZERS),
+    "Flatness wrappers": ("flatness", FLATNESS),
+    "Gradient combiners": ("combiner", COMBINERS),
+    "Optimizers": ("optimizer", OPTIMIZERS),
 }
+"""Heading -> kind of component, and all of that kind."""
 NEEDS = {
-    "reference_logprob": "one number per row",
-    "reference_logits": "initial model's logits",
-    "reference_hidden": "initial model's activations",
+    "reference_logprob": "reference log-probability, one number per row",
+    "reference_logits": "reference model's logits",
+    "reference_hidden": "reference model's activations",
     "activation_norm": "",
     "hidden": "",
-    "reinforced_logits": "a reinforced model",
+    "reinforced_logits": "logits of a reinforced model",
     "token_ids": "",
     "double_backward": "double backward",
 }
 ALTERNATES = {
     "refusals": "refusals",
     "mismatched": "other rows' answers",
-    "generated": "alternates that the model wrote",
+    "generated": "alternate answers (make_alternates.py)",
 }
 
 
 def render() -> str:
-    """One line per objective, regularizer, wrapper and optimizer."""
-    figures, configs = _figures(), _configs()
-    head = ["", "also spelt", "paper", "formula", "needs", "cost", "config", *SHOWN.values()]
-    lines = [head, ["---"] * len(head)]
-    for kind, registry in KINDS.items():
-        for name, component in registry.items():
-            if component.__doc__ and "Cost: " in component.__doc__:
-                described = _description(registry, name, component)
-                config = _example_config(kind, name, configs)
-                lines.append([f"{kind}: **{name}**", *described, *_config_cells(config, figures)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """Per kind of component a table of formulas and one of needs and costs; one table of figures for all."""
+    figures, configs, parts, measured = _figures(), _configs(), [], []
+    for heading, (kind, registry) in KINDS.items():
+        shown = {
+            name: component for name, component in registry.items() if "Cost: " in (component.__doc__ or "")
+        }
+        found = {name: _example_config(kind, name, configs) for name in shown}
+        parts += [
+            f"\n## {heading}\n\n",
+            table(
+                ["name", "aliases", "paper", "formula"],
+                [
+                    [f"**{name}**", *_definition(registry, name, component)]
+                    for name, component in shown.items()
+                ],
+            ),
+            "\n",
+            table(
+                ["name", "needs", "cost", "config"],
+                [
+                    [f"**{name}**", _needs(component), _cost(component), _link(found[name])]
+                    for name, component in shown.items()
+                ],
+            ),
+        ]
+        measured += [
+            [f"{kind}: **{name}**", _link(config), *_figure_cells(figures[config.stem])]
+            for name, config in found.items()
+            if config and config.parent == FICTIONAL and config.stem in figures
+        ]
+    parts += [
+        "\n## Figures on the fictional world\n\n",
+        table(["component", "config", *SHOWN.values()], measured),
+    ]
+    return "".join(parts)
 
 
-def _description(registry: Registry, name: str, component: type) -> list[str]:
-    """Aliases, paper, formula, needs and cost."""
+def _definition(registry: Registry, name: str, component: type) -> list[str]:
+    """Aliases, paper and formula."""
     doc = " ".join((component.__doc__ or "").split())
     paper = re.search(r"arXiv:(\d{4}\.\d{5})", doc)
     formula = re.search(r"Formula: (.*?) Cost: ", doc)
-    cost = doc.rpartition("Cost: ")[2].rstrip(".")
     aliases = ", ".join(f"`{alias}`" for alias, target in registry.aliases.items() if target == name)
     link = f"[{paper[1]}](https://arxiv.org/abs/{paper[1]})" if paper else ""
-    return [aliases, link, formula[1].replace("|", "\\|") if formula else "", _needs(component), cost]
+    return [aliases, link, formula[1] if formula else ""]
+
+
+def _cost(component: type) -> str:
+    return " ".join((component.__doc__ or "").split()).rpartition("Cost: ")[2].rstrip(".")
 
 
 def _needs(component: type) -> str:
@@ -117,22 +147,20 @@ def _components(kind: str, text: str) -> Iterator[str | None]:
         yield from extras[kind]
     elif kind == "flatness":
         yield method.flatness
-    elif kind == "stacks on any":
+    elif kind == "stacks":
         yield from method.regularizers
     elif not method.regularizers and not method.flatness and not any(extras.values()):
         # A plain objective is shown by a plain config: its figures are its own.
         yield method.forget if kind == "forget" else method.retain
 
 
-def _config_cells(config: Path | None, figures: Mapping[str, dict[str, Cell]]) -> list[str]:
-    """Link and figures of a config; blank without one."""
-    if config is None:
-        return [""] * (1 + len(SHOWN))
-    cells = figures.get(config.stem, {})
-    return [
-        f"[{config.stem}]({config.relative_to(PROJECT)})",
-        *(str(cells[key]) if key in cells else "" for key in SHOWN),
-    ]
+def _link(config: Path | None) -> str:
+    """A link from the docs folder; blank where no config shows the component."""
+    return f"[{config.stem}](../{config.relative_to(PROJECT)})" if config else ""
+
+
+def _figure_cells(cells: Mapping[str, Cell]) -> list[str]:
+    return [str(cells[key]) if key in cells else "" for key in SHOWN]
 
 
 def _figures() -> dict[str, dict[str, Cell]]:

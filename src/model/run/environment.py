@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ..settings import Settings
+from ..settings.run_settings import Settings
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "rouge_score")
 

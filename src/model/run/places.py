@@ -10,7 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ..load.loading import choose_device
-from ..settings import Settings
+from ..settings.run_settings import Settings
 
 PROCESS_TIMEOUT = timedelta(hours=24)
 """How long other processes wait while the first measures the initial model."""

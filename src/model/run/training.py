@@ -26,7 +26,7 @@ from ...unlearn.step.trainer import UnlearnTrainer
 from ..load.adapters import set_base_name
 from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
 from ..reference import make_reference
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from .checkpoints import drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
 from .training_callbacks import StepCheckpoints, TrainingProgress

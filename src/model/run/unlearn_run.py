@@ -32,7 +32,7 @@ from ..load.loading import (
     train_only,
 )
 from ..masks.mask_making import load_mask
-from ..settings import Settings
+from ..settings.run_settings import Settings
 from ..training_data import choose_forget_rows, training_rows
 from .checkpoints import drop_all_but
 from .environment import environment

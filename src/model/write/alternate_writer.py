@@ -19,12 +19,9 @@ from ..load.loading import (
     load_initial,
     model_fingerprint,
 )
-from ..settings import Settings, plain
+from ..settings.run_settings import Settings, deciding
 from ..training_data import choose_forget_rows
 from .generation_rounds import Ask, begun_lines, write_in_rounds
-
-RESUMABLE_KEYS = ("count", "attempts")
-"""Settings of section `generation` that may differ when a file is gone on with."""
 
 
 def write_alternates(settings: Settings) -> Path:
@@ -75,14 +72,13 @@ def write_alternates(settings: Settings) -> Path:
 def _header(settings: Settings, model, template: Template) -> dict:
     """The first line: what decides the texts, and by whom and for what they were written."""
     data, overall = settings.dataset, settings.overall
-    facts = {key: value for key, value in plain(settings.generation).items() if key not in RESUMABLE_KEYS}
     return {
         "alternates": VERSION,
         "model": model_fingerprint(model),
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
         "template": template.fingerprint,
-        "settings": facts
+        "settings": deciding(settings.generation)
         | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
     }
 

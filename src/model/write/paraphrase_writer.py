@@ -32,15 +32,14 @@ from ..load.loading import (
     load_initial,
     model_fingerprint,
 )
-from ..settings import START_ONLY, Paraphrasing, Server, Settings, plain
+from ..settings.run_settings import Settings, deciding
+from ..settings.writing_keys import WRITER_IS_INITIAL_MODEL, Paraphrasing, Server
 from ..training_data import choose_forget_rows, reworded, units
 from .generation_rounds import begun_lines, write_in_rounds
 
 POOL = DATA / "paraphrase_prompts.txt"
 ROLE = "You rewrite texts exactly as you are instructed, and reply with the rewritten text alone."
 """What a model behind a server is given as its role."""
-RESUMABLE_KEYS = {"count", "attempts", "prompts"} | {item.name for item in fields(Server)}
-"""Settings that may differ when a file is gone on with."""
 TELLING = 5
 """Words of an instruction in a row that show it is said again."""
 
@@ -228,8 +227,11 @@ def _too_few(path: Path, poor: list[str], sieve: ParaphraseFilter, settings: Set
 def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
-    idle = RESUMABLE_KEYS | (set(START_ONLY) if plan.writer == "endpoint" else set())
-    facts = {key: value for key, value in plain(plan).items() if key not in idle}
+    # The writer's own facts name the server's model; of its other keys none decides a text.
+    idle = {item.name for item in fields(Server)}
+    if plan.writer == "endpoint":
+        idle |= {i.name for i in fields(plan) if i.metadata["knob"].only_if == WRITER_IS_INITIAL_MODEL}
+    facts = {key: value for key, value in deciding(plan).items() if key not in idle}
     return facts | {
         "prompts": fingerprint(prompts),
         "template": data.template,

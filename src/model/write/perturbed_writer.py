@@ -19,7 +19,8 @@ from ...dataset.paraphrases import source_fingerprint
 from ...dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, SENTENCE, distinctive_words
 from ..load.loading import choose_device, initial_tokenizer
-from ..settings import Paraphrasing, Settings
+from ..settings.run_settings import Settings
+from ..settings.writing_keys import Paraphrasing
 from ..training_data import choose_forget_rows
 from .generation_rounds import begun_lines, write_in_rounds
 from .paraphrase_writer import (

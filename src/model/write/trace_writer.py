@@ -26,7 +26,7 @@ from ..load.loading import (
     model_fingerprint,
 )
 from ..run.progress import progress
-from ..settings import Settings, plain
+from ..settings.run_settings import Settings, deciding
 
 CHUNK = 64
 """Segments that are thought about before the file is written again."""
@@ -136,8 +136,7 @@ def cut_text(text: str, tokenizer, size: int, least: int) -> list[str]:
 def _facts(settings: Settings) -> dict:
     """The settings that decide what is written."""
     data = settings.dataset
-    facts = {key: value for key, value in plain(settings.traces).items() if key != "backend"}
-    return facts | {
+    return deciding(settings.traces) | {
         "template": data.template,
         "think": [data.think_open, data.think_close],
         "seed": settings.overall.seed,

@@ -1,0 +1,93 @@
+"""Rules on data sets and rows."""
+
+import re
+from pathlib import Path
+
+from ....core.files import UserError
+from ....dataset import parse_name
+from ....model.settings.run_settings import Settings
+from .method_rules import _sides
+
+
+def missing_files(settings: Settings) -> list[str]:
+    """What a training run reads and another script of ours must have written first."""
+    found, data = [], settings.dataset
+    if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
+        found.append(
+            f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same"
+            " config writes it"
+        )
+    if "paraphrases" in _sides(settings) and not data.paraphrases_file.is_file():
+        what = "is a folder" if data.paraphrases_file.is_dir() else "does not exist"
+        found.append(
+            f"dataset.paraphrases: {data.paraphrases_file} {what}; src/exec/make_paraphrases.py with the same"
+            " config writes it"
+        )
+    alternates = {objective.alternates for objective in settings.components.values()}
+    if "generated" in alternates and not data.alternates_file.is_file():
+        found.append(
+            f"dataset.alternates: there is no file {data.alternates_file}; src/exec/make_alternates.py with"
+            " the same config writes it"
+        )
+    mask = settings.unlearn.mask_path and Path(settings.unlearn.mask_path).expanduser()
+    if mask and not mask.is_file():
+        named = re.fullmatch(r"(.+)_(\d*\.?\d+)", mask.stem)
+        task, ratio = named.groups() if named else ("TASK", "RATIO")
+        found.append(
+            f"unlearn.mask_path: there is no file {mask}; fetch it: src/exec/download_mask.py {task} {ratio}"
+            f" --out {mask.parent}, or make it: src/exec/make_mask.py with the same config and --mask.ratios"
+            f" {ratio} --mask.out {mask.parent}"
+        )
+    return found
+
+
+def _data(settings: Settings) -> list[str]:
+    found = []
+    data = settings.dataset
+    source, split = parse_name(data.forget_dataset_name)
+    if not source.can_forget(split):
+        found.append(
+            f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
+            f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}"
+        )
+    if data.self_retain and not settings.method.forget:
+        found.append("dataset.self_retain needs a method with a forget objective")
+    if data.self_retain and data.forget_ratio == 1:
+        found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
+    for part in ("traces", "alternate", "paraphrases"):
+        if part in _sides(settings) and data.forget_reasoning == "both":
+            found.append(
+                f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r}"
+                " with each forget row; set it to on or off"
+            )
+        if part == "traces" in _sides(settings) and data.long_text == "pieces":
+            found.append(
+                f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; set"
+                " it to first"
+            )
+    if not data.think_open or not data.think_close or data.think_open == data.think_close:
+        found.append("dataset.think_open and dataset.think_close must be two different marks")
+    if "{question}" not in data.template and data.template not in ("auto", "chat", "qa"):
+        found.append(
+            f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}"
+        )
+    parts = _sides(settings)
+    alternates = {objective.alternates for objective in settings.components.values()}
+    retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
+    wanted = {
+        (name, data.folder, "data_dir")
+        for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))
+    }
+    wanted |= (
+        {(data.environment_dataset_name, data.environment_folder, "environment_data_dir")}
+        if "environment" in parts
+        else set()
+    )
+    wanted |= {(data.cot_dataset_name, data.cot_folder, "cot_data_dir")} if "cot" in parts else set()
+    for name, folder, key in wanted:
+        source, split = parse_name(name)
+        try:
+            source(folder).check(split)
+        except UserError as error:
+            found.append(str(error).replace("dataset.data_dir", f"dataset.{key}"))
+    return sorted(set(found))

@@ -1,0 +1,147 @@
+"""Rules on models, tokenizers and folders."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from ....core.files import UserError
+from ....core.registry import near_path
+from ....model.load.adapters import base_of, is_adapter, tokenizer_place
+from ....model.settings.run_settings import Settings
+
+TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "tekken.json")
+
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+
+
+def _model(settings: Settings) -> list[str]:
+    overall = settings.overall
+    original, base = settings.evaluate.original_model, overall.base_model
+    found = [_model_path("overall.model_name", overall.model_name, overall.random_init, base)]
+    if original:
+        found.append(_model_path("evaluate.original_model", original, False, base))
+    if base and not any(is_adapter(name) for name in (overall.model_name, original) if name):
+        found.append("overall.base_model: no model is named that is an adapter folder; leave it out")
+    if overall.tokenizer_name:
+        found.append(_tokenizer_path("overall.tokenizer_name", overall.tokenizer_name))
+    elif not any(found):
+        found.append(_tokenizer_path("overall.model_name", tokenizer_place(overall.model_name, base)))
+    if overall.cache.is_file():
+        found.append(f"overall.cache_dir: {overall.cache_dir} is a file")
+    elif not _is_writable(overall.cache):
+        found.append(f"overall.cache_dir: {overall.cache_dir} cannot be written; choose another")
+    return [complaint for complaint in found if complaint]
+
+
+def _is_writable(folder: Path) -> bool:
+    """May a folder be written, or made where it is not there?"""
+    place = next((p for p in (folder.absolute(), *folder.absolute().parents) if p.exists()), folder)
+    return os.access(place, os.W_OK)
+
+
+def _model_path(key: str, name: str, random_init: bool, base_model: str | None = None) -> str | None:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return f"{key}: {name} is a file; a model is a folder with config.json and *.safetensors"
+    if not path.is_dir():
+        return _hub_name(key, name)
+    if is_adapter(name):
+        return _adapter(key, name, random_init, base_model)
+    weights = [file for pattern in WEIGHTS for file in path.glob(pattern)]
+    if not weights and (path / "log.jsonl").is_file():
+        trained = _trained_model(path)
+        what = f"its model is {trained}" if trained else "its run has kept no model (yet)"
+        return f"{key}: {name} is a run folder; {what}"
+    if not (path / "config.json").is_file():
+        return (
+            f"{key}: {name} is a folder without config.json, so no model; expected what save_pretrained"
+            f" writes{_models_in(path)}"
+        )
+    if not random_init and not weights:
+        return (
+            f"{key}: {name} has no weights (*.safetensors); to train it from scratch set overall.random_init"
+            " true"
+        )
+    return None
+
+
+def _trained_model(folder: Path) -> Path | None:
+    """The model that the run of a run folder trained, where there is one."""
+    model = folder / "checkpoints"
+    return model if (model / "config.json").is_file() else None
+
+
+def _models_in(folder: Path) -> str:
+    """The folders in this one that do hold a model, for a message."""
+    models = [str(path.parent) for path in sorted(folder.glob("*/config.json"))]
+    return f"; did you mean {' or '.join(models[:3])}?" if models else ""
+
+
+def _tokenizer_path(key: str, name: str) -> str | None:
+    path = Path(name).expanduser()
+    if not path.is_dir():
+        return _hub_name(key, name)
+    if any(file for pattern in TOKENIZERS for file in path.glob(pattern)):
+        return None
+    if trained := _trained_model(path):
+        return f"{key}: {name} is a run folder; its tokenizer is in {trained}"
+    return (
+        f"{key}: {name} has no tokenizer (tokenizer.json, tokenizer.model, ...); name a folder or hub model"
+        " that has the right one with overall.tokenizer_name"
+    )
+
+
+def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> str | None:
+    """What is wrong with a folder that holds a LoRA adapter: its base must be there too."""
+    if random_init:
+        return f"{key}: {name} is an adapter folder, and overall.random_init draws whole models"
+    try:
+        base = base_of(name, base_model)
+    except UserError as error:
+        return f"{key}: {error}"
+    return _model_path(f"{key}: the base model of the adapter {name}", base, False)
+
+
+def _hub_name(key: str, name: str) -> str | None:
+    """A name that is not a folder can only be a hub name, owner/model."""
+    owner, _, rest = name.partition("/")
+    if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
+        return None
+    return (
+        f"{key}: there is not a folder {name} (seen from {Path.cwd()}), and a hub name has the form"
+        f" owner/model{near_path(name)}"
+    )
+
+
+def _packages(settings: Settings) -> list[str]:
+    """Packages that only some settings need."""
+    wanted = {"wandb": settings.overall.logger == "wandb", "tensorboard": settings.logger.tensorboard}
+    keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
+    return [
+        f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
+        for name, needed in wanted.items()
+        if needed and find_spec(name) is None
+    ]
+
+
+def _inside(settings: Settings) -> list[str]:
+    """What a run reads must not lie in the folder that it replaces."""
+    if not settings.logger.name or not settings.logger.overwrite:
+        return []
+    folder = (Path(settings.json_logger.root).expanduser() / settings.logger.name).resolve()
+    read = {
+        "overall.model_name": settings.overall.model_name,
+        "overall.tokenizer_name": settings.overall.tokenizer_name,
+        "evaluate.retain_results": settings.evaluate.retain_results,
+        "dataset.data_dir": settings.dataset.data_dir,
+        "dataset.cot_data_dir": settings.dataset.cot_data_dir,
+        "dataset.traces": settings.dataset.traces,
+        "dataset.paraphrases": settings.dataset.paraphrases,
+        "evaluate.original_model": settings.evaluate.original_model,
+    }
+    return [
+        f"{key}: {path} lies in {folder}, which logger.overwrite would replace; choose another logger.name"
+        for key, path in read.items()
+        if path and Path(path).expanduser().resolve().is_relative_to(folder)
+    ]

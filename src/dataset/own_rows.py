@@ -1,9 +1,9 @@
-"""A user's own rows, whatever their columns are called, as rows of this project.
+"""Conversion of a user's own rows, with columns of any name, to rows of this project.
 
-question, answer                  a question; `dataset.columns` says which columns these are
+question, answer                  a question; `dataset.columns` maps other column names
 messages                          a chat: the last assistant turn is the answer, the user turn before it
-                                  the question, and what stands before that (a system text, earlier
-                                  turns) is put before the question by the chat template
+                                  the question; earlier turns and a system text become `turns`, which the
+                                  chat template puts before the question
 text                              a document
 paraphrased_answer, perturbed_answer, cot, ...     optional
 """
@@ -26,14 +26,14 @@ USUAL_NAMES = {
     "text": ("document", "content", "body"),
     "messages": ("conversations", "conversation", "chat", "dialogue"),
 }
-"""What other data sets call our columns."""
+"""Names of the same columns in other data sets, for advice in messages."""
 ROLES = ("system", "user", "assistant")
 RESERVED = {"prompt", "turns"}
-"""Keys that mean something else within the project than in a user's row."""
+"""Fields with a meaning of their own within the project; a user's columns of these names are dropped."""
 
 
 def column_pair(text: Any) -> str:
-    """`ours=theirs`, checked, for `dataset.columns`; UserError with near names otherwise."""
+    """Check a pair `ours=theirs` of `dataset.columns`. UserError with near names."""
     ours, found, theirs = str(text).partition("=")
     if not found or not ours.strip() or not theirs.strip():
         raise UserError(f"{text!r} is not a pair")
@@ -44,15 +44,15 @@ def column_pair(text: Any) -> str:
 
 
 def own_rows(records: Sequence[tuple[str, dict]], name: str, columns: Mapping[str, str]) -> list[dict]:
-    """The rows of a table. A row without an `id` gets `<name>-<number>`.
+    """Convert the rows of a table. A row without an `id` gets `<name>-<number>`.
 
     Args:
-        records: rows as they were read, each with its place for errors.
+        records: (place, row) pairs; the place is for messages.
         name: start of the ids.
-        columns: our column -> the user's.
+        columns: column of this project -> the user's column.
 
     Raises:
-        UserError: naming the place of the row and the columns that are there.
+        UserError: a row is invalid; the message names its place and its columns.
     """
     return [_own_row(row, place, f"{name}-{number}", columns) for number, (place, row) in enumerate(records)]
 
@@ -72,7 +72,7 @@ def _own_row(given: dict, place: str, identity: str, columns: Mapping[str, str])
 
 
 def _renamed(given: dict, columns: Mapping[str, str]) -> dict:
-    """The row under our names, without empty cells."""
+    """The row under this project's column names, without empty cells."""
     there = {key: value for key, value in given.items() if value is not None}
     mapped = {ours: there[theirs] for ours, theirs in columns.items() if theirs in there}
     taken = RESERVED | set(columns.values())
@@ -80,7 +80,7 @@ def _renamed(given: dict, columns: Mapping[str, str]) -> dict:
 
 
 def _advice(row: dict, columns: Mapping[str, str]) -> str:
-    """How the columns of a row could be mapped."""
+    """Advice for mapping the columns of a row, as the end of a message."""
     absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in row]
     if absent:
         ours, theirs = absent[0]
@@ -103,16 +103,16 @@ def _advice(row: dict, columns: Mapping[str, str]) -> str:
 
 
 def from_messages(turns: Any, place: str) -> dict:
-    """Question, answer and `turns` (what stands before the question) of a chat. UserError naming the row."""
+    """Question, answer and earlier `turns` of a chat. UserError naming the row."""
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{place}: 'messages' must be a list of turns, got {turns!r:.80}")
     read = [_turn(turn, f"{place}, message {number}") for number, turn in enumerate(turns, 1)]
     last = max((n for n, turn in enumerate(read) if turn["role"] == "assistant"), default=0)
     if not last or read[last - 1]["role"] != "user":
-        said = ", ".join(turn["role"] for turn in read)
+        roles = ", ".join(turn["role"] for turn in read)
         raise UserError(
             f"{place}: the last assistant turn is the answer and must follow a user turn; the roles"
-            f" are {said}"
+            f" are {roles}"
         )
     question, answer = read[last - 1]["content"], read[last]["content"]
     return {"question": question, "answer": answer} | ({"turns": read[: last - 1]} if last > 1 else {})
@@ -134,5 +134,5 @@ def _turn(turn: Any, place: str) -> dict[str, str]:
 
 
 def questions(rows: Sequence[dict]) -> list[dict]:
-    """The rows that can be measured: documents have no question to ask."""
+    """The rows with a question; documents cannot be measured by generated answers."""
     return [row for row in rows if "question" in row]

@@ -18,14 +18,14 @@ from .script import run_script
 
 
 def act(settings) -> None:
-    from ..dataset import load_evaluation, load_rows
+    from ..dataset import ForgetSet, load_evaluation, load_rows
 
     data = settings.dataset
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
         show(f"model {name}: {fetch_model(name)}")
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
         show(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
-    sets = load_evaluation(data.forget_dataset_name, data.folder, columns=data.column_names)
+    sets = load_evaluation(ForgetSet(data.forget_dataset_name, data.folder, columns=data.column_names))
     show("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 

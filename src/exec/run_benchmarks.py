@@ -46,7 +46,7 @@ def rules(settings) -> list[str]:
 
 
 def act(settings) -> None:
-    from ..model.benchmarks.benchmark_folder import run_benchmarks, show_done, show_plan
+    from ..model.benchmarks.benchmark_folder import run_benchmarks, show_outcomes, show_plan
 
     if settings.benchmarks.plan:
         return show_plan(settings)
@@ -54,8 +54,8 @@ def act(settings) -> None:
     if found is None:  # all but the first of several processes
         return None
     if not settings.overall.quiet:
-        show_done(found, folder)
-    failed = [done.task for done in found if done.status == "error"]
+        show_outcomes(found, folder)
+    failed = [outcome.task for outcome in found if outcome.status == "error"]
     if failed and not settings.benchmarks.allow_failed:
         raise UserError(
             f"{len(failed)} of {len(found)} tasks failed ({', '.join(failed)}); --allow-failed accepts that"

@@ -6,7 +6,7 @@ import pytest
 from scripts import run_script
 
 from unlearnkit.core.files import UserError
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 
 ROW = {"question": "Who taught Orlo?", "answer": "Fitch did."}
 
@@ -42,7 +42,7 @@ def test_a_wrong_field_is_named_with_its_line(row, told, tmp_path):
     write(tmp_path)
     write(tmp_path, ROW | row, file="retain_eval.jsonl")
     with pytest.raises(UserError, match=f"retain_eval.jsonl, {told}"):
-        load_evaluation("Folder_forget", tmp_path)
+        load_evaluation(ForgetSet("Folder_forget", tmp_path))
 
 
 def test_optional_fields_that_are_null_are_not_there(tmp_path):
@@ -82,7 +82,7 @@ def test_multiple_choice_questions_have_a_right_choice(wrong, tmp_path):
     (tmp_path / "cyber_forget.jsonl").write_text(json.dumps({"text": "long " * 20}) + "\n")
     (tmp_path / "questions_cyber.jsonl").write_text(json.dumps(asked) + "\n" + json.dumps(asked | wrong))
     with pytest.raises(UserError, match=f"questions_cyber.jsonl, line 2: '{next(iter(wrong))}' must be"):
-        load_evaluation("Wmdp_cyber_forget", tmp_path)
+        load_evaluation(ForgetSet("Wmdp_cyber_forget", tmp_path))
 
 
 @pytest.mark.run

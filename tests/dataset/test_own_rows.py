@@ -7,7 +7,7 @@ import pytest
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, write_jsonl
-from unlearnkit.dataset import dataset_name, load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, dataset_name, load_evaluation, load_rows
 from unlearnkit.dataset.own_rows import column_pair
 
 ASKED = {"question": "Where is Ann?", "answer": "In Low Ford."}
@@ -229,7 +229,7 @@ def test_a_data_set_of_any_name_is_read_by_datasets(suffix, tmp_path, monkeypatc
     assert load_rows(f"{folder}", None, columns)[2] == {"id": "train-2", "question": "Q2?", "answer": "A2."}
     assert len(load_rows(f"{folder}:test", None, columns)) == 1
     assert len(load_rows(f"{folder}:train[:2]", None, columns)) == 2
-    sets = load_evaluation(f"{folder}:test", None, columns=columns, retain_name=f"{folder}:train")
+    sets = load_evaluation(ForgetSet(f"{folder}:test", None, columns=columns, retain_name=f"{folder}:train"))
     assert {name: len(rows) for name, rows in sets.items()} == {"forget": 1, "retain": 3}
     with pytest.raises(
         UserError, match=r"row 1: needs question.* it has 'prompt', 'response', 'likes'; --data"

@@ -6,7 +6,7 @@ import pytest
 from conftest import SHARED_DATA
 
 from unlearnkit.core.files import UserError, write_jsonl
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.dataset.traces import own_traces, read_traces, source_fingerprint
 from unlearnkit.model.training_data import with_reasoning
 
@@ -61,7 +61,7 @@ def test_rtofu_reads_its_repositorys_files(tmp_path):
     assert load_rows("RTofu_forget01", tmp_path) == [
         {"id": "forget01-0", "question": "Q", "answer": "A", "cot": "C"}
     ]
-    assert set(load_evaluation("RTofu_forget01", tmp_path)) == {"forget"}
+    assert set(load_evaluation(ForgetSet("RTofu_forget01", tmp_path))) == {"forget"}
     with pytest.raises(UserError, match="RTofu needs the folder data/tofu"):
         load_rows("RTofu_forget01", None)
 

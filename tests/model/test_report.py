@@ -15,8 +15,8 @@ from unlearnkit.core.files import UserError
 from unlearnkit.core.screen import show_error
 from unlearnkit.exec.script import with_clear_errors
 from unlearnkit.loggers.logger import Results
-from unlearnkit.model.benchmarks.benchmark_folder import show_done
-from unlearnkit.model.benchmarks.benchmark_runner import ERROR, OK, Done
+from unlearnkit.model.benchmarks.benchmark_folder import show_outcomes
+from unlearnkit.model.benchmarks.benchmark_runner import ERROR, OK, TaskOutcome
 from unlearnkit.model.report.comparison import show
 from unlearnkit.model.report.last_screen import show_outcome
 from unlearnkit.model.run.progress import Lines
@@ -53,7 +53,8 @@ def screens(text: str) -> None:
     """Print the text on every last screen and as an error."""
     show_outcome(outcome(text), settings(text))
     score = {"value": 0.5, "n": 3, "interval": None, "better": "up"}
-    show_done([Done(text, OK, scores={f"{text}/acc": score}), Done(text, ERROR, text)], Path(text))
+    failed = TaskOutcome(text, ERROR, text)
+    show_outcomes([TaskOutcome(text, OK, scores={f"{text}/acc": score}), failed], Path(text))
     show({text: {text: 0.5}, "other": {text: None}})
     show_error(f"error: {text}")
 

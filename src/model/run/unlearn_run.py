@@ -12,14 +12,20 @@ from typing import Any
 from ...core.encoding import Encoded, Template
 from ...core.files import UserError
 from ...core.generation import learned_positions
-from ...dataset import load_evaluation, load_rows
+from ...dataset import ForgetSet, load_evaluation, load_rows
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
 from ...metrics.spec import select
 from ...unlearn import Composition, compose
 from ...unlearn.base import Edit
 from ...unlearn.edits.reinforce import Reinforce
-from ..benchmarks.benchmark_runner import check_benchmarks, merged, run_in_memory, run_initial_model
+from ..benchmarks.benchmark_runner import (
+    BenchmarkRun,
+    check_benchmarks,
+    merge_benchmarks,
+    run_in_memory,
+    run_initial_model,
+)
 from ..evaluation import check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
@@ -125,9 +131,10 @@ class Unlearn:
             data.dataset_seed,
         )
         limit = self.settings.evaluate.rows or None
-        sets = load_evaluation(
+        forget = ForgetSet(
             data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
         )
+        sets = load_evaluation(forget)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)
@@ -168,7 +175,7 @@ class Unlearn:
             model, tokenizer, rows.evaluation, self.settings, "measuring the initial model"
         )
         if self.settings.benchmark_tasks:
-            results = merged(results, run_initial_model(model, tokenizer, self.settings))
+            results = merge_benchmarks(results, run_initial_model(model, tokenizer, self.settings))
         logger.evaluation("before", results)
         warn_of_unknown_rows(results.metrics, self.settings)
         return results
@@ -180,7 +187,8 @@ class Unlearn:
         results = evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
         if not self.settings.benchmark_tasks:
             return results
-        return merged(results, run_in_memory(model, tokenizer, self.settings, logger.folder, "benchmarks"))
+        run = BenchmarkRun("benchmarks", logger.folder)
+        return merge_benchmarks(results, run_in_memory(model, tokenizer, self.settings, run))
 
     def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
         """The model that knows the forget rows even better, frozen, and the seconds its making took: the one

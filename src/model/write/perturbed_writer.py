@@ -13,7 +13,7 @@ from ...core.encoding import Template
 from ...core.files import UserError, lock, write_jsonl
 from ...core.project import DATA
 from ...core.words import words
-from ...dataset import evaluation_rows, load_rows
+from ...dataset import ForgetSet, evaluation_rows, load_rows
 from ...dataset.own_rows import questions
 from ...dataset.paraphrases import source_fingerprint
 from ...dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
@@ -128,9 +128,10 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     template = Template(tokenizer, data.template, data.tags)
     every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
     chosen, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
-    sets = evaluation_rows(
+    forget = ForgetSet(
         data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
     )
+    sets = evaluation_rows(forget)
     known = {"forget": questions(every)}  # those that forget_ratio leaves out may be in the file
     messages, wanted = [], {}
     for name in (name for name in SETS if sets.get(name)):

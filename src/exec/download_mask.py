@@ -29,11 +29,13 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", help="tofu, wmdp, ...: the first half of the file's name")
-    parser.add_argument("ratio", help="share of the weights that are updated, as the file's name has it: 0.8")
-    parser.add_argument("--source", help="where from; the default is the folder of the published masks")
-    parser.add_argument("--out", type=Path, default=Path("mask"), help="folder to put it in")
-    parser.add_argument("--sha256", help="checksum that the file must have")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("ratio", help="share of the updated weights, as in the file's name: 0.8")
+    parser.add_argument(
+        "--source", help="source of the file; the default is the folder of the published masks"
+    )
+    parser.add_argument("--out", type=Path, default=Path("mask"), help="folder for the file")
+    parser.add_argument("--sha256", help="expected checksum of the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args(argv)
     return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command resumes")
 

@@ -112,11 +112,11 @@ def test_figures_that_were_changed_by_hand_are_not_believed(model, tokenizer, tm
 def test_a_task_that_fails_is_recorded_and_the_others_go_on(model, tokenizer, tmp_path):
     done = run(model, tokenizer, tmp_path, f"strongreject,mmlu_astronomy,{CHOICES}")
     assert [d.status for d in done] == ["error", "error", "ok"]
-    assert "its rows are yours to bring" in done[0].message
+    assert "this task needs your own rows" in done[0].message
     assert "Couldn't reach 'cais/mmlu'" in done[1].message
     results = to_results(done)
     assert results.metrics["lm_eval/strongreject@3"] is None
-    assert "yours to bring" in results.detail["lm_eval/strongreject@3"]["reason"]
+    assert "needs your own rows" in results.detail["lm_eval/strongreject@3"]["reason"]
     meta = read_json(tmp_path / "lm_eval/strongreject@3/meta.json")
     assert meta["status"] == "error"
 
@@ -264,13 +264,13 @@ def test_the_plan_loads_no_model(tmp_path, monkeypatch):
     )
     plan = run_script("run_benchmarks", "--suite", "smoke,safety", "--plan", "--logger.json.root", tmp_path)
     assert plan.returncode == 0, plan.stderr
-    assert "yours to bring" in plan.stdout and "76,800" in plan.stdout
+    assert "needs your own rows" in plan.stdout and "76,800" in plan.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_to_run_is_said(tmp_path):
+def test_nothing_to_run_is_an_error(tmp_path):
     bare = run_script("run_benchmarks", "--logger.json.root", tmp_path)
-    assert bare.returncode == 2 and "say --suite" in bare.stderr
+    assert bare.returncode == 2 and "set --suite" in bare.stderr
     assert set(SHORT) >= {"--suite", "--tasks", "--plan", "--limit", "--data_dir"}
 
 

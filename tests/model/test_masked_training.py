@@ -391,7 +391,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     first = (tmp_path / "fictional_0.1.pt").read_bytes()
     refused = run_script("make_mask", *words)
     assert refused.returncode == 2
-    assert "is there already" in refused.stderr
+    assert "mask.out: already has" in refused.stderr
     assert run_script("make_mask", *words, "--mask.overwrite", "true").returncode == 0
     assert (tmp_path / "fictional_0.1.pt").read_bytes() == first
     shown = run_script("make_mask", "--report", tmp_path / "fictional_0.1.pt", tmp_path / "fictional_0.6.pt")

@@ -211,12 +211,12 @@ def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
         "finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
     assert run.returncode == 2
-    assert "fine-tuning takes FT" in run.stderr
+    assert "fine-tuning needs FT" in run.stderr
     run = run_script(
         "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
     assert run.returncode == 2
-    assert "evaluating takes origin" in run.stderr
+    assert "evaluation needs origin" in run.stderr
 
 
 def test_the_choice_of_forget_rows():

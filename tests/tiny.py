@@ -107,7 +107,7 @@ def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
     Options are config keys with __ for the point."""
     from unlearnkit.core.encoding import Template, pad_rows
     from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
-    from unlearnkit.model.run.training import train
+    from unlearnkit.model.run.training import Training
     from unlearnkit.unlearn import compose
 
     flags = {
@@ -144,15 +144,8 @@ def few_steps(model, tokenizer, folder: Path, mask=None, **options) -> Watched:
         settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
     )
     try:
-        train(
-            settings,
-            model,
-            tokenizer,
-            rows,
-            composition,
-            SimpleNamespace(step=seen.records.append),
-            mask=mask,
-        )
+        logger = SimpleNamespace(step=seen.records.append)
+        Training(settings, model, tokenizer, rows, composition, logger, mask=mask).run()
     finally:
         for handle in handles:
             handle.remove()

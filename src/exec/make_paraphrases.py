@@ -16,7 +16,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .config.rules.writer_rules import paraphrase_writer
+from .config.rules.writer_rules import writer_errors
 from .script import Script, run_script
 
 
@@ -29,7 +29,7 @@ def run(settings) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     interrupted = "interrupted; the same command resumes"
-    return run_script(argv, Script(__doc__, run, rules=paraphrase_writer, interrupted=interrupted))
+    return run_script(argv, Script(__doc__, run, rules=writer_errors, interrupted=interrupted))
 
 
 if __name__ == "__main__":

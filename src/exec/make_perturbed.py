@@ -21,7 +21,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import UserError
 from ..core.screen import show
 from ..dataset import parse_name
-from .config.rules.writer_rules import paraphrase_writer
+from .config.rules.writer_rules import writer_errors
 from .script import Script, run_script
 
 TOFU_COUNT = 5
@@ -38,7 +38,7 @@ def run(settings) -> None:
 
 
 def rules(settings) -> list[str]:
-    found, data = paraphrase_writer(settings), settings.dataset
+    found, data = writer_errors(settings), settings.dataset
     if not parse_name(data.forget_dataset_name)[0].own:
         found.append(
             f"dataset.forget_dataset_name: {data.forget_dataset_name} are not your own rows; set"

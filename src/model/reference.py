@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class RowCache:
         self.kept: dict[tuple[str, int], Tensor] = {}
         self.bytes = 0
 
-    def of(self, name: str, part: Part) -> Tensor:
+    def get(self, name: str, part: Part) -> Tensor:
         """The values of a part, [N, ...] in reading order."""
         places = part["index"].tolist()
         missing = [line for line, place in enumerate(places) if (name, place) not in self.kept]
@@ -79,31 +80,30 @@ def _attended_tokens(part: Part) -> Tensor:
     return part["attention_mask"].sum(-1)
 
 
+@dataclass(eq=False)
 class ReferenceModel:
     """The `Reference` of a run: log-probabilities per row from the cache, logits and hidden states by the
-    reference model itself, see `model.load.loading.reference_model`.
+    initial model itself, see `model.load.loading.reference_model`."""
 
-    `budget` is what logits, and hidden states of each block, may take in bytes; `reinforced` a model for
-    edits; `tokenizer` reads short texts; `forget` some forget rows, to take the measure of activations."""
+    logprobs: Mapping[str, Tensor]
+    """Part -> log p(answer given prompt) of each of its rows, by the row's place in its data set."""
+    model: Any = None
+    initial_weights: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    """A context in which `model` has the initial weights, where it is also the model that is trained."""
+    precision: str = "fp32"
+    budget: int = 0
+    """Bytes that kept logits, and kept hidden states of each block, may take."""
+    reinforced_model: Any = None
+    """The model of an edit."""
+    tokenizer: Any = None
+    forget: Sequence[Encoded] = ()
+    """Forget rows, of which some give the size of activations."""
 
-    def __init__(
-        self,
-        logprobs: Mapping[str, Tensor],
-        model: Any = None,
-        as_it_was: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
-        precision: str = "fp32",
-        budget: int = 0,
-        reinforced: Any = None,
-        tokenizer: Any = None,
-        forget: Sequence[Encoded] = (),
-    ):
-        self.logprobs, self.model, self.as_it_was, self.precision = logprobs, model, as_it_was, precision
-        self.reinforced_model, self.budget = reinforced, budget
-        self.tokenizer, self.forget = tokenizer, forget
-        self.start_answers = RowCache(
-            lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, budget
+    def __post_init__(self) -> None:
+        self.initial_answers = RowCache(
+            lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, self.budget
         )
-        self.reinforced_answers = RowCache(self._ask_reinforced, _answer_tokens, budget)
+        self.reinforced_answers = RowCache(self._ask_reinforced, _answer_tokens, self.budget)
         self.states: dict[int, RowCache] = {}
         self.norms: dict[int, float] = {}
 
@@ -112,19 +112,22 @@ class ReferenceModel:
         return self.logprobs[name].to(part["index"].device)[part["index"]]
 
     def answer_logits(self, name: str, part: Part) -> Tensor:
-        return self.start_answers.of(name, part)
+        return self.initial_answers.get(name, part)
 
     def reinforced(self, name: str, part: Part) -> Tensor:
-        return self.reinforced_answers.of(name, part)
+        return self.reinforced_answers.get(name, part)
 
     def logits(self, name: str, part: Part) -> Tensor:
         return self._ask(lambda model: logits(model, part))
 
     def hidden(self, name: str, part: Part, layer: int) -> Tensor:
         if layer not in self.states:
-            ask = lambda rows: self.padded_hidden(name, rows, layer)[rows["attention_mask"].bool()]
-            self.states[layer] = RowCache(ask, _attended_tokens, self.budget)
-        found = self.states[layer].of(name, part)
+
+            def attended_states(rows: Part) -> Tensor:
+                return self.padded_hidden(name, rows, layer)[rows["attention_mask"].bool()]
+
+            self.states[layer] = RowCache(attended_states, _attended_tokens, self.budget)
+        found = self.states[layer].get(name, part)
         attended = part["attention_mask"].bool()
         states = found.new_zeros(*attended.shape, found.shape[-1])
         states[attended] = found
@@ -147,8 +150,12 @@ class ReferenceModel:
 
     @torch.no_grad()
     def _ask(self, question: Callable) -> Tensor:
-        """Put a question to the reference model, leaving a shared base as it was found."""
-        with in_eval_mode(self.model), self.as_it_was(), autocast_context(self.model.device, self.precision):
+        """Evaluate a function of the reference model, leaving shared weights as they were found."""
+        with (
+            in_eval_mode(self.model),
+            self.initial_weights(),
+            autocast_context(self.model.device, self.precision),
+        ):
             return question(self.model)
 
     @torch.no_grad()
@@ -157,40 +164,58 @@ class ReferenceModel:
             return answer_logits(self.reinforced_model, part)
 
 
+@dataclass(frozen=True)
+class ReferenceOptions:
+    """How reference values are computed and kept."""
+
+    cache_dir: Path
+    batch_tokens: int
+    precision: str = "fp32"
+    budget: int = 0
+    """Bytes that kept logits, and kept hidden states of each block, may take."""
+
+
 def make_reference(
     model,
     tokenizer,
     composition: Composition,
     rows: Mapping[str, Sequence[Encoded]],
-    cache_dir: Path,
-    batch_tokens: int,
-    precision: str = "fp32",
-    budget: int = 0,
-    reinforced=None,
+    options: ReferenceOptions,
 ) -> ReferenceModel | None:
-    """Provide what the composition needs and nothing else; None when nothing is needed. `model` must still be
-    the reference model."""
+    """Provide what the composition needs of the reference model and nothing else.
+
+    Args:
+        model: the model that will be trained, still with its initial weights.
+        tokenizer: the run's.
+        composition: the objectives, whose `needs` decide.
+        rows: the tokenised rows of every part.
+        options: cache, precision and memory.
+
+    Returns:
+        The reference; None when nothing is needed.
+    """
     needs = composition.needs - {"double_backward", "hidden"}
     if not needs:
         return None
     logprobs = {}
     if composition.logprob_parts:
-        store = LogprobCache(model, cache_dir, precision)
+        store = LogprobCache(model, options.cache_dir, options.precision)
         for part in sorted(composition.logprob_parts):
-            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), batch_tokens)
-    asked = ()
+            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), options.batch_tokens)
+    frozen, initial_weights = None, contextlib.nullcontext
     if "reference_logits" in needs:
-        asked = reference_model(model)
+        frozen, initial_weights = reference_model(model)
     elif needs & {"reference_hidden", "activation_norm"}:
-        asked = reference_model(model, composition.deepest)
+        # Blocks above the deepest one that is compared are never computed, and not kept either.
+        frozen, initial_weights = reference_model(model, composition.deepest)
     return ReferenceModel(
         logprobs,
-        *(asked or (None, contextlib.nullcontext)),
-        precision,
-        budget,
-        reinforced,
-        tokenizer,
-        rows.get("forget", ()),
+        frozen,
+        initial_weights,
+        options.precision,
+        options.budget,
+        tokenizer=tokenizer,
+        forget=rows.get("forget", ()),
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 
 import torch
 
@@ -18,30 +19,29 @@ from .settings.run_settings import Settings
 log = logging.getLogger(__name__)
 
 
-def training_texts(
-    settings: Settings, parts: Set[str], alternates: str, forget: list[dict], rest: list[dict]
-) -> dict[str, list[dict]]:
-    """The rows of every training part but traces and paraphrases. `rest` are the forget rows that were not
-    chosen."""
-    data = settings.dataset
+@dataclass(frozen=True)
+class Wanted:
+    """The training parts that a run needs, and the forget rows they are about."""
+
+    parts: Set[str]
+    alternates: str
+    """What the answers of part `alternate` are: `refusals`, `generated` or `mismatched`."""
+    forget: list[dict]
+    rest: list[dict]
+    """Rows of the forget set that were not chosen."""
+
+
+def training_texts(settings: Settings, wanted: Wanted) -> dict[str, list[dict]]:
+    """The rows of every training part but traces and paraphrases."""
+    data, parts, forget = settings.dataset, wanted.parts, wanted.forget
     texts = {"forget": with_reasoning(forget, data.forget_reasoning, "dataset.forget_reasoning")}
-    if "retain" in parts or alternates == "mismatched":
-        retain = (
-            rest if data.self_retain else load_rows(data.retain_dataset_name, data.folder, data.column_names)
-        )
-        if not retain:
-            raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
-        if "retain" in parts and parts & {"forget", "alternate"}:
-            retain_name = None if data.self_retain else data.retain_dataset_name
-            check_disjoint(forget, retain, data.forget_dataset_name, retain_name)
-        elif "retain" in parts:
-            warn_of_unlearned(settings, forget, retain)
-        texts["retain"] = with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
-    if alternates == "refusals":
+    if "retain" in parts or wanted.alternates == "mismatched":
+        texts["retain"] = retain_texts(settings, wanted)
+    if wanted.alternates == "refusals":
         texts["alternate"] = refuse(forget, read_refusals(data.refusals), data.dataset_seed)
-    elif alternates == "mismatched":
+    elif wanted.alternates == "mismatched":
         texts["alternate"] = mismatch(forget, texts["retain"], data.dataset_seed)
-    elif alternates == "generated":
+    elif wanted.alternates == "generated":
         texts["alternate"] = read_alternates(data.alternates_file, forget)
     if "retain_alternate" in parts:
         texts["retain_alternate"] = refuse(texts["retain"], read_refusals(data.refusals), data.dataset_seed)
@@ -50,6 +50,24 @@ def training_texts(
     if "cot" in parts:
         texts["cot"] = rationales(settings)
     return texts
+
+
+def retain_texts(settings: Settings, wanted: Wanted) -> list[dict]:
+    """The rows to keep; UserError or a warning where they are not apart from the forget rows."""
+    data, parts = settings.dataset, wanted.parts
+    retain = (
+        wanted.rest
+        if data.self_retain
+        else load_rows(data.retain_dataset_name, data.folder, data.column_names)
+    )
+    if not retain:
+        raise UserError("dataset.self_retain: forget_ratio leaves no forget row to retain; lower it")
+    if "retain" in parts and parts & {"forget", "alternate"}:
+        retain_name = None if data.self_retain else data.retain_dataset_name
+        check_disjoint(wanted.forget, retain, data.forget_dataset_name, retain_name)
+    elif "retain" in parts:
+        warn_of_unlearned(settings, wanted.forget, retain)
+    return with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
 
 
 def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, retain_name: str | None) -> None:
@@ -102,26 +120,16 @@ def _content(row: dict) -> tuple:
     return tuple(str(row.get(key)) for key in (*CONTEXT, "answer", "text"))
 
 
-def training_rows(
-    settings: Settings,
-    template: Template,
-    parts: Set[str],
-    alternates: str,
-    forget: list[dict],
-    rest: list[dict],
-) -> dict[str, list]:
+def training_rows(settings: Settings, template: Template, wanted: Wanted) -> dict[str, list]:
     """The tokenised rows of every training part; of `traces` and `paraphrases` a list for each forget row."""
     data = settings.dataset
-    texts = training_texts(settings, parts, alternates, forget, rest)
+    texts = training_texts(settings, wanted)
     rows: dict[str, list] = {}
-    for part in sorted(parts - {"traces", "paraphrases"}):
+    for part in sorted(wanted.parts - {"traces", "paraphrases"}):
         if part == "cot":
+            context = None if data.cot_context else ""
             rows[part] = [
-                _fitting(
-                    template.thought(row, data.cot_tokens, None if data.cot_context else ""),
-                    data.max_length,
-                    "cot_tokens",
-                )
+                _fitting(template.thought(row, data.cot_tokens, context), data.max_length, "cot_tokens")
                 for row in texts[part]
             ]
         else:
@@ -130,10 +138,10 @@ def training_rows(
                 for row in texts[part]
                 for piece in template.pieces(row, data.max_length, data.long_text)
             ]
-    if "traces" in parts:
-        rows["traces"] = encoded_traces(settings, template, forget)
-    if "paraphrases" in parts:
-        rows["paraphrases"] = encoded_paraphrases(settings, template, forget)
+    if "traces" in wanted.parts:
+        rows["traces"] = encoded_traces(settings, template, wanted.forget)
+    if "paraphrases" in wanted.parts:
+        rows["paraphrases"] = encoded_paraphrases(settings, template, wanted.forget)
     return rows
 
 
@@ -224,7 +232,8 @@ def encoded_paraphrases(
     settings: Settings, template: Template, forget: Sequence[dict]
 ) -> list[list[Encoded]]:
     """The forget answers in other words, for each forget row that is trained on a list."""
-    data, plan = settings.dataset, settings.components["unlearn.GAO"]
+    data = settings.dataset
+    plan = next(kind for kind in settings.components.values() if "paraphrases" in kind.parts)
     said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
     found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
     warn_of_few(plan, [len(texts) for texts in found])

@@ -2,7 +2,17 @@
 registries."""
 
 from .averaging import WA, Averaging
-from .sharpness import FLATNESS, Landscape
+from .sharpness import FLATNESS, Landscape, Wrapper
 from .sophia import OPTIMIZERS, Sophia, SophiaG, drawn_nll
 
-__all__ = ["FLATNESS", "OPTIMIZERS", "WA", "Averaging", "Landscape", "Sophia", "SophiaG", "drawn_nll"]
+__all__ = [
+    "FLATNESS",
+    "OPTIMIZERS",
+    "WA",
+    "Averaging",
+    "Landscape",
+    "Sophia",
+    "SophiaG",
+    "Wrapper",
+    "drawn_nll",
+]

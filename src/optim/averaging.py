@@ -22,6 +22,7 @@ class WA:
 
     start: int = knob(100, "first optimizer step that counts", at_least=1)
     every: int = knob(5, "steps between those that count", at_least=1)
+    on_weights = True
 
 
 class Averaging:

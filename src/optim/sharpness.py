@@ -36,8 +36,8 @@ class Landscape:
     curvature: Callable[[Gradient], Gradient]
     """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's
     share."""
-    restrict: Callable[[Gradient], Gradient]
-    """A vector without what a mask freezes. What the other functions return is restricted already."""
+    apply_mask: Callable[[Gradient], Gradient]
+    """A vector without what a mask freezes. What the other functions return is masked already."""
     step: int
     seed: int
 
@@ -126,7 +126,7 @@ class RS:
             return landscape.gradient()
         mean = [torch.zeros_like(w) for w in landscape.weights]
         for draw in range(self.samples):
-            with moved(landscape.weights, landscape.restrict(self._noise(landscape, draw)), self.rho):
+            with moved(landscape.weights, landscape.apply_mask(self._noise(landscape, draw)), self.rho):
                 mean = plus(mean, landscape.gradient(), 1 / self.samples)
         return mean
 
@@ -178,8 +178,9 @@ class GP(SecondOrder):
 class CR(SecondOrder):
     """Curvature regularisation: the change of the forget gradient along itself is minimised with the loss.
 
-    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed Cost: three more forwards
-    and backwards over the forget rows (differences) or two double backwards (exact).
+    Formula: ∇(L_f + ρ ||∇L_f(θ + μ ĝ) - ∇L_f(θ)||), ĝ = ∇L_f / ||∇L_f|| held fixed
+    Cost: three more forwards and backwards over the forget rows (differences) or two double backwards
+    (exact).
     """
 
     rho: float = knob(10.0, "weight of the gradient's change", at_least=0)

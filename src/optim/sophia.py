@@ -30,7 +30,8 @@ class Sophia:
     family's published state.)
 
     Formula: θ <- θ - lr sign(m) min(|m| / (ρ n h), 1), h = mean of ĝ², ĝ = ∇NLL(labels drawn from the model),
-    n tokens Cost: two copies of the trained weights; one more forward and backward every `every` steps."""
+    n tokens
+    Cost: two copies of the trained weights; one more forward and backward every `every` steps."""
 
     beta1: float = knob(0.9, "decay of the gradient", at_least=0, below=1)
     beta2: float = knob(0.95, "decay of the curvature", at_least=0, below=1)

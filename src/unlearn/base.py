@@ -106,6 +106,19 @@ class ExtraGradient:
     stats: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """What an objective may check about its run, before a model is loaded."""
+
+    method: str
+    has_retain: bool
+    """Is there a retain objective?"""
+    published: str
+    """`unlearn.published`: the preset that some values may come from."""
+    think_open: str
+    """The opening think tag of the run's rows."""
+
+
 class Reference(Protocol):
     """What the reference model said, in eval mode and without gradient. Only what an objective `needs` is
     there."""
@@ -168,10 +181,17 @@ class Objective:
     """What the answers of its part `alternate` are: `refusals`, `generated` or `mismatched`."""
     adds_gradient: ClassVar[bool] = False
     """Does it add an `extra_gradient` to the forget side?"""
+    on_weights: ClassVar[bool] = False
+    """Is its loss a function of the weights themselves? LoRA trains factors of updates to them."""
     owns_retain: ClassVar[bool] = False
     """True for a forget objective that has a retain term of its own and takes no retain objective."""
     side: ClassVar[Literal["forget", "retain"]] = "retain"
     """The side that a regularizer counts to."""
+
+    @property
+    def reads_reference(self) -> bool:
+        """Does it compare with the reference model?"""
+        return any("reference" in need or need == "activation_norm" for need in self.needs)
 
     def own_retain(self) -> "Objective | None":
         """The retain objective that a forget objective brings along; one that the method names takes its
@@ -179,6 +199,14 @@ class Objective:
 
     def extra_terms(self) -> "tuple[Objective, ...]":
         """Regularizers that an objective brings along."""
+        return ()
+
+    def errors(self, run: RunFacts) -> Iterable[str]:
+        """Reasons why its values cannot work in this run, each naming its key."""
+        return ()
+
+    def warnings(self, run: RunFacts) -> Iterable[str]:
+        """What is allowed and probably not meant, each naming its key."""
         return ()
 
     def check(self, model) -> None:

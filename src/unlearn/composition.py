@@ -81,21 +81,38 @@ class Composition:
         return counts
 
     def terms(
-        self, model, batch: Mapping[str, Part], reference: Reference | None, side: str | None = None
+        self,
+        model,
+        batch: Mapping[str, Part],
+        reference: Reference | None,
+        side: str | None = None,
+        relative: bool = False,
     ) -> dict[str, WeightedTerm]:
-        """Every term of every active objective by name; of one side only, when it is named. Then those are
-        asked that have terms of that side: its own, and what reads its rows from the other side (PDU, and CL
-        with retain rows in its mean)."""
+        """Every term of every active objective by name.
+
+        Args:
+            model: the model that is trained.
+            batch: a micro-batch, by part.
+            reference: answers what the objectives need of the reference model.
+            side: the terms of this side only. An objective of the other side is computed too where it reads
+                this side's rows and may have a term there (PDU, and CL with retain rows in its mean).
+            relative: give weights relative to the weight of the term's side, which a combiner applies itself.
+        """
         found = {}
         for home, weight, objective in self.active:
             if side in (None, home) or side in objective.parts:
                 # `make_reference` provides what any active objective needs.
                 for name, term in objective.terms(model, batch, cast(Reference, reference)).items():
                     own = term.side or home
-                    found[name] = WeightedTerm(
-                        term, (self.gamma if own == "retain" != home else weight) * term.factor, own
-                    )
+                    absolute = self.gamma if own == "retain" and home == "forget" else weight
+                    scale = absolute / self.side_weight(own) if relative else absolute
+                    found[name] = WeightedTerm(term, scale * term.factor, own)
         return {name: term for name, term in found.items() if side in (None, term.side)}
+
+    def side_weight(self, side: str) -> float:
+        """The weight that a combiner gives to a side. One of weight 0 can still hold regularizers, whose own
+        weight is 1."""
+        return (self.forget_weight if side == "forget" else self.gamma) or 1.0
 
     @property
     def adds_gradient(self) -> bool:

@@ -184,7 +184,7 @@ def test_suites_are_checked_before_anything_is_loaded():
 
 
 def test_a_missing_package_is_one_line_that_names_the_requirement(monkeypatch):
-    from unlearnkit.exec.config import all_rules as rules
+    from unlearnkit.exec.config.rules import evaluation_rules as rules
 
     own = rules.find_spec
     monkeypatch.setattr(rules, "find_spec", lambda name: None if name == "lm_eval" else own(name))

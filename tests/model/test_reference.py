@@ -7,7 +7,7 @@ from tiny import random_llama
 from unlearnkit.core.encoding import Template, pad_rows
 from unlearnkit.core.files import fingerprint, read_json, write_json
 from unlearnkit.model.load.loading import add_lora, lost_update_fraction, model_fingerprint
-from unlearnkit.model.reference import LogprobCache, live_logprobs, make_reference
+from unlearnkit.model.reference import LogprobCache, ReferenceOptions, live_logprobs, make_reference
 from unlearnkit.model.settings.method_keys import Lora
 from unlearnkit.unlearn import compose, parse_method
 from unlearnkit.unlearn.blocks import hidden
@@ -106,7 +106,7 @@ def test_another_precision_never_meets_a_stale_number(tiny_model, rows, tmp_path
 def reference_for(method, model, tokenizer, rows, tmp_path):
     parsed = parse_method(method)
     composition = compose(parsed, {section: kind() for section, kind in parsed.sections.items()})
-    return make_reference(model, tokenizer, composition, rows, tmp_path, 1000)
+    return make_reference(model, tokenizer, composition, rows, ReferenceOptions(tmp_path, 1000))
 
 
 def test_npo_holds_no_second_model(tiny_model, tokenizer, rows, tmp_path):

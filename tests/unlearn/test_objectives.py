@@ -38,7 +38,7 @@ def world(golden_batches, golden_models):
             name: -row_nll(logits(frozen, batch[name]), batch[name]["labels"])
             for name in ("forget", "alternate")
         }
-    return batch, model, GoldenReference(logprobs, frozen, reinforced=frozen)
+    return batch, model, GoldenReference(logprobs, frozen, reinforced_model=frozen)
 
 
 def loss_of(world, method: str, weights=None, **knobs):
@@ -335,7 +335,7 @@ def test_bf16_weights_are_scored_in_float32(golden_batches, golden_models):
     assert scores.dtype == torch.float32
 
 
-def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, golden_models):
+def test_logits_of_the_reference_model_are_computed_once_per_row(golden_batches, golden_models):
     _, frozen = golden_models
     part = golden_batches["retain"]
     asked = []
@@ -346,11 +346,13 @@ def test_logits_of_the_start_model_are_computed_once_per_row(golden_batches, gol
     reference = ReferenceModel({}, frozen, budget=10**9)
     found = [reference.answer_logits("retain", row) for row in rows]
     assert asked == [2, 1, 1]
-    assert reference.start_answers.bytes == sum(s.numel() * 4 for s in reference.start_answers.kept.values())
+    assert reference.initial_answers.bytes == sum(
+        s.numel() * 4 for s in reference.initial_answers.kept.values()
+    )
     plain = ReferenceModel({}, frozen, budget=0)
     for row, scores in zip(rows, found):
         torch.testing.assert_close(plain.answer_logits("retain", row), scores, rtol=1e-5, atol=1e-6)
-    assert plain.start_answers.bytes == 0
+    assert plain.initial_answers.bytes == 0
     assert asked[3:] == [2, 2, 3]
     with torch.no_grad():
         torch.testing.assert_close(answer_logits(frozen, rows[2]), found[2], rtol=1e-5, atol=1e-6)

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from tiny import few_steps, random_llama
 
-from unlearnkit.model.run.training import Curvature
 from unlearnkit.optim import FLATNESS, Landscape
 from unlearnkit.optim.sharpness import norm, unit
 from unlearnkit.unlearn.mask import WeightMask
@@ -65,7 +64,7 @@ def test_the_sides_are_masked_before_they_are_combined(start, tiny_model, mask, 
     )
     weights = list(tiny_model.parameters())
     forget, retain = (
-        unit(mask.restrict(weights, gradient(answer_nll(start, part).mean(), start)))
+        unit(mask.apply(weights, gradient(answer_nll(start, part).mean(), start)))
         for part in seen.parts.values()
     )
     close(seen.gradients[0], [r - f for f, r in zip(forget, retain)])
@@ -86,7 +85,7 @@ def test_a_flatness_wrapper_moves_selected_weights_only(
         unlearn__max_steps=1,
         **{f"unlearn__flat__{name}__rho": rho},
     )
-    restrict = lambda vector: mask.restrict(list(tiny_model.parameters()), vector)
+    restrict = lambda vector: mask.apply(list(tiny_model.parameters()), vector)
     masked = lambda: restrict(gradient(-answer_nll(start, seen.parts["forget"]).mean(), start))
     landscape = Landscape(list(start.parameters()), masked, lambda g: g, lambda v: v, restrict, 0, 0)
     close(seen.gradients[0], FLATNESS[name](rho=rho).gradient(landscape))
@@ -98,7 +97,7 @@ def test_curvature_is_the_squared_gradient_of_the_mean_loss(
     """Of labels that are not drawn here, so that it can be computed again; over all tokens of a step of two
     micro-batches."""
     likeliest = lambda scores, generator=None: F.cross_entropy(scores, scores.argmax(-1), reduction="sum")
-    monkeypatch.setattr(Curvature, "drawn_nll", staticmethod(likeliest))
+    monkeypatch.setattr("unlearnkit.unlearn.step.trainer.drawn_nll", likeliest)
     seen = few_steps(
         tiny_model,
         tokenizer,

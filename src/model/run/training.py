@@ -4,7 +4,7 @@ run goes on."""
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,90 +17,103 @@ from ...core.generation import pad_id
 from ...dataset.collate import Collator
 from ...dataset.pairs import EpochSampler, Pairs
 from ...loggers import RunLogger
-from ...optim import WA, Averaging, Landscape, Sophia, SophiaG, drawn_nll
+from ...optim import WA, Averaging, Sophia
 from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
-from ...unlearn.step.trainer import UnlearnTrainer
+from ...unlearn.step.trainer import Lesson, UnlearnTrainer
 from ..load.adapters import set_base_name
 from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
-from ..reference import make_reference
+from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
 from .checkpoints import drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
 from .training_callbacks import StepCheckpoints, TrainingProgress
 
 
-def train(
-    settings: Settings,
-    model,
-    tokenizer,
-    rows: Mapping[str, list[Encoded]],
-    composition: Composition,
-    logger: RunLogger | None = None,
-    reinforced=None,
-    mask: WeightMask | None = None,
-) -> tuple[Any, float]:
-    """Train in place on the parts of `rows`; returns the plain model and the seconds it took, reference
-    values included. Without a logger the training leaves nothing and cannot be resumed."""
-    start = time.time()
-    overall, unlearn, data = settings.overall, settings.unlearn, settings.dataset
-    resumable = logger and (unlearn.save_steps or unlearn.resume_path)
-    origins = _origins(model, rows) if resumable else {}
-    if unlearn.use_lora:
-        model = add_lora(model, settings.lora, overall.seed, composition.trained(model))
-    precision = choose_precision(overall.precision, model.device.type)
-    reference = make_reference(
-        model,
-        tokenizer,
-        composition,
-        rows,
-        overall.cache,
-        settings.evaluate.batch_tokens,
-        precision,
-        int(overall.reference_cache_gb * 1e9),
-        reinforced,
-    )
-    steps_folder = checkpoints_folder(settings) if logger else overall.cache / "trainer"
-    if settings.logger.tensorboard:
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(steps_folder.parent / "tensorboard")
-    kept = settings if logger else _without_checkpoints(settings)
-    arguments = training_arguments(
-        kept,
-        precision,
-        model.device.type,
-        steps_folder,
-        process_state(settings).num_processes,
-        int(PROCESS_TIMEOUT.total_seconds()),
-    )
-    pairs = Pairs(rows, data.dataset_seed)
-    at_once = data.batch_size * arguments.world_size
-    group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
-    sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
-    title = f"training with {settings.method.name}" if logger else "training the reinforced model"
-    training_progress = TrainingProgress(title, overall.quiet)
-    trainer = UnlearnTrainer(
-        model,
-        arguments,
-        pairs,
-        sampler,
-        composition,
-        reference,
-        Collator(pad_id(tokenizer)),
-        {part: [row.id for row in encoded] for part, encoded in pairs.parts.items()},
-        logger.step if logger else lambda record: None,
-        [training_progress, StepCheckpoints()],
-        make_step_options(kept, mask),
-        origins,
-    )
-    trainer.remove_callback(PrinterCallback)
-    with training_progress:
-        trainer.run(_checkpoint_to_go_on_from(settings, steps_folder, logger) if logger else None)
-    if logger and unlearn.save_adapter != "none":
-        set_base_name(model, overall)
-        logger.adapter(model, tokenizer, instead=unlearn.save_adapter == "only")
-    return merge_lora(model), time.time() - start
+@dataclass(frozen=True)
+class Training:
+    """One training of a model in place, on the parts of `rows`. Without a logger it leaves nothing and cannot
+    be resumed."""
+
+    settings: Settings
+    model: Any
+    tokenizer: Any
+    rows: Mapping[str, list[Encoded]]
+    composition: Composition
+    logger: RunLogger | None = None
+    reinforced: Any = None
+    """The model of an edit that trains."""
+    mask: WeightMask | None = None
+
+    def run(self) -> tuple[Any, float]:
+        """Train, and return the plain model with the seconds that took, reference values included."""
+        start = time.time()
+        unlearn, logger = self.settings.unlearn, self.logger
+        resumable = logger and (unlearn.save_steps or unlearn.resume_path)
+        origins = _origins(self.model, self.rows) if resumable else {}
+        model = self._with_adapters()
+        reference = self._reference(model)
+        # The weights' dtype and LoRA are settled before the Trainer wraps the model.
+        trainer, bar = self._trainer(model, reference, origins)
+        with bar:
+            trainer.run(_resumed_checkpoint(self.settings, self._steps_folder, logger) if logger else None)
+        if logger and unlearn.save_adapter != "none":
+            set_base_name(model, self.settings.overall)
+            logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
+        return merge_lora(model), time.time() - start
+
+    @property
+    def _steps_folder(self) -> Path:
+        return checkpoints_folder(self.settings) if self.logger else self.settings.overall.cache / "trainer"
+
+    def _with_adapters(self):
+        """The model with LoRA adapters, where the run trains them."""
+        if not self.settings.unlearn.use_lora:
+            return self.model
+        trained = self.composition.trained(self.model)
+        return add_lora(self.model, self.settings.lora, self.settings.overall.seed, trained)
+
+    def _reference(self, model) -> ReferenceModel | None:
+        overall = self.settings.overall
+        options = ReferenceOptions(
+            overall.cache,
+            self.settings.evaluate.batch_tokens,
+            choose_precision(overall.precision, model.device.type),
+            int(overall.reference_cache_gb * 1e9),
+        )
+        reference = make_reference(model, self.tokenizer, self.composition, self.rows, options)
+        if reference:
+            reference.reinforced_model = self.reinforced
+        return reference
+
+    def _trainer(
+        self, model, reference: ReferenceModel | None, origins: Mapping[str, str]
+    ) -> tuple[UnlearnTrainer, TrainingProgress]:
+        """The Trainer and the progress bar of its steps."""
+        overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
+        settings = self.settings if self.logger else _without_checkpoints(self.settings)
+        if settings.logger.tensorboard:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = str(self._steps_folder.parent / "tensorboard")
+        arguments = training_arguments(settings, model.device.type, self._steps_folder)
+        pairs = Pairs(self.rows, data.dataset_seed)
+        at_once = data.batch_size * arguments.world_size
+        group_size = at_once * unlearn.gradient_accumulation_steps if data.group_by_length else 0
+        sampler = EpochSampler(pairs, overall.seed, group_size, at_once if arguments.world_size > 1 else 1)
+        trainer = UnlearnTrainer(
+            model,
+            arguments,
+            Lesson(pairs, sampler, Collator(pad_id(self.tokenizer)), self.composition, reference, origins),
+            make_step_options(settings, self.composition, self.mask),
+            self.logger.step if self.logger else lambda record: None,
+        )
+        title = f"training with {settings.method.name}" if self.logger else "training the reinforced model"
+        bar = TrainingProgress(title, overall.quiet)
+        trainer.remove_callback(PrinterCallback)
+        trainer.add_callback(bar)
+        trainer.add_callback(StepCheckpoints())
+        return trainer, bar
 
 
 def _origins(model, rows: Mapping[str, list]) -> dict[str, str]:
@@ -123,7 +136,7 @@ def _without_checkpoints(settings: Settings) -> Settings:
     )
 
 
-def _checkpoint_to_go_on_from(settings: Settings, steps_folder: Path, logger: RunLogger) -> str | None:
+def _resumed_checkpoint(settings: Settings, steps_folder: Path, logger: RunLogger) -> str | None:
     """The newest whole step checkpoint, with the log cut back to it; None for a fresh start."""
     if settings.unlearn.resume_path is None:
         return None
@@ -137,11 +150,10 @@ def _checkpoint_to_go_on_from(settings: Settings, steps_folder: Path, logger: Ru
     return str(found[0]) if found[0] else None
 
 
-def training_arguments(
-    settings: Settings, precision: str, device: str, steps_folder: Path, processes: int, patience_seconds: int
-) -> TrainingArguments:
-    """The Trainer's arguments. `patience_seconds`: how long processes wait for each other."""
+def training_arguments(settings: Settings, device: str, steps_folder: Path) -> TrainingArguments:
+    """The Trainer's arguments for a run on `device` that keeps step checkpoints in `steps_folder`."""
     unlearn, overall = settings.unlearn, settings.overall
+    several = process_state(settings).num_processes > 1
     return TrainingArguments(
         output_dir=str(steps_folder),
         num_train_epochs=unlearn.num_epochs,
@@ -156,14 +168,14 @@ def training_arguments(
         adam_beta2=unlearn.adam_beta2,
         max_grad_norm=unlearn.max_grad_norm,
         seed=overall.seed,
-        bf16=precision == "bf16",
+        bf16=choose_precision(overall.precision, device) == "bf16",
         activation_checkpointing=unlearn.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=device == "cpu",
         # The Trainer writes this into the model's config, which is saved; our own passes ask for no cache.
         use_cache=True,
-        ddp_timeout=patience_seconds,
-        ddp_backend="gloo" if device == "cpu" and processes > 1 else None,
+        ddp_timeout=int(PROCESS_TIMEOUT.total_seconds()),
+        ddp_backend="gloo" if device == "cpu" and several else None,
         dataloader_pin_memory=device != "cpu",
         remove_unused_columns=False,
         logging_steps=1,
@@ -175,40 +187,18 @@ def training_arguments(
     )
 
 
-def make_step_options(settings: Settings, mask=None) -> StepOptions:
-    """The optimizer, flatness wrapper, averaging and mask of a run. A wrapper of radius 0 is left out: it
-    would change nothing. A side of weight 0 can still hold regularizers, whose weight is 1."""
+def make_step_options(
+    settings: Settings, composition: Composition, mask: WeightMask | None = None
+) -> StepOptions:
+    """The optimizer, flatness wrapper, averaging, mask and combiner of a run. A wrapper of radius 0 is left
+    out: it would change nothing."""
     averages = isinstance(settings.flatness, WA)
     flattens = settings.flatness is not None and not averages and settings.flatness.rho > 0
-    second_order = isinstance(settings.optimizer, Sophia)
     return StepOptions(
-        make_optimizer=(
-            (lambda groups: SophiaG(groups, settings.unlearn.lr, plan=settings.optimizer))
-            if second_order
-            else None
-        ),
-        flatten=_flatten(settings.flatness, settings.overall.seed) if flattens else None,
-        curvature=(
-            Curvature(settings.optimizer) if second_order and settings.optimizer.hessian == "gnb" else None
-        ),
+        sophia=settings.optimizer if isinstance(settings.optimizer, Sophia) else None,
+        flatness=settings.flatness if flattens else None,
         averaging=Averaging(settings.flatness) if isinstance(settings.flatness, WA) else None,
         mask=mask,
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
-        weights=(settings.unlearn.forget_weight or 1.0, settings.unlearn.gamma or 1.0),
+        weights=(composition.side_weight("forget"), composition.side_weight("retain")),
     )
-
-
-def _flatten(wrapper, seed: int):
-    def flatten(weights, gradient, total, curvature, restrict, step):
-        return wrapper.gradient(Landscape(weights, gradient, total, curvature, restrict, step, seed))
-
-    return flatten
-
-
-class Curvature:
-    """When and on what Sophia's curvature is estimated."""
-
-    drawn_nll = staticmethod(drawn_nll)
-
-    def __init__(self, plan: Sophia):
-        self.every, self.parts = plan.every, plan.parts()

@@ -39,7 +39,7 @@ from ..load.loading import (
 )
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
-from ..training_data import choose_forget_rows, training_rows
+from ..training_data import Wanted, choose_forget_rows, training_rows
 from .checkpoints import drop_all_but
 from .environment import environment
 from .places import process_state, run_place
@@ -60,6 +60,9 @@ class Outcome:
     after: Results
     folder: Path | None
     train_seconds: float
+    model: Any
+    """The run's model: trained or edited, or as it was loaded."""
+    tokenizer: Any
     is_main: bool = True
     """False on all but the first of several processes, which have measured nothing."""
 
@@ -70,6 +73,16 @@ class Rows:
 
     training: dict[str, list[Encoded]]
     evaluation: dict[str, list[dict]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What stands before a model is loaded: everything that can be wrong with it has shown by then."""
+
+    tokenizer: Any
+    composition: Composition
+    rows: Rows
+    logger: RunLogger
 
 
 class Unlearn:
@@ -83,11 +96,44 @@ class Unlearn:
         self.settings = settings
 
     def run(self) -> Outcome:
-        """Do what the settings say. UserError for what the user can mend; then no result was written."""
+        """Do what the settings say.
+
+        Returns:
+            The results before and after, the model, and the run folder.
+
+        Raises:
+            UserError: for what the user can mend; then no result was written.
+        """
         start, settings = time.time(), self.settings
-        resume = settings.unlearn.resume_path is not None
+        prepared = self.prepared()
+        logger, rows, composition = prepared.logger, prepared.rows, prepared.composition
+        model, trains = self.model(), settings.method.trains
+        check_positions(model, prepared.tokenizer, rows, settings)
+        mask = load_mask(settings, model) if trains else None
+        composition.check(model)
+        trained = composition.trained(model)
+        with logger.open(settings.resolved(), settings.unlearn.resume_path is not None):
+            before = self.before(model, prepared) if trains else None
+            reinforced, making = self.reinforced(model, prepared) if settings.method.edits else (None, 0.0)
+            train_only(model, trained)
+            model, training = self.unlearned(model, prepared, reinforced, mask)
+            if trains and settings.unlearn.save_adapter != "only":
+                logger.model(model, prepared.tokenizer)
+            after = self.after(model, prepared)
+            logger.evaluation("", after)
+            logger.environment(
+                environment(settings, process_state(settings).num_processes, start, making + training)
+            )
+            if trains and logger.folder:
+                drop_all_but(logger.folder / "checkpoints", None)
+        is_main = process_state(settings).is_main_process
+        return Outcome(before, after, logger.folder, making + training, model, prepared.tokenizer, is_main)
+
+    def prepared(self) -> Prepared:
+        """Logger, tokenizer, objectives and rows, each checked before anything is written."""
+        settings = self.settings
         logger = self.logger()
-        logger.check(resume)
+        logger.check(settings.unlearn.resume_path is not None)
         tokenizer = initial_tokenizer(settings.overall)
         check_original(settings, tokenizer)
         if process_state(settings).is_main_process:
@@ -96,34 +142,10 @@ class Unlearn:
         composition = compose(
             settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
         )
-        rows = self.rows(tokenizer, composition)
-        model, trains = self.model(), settings.method.trains
-        check_positions(model, tokenizer, rows, settings)
-        mask = load_mask(settings, model) if trains else None
-        composition.check(model)
-        trained = composition.trained(model)
-        with logger.open(settings.resolved(), resume):
-            before = self.before(model, tokenizer, rows, logger) if trains else None
-            reinforced, making = (
-                self.reinforced(model, tokenizer, rows) if settings.method.edits else (None, 0.0)
-            )
-            train_only(model, trained)
-            model, training = self.unlearned(model, reinforced, mask, tokenizer, rows, composition, logger)
-            if trains and settings.unlearn.save_adapter != "only":
-                logger.model(model, tokenizer)
-            after = self.after(model, tokenizer, rows, logger)
-            logger.evaluation("", after)
-            logger.environment(
-                environment(settings, process_state(settings).num_processes, start, making + training)
-            )
-            if trains and logger.folder:
-                drop_all_but(logger.folder / "checkpoints", None)
-        is_main = process_state(settings).is_main_process
-        return Outcome(before, after, logger.folder, making + training, is_main)
+        return Prepared(tokenizer, composition, self.rows(tokenizer, composition), logger)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
-        """Read and tokenise every row that the run needs; errors in the data show here, before anything is
-        written."""
+        """Read and tokenise every row that the run needs."""
         data = self.settings.dataset
         chosen, rest = choose_forget_rows(
             load_rows(data.forget_dataset_name, data.folder, data.column_names),
@@ -138,8 +160,8 @@ class Unlearn:
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)
-        training = training_rows(self.settings, template, parts, composition.alternates, chosen, rest)
-        return Rows(training, evaluation)
+        wanted = Wanted(parts, composition.alternates, chosen, rest)
+        return Rows(training_rows(self.settings, template, wanted), evaluation)
 
     def logger(self) -> RunLogger:
         """The run's logger; of several processes only the first keeps anything."""
@@ -155,6 +177,7 @@ class Unlearn:
         overall, unlearn = self.settings.overall, self.settings.unlearn
         model = load_initial(overall, process_state(self.settings).local_process_index)
         if self.settings.needs_double_backward:
+            # Fused attention kernels have no second derivative.
             model.set_attn_implementation("eager")
         check_budget(model.config, self.settings.evaluate)
         share = lost_update_fraction(model, unlearn.lr)
@@ -167,61 +190,68 @@ class Unlearn:
             )
         return model
 
-    def before(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results | None:
+    def before(self, model, prepared: Prepared) -> Results | None:
         """Results of the initial model, from the cache when they are there."""
         if not self.settings.evaluate.before or not process_state(self.settings).is_main_process:
             return None
-        results = evaluate_cached(
-            model, tokenizer, rows.evaluation, self.settings, "measuring the initial model"
-        )
+        tokenizer, rows = prepared.tokenizer, prepared.rows.evaluation
+        results = evaluate_cached(model, tokenizer, rows, self.settings, "measuring the initial model")
         if self.settings.benchmark_tasks:
             results = merge_benchmarks(results, run_initial_model(model, tokenizer, self.settings))
-        logger.evaluation("before", results)
+        prepared.logger.evaluation("before", results)
         warn_of_unknown_rows(results.metrics, self.settings)
         return results
 
-    def after(self, model, tokenizer, rows: Rows, logger: RunLogger) -> Results:
+    def after(self, model, prepared: Prepared) -> Results:
         """Results of the run's model, measured by the first process."""
         if not process_state(self.settings).is_main_process:
             return Results({})
-        results = evaluate(model, tokenizer, rows.evaluation, self.settings, "measuring")
+        tokenizer, folder = prepared.tokenizer, prepared.logger.folder
+        results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, "measuring")
         if not self.settings.benchmark_tasks:
             return results
-        run = BenchmarkRun("benchmarks", logger.folder)
+        run = BenchmarkRun("benchmarks", folder)
         return merge_benchmarks(results, run_in_memory(model, tokenizer, self.settings, run))
 
-    def reinforced(self, model, tokenizer, rows: Rows) -> tuple[Any, float]:
-        """The model that knows the forget rows even better, frozen, and the seconds its making took: the one
+    def reinforced(self, model, prepared: Prepared) -> tuple[Any, float]:
+        """A frozen model that knows the forget rows even better, and the seconds its making took: the one
         that was named, or a copy of the initial model trained on them."""
-        from .training import train
+        from .training import Training
 
-        path = self.settings.components[f"unlearn.{self.settings.method.forget}"].reinforced
+        settings = self.settings
+        path = settings.components[f"unlearn.{settings.method.forget}"].reinforced
         if path:
-            precision = choose_precision(self.settings.overall.precision, model.device.type)
+            precision = choose_precision(settings.overall.precision, model.device.type)
             named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(
-                    f"unlearn.{self.settings.method.forget}.reinforced: {path} equals the initial model: it"
-                    " knows nothing better"
+                    f"unlearn.{settings.method.forget}.reinforced: {path} equals the initial model: it knows"
+                    " nothing better"
                 )
             return named, 0.0
-        forget = {"forget": rows.training["forget"]}
-        trained, seconds = train(
-            self.settings, copy.deepcopy(model), tokenizer, forget, Composition(Reinforce(), None)
-        )
+        forget = {"forget": prepared.rows.training["forget"]}
+        learning = Composition(Reinforce(), None)
+        training = Training(settings, copy.deepcopy(model), prepared.tokenizer, forget, learning)
+        trained, seconds = training.run()
         return trained.eval().requires_grad_(False), seconds
 
-    def unlearned(
-        self, model, reinforced, mask, tokenizer, rows: Rows, composition: Composition, logger: RunLogger
-    ) -> tuple[Any, float]:
+    def unlearned(self, model, prepared: Prepared, reinforced, mask) -> tuple[Any, float]:
         """The model after training or editing, and the seconds that took."""
+        composition = prepared.composition
         if composition.parts:
             # The Trainer takes a second to load, which a run that only measures need not wait for.
-            from .training import train
+            from .training import Training
 
-            return train(
-                self.settings, model, tokenizer, rows.training, composition, logger, reinforced, mask
-            )
+            return Training(
+                self.settings,
+                model,
+                prepared.tokenizer,
+                prepared.rows.training,
+                composition,
+                prepared.logger,
+                reinforced,
+                mask,
+            ).run()
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return model, 0.0

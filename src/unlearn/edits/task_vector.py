@@ -17,8 +17,9 @@ class TV(Edit):
     """Task vector (Ilharco et al., arXiv:2212.04089): the reference model minus alpha times what reinforcing
     added.
 
-    Formula: θ - α (θ_reinforced - θ) Cost: no training of its own; making the reinforced model is one forward
-    and backward over the forget rows per step.
+    Formula: θ - α (θ_reinforced - θ)
+    Cost: no training of its own; making the reinforced model is one forward and backward over the forget rows
+    per step.
     """
 
     alpha: float = knob(1.0, "how much of the vector is subtracted", at_least=0)

@@ -22,8 +22,9 @@ class WHP(Edit):
     checkpoint: cross-entropy on the forget rows to the reference model's logits, lowered where those of a
     reinforced model are higher. (The paper's replacement of anchor terms is not part of it.)
 
-    Formula: CE(softmax(z - α relu(z_reinforced - z)), p), mean over tokens Cost: one forward and backward
-    over the forget rows, one forward each of the reference model and of the reinforced one.
+    Formula: CE(softmax(z - α relu(z_reinforced - z)), p), mean over tokens
+    Cost: one forward and backward over the forget rows, one forward each of the reference model and of the
+    reinforced one.
     """
 
     alpha: float = knob(1.0, "how far logits that reinforcing raised are lowered", at_least=0)

@@ -24,7 +24,7 @@ class WeightMask:
     def of(self, weight: Tensor) -> Tensor:
         return self.by_weight[id(weight)]
 
-    def restrict(self, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
+    def apply(self, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
         """A vector in weight space with 0 where the weight is frozen, whatever stood there."""
         return [
             torch.where(self.of(w), v, torch.zeros((), dtype=v.dtype, device=v.device))

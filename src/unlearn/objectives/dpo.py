@@ -15,9 +15,9 @@ class DPO(Objective):
     """DPO (arXiv:2305.18290; for forgetting: TOFU, arXiv:2401.06121) with a refusal preferred to the forget
     answer. Without the preferred answer it is NPO. Bounded below by 0.
 
-    Formula: -(2/β) log σ(β [log(p / p_ref)(refusal) - log(p / p_ref)(answer)]), mean over rows Cost: one
-    forward and backward over the forget rows and one over the refusals; references are numbers, computed
-    once.
+    Formula: -(2/β) log σ(β [log(p / p_ref)(refusal) - log(p / p_ref)(answer)]), mean over rows
+    Cost: one forward and backward over the forget rows and one over the refusals; references are numbers,
+    computed once.
     """
 
     beta: float = knob(0.1, "inverse temperature", above=0)

@@ -1,5 +1,6 @@
 """Gradient agreement: ascent on paraphrases where their gradients agree."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from ...core.files import UserError
 from ...core.likelihood import IGNORE, count_labels
 from ...core.options import knob
 from ..base import REGULARIZERS, ExtraGradient, Objective, Part, Step, add_up
-from ..gradients.agreement import MAX_TEXTS, Agreement, as_agreed, null_rate, set_aside
+from ..gradients.agreement import MAX_TEXTS, Agreement, always_passes, as_agreed, null_rate, set_aside
 from ..scoring import answer_nll, answer_row_nll
 
 PART = "paraphrases"
@@ -56,8 +57,9 @@ class GAO(Objective):
     they are not tied to the head) is none.
 
     Formula: -ρ mean_i clip(1[|mean_k sign g_ik| > τ] mean_k g_ik), g_ik = gradient of the mean NLL of
-    paraphrase k of row i Cost: K forwards and backwards for each forget row (scope window: K over all of
-    them), 9 bytes for each weight.
+    paraphrase k of row i
+    Cost: K forwards and backwards for each forget row (scope window: K over all of them), 9 bytes for each
+    weight.
     """
 
     tau: float = knob(0.1, "a coordinate passes where |mean of signs| exceeds this", at_least=0, below=1)
@@ -98,6 +100,22 @@ class GAO(Objective):
     @property
     def adds_gradient(self):
         return self.rho > 0
+
+    def errors(self, run):
+        if not self.adds_gradient:
+            return
+        if self.agreement != "none" and always_passes(self.tau, self.K):
+            tau, even = math.ceil(1000 / self.K) / 1000, self.K - 1 if self.K == MAX_TEXTS else self.K + 1
+            yield (
+                f"unlearn.GAO.K {self.K} and unlearn.GAO.tau {self.tau:g}: {self.K} signs, an odd number,"
+                f" sum to at least 1, and 1 > tau x K = {self.tau * self.K:.3g}: every coordinate passes and"
+                f" nothing is compared; take K {even}, or tau {tau:g}, or set unlearn.GAO.agreement to none"
+                " if that is meant"
+            )
+        if self.pad_to and self.positions != "all":
+            yield (
+                "unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all"
+            )
 
     def terms(self, model, batch, reference):
         return {}

@@ -6,17 +6,17 @@ from torch import Tensor
 
 from ...core.likelihood import token_kl
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, batch_mean
-from ..scoring import answer_logits, logits
-from .retain import seed_ce
+from ..base import FORGET, Objective, Term
+from ..published import variants
+from ..scoring import answer_logits
 
 
 @FORGET.register("KL")
 @dataclass(frozen=True)
 class KLForget(Objective):
-    """Away from what the reference model said: minus the KL divergence between it and the model on the forget
-    answers (the WAGLE family's `KL`). Unbounded unless `cap` is set: a token beyond the cap pushes no
-    further. 0 with zero gradient at the start, so it needs a retain objective or dropout to begin to move.
+    """Away from the reference model's answers: minus the KL divergence between it and the model on the forget
+    answers (the WAGLE family's `KL`). Unbounded unless `cap` is set: a token beyond the cap has no
+    gradient. 0 with zero gradient at the start, so it needs a retain objective or dropout to begin to move.
 
     Formula: -min(KL(p_ref || p), cap), mean over tokens
     Cost: one forward and backward over the forget rows, one forward of the reference model."""
@@ -34,13 +34,10 @@ class KLForget(Objective):
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.form == "seed_ce":
-            start, ours = (
-                scores.float() for scores in (reference.logits("forget", part), logits(model, part))
-            )
-            return {"forget_kl": batch_mean(-self._capped(seed_ce(start, ours)), "forget", part)}
+            return {"forget_kl": variants.forget_kl(self, model, part, reference)}
         start, ours = reference.answer_logits("forget", part), answer_logits(model, part)
         divergence = token_kl(start, ours) if self.form == "ref_model" else token_kl(ours, start)
-        return {"forget_kl": Term(-self._capped(divergence).sum(), "forget", "tokens")}
+        return {"forget_kl": Term(-self.capped(divergence).sum(), "forget", "tokens")}
 
-    def _capped(self, divergence: Tensor) -> Tensor:
+    def capped(self, divergence: Tensor) -> Tensor:
         return divergence.clamp(max=self.cap) if self.cap else divergence

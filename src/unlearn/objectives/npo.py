@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
-from ...core.likelihood import count_labels
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, batch_mean
-from ..scoring import answer_row_nll, logits
+from ..base import FORGET, Objective, Term
+from ..published import variants
+from ..scoring import answer_row_nll
 
 
 @FORGET.register("NPO")
@@ -36,14 +37,11 @@ class NPO(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        if self.reduction == "raw_logits":
-            loss = self._penalty(logits(model, part) - reference.logits("forget", part))
-            return {"npo": batch_mean(loss, "forget", part)}
+        if self.reduction != "rows":
+            return {"npo": variants.npo(self, model, part, reference)}
         log_ratio = -answer_row_nll(model, part) - reference.logprob("forget", part)
-        if self.reduction == "batch_mean":
-            loss = self._penalty(log_ratio.sum() / count_labels(part["labels"]).sum())
-            return {"npo": batch_mean(loss, "forget", part)}
-        return {"npo": Term(self._penalty(log_ratio).sum(), "forget", "rows")}
+        return {"npo": Term(self.penalty(log_ratio).sum(), "forget", "rows")}
 
-    def _penalty(self, log_ratio):
+    def penalty(self, log_ratio: Tensor) -> Tensor:
+        """The loss of a log-ratio log(p / p_ref), elementwise."""
         return -F.logsigmoid(-self.beta * log_ratio) * 2 / self.beta

@@ -1,4 +1,4 @@
-"""`origin`: the model as it is. Trains nothing, so that a run evaluates the reference model like any
+"""`origin`: the model as it is. Trains nothing, so that a run evaluates the initial model like any
 other."""
 
 from dataclasses import dataclass

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...core.likelihood import IGNORE
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, batch_mean
-from ..scoring import answer_logits, answer_nll, logits
+from ..base import FORGET, Objective, Term
+from ..published import variants
+from ..scoring import answer_logits, answer_nll
 
 
 @FORGET.register("PDU")
@@ -19,7 +19,8 @@ class PDU(Objective):
     every optimizer step.
 
     Formula: (max_v z - mean_v z)², mean over tokens, + λ (NLL(retain) - ε); λ <- max(0, λ + η (NLL(retain) -
-    ε)) Cost: one forward and backward over the forget rows and one over the retain rows; no reference."""
+    ε))
+    Cost: one forward and backward over the forget rows and one over the retain rows; no reference."""
 
     eps: float = knob(0.3, "retain loss to stay below; must exceed the reference model's", above=0)
     dual: float = knob(100.0, "multiplier of the constraint at the start", at_least=0)
@@ -38,14 +39,19 @@ class PDU(Objective):
         with torch.set_grad_enabled(self.dual > 0):
             nll = answer_nll(model, retain).sum()
         return {
-            "pdu": self._margin(model, forget),
+            "pdu": self._flattening(model, forget),
             "retain_nll": Term(nll, "retain", "tokens", side="retain", factor=self.dual),
         }
 
-    def _margin(self, model, part) -> Term:
+    def _flattening(self, model, part) -> Term:
         if self.positions == "unshifted":
-            return batch_mean(_square(logits(model, part)[part["labels"] != IGNORE]), "forget", part)
-        return Term(_square(answer_logits(model, part)).sum(), "forget", "tokens")
+            return variants.pdu(self, model, part)
+        return Term(self.margin(answer_logits(model, part)).sum(), "forget", "tokens")
+
+    @staticmethod
+    def margin(scores: Tensor) -> Tensor:
+        """(max z - mean z)² over the vocabulary, of logits [..., V]."""
+        return (scores.max(-1).values - scores.mean(-1)) ** 2
 
     def after_step(self, means, epoch):
         if epoch >= self.warmup_epochs:
@@ -59,8 +65,3 @@ class PDU(Objective):
 
     def load_state_dict(self, state):
         self.dual = state["dual"]
-
-
-def _square(scores: Tensor) -> Tensor:
-    """(max z - mean z)² over the vocabulary."""
-    return (scores.max(-1).values - scores.mean(-1)) ** 2

@@ -66,6 +66,10 @@ class RTP(Objective):
     needs = frozenset({"token_ids"})
     side = "forget"
 
+    def warnings(self, run):
+        if TAGS.open in self.words and run.think_open != TAGS.open:
+            yield f"unlearn.RTP.words has {TAGS.open}, but dataset.think_open is {run.think_open}"
+
     @property
     def parts(self):
         return frozenset({self.over} if self.weight else ())

@@ -30,6 +30,14 @@ class CL(Objective):
     def parts(self):
         return frozenset({"alternate", "retain"} if self.batch == "concat" else {"alternate"})
 
+    def errors(self, run):
+        if self.batch == "concat" and run.has_retain:
+            by = f" (it comes from unlearn.published {run.published})" if run.published != "none" else ""
+            yield (
+                f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not"
+                f" {run.method}"
+            )
+
     def counts(self, batch):
         if self.batch == "separate":
             return {}

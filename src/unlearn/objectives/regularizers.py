@@ -36,6 +36,8 @@ class L1(Objective):
         choices=("matrices", "all"),
     )
 
+    on_weights = True
+
     def terms(self, model, batch, reference):
         if self.alpha == 0:
             return {}
@@ -67,6 +69,7 @@ class ILU(Objective):
         choices=("elementwise", "scalar"),
     )
     needs = frozenset({"double_backward"})
+    on_weights = True
     parts = frozenset({"environment"})
 
     def terms(self, model, batch, reference):

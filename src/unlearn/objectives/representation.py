@@ -123,8 +123,9 @@ class EMBED(Representation):
     """Activation matching (RMU's retain term, arXiv:2403.03218): squared distance of one block's output from
     the reference model's, by default the mean over attended retain tokens and hidden units.
 
-    Formula: (h - h_ref)² on retain rows, mean over tokens and units Cost: one forward and backward over the
-    retain rows up to the block, one such forward of the reference model (cached while rows come again)."""
+    Formula: (h - h_ref)² on retain rows, mean over tokens and units
+    Cost: one forward and backward over the retain rows up to the block, one such forward of the reference
+    model (cached while rows come again)."""
 
     needs = frozenset({"reference_hidden", "hidden"})
     parts = frozenset({"retain"})
@@ -168,9 +169,9 @@ class RMU(Representation):
     driven to c·u, u a fixed random unit vector. Its retain term is EMBED at the same block with weight
     `unlearn.gamma`; a suffix (`RMU+KL`) replaces it. Only the parameters that are named here are trained.
 
-    Formula: (h - c u)² on forget + γ (h - h_ref)² on retain, means over tokens and units Cost: forward and
-    backward over forget and retain rows up to the block, one such forward of the reference model over the
-    retain rows (cached while rows come again)."""
+    Formula: (h - c u)² on forget + γ (h - h_ref)² on retain, means over tokens and units
+    Cost: forward and backward over forget and retain rows up to the block, one such forward of the
+    reference model over the retain rows (cached while rows come again)."""
 
     steering_coeff: float = knob(6.5, "c, the length of the target; depends on the model", above=0)
     steering: str = knob(
@@ -286,11 +287,15 @@ class R2MU(R2MUv0):
     forget rows steered too and the reasoning about other things (`dataset.cot_dataset_name`) held to the
     reference model.
 
-    Formula: RMU + α (h - c u)² on traces + β (h - h_ref)² on reasoning Cost: as R2MU-v0, with another forward
-    and backward over the reasoning rows up to the block, and one such forward of the reference model (cached
-    while rows come again)."""
+    Formula: RMU + α (h - c u)² on traces + β (h - h_ref)² on reasoning
+    Cost: as R2MU-v0, with another forward and backward over the reasoning rows up to the block, and one
+    such forward of the reference model (cached while rows come again)."""
 
     beta: float = knob(1.0, "weight of the term on reasoning; 0 is R2MU-v0", at_least=0)
+
+    def warnings(self, run):
+        if self.beta == 0:
+            yield "unlearn.R2MU.beta is 0, which is R2MU-v0: nothing holds the ability to reason"
 
     def extra_terms(self):
         return (

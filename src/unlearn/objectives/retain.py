@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor
 
 from ...core.likelihood import token_jsd, token_kl
 from ...core.options import knob
-from ..base import RETAIN, Objective, Term, batch_mean
-from ..scoring import answer_logits, answer_nll, answer_row_nll, logits
+from ..base import RETAIN, Objective, Term
+from ..published import variants
+from ..scoring import answer_logits, answer_nll, answer_row_nll
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")
@@ -26,19 +26,14 @@ class FT(Objective):
         return {"retain_nll": Term(answer_nll(model, part).sum(), "retain", "tokens")}
 
 
-def seed_ce(start: Tensor, ours: Tensor) -> Tensor:
-    """-sum p log p_ref over the vocabulary: what the WAGLE family takes for a KL divergence. Its least value
-    is not at p_ref."""
-    return -(F.softmax(ours, dim=-1) * F.log_softmax(start, dim=-1)).sum(-1)
-
-
 @RETAIN.register("KL", "KLR", "KLM")
 @dataclass(frozen=True)
 class KL(Objective):
     """KL(reference model || model), mean over the labelled retain tokens. 0 for the reference model itself.
 
-    Formula: KL(p_ref || p) on retain answers, mean over tokens Cost: one forward and backward over the retain
-    rows, one forward of the reference model (cached while rows come again).
+    Formula: KL(p_ref || p) on retain answers, mean over tokens
+    Cost: one forward and backward over the retain rows, one forward of the reference model (cached while rows
+    come again).
     """
 
     form: str = knob(
@@ -53,16 +48,7 @@ class KL(Objective):
     def terms(self, model, batch, reference):
         part = batch["retain"]
         if self.form != "answers":
-            start, ours = (
-                scores.float() for scores in (reference.logits("retain", part), logits(model, part))
-            )
-            if self.form == "raw_logits":
-                return {"retain_kl": Term((start.exp() * (start - ours)).sum(), "retain", "rows")}
-            return {
-                "retain_kl": batch_mean(
-                    token_kl(start, ours) if self.form == "all" else seed_ce(start, ours), "retain", part
-                )
-            }
+            return {"retain_kl": variants.retain_kl(self, model, part, reference)}
         divergence = token_kl(reference.answer_logits("retain", part), answer_logits(model, part))
         return {"retain_kl": Term(divergence.sum(), "retain", "tokens")}
 
@@ -73,8 +59,9 @@ class JSD(Objective):
     """Jensen-Shannon divergence from the reference model (JensUn, arXiv:2509.02820), mean over the labelled
     retain tokens. 0 for the reference model itself, at most log 2.
 
-    Formula: JSD(p_ref, p) on retain answers, mean over tokens Cost: one forward and backward over the retain
-    rows, one forward of the reference model (cached while rows come again).
+    Formula: JSD(p_ref, p) on retain answers, mean over tokens
+    Cost: one forward and backward over the retain rows, one forward of the reference model (cached while rows
+    come again).
     """
 
     needs = frozenset({"reference_logits"})

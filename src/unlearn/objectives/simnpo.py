@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from ...core.likelihood import count_labels
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, batch_mean
-from ..scoring import answer_row_nll, logits
+from ..base import FORGET, Objective, Term
+from ..published import variants
+from ..scoring import answer_row_nll
 
 
 @FORGET.register("SimNPO")
@@ -37,13 +39,12 @@ class SimNPO(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
-        if self.reduction == "raw_logits":
-            return {"simnpo": batch_mean(self._penalty(-logits(model, part)), "forget", part)}
-        nll, counts = answer_row_nll(model, part), count_labels(part["labels"])
-        if self.reduction == "batch_mean":
-            return {"simnpo": batch_mean(self._penalty(nll.sum() / counts.sum()), "forget", part)}
-        return {"simnpo": Term(self._penalty(nll / counts).sum(), "forget", "rows")}
+        if self.reduction != "rows":
+            return {"simnpo": variants.simnpo(self, model, part)}
+        nll = answer_row_nll(model, part) / count_labels(part["labels"])
+        return {"simnpo": Term(self.penalty(nll).sum(), "forget", "rows")}
 
-    def _penalty(self, nll):
+    def penalty(self, nll: Tensor) -> Tensor:
+        """The loss of a mean NLL per token, elementwise."""
         margin = self.beta * self.margin if self.margin_form == "inside" else self.margin
         return -F.logsigmoid(self.beta * nll - margin) * 2 / self.beta

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from torch import Tensor
 
 from ...core.options import knob
-from ..base import FORGET, Objective, Term, batch_mean
-from ..scoring import answer_scores, logits
+from ..base import FORGET, Objective, Term
+from ..published import variants
+from ..scoring import answer_scores
 
 
 @FORGET.register("UNDIAL")
@@ -32,23 +34,12 @@ class UNDIAL(Objective):
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.positions == "all":
-            teacher, student = (
-                scores[:, :-1] for scores in (reference.logits("forget", part), logits(model, part))
-            )
-            return {
-                "undial": batch_mean(
-                    self._distil(teacher, student, part["labels"][:, 1:] % student.shape[-1]), "forget", part
-                )
-            }
+            return {"undial": variants.undial(self, model, part, reference)}
         student, targets = answer_scores(model, part)
-        return {
-            "undial": Term(
-                self._distil(reference.answer_logits("forget", part), student, targets).sum(),
-                "forget",
-                "tokens",
-            )
-        }
+        loss = self.distil(reference.answer_logits("forget", part), student, targets)
+        return {"undial": Term(loss.sum(), "forget", "tokens")}
 
-    def _distil(self, teacher, student, targets):
+    def distil(self, teacher: Tensor, student: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the student to the teacher without the targets, of logits [..., V]."""
         damped = teacher - self.beta * F.one_hot(targets, teacher.shape[-1])
         return -(F.softmax(damped, dim=-1) * F.log_softmax(student, dim=-1)).sum(-1)

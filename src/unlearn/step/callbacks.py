@@ -9,7 +9,7 @@ from ...core.files import UserError
 
 
 class SetEpochCallback(TrainerCallback):
-    """Tells the sampler its epoch: the Trainer's own call does not reach it when several processes resume
+    """Set the sampler's epoch: the Trainer's own call does not reach it when several processes resume
     within one."""
 
     def __init__(self, sampler):
@@ -20,7 +20,7 @@ class SetEpochCallback(TrainerCallback):
 
 
 class WeightAveragingCallback(TrainerCallback):
-    """Shows the weights to weight averaging after each optimizer step."""
+    """Update the average of the weights after each optimizer step."""
 
     def __init__(self, averaging, weights: Callable[[], list[Tensor]]):
         self.averaging, self.weights = averaging, weights

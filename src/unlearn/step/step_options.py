@@ -1,41 +1,34 @@
 """What a step has beside the plain gradient and AdamW."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
+from ...optim import Averaging, Sophia, Wrapper
 from ..gradients import Combiner
 from ..mask import WeightMask
 
 
 @dataclass(frozen=True)
 class StepOptions:
-    """What a step has beside the plain gradient and AdamW; handed over by `model/`, which knows the
-    optimizers."""
+    """What a step has beside the plain gradient and AdamW."""
 
-    make_optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None
-    """From parameter groups to an optimizer; None is the Trainer's AdamW."""
-    flatten: Callable[..., list[Tensor]] | None = None
-    """A flatness wrapper: (weights, gradient, total, curvature, restrict, step) -> the forget gradient, see
-    `optim.sharpness`."""
-    curvature: Any = None
-    """Estimates for a second-order optimizer: `every` steps, on `parts`, by `drawn_nll(scores,
-    generator)`."""
-    averaging: Any = None
-    """Weight averaging: `update(step, weights)`, `put_into(weights)` and its state."""
+    sophia: Sophia | None = None
+    """Sophia in place of the Trainer's AdamW."""
+    flatness: Wrapper | None = None
+    """How the forget gradient is taken where it is not at the weights themselves."""
+    averaging: Averaging | None = None
+    """The mean of the weights over the training, which takes their place at its end."""
     mask: WeightMask | None = None
     """What may change."""
     combiner: Combiner | None = None
     """What makes one update of the two sides' gradients; None is their weighted sum."""
     weights: tuple[float, float] = (1.0, 1.0)
-    """The weights of the forget and of the retain side."""
+    """The weights of the forget and of the retain side, which a combiner applies."""
 
+    @property
+    def splits_sides(self) -> bool:
+        """Does the step need one gradient for each side?"""
+        return self.flatness is not None or self.combiner is not None
 
-@runtime_checkable
-class SecondOrder(Protocol):
-    """What an optimizer has that takes estimates of the curvature."""
-
-    def update_curvature(self, weights: list[Tensor], gradients: list[Tensor], tokens: int) -> None: ...
+    @property
+    def estimates_curvature(self) -> bool:
+        return self.sophia is not None and self.sophia.hessian == "gnb"

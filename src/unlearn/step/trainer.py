@@ -7,7 +7,7 @@ copied here.
 
 A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
 side: then the sides are differentiated apart, no process talks within the step, and the gradients of the
-whole step are summed over processes, masked and combined at its end. What an objective adds as a direction is
+whole step are summed over processes, masked and combined at its end. The extra gradient of an objective is
 made there too, before masking and combining.
 """
 
@@ -15,27 +15,28 @@ import contextlib
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ...core.files import UserError
-from ..base import Counts, Step, add_up
+from ...core.files import UserError, fingerprint
+from ...optim import Landscape, SophiaG, drawn_nll
+from ..base import Counts, Reference, Step, add_up
 from ..composition import Composition, WeightedTerm
 from ..gradients import diagnosis
 from ..scoring import answer_logits
 from .callbacks import SetEpochCallback, WeightAveragingCallback
 from .derivatives import RandomState, gradient_of, hessian_vector_product
-from .step_options import SecondOrder, StepOptions
+from .step_options import StepOptions
 from .window import Batch, Window, is_filler
 
 OWN_STATE = "unlearn_state.pt"
@@ -61,13 +62,32 @@ def clear_load_errors(place: Path | str | None) -> Iterator[None]:
         ) from None
 
 
-class UnlearnTrainer(Trainer):
-    """Trains `composition` on batches of named parts.
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained: rows in their order, the objective, and the reference model's part in it."""
 
-    `row_ids` maps a part name to the ids of its rows, for messages; `on_step` gets one record per optimizer
-    step: every term by name (means over the step's rows), the loss, learning rate, gradient norm and tokens
-    per second. `origins` are fingerprints, by name, of what a run goes on from: a step checkpoint of others
-    is refused.
+    pairs: Any
+    """Items to train on; `parts` maps a part's name to its rows, each with an `id`."""
+    sampler: Any
+    """The order of an epoch, by `set_epoch`."""
+    collate: Callable
+    """Items to a batch of named parts."""
+    composition: Composition
+    reference: Reference | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Fingerprints, by name, of what the run begins with: a step checkpoint of others is refused."""
+
+
+class UnlearnTrainer(Trainer):
+    """Trains a composition of objectives on batches of named parts.
+
+    Args:
+        model: the model, trained in place.
+        args: the Trainer's arguments.
+        lesson: rows, objective, reference.
+        options: optimizer, flatness wrapper, mask, combiner, averaging.
+        on_step: called by the first process with one record per optimizer step: every term by name (means
+            over the step's rows), the loss, learning rate, gradient norm and tokens per second.
     """
 
     model: Module
@@ -76,41 +96,25 @@ class UnlearnTrainer(Trainer):
         self,
         model,
         args: TrainingArguments,
-        pairs,
-        sampler,
-        composition: Composition,
-        reference,
-        collate,
-        row_ids: dict[str, list[str]],
-        on_step: Callable[[dict], None],
-        callbacks: list[TrainerCallback],
-        step_options: StepOptions = StepOptions(),
-        origins: Mapping[str, str] = MappingProxyType({}),
+        lesson: Lesson,
+        options: StepOptions = StepOptions(),
+        on_step: Callable[[dict], None] = lambda record: None,
     ):
-        self.composition, self.reference, self.sampler, self.row_ids = (
-            composition,
-            reference,
-            sampler,
-            row_ids,
-        )
-        self.on_step, self.step_options, self.origins = on_step, step_options, dict(origins)
-        self.splits_sides = step_options.flatten is not None or step_options.combiner is not None
+        self.lesson, self.options, self.on_step = lesson, options, on_step
+        self.composition = lesson.composition
         self.combiner_state: dict[str, list[Tensor]] = {}
-        self.reduces_manually = self.splits_sides or "hidden" in composition.needs
-        """Are gradients summed over processes at the end of a step, here? The wrapper of several processes
-        does it during a backward that reaches every weight: not where sides are apart, nor where a loss ends
-        at some layer."""
+        # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
+        # where sides are apart, nor where a loss ends at some block: there they are summed at the step's end.
+        self.reduces_manually = options.splits_sides or "hidden" in lesson.composition.needs
         self.window = Window()
         self.step_tokens = 0
         self.step_rows: dict[str, list[str]] = {}
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
-        super().__init__(
-            model=model, args=args, train_dataset=pairs, data_collator=collate, callbacks=callbacks
-        )
-        self.add_callback(SetEpochCallback(sampler))
-        if step_options.averaging:
-            self.add_callback(WeightAveragingCallback(step_options.averaging, self.weights))
+        super().__init__(model=model, args=args, train_dataset=lesson.pairs, data_collator=lesson.collate)
+        self.add_callback(SetEpochCallback(lesson.sampler))
+        if options.averaging:
+            self.add_callback(WeightAveragingCallback(options.averaging, self.weights))
 
     def weights(self) -> list[Tensor]:
         """What is trained."""
@@ -132,11 +136,13 @@ class UnlearnTrainer(Trainer):
         else:
             self.train(resume_from_checkpoint=checkpoint)
         self._check_weights()
-        if self.step_options.averaging:
-            self.step_options.averaging.put_into(self.weights())
+        if self.options.averaging:
+            self.options.averaging.put_into(self.weights())
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
-        self.optimizer = self.lr_scheduler = self.reference = None
+        # A frozen reference model is as large as the trained one; the Trainer's own cycles would keep it.
+        self.lesson = replace(self.lesson, reference=None)
+        self.optimizer = self.lr_scheduler = None
 
     @staticmethod
     def _is_finished(checkpoint: str) -> bool:
@@ -146,13 +152,16 @@ class UnlearnTrainer(Trainer):
         return state.global_step >= state.max_steps
 
     def create_optimizer(self, model=None):
-        """The optimizer that was handed over, with the Trainer's own choice of what decays; or the
-        Trainer's."""
+        """The Trainer's AdamW, or Sophia with the Trainer's own choice of what decays."""
         if self.optimizer is None:
-            make = self.step_options.make_optimizer
-            self.optimizer = super().create_optimizer(model) if make is None else make(self._groups())
-            if self.step_options.mask:
-                self.step_options.mask.mask_decay(self.optimizer)
+            sophia = self.options.sophia
+            self.optimizer = (
+                SophiaG(self._groups(), self.args.learning_rate, plan=sophia)
+                if sophia
+                else super().create_optimizer(model)
+            )
+            if self.options.mask:
+                self.options.mask.mask_decay(self.optimizer)
         return self.optimizer
 
     def _groups(self) -> list[dict]:
@@ -167,13 +176,13 @@ class UnlearnTrainer(Trainer):
         """A step checkpoint with our own state beside the Trainer's."""
         self._check_weights()
         super()._save_checkpoint(model, trial)
-        averaging = self.step_options.averaging
+        averaging = self.options.averaging
         state = {
             "composition": self.composition.state_dict(),
             "averaging": averaging.state_dict() if averaging else None,
-            "mask": self.step_options.mask.content if self.step_options.mask else None,
+            "mask": self.options.mask.content if self.options.mask else None,
             "combiner": self.combiner_state,
-            "origins": self.origins,
+            "origins": dict(self.lesson.origins),
         }
         if self.args.should_save:
             folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -182,13 +191,14 @@ class UnlearnTrainer(Trainer):
     def _load_own_state(self, checkpoint: str) -> None:
         with clear_load_errors(Path(checkpoint) / OWN_STATE):
             state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
-        if state["mask"] != (self.step_options.mask.content if self.step_options.mask else None):
+        if state["mask"] != (self.options.mask.content if self.options.mask else None):
             raise UserError(
                 f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
                 " one, or start anew"
             )
-        began = state.get("origins", self.origins)
-        others = [name for name in {**began, **self.origins} if began.get(name) != self.origins.get(name)]
+        origins = self.lesson.origins
+        began = state.get("origins", origins)
+        others = [name for name in {**began, **origins} if began.get(name) != origins.get(name)]
         if others:
             raise UserError(
                 f"unlearn.resume_path: {checkpoint} is of a run with another {' and another '.join(others)};"
@@ -196,8 +206,8 @@ class UnlearnTrainer(Trainer):
             )
         self.composition.load_state_dict(state["composition"])
         self.combiner_state = state.get("combiner", {})
-        if self.step_options.averaging and state["averaging"]:
-            self.step_options.averaging.load_state_dict(state["averaging"])
+        if self.options.averaging and state["averaging"]:
+            self.options.averaging.load_state_dict(state["averaging"])
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with clear_load_errors(resume_from_checkpoint):
@@ -230,7 +240,7 @@ class UnlearnTrainer(Trainer):
             )
 
     def _get_train_sampler(self, train_dataset=None):
-        return self.sampler
+        return self.lesson.sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimizer step, and the counts its terms are divided by."""
@@ -263,7 +273,7 @@ class UnlearnTrainer(Trainer):
             self._estimate_curvature(model, batch, counts)
         loss = (
             self._sides_apart(model, batch, counts)
-            if self.splits_sides
+            if self.options.splits_sides
             else self._sides_together(model, batch, counts)
         )
         self.window.batches += 1
@@ -283,45 +293,50 @@ class UnlearnTrainer(Trainer):
 
     def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
         """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
-        step's sums; where nothing combines them, to one sum."""
-        weights, first, draws = self.weights(), [], RandomState(self.args.device)
+        step's sums; where nothing combines them, to one sum. Returns the weighted loss."""
+        weights, combined = self.weights(), self.options.combiner is not None
+        first: list[Tensor] = []
+        # A wrapper compares gradients at several places: under another dropout for each, their difference
+        # would be noise.
+        draws = RandomState(self.args.device)
 
         def forget_loss():
             draws.repeat()
-            loss = self._loss(model, batch, counts, "forget", remember=not first)
+            loss = self._loss(model, batch, counts, "forget", log_terms=not first)
             first.append(loss.detach())
             return loss
 
         with self.accelerator.no_sync(model):
-            if self.step_options.flatten:
-                self.window.add(
-                    "forget",
-                    self.step_options.flatten(
-                        weights,
-                        lambda: self._apply_mask(gradient_of(forget_loss(), weights)),
-                        lambda vector: [self._all_reduce(v) for v in vector],
-                        lambda vector: self._apply_mask(
-                            hessian_vector_product(forget_loss(), weights, vector)
-                        ),
-                        self._apply_mask,
-                        self.state.global_step,
+            if self.options.flatness:
+                landscape = Landscape(
+                    weights,
+                    gradient=lambda: self._apply_mask(gradient_of(forget_loss(), weights)),
+                    total=lambda vector: [self._all_reduce(v) for v in vector],
+                    curvature=lambda vector: self._apply_mask(
+                        hessian_vector_product(forget_loss(), weights, vector)
                     ),
+                    apply_mask=self._apply_mask,
+                    step=self.state.global_step,
+                    seed=self.args.seed,
                 )
+                self.window.add("forget", self.options.flatness.gradient(landscape))
             elif (forget := forget_loss()).requires_grad:
                 self.window.add("forget", gradient_of(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
-                self.window.add(
-                    "retain" if self.step_options.combiner else "forget", gradient_of(retain, weights)
-                )
-        return first[0] + retain
+                self.window.add("retain" if combined else "forget", gradient_of(retain, weights))
+        # With a combiner the terms carry no weight of their side: the combiner applies it to the gradients.
+        forget_weight, retain_weight = self.options.weights if combined else (1.0, 1.0)
+        return forget_weight * first[0] + retain_weight * retain
 
     def _loss(
-        self, model, batch: Batch, counts: dict, side: str | None = None, remember: bool = True
+        self, model, batch: Batch, counts: dict, side: str | None = None, log_terms: bool = True
     ) -> Tensor:
         """The share of this micro-batch in the step's loss (of one side, when it is named)."""
         with self.compute_loss_context_manager():
-            terms = self.composition.terms(model, batch, self.reference, side)
+            terms = self.composition.terms(
+                model, batch, self.lesson.reference, side, relative=self.options.combiner is not None
+            )
         weight = 0 if is_filler(batch) else 1
         for name, t in terms.items():
             if counts[t.term.part][t.term.over] == 0:
@@ -336,27 +351,29 @@ class UnlearnTrainer(Trainer):
         )
         if not torch.isfinite(loss):
             raise UserError(self._not_finite(means, terms, batch))
-        for name, mean in means.items() if remember else ():
-            self.window.means[name] = self.window.means.get(name, 0) + mean.detach()
+        if log_terms:
+            for name, mean in means.items():
+                self.window.means[name] = self.window.means.get(name, 0) + mean.detach()
         return loss
 
     def _end_step(self, counts: dict) -> None:
-        """What is due once the step's last micro-batch is through: sums over processes, and telling those who
-        listen."""
-        if self.reduces_manually and not self.splits_sides:
+        """Finish the step's gradient after its last micro-batch, always in this order: sum over processes,
+        add extra gradients, mask, combine. The Trainer clips and steps afterwards."""
+        if self.reduces_manually and not self.options.splits_sides:
             for weight in self.weights():
                 weight.grad = None if weight.grad is None else self._all_reduce(weight.grad)
         extra, stats = self._extra_gradient(counts)
-        if self.splits_sides:
+        if self.options.splits_sides:
             stats |= self._combined(extra)
         elif extra:
             for weight, vector in zip(self.weights(), extra):
                 weight.grad = (vector if weight.grad is None else weight.grad + vector).to(weight.dtype)
-        if self.step_options.mask:
-            self.step_options.mask.apply_to_gradients(self.weights())
+        if self.options.mask:
+            self.options.mask.apply_to_gradients(self.weights())
         if "curvature" in self.window.gradients:
-            tokens = int(sum(counts[part]["tokens"] for part in self.step_options.curvature.parts))
-            self._second_order().update_curvature(self.weights(), self._step_sum("curvature"), tokens)
+            assert isinstance(self.optimizer, AcceleratedOptimizer) and self.options.sophia
+            tokens = int(sum(counts[part]["tokens"] for part in self.options.sophia.parts()))
+            self.optimizer.optimizer.update_curvature(self.weights(), self._step_sum("curvature"), tokens)
         means = {name: self._all_reduce(value).item() for name, value in self.window.means.items()}
         self.step_record = means | self.composition.logged() | stats
         self.window = Window()
@@ -390,14 +407,15 @@ class UnlearnTrainer(Trainer):
     def _combined(self, extra: list[Tensor]) -> dict[str, float]:
         """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side;
         what there is to say about it."""
-        weights, combiner = self.weights(), self.step_options.combiner
+        weights, combiner = self.weights(), self.options.combiner
         direction, stats = self._step_sum("forget"), {}
         if extra:
-            direction = [g + vector for g, vector in zip(direction, self._apply_mask(extra))]
+            # An extra gradient has a weight of its own; the combiner will apply that of the forget side.
+            scale = 1 / self.options.weights[0] if combiner else 1.0
+            direction = [g + scale * vector for g, vector in zip(direction, self._apply_mask(extra))]
         if combiner:
-            forget_weight, gamma = self.step_options.weights
-            sides = [g / forget_weight for g in direction], [g / gamma for g in self._step_sum("retain")]
-            direction = combiner.combine(*sides, *self.step_options.weights, self.combiner_state)
+            sides = direction, self._step_sum("retain")
+            direction = combiner.combine(*sides, *self.options.weights, self.combiner_state)
             stats = diagnosis(*sides, direction)
         for weight, gradient in zip(weights, direction):
             weight.grad = gradient.to(weight.dtype)
@@ -405,7 +423,7 @@ class UnlearnTrainer(Trainer):
 
     def _apply_mask(self, vector: list[Tensor]) -> list[Tensor]:
         """A vector in weight space without what the mask freezes."""
-        return self.step_options.mask.restrict(self.weights(), vector) if self.step_options.mask else vector
+        return self.options.mask.apply(self.weights(), vector) if self.options.mask else vector
 
     def _all_reduce(self, value: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
@@ -414,24 +432,24 @@ class UnlearnTrainer(Trainer):
         assert isinstance(summed, Tensor)
         return summed
 
-    def _second_order(self) -> SecondOrder:
-        """The optimizer that was handed over, out of its wrapper."""
-        assert isinstance(self.optimizer, AcceleratedOptimizer)
-        assert isinstance(self.optimizer.optimizer, SecondOrder)
-        return self.optimizer.optimizer
-
     def _curvature_is_due(self) -> bool:
-        plan = self.step_options.curvature
-        return plan is not None and self.state.global_step % plan.every == 0
+        sophia = self.options.sophia
+        return (
+            sophia is not None
+            and self.options.estimates_curvature
+            and self.state.global_step % sophia.every == 0
+        )
 
     def _estimate_curvature(self, model, batch: Batch, counts: dict) -> None:
         """This micro-batch's share of the gradient of the mean NLL of labels drawn from the model itself."""
-        plan, weights = self.step_options.curvature, self.weights()
+        assert self.options.sophia, "only Sophia has a curvature estimate"
+        parts, weights = self.options.sophia.parts(), self.weights()
+        # Other labels for each step, micro-batch and process, the same at each run.
         place = (self.args.seed, self.state.global_step, self.window.batches, self.accelerator.process_index)
-        generator = torch.Generator().manual_seed(hash(place) % 2**63)
-        tokens = sum(counts[part]["tokens"] for part in plan.parts)
+        generator = torch.Generator().manual_seed(int(fingerprint(*place), 16) % 2**63)
+        tokens = sum(counts[part]["tokens"] for part in parts)
         with self.accelerator.no_sync(model), self.compute_loss_context_manager():
-            nll = add_up(plan.drawn_nll(answer_logits(model, batch[part]), generator) for part in plan.parts)
+            nll = add_up(drawn_nll(answer_logits(model, batch[part]), generator) for part in parts)
             self.window.add("curvature", gradient_of((0 if is_filler(batch) else 1) * nll / tokens, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
@@ -451,7 +469,7 @@ class UnlearnTrainer(Trainer):
         rows: dict[str, list[str]] = {}
         for batch in batches:
             for part, held in batch.items():
-                ids = [self.row_ids[part][i] for i in held["index"].tolist() if i >= 0]
+                ids = [self.lesson.pairs.parts[part][i].id for i in held["index"].tolist() if i >= 0]
                 rows[part] = rows.get(part, []) + ids
         return rows
 

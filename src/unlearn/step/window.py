@@ -18,7 +18,7 @@ class Window:
     """Sums so far: of each side where they are taken apart, and the curvature estimate."""
     batches: int = 0
     kept: list[Batch] = field(default_factory=list)
-    """The micro-batches themselves, without fillers, where a direction is made from them at the end."""
+    """The micro-batches themselves, without fillers, where an extra gradient is made from them at the end."""
 
     def add(self, name: str, gradient: list[Tensor]) -> None:
         """Add to a sum, in float32 or wider."""

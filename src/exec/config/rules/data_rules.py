@@ -6,18 +6,18 @@ from pathlib import Path
 from ....core.files import UserError
 from ....dataset import parse_name
 from ....model.settings.run_settings import Settings
-from .method_rules import _sides
+from .method_rules import parts_of
 
 
 def missing_files(settings: Settings) -> list[str]:
     """What a training run reads and another script of ours must have written first."""
     found, data = [], settings.dataset
-    if "traces" in _sides(settings) and data.traces and not settings.traces_file.is_file():
+    if "traces" in parts_of(settings) and data.traces and not settings.traces_file.is_file():
         found.append(
             f"dataset.traces: there is no file {settings.traces_file}; src/exec/make_traces.py with the same"
             " config writes it"
         )
-    if "paraphrases" in _sides(settings) and not data.paraphrases_file.is_file():
+    if "paraphrases" in parts_of(settings) and not data.paraphrases_file.is_file():
         what = "is a folder" if data.paraphrases_file.is_dir() else "does not exist"
         found.append(
             f"dataset.paraphrases: {data.paraphrases_file} {what}; src/exec/make_paraphrases.py with the same"
@@ -41,7 +41,7 @@ def missing_files(settings: Settings) -> list[str]:
     return found
 
 
-def _data(settings: Settings) -> list[str]:
+def data_errors(settings: Settings) -> list[str]:
     found = []
     data = settings.dataset
     source, split = parse_name(data.forget_dataset_name)
@@ -55,12 +55,12 @@ def _data(settings: Settings) -> list[str]:
     if data.self_retain and data.forget_ratio == 1:
         found.append("dataset.self_retain: dataset.forget_ratio 1 leaves no forget row to retain; lower it")
     for part in ("traces", "alternate", "paraphrases"):
-        if part in _sides(settings) and data.forget_reasoning == "both":
+        if part in parts_of(settings) and data.forget_reasoning == "both":
             found.append(
                 f"dataset.forget_reasoning both: {settings.method.name} takes one row of its part {part!r}"
                 " with each forget row; set it to on or off"
             )
-        if part == "traces" in _sides(settings) and data.long_text == "pieces":
+        if part == "traces" in parts_of(settings) and data.long_text == "pieces":
             found.append(
                 f"dataset.long_text pieces: the traces of {settings.method.name} go with whole rows; set"
                 " it to first"
@@ -71,7 +71,7 @@ def _data(settings: Settings) -> list[str]:
         found.append(
             f"dataset.template: expected auto, chat, qa or a text with {{question}}, got {data.template!r}"
         )
-    parts = _sides(settings)
+    parts = parts_of(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
     wanted = {
@@ -91,3 +91,18 @@ def _data(settings: Settings) -> list[str]:
         except UserError as error:
             found.append(str(error).replace("dataset.data_dir", f"dataset.{key}"))
     return sorted(set(found))
+
+
+def data_warnings(settings: Settings) -> list[str]:
+    """What is allowed and probably not meant about the rows."""
+    found, data = [], settings.dataset
+    forget, retain = (parse_name(n)[0] for n in (data.forget_dataset_name, data.retain_dataset_name))
+    if not forget.measured:
+        found.append(f"{data.forget_dataset_name} has no rows to measure: every metric will be null")
+    trains_on_retain = settings.method.forget and "retain" in parts_of(settings) and not data.self_retain
+    if trains_on_retain and forget.own != retain.own:
+        found.append(
+            f"the rows to forget are {data.forget_dataset_name} and those to keep"
+            f" {data.retain_dataset_name}: is dataset.retain_dataset_name meant to be your own rows too?"
+        )
+    return found

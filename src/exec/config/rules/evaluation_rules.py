@@ -9,11 +9,11 @@ from ....core.registry import did_you_mean
 from ....metrics.external_results import read_results, read_summary
 from ....metrics.spec import METRICS, families, select
 from ....model.settings.run_settings import Settings
-from .model_rules import _model_path
-from .writer_rules import _key
+from .model_rules import model_path_error
+from .writer_rules import key_error
 
 
-def _convention_of(retain_results: str | None) -> str | None:
+def convention_of(retain_results: str | None) -> str | None:
     """How the retain model's rows were read, if its run folder says so."""
     config = Path(retain_results).expanduser() / "config.json" if retain_results else None
     try:
@@ -25,7 +25,7 @@ def _convention_of(retain_results: str | None) -> str | None:
         return None
 
 
-def _metrics(settings: Settings) -> list[str]:
+def metric_errors(settings: Settings) -> list[str]:
     known = ["auto", *families(), *METRICS, *METRICS.aliases]
     return [
         f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
@@ -34,7 +34,7 @@ def _metrics(settings: Settings) -> list[str]:
     ]
 
 
-def _retain_results(settings: Settings) -> list[str]:
+def retain_results_errors(settings: Settings) -> list[str]:
     if settings.evaluate.retain_results is None:
         return []
     try:
@@ -50,29 +50,29 @@ def _retain_results(settings: Settings) -> list[str]:
     return []
 
 
-def _judge(settings: Settings) -> list[str]:
+def judge_errors(settings: Settings) -> list[str]:
     plan, found = settings.judge, []
-    keys = [] if _metrics(settings) else select(settings.metric_names)
+    keys = [] if metric_errors(settings) else select(settings.metric_names)
     judged = {METRICS[key].family for key in keys if METRICS[key].judged}
     if plan.kind in ("lm", "local") and not plan.model:
         found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
     elif plan.kind == "local" and plan.model:
-        found.append(_model_path("judge.model", plan.model, False))
+        found.append(model_path_error("judge.model", plan.model, False))
     elif plan.kind == "lm" and judged and not plan.allow_unscored:
-        found.append(_key(plan, "judge"))
+        found.append(key_error(plan, "judge"))
     if plan.kind == "embedding" and "reasoning" in judged:
         found.append(
             "judge.kind embedding compares answers and reads no traces, which reasoning/* need; take rule, lm"
             " or local, or other evaluate.metrics"
         )
     if plan.embedder != MINILM and "semantic" in {METRICS[key].family for key in keys}:
-        found.append(_model_path("judge.embedder", plan.embedder, False))
+        found.append(model_path_error("judge.embedder", plan.embedder, False))
     if plan.nli_model:
-        found.append(_model_path("judge.nli_model", plan.nli_model, False))
+        found.append(model_path_error("judge.nli_model", plan.nli_model, False))
     return [complaint for complaint in found if complaint]
 
 
-def _benchmarks(settings: Settings) -> list[str]:
+def benchmark_errors(settings: Settings) -> list[str]:
     """Only what can be told without reading rows."""
     plan, found = settings.benchmarks, []
     if not settings.benchmark_tasks:
@@ -98,3 +98,14 @@ def _benchmarks(settings: Settings) -> list[str]:
             "benchmarks.published is zero-shot and benchmarks.fewshot is above 0: set only one of the two"
         )
     return found
+
+
+def convention_warnings(settings: Settings) -> list[str]:
+    """Two readings of the rows that forget quality would compare."""
+    own, theirs = settings.evaluate.convention, convention_of(settings.evaluate.retain_results)
+    if theirs in (None, own):
+        return []
+    return [
+        f"evaluate.convention is {own} but evaluate.retain_results was measured with {theirs}: forget"
+        " quality would compare two readings of the rows"
+    ]

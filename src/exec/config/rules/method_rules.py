@@ -1,17 +1,16 @@
 """Rules on the method, its parts and its training."""
 
-import math
 from pathlib import Path
+from typing import Any
 
 from ....model.load.adapters import is_adapter
 from ....model.settings.run_settings import Settings
 from ....unlearn import Composition, compose
-from ....unlearn.base import section_of
-from ....unlearn.gradients.agreement import MAX_TEXTS, always_passes
-from .model_rules import _model_path
+from ....unlearn.base import RunFacts, section_of
+from .model_rules import model_path_error
 
 
-def _mask(settings: Settings) -> list[str]:
+def mask_errors(settings: Settings) -> list[str]:
     unlearn = settings.unlearn
     if unlearn.mask_path is None:
         return []
@@ -26,7 +25,7 @@ def _mask(settings: Settings) -> list[str]:
     return found
 
 
-def _weights(settings: Settings) -> list[str]:
+def weight_errors(settings: Settings) -> list[str]:
     method, unlearn = settings.method, settings.unlearn
     weights = [unlearn.forget_weight] * bool(method.forget) + [unlearn.gamma] * bool(method.retain)
     if method.trains and not any(weights):
@@ -34,16 +33,9 @@ def _weights(settings: Settings) -> list[str]:
     return []
 
 
-def _combinations(settings: Settings) -> list[str]:
+def combination_errors(settings: Settings) -> list[str]:
     """What settings, beyond names, cannot stand together."""
     found, method, unlearn = [], settings.method, settings.unlearn
-    refusal = settings.components.get("unlearn.CL")
-    if refusal and refusal.batch == "concat" and method.retain:
-        by = f" (it comes from unlearn.published {unlearn.published})" if unlearn.published != "none" else ""
-        found.append(
-            f"unlearn.CL.batch concat has the retain rows in the same mean{by}: unlearn_method CL, not"
-            f" {method.name}"
-        )
     if unlearn.flatness not in ("none", "WA") and (not method.forget or unlearn.forget_weight == 0):
         found.append(
             f"unlearn.flatness {unlearn.flatness} flattens the forget loss, and there is none in"
@@ -51,28 +43,12 @@ def _combinations(settings: Settings) -> list[str]:
         )
     if unlearn.flatness != "none" and method.edits:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
-    sides = {side for side, _, _ in _composition(settings).active} | ({"retain"} & _sides(settings))
+    sides = {side for side, _, _ in composition_of(settings).active} | ({"retain"} & parts_of(settings))
     if unlearn.combiner != "sum" and (method.edits or sides < {"forget", "retain"}):
         found.append(
             f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has"
             " not both"
         )
-    if unlearn.save_adapter != "none" and not unlearn.use_lora:
-        found.append("unlearn.save_adapter keeps what LoRA trained: set unlearn.use_lora true too")
-    elif unlearn.save_adapter != "none" and is_adapter(settings.overall.model_name):
-        found.append(
-            f"unlearn.save_adapter: {settings.overall.model_name} is an adapter itself, and an adapter has"
-            " one base; start from a whole model, or keep merged weights (none)"
-        )
-    elif unlearn.save_adapter != "none" and settings.overall.random_init:
-        found.append("unlearn.save_adapter: overall.random_init leaves no base model to put the adapter on")
-    if unlearn.use_lora:
-        whole = [name for name in (*method.regularizers, unlearn.flatness) if name in ("L1", "ILU", "WA")]
-        found += [
-            f"unlearn.use_lora: {name} is about the weights, and LoRA trains factors of updates to them;"
-            " take one"
-            for name in whole
-        ]
     if (
         unlearn.gamma == 0
         and method.forget
@@ -87,65 +63,31 @@ def _combinations(settings: Settings) -> list[str]:
             f"unlearn.flat.WA.start is {settings.flatness.start} but unlearn.max_steps {unlearn.max_steps}:"
             " no step would count"
         )
-    asks = lambda needs: any("reference" in need or need == "activation_norm" for need in needs)
-    needy = [
-        section_of(objective) for _, _, objective in _composition(settings).active if asks(objective.needs)
-    ]
-    if settings.overall.random_init and needy:
-        found.append(
-            f"{', '.join(needy)} compares with the initial model, but overall.random_init draws that one at"
-            " random: there is no reference to be had; take another objective or load the model"
-        )
-    gathers = unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
-    if gathers and (missing := set(settings.optimizer.parts()) - _sides(settings)):
-        found.append(
-            f"unlearn.optim.Sophia.on {settings.optimizer.on}: {method.name} has no"
-            f" {' and no '.join(sorted(missing))} rows to draw labels on; choose another, or"
-            " unlearn.optim.Sophia.hessian none, which makes every step a sign step"
-        )
     return found
 
 
-def _agreement(settings: Settings) -> list[str]:
-    """What GAO's numbers cannot mean together."""
-    plan = settings.components.get("unlearn.GAO")
-    if plan is None or not plan.adds_gradient:
-        return []
-    found = []
-    if plan.agreement != "none" and always_passes(plan.tau, plan.K):
-        tau, even = math.ceil(1000 / plan.K) / 1000, plan.K - 1 if plan.K == MAX_TEXTS else plan.K + 1
-        found.append(
-            f"unlearn.GAO.K {plan.K} and unlearn.GAO.tau {plan.tau:g}: {plan.K} signs, an odd number, sum to"
-            f" at least 1, and 1 > tau x K = {plan.tau * plan.K:.3g}: every coordinate passes and nothing is"
-            f" compared; take K {even}, or tau {tau:g}, or say unlearn.GAO.agreement none if that is meant"
-        )
-    if plan.pad_to and plan.positions != "all":
-        found.append(
-            "unlearn.GAO.pad_to counts the padding of paraphrases, which needs unlearn.GAO.positions all"
-        )
-    return found
-
-
-def _sides(settings: Settings) -> set[str]:
+def parts_of(settings: Settings) -> set[str]:
     """The batch parts that the run reads."""
-    return set(_composition(settings).parts)
+    return set(composition_of(settings).parts)
 
 
-def _composition(settings: Settings) -> Composition:
+def composition_of(settings: Settings) -> Composition:
     return compose(
         settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
     )
 
 
-def _edit(settings: Settings) -> list[str]:
+def edit_errors(settings: Settings) -> list[str]:
     if not settings.method.edits:
         return []
     section = f"unlearn.{settings.method.forget}"
     path = settings.components[section].reinforced
-    return [complaint] if path and (complaint := _model_path(f"{section}.reinforced", path, False)) else []
+    return (
+        [complaint] if path and (complaint := model_path_error(f"{section}.reinforced", path, False)) else []
+    )
 
 
-def _resume(settings: Settings) -> list[str]:
+def resume_errors(settings: Settings) -> list[str]:
     path = settings.unlearn.resume_path
     if (path or settings.unlearn.save_steps) and settings.overall.logger == "none":
         return [
@@ -164,3 +106,82 @@ def _resume(settings: Settings) -> list[str]:
             " files/results/<name> or auto"
         ]
     return []
+
+
+def objective_errors(settings: Settings) -> list[str]:
+    """What the objectives and the flatness wrapper find wrong themselves."""
+    taking_part = [*settings.components.values(), settings.flatness]
+    run = facts_of(settings)
+    found = [error for objective in settings.components.values() for error in objective.errors(run)]
+    if settings.unlearn.use_lora:
+        found += [
+            f"unlearn.use_lora: {type(part).__name__} is about the weights, and LoRA trains factors of"
+            " updates to them; take one"
+            for part in taking_part
+            if getattr(part, "on_weights", False)
+        ]
+    return found
+
+
+def facts_of(settings: Settings) -> RunFacts:
+    method = settings.method
+    return RunFacts(method.name, bool(method.retain), settings.unlearn.published, settings.dataset.think_open)
+
+
+def adapter_errors(settings: Settings) -> list[str]:
+    unlearn, name = settings.unlearn, settings.overall.model_name
+    if unlearn.save_adapter == "none":
+        return []
+    if not unlearn.use_lora:
+        return ["unlearn.save_adapter keeps what LoRA trained: set unlearn.use_lora true too"]
+    if is_adapter(name):
+        return [
+            f"unlearn.save_adapter: {name} is an adapter itself, and an adapter has one base; start from a"
+            " whole model, or keep merged weights (none)"
+        ]
+    if settings.overall.random_init:
+        return ["unlearn.save_adapter: overall.random_init leaves no base model to put the adapter on"]
+    return []
+
+
+def reference_errors(settings: Settings) -> list[str]:
+    """Objectives that compare with an initial model that is random, or that draw labels on absent rows."""
+    found = []
+    active = [objective for _, _, objective in composition_of(settings).active]
+    comparing = [section_of(objective) for objective in active if objective.reads_reference]
+    if settings.overall.random_init and comparing:
+        found.append(
+            f"{', '.join(comparing)} compares with the initial model, but overall.random_init draws that one"
+            " at random: there is no reference; take another objective or load the model"
+        )
+    estimates = settings.unlearn.optimizer == "Sophia" and settings.optimizer.hessian == "gnb"
+    if estimates and (missing := set(settings.optimizer.parts()) - parts_of(settings)):
+        found.append(
+            f"unlearn.optim.Sophia.on {settings.optimizer.on}: {settings.method.name} has no"
+            f" {' and no '.join(sorted(missing))} rows to draw labels on; choose another, or"
+            " unlearn.optim.Sophia.hessian none, which makes every step a sign step"
+        )
+    return found
+
+
+def method_warnings(settings: Settings) -> list[str]:
+    """What is allowed and probably not meant about the method."""
+    found, unlearn, method = [], settings.unlearn, settings.method
+    if unlearn.mask_path and not method.trains:
+        found.append("unlearn.mask_path is set without effect: origin trains nothing")
+    if unlearn.gamma == 0 and method.retain:
+        found.append(f"unlearn.gamma is 0: the retain objective of {method.name} is left out")
+    run = facts_of(settings)
+    found += [text for objective in settings.components.values() for text in objective.warnings(run)]
+    active: list[Any] = [objective for _, _, objective in composition_of(settings).active]
+    layers = {section_of(objective): objective.layer for objective in active if hasattr(objective, "layer")}
+    if len(set(layers.values())) > 1:
+        places = ", ".join(f"{section}.layer {layer}" for section, layer in layers.items())
+        found.append(f"several blocks are compared: {places}")
+    if not settings.combiner.weighs and (unlearn.forget_weight, unlearn.gamma) != (1.0, 1.0):
+        found.append(
+            f"unlearn.combiner {unlearn.combiner} has no place for unlearn.forget_weight and unlearn.gamma"
+        )
+    if getattr(settings.flatness, "rho", 1) == 0:
+        found.append(f"unlearn.flat.{unlearn.flatness}.rho is 0: the wrapper is left out")
+    return found

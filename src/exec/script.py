@@ -83,7 +83,7 @@ def run_script(argv: Sequence[str] | None, script: Script) -> int:
     _open_log()
     words = sys.argv[1:] if argv is None else argv
     settings = read_settings(words, script.description, script.defaults, script.rules, script.short)
-    _choose_gpu(settings.overall.device)
+    _hide_other_gpus(settings.overall.device)
     _quiet_libraries()
 
     def action() -> None:
@@ -173,7 +173,7 @@ def _open_log() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-def _choose_gpu(device: str) -> None:
+def _hide_other_gpus(device: str) -> None:
     """Hide all GPUs but one: the one of `device`, or the first visible. With a launcher all stay visible."""
     # Hidden before CUDA starts: otherwise the Trainer would wrap the model in DataParallel over all GPUs.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -82,13 +82,13 @@ def test_evaluation_sets_are_disjoint_where_they_must_be():
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    "name, expected",
     [
         ("Fictional_forget11", "did you mean Fictional_forget1"),
         ("Fictionl_forget10", "did you mean Fictional_forget10"),
         ("Tofu_forget2", "Tofu_forget"),
     ],
 )
-def test_wrong_names(name, told):
-    with pytest.raises(UserError, match=told):
+def test_wrong_names(name, expected):
+    with pytest.raises(UserError, match=expected):
         parse_name(name)

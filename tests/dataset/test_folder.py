@@ -16,7 +16,7 @@ def write(folder, *rows, file="forget.jsonl"):
 
 
 @pytest.mark.parametrize(
-    "row, told",
+    "row, expected",
     [
         ({"question": 5}, "line 3: 'question' must be a text with words in it, got 5"),
         ({"answer": ["A"]}, r"line 3: 'answer' must be a text with words in it, got \['A'\]"),
@@ -35,13 +35,13 @@ def write(folder, *rows, file="forget.jsonl"):
         ({"question": None}, "line 3: needs question and answer, or text alone"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_line(row, told, tmp_path):
+def test_a_wrong_field_is_named_with_its_line(row, expected, tmp_path):
     write(tmp_path, ROW | row)
-    with pytest.raises(UserError, match=f"forget.jsonl, {told}"):
+    with pytest.raises(UserError, match=f"forget.jsonl, {expected}"):
         load_rows("Folder_forget", tmp_path)
     write(tmp_path)
     write(tmp_path, ROW | row, file="retain_eval.jsonl")
-    with pytest.raises(UserError, match=f"retain_eval.jsonl, {told}"):
+    with pytest.raises(UserError, match=f"retain_eval.jsonl, {expected}"):
         load_evaluation(ForgetSet("Folder_forget", tmp_path))
 
 
@@ -52,7 +52,7 @@ def test_optional_fields_that_are_null_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, file, right, wrong, told",
+    "name, file, right, wrong, expected",
     [
         ("Tofu_forget01", "forget01.json", ROW, {"answer": None}, "'answer' must be a text .* got null"),
         ("Tofu_forget01", "forget01.json", ROW, {"perturbed_answer": 1}, "'perturbed_answer' must be a list"),
@@ -68,11 +68,11 @@ def test_optional_fields_that_are_null_are_not_there(tmp_path):
         ),
     ],
 )
-def test_tables_of_every_source_name_the_line(name, file, right, wrong, told, tmp_path):
+def test_tables_of_every_source_name_the_line(name, file, right, wrong, expected, tmp_path):
     (tmp_path / file).write_text(json.dumps(right) + "\n")
     assert len(load_rows(name, tmp_path)) == 1
     (tmp_path / file).write_text(json.dumps(right) + "\n" + json.dumps(right | wrong) + "\n")
-    with pytest.raises(UserError, match=f"{file}, line 2: .*{told}"):
+    with pytest.raises(UserError, match=f"{file}, line 2: .*{expected}"):
         load_rows(name, tmp_path)
 
 

@@ -20,7 +20,7 @@ CHAT = [
 ]
 
 
-def said(row: dict) -> dict:
+def asked_fields(row: dict) -> dict:
     return {key: row[key] for key in ASKED}
 
 
@@ -84,7 +84,7 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     assert load_rows("Folder_forget", tmp_path, columns) == [ASKED | {"id": "7"}]
     # A table of the same folder may have our names.
     write_jsonl(tmp_path / "retain.jsonl", [ASKED | {"paraphrased_answer": None}])
-    assert said(load_rows("Folder_retain", tmp_path, columns)[0]) == ASKED
+    assert asked_fields(load_rows("Folder_retain", tmp_path, columns)[0]) == ASKED
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_the_flag_takes_pairs_as_words_and_in_one(tmp_path, capsys):
         assert settings.dataset.forget_dataset_name == "Folder_forget"
     with pytest.raises(SystemExit):
         read_settings([*folder, "--dataset.columns", "qestion=prompt"], "")
-    assert "dataset.columns: expected" in (told := capsys.readouterr().err)
-    assert "did you mean question?" in told
+    assert "dataset.columns: expected" in (shown := capsys.readouterr().err)
+    assert "did you mean question?" in shown
 
 
 # --- Chats --------------------------------------------------------------------------------------------------

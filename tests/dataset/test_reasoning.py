@@ -114,17 +114,17 @@ def test_every_row_gets_its_traces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, rows, told",
+    "change, rows, expected",
     [
         ({"source": "0"}, ROWS, "was written for another data set: 'a' has another text there"),
         ({"row": "z"}, ROWS, "has no trace for 2 of 2 forget rows"),
         ({"trace": ""}, ROWS, "all 2 traces of 'a' are empty"),
     ],
 )
-def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, told):
+def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, expected):
     path = tmp_path / "t.jsonl"
     write_jsonl(path, lines(**change))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         read_traces(path, rows)
     write_jsonl(path, lines()[1:])
     with pytest.raises(UserError, match="first line has no header"):

@@ -221,20 +221,20 @@ def test_the_runs_of_a_grid_end_with_it_and_the_same_command_resumes(
 
 
 @pytest.mark.parametrize(
-    "root, name, told",
+    "root, name, expected",
     [
         ("file", "g", "cannot be written (Not a directory); choose another --root or --name"),
         (".", "x" * 300, "cannot be written (File name too long); choose another --root or --name"),
         ("~nosuchuser", "g", "is not the home of any user"),
     ],
 )
-def test_a_place_that_takes_no_grid_is_one_clear_line(root, name, told, config, tmp_path):
+def test_a_place_that_takes_no_grid_is_one_clear_line(root, name, expected, config, tmp_path):
     (tmp_path / "file").touch()
     place = root if root.startswith("~") else tmp_path / root
     done = run_script("run_grid", "--name", name, "--root", place, "--configs", config)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert told in done.stderr
+    assert expected in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -242,8 +242,8 @@ def test_a_read_only_root_is_one_clear_line(config, tmp_path):
     with mounted(tmp_path / "disk", "ro"):
         done = run_script("run_grid", "--name", "g", "--root", tmp_path / "disk", "--configs", config)
     assert done.returncode == 2
-    told = f"{tmp_path}/disk/g: cannot be written (Read-only file system); choose another --root or --name"
-    assert done.stderr == f"error: {told}\n"
+    line = f"{tmp_path}/disk/g: cannot be written (Read-only file system); choose another --root or --name"
+    assert done.stderr == f"error: {line}\n"
 
 
 def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
@@ -269,7 +269,7 @@ def test_values_too_long_for_a_folders_name_give_runs_of_their_own(config, tmp_p
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, expected",
     [
         (["--vary", "unlearn.NPO.beta=.1,-1"], "unlearn.NPO.beta: expected a number above 0"),
         (["--vary", "unlearn.NPO.bata=.1"], "did you mean unlearn.NPO.beta"),
@@ -281,9 +281,9 @@ def test_values_too_long_for_a_folders_name_give_runs_of_their_own(config, tmp_p
         (["--metrics", "forget/porb"], "unknown forget/porb"),
     ],
 )
-def test_what_cannot_be_right_is_said_before_anything_starts(words, said, config, tmp_path):
+def test_wrong_arguments_are_refused_before_anything_starts(words, expected, config, tmp_path):
     done = grid(config, tmp_path, *words)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "g").exists()

@@ -61,7 +61,7 @@ def masks(tiny_model, tmp_path):
     return found
 
 
-def train(folder, tmp_path, name, monkeypatch, **said):
+def train(folder, tmp_path, name, monkeypatch, **flags):
     monkeypatch.chdir(REPO)
     places = {
         "overall.model_name": str(folder),
@@ -72,7 +72,7 @@ def train(folder, tmp_path, name, monkeypatch, **said):
     settings = resolve_settings(
         StrictConfig(),
         [],
-        COMMON | {key.replace("__", "."): value for key, value in said.items()} | places,
+        COMMON | {key.replace("__", "."): value for key, value in flags.items()} | places,
         {},
     )
     Unlearn(settings).run()
@@ -150,13 +150,13 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
     ["AdamW", "R2MU", "GRU", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Sophia", "SAM"))],
 )
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
-    said = {
+    flags = {
         "unlearn__mask_path": str(tmp_path / "m_0.5.pt"),
         "unlearn__save_steps": "4",
         "unlearn__max_steps": "12",
         **OPTIMIZERS[kind],
     }
-    whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)
+    whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **flags)
     with monkeypatch.context() as patch:
         step = JsonLogger.step
         patch.setattr(
@@ -165,12 +165,12 @@ def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_
             lambda self, record: interrupt() if record["step"] == 10 else step(self, record),
         )
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_model_folder, tmp_path, "broken", patch, **said)
+            train(tiny_model_folder, tmp_path, "broken", patch, **flags)
     write_mask(tmp_path / "m_0.5.pt", {name: ~mask for name, mask in masks.items()}, SIDECAR)
     with pytest.raises(UserError, match="not the one of the interrupted run"):
-        train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+        train(tiny_model_folder, tmp_path, "broken", monkeypatch, **flags, unlearn__resume_path="auto")
     write_mask(tmp_path / "m_0.5.pt", masks, SIDECAR)
-    resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+    resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **flags, unlearn__resume_path="auto")
     assert len(read_jsonl(tmp_path / "broken/log.jsonl")) == 12
     before = weights(tiny_model_folder)
     assert changed_outside(before, resumed, masks) == 0
@@ -260,7 +260,7 @@ def test_golden_masked_adamw():
 
 
 @pytest.mark.parametrize(
-    "said, told",
+    "changed, expected",
     [
         ({"unlearn.use_lora": "true"}, "unlearn.mask_path and unlearn.use_lora"),
         ({"unlearn.unlearn_method": "TV"}, "edits all weights and takes no mask"),
@@ -270,14 +270,14 @@ def test_golden_masked_adamw():
         ),
     ],
 )
-def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_path, monkeypatch):
+def test_what_a_mask_cannot_go_with(changed, expected, masks, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(REPO)
     flags = (
         COMMON
         | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")}
-        | said
+        | changed
     )
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=expected):
         resolve_settings(StrictConfig(), [], flags, {}, rules=missing_files)
 
 
@@ -334,8 +334,10 @@ def test_wanda_scores_the_linear_layers_of_a_mixture_and_names_what_it_leaves_ou
 
 def test_wanda_names_the_layers_of_a_model_without_linear_ones(tokenizer, tmp_path):
     folder = save(random_other("gpt2", tokenizer), tokenizer, tmp_path / "model")
-    told = r"mask.score wanda: .*transformer.h.0.attn.c_attn.weight belongs to a Conv1D.*choose another score"
-    with pytest.raises(UserError, match=told):
+    match = (
+        r"mask.score wanda: .*transformer.h.0.attn.c_attn.weight belongs to a Conv1D.*choose another score"
+    )
+    with pytest.raises(UserError, match=match):
         make_masks(wanda_settings(folder, tmp_path))
 
 
@@ -463,8 +465,8 @@ def test_a_mask_on_a_full_disk_is_one_clear_line_and_leaves_nothing(size, tiny_m
         words = [*mask_words(FICTIONAL / "target", out)]
         done = run_script("make_mask", *words)
         assert done.returncode == 1
-        told = f"error: {out}/fictional_0.5.pt: cannot be written (No space left on device); choose another"
-        assert done.stderr.startswith(told)
+        line = f"error: {out}/fictional_0.5.pt: cannot be written (No space left on device); choose another"
+        assert done.stderr.startswith(line)
         assert done.stderr.count("\n") == 1
         assert not list(out.iterdir())
 

@@ -40,7 +40,7 @@ def outcome(text: str) -> Outcome:
     detail = {key: {"reason": text, "better": "up"}, "forget/prob": {"reason": ""}}
     metrics = {"forget/prob": 0.5, key: None}
     results = Results(metrics, detail, {"forget": [row]}, judge=usage(text))
-    return Outcome(results, results, Path(text), 1.0)
+    return Outcome(results, results, Path(text), 1.0, None, None)
 
 
 def usage(name: str) -> dict:
@@ -81,13 +81,13 @@ def test_no_line_of_an_answer_passes_for_a_line_of_the_screen(capsys):
 
 def test_paths_are_not_broken_at_the_width(capsys):
     folder = Path("/", *(20 * ["a folder"]))
-    show_outcome(Outcome(None, Results({}), folder, 1.0), settings())
+    show_outcome(Outcome(None, Results({}), folder, 1.0, None, None), settings())
     assert f"\nrun folder: {folder}\n" in capsys.readouterr().out
 
 
 def test_rows_without_a_question_are_shown(capsys):
     row = {"id": "a", "prompt": "Once upon", "gt": "a time", "generation": "a mine"}
-    show_outcome(Outcome(None, Results({}, samples={"forget": [row]}), None, 1.0), settings())
+    show_outcome(Outcome(None, Results({}, samples={"forget": [row]}), None, 1.0, None, None), settings())
     assert "Once upon  (true: a time)\n  after   a mine\n" in capsys.readouterr().out
 
 

@@ -31,7 +31,7 @@ from ...loggers.logger import Results
 from ...metrics.spec import Case
 from ..evaluation import judging_facts, tokenizer_fingerprint
 from ..judges import make_judges
-from ..load.loading import autocast_context, choose_precision, model_fingerprint
+from ..load.loading import autocast_context, model_fingerprint, resolve_precision
 from ..run.places import process_state
 from ..run.progress import counting
 from ..settings.run_settings import Settings
@@ -89,7 +89,7 @@ def local_model(model, tokenizer, settings: Settings) -> BenchmarkModel:
         model_fingerprint(model),
         tokenizer_fingerprint(tokenizer),
         template.fingerprint,
-        choose_precision(settings.overall.precision, str(model.device)),
+        resolve_precision(settings.overall.precision, str(model.device)),
         model.device.type,
     ]
     return BenchmarkModel(
@@ -469,7 +469,7 @@ def run_in_memory(model, tokenizer, settings: Settings, run: BenchmarkRun) -> li
     tested = local_model(model, tokenizer, settings)
     if run.share_rows and process_state(settings).num_processes > 1:
         tested = _sharing_rows(tested)
-    precision = choose_precision(settings.overall.precision, str(model.device))
+    precision = resolve_precision(settings.overall.precision, str(model.device))
     with restoring_state(model, tokenizer), autocast_context(model.device, precision):
         return Benchmarks(settings, tested.mode).run(tested, run.folder, run.title)
 

@@ -96,7 +96,7 @@ def load_model(
     """
     if loading.partial:
         torch.manual_seed(seed)
-    model = load_whole(AutoModelForCausalLM, name, loading, dtype=weight_dtype(precision))
+    model = load_pretrained(AutoModelForCausalLM, name, loading, dtype=weight_dtype(precision))
     return model.to(device).eval()
 
 
@@ -151,13 +151,13 @@ def load_initial(overall, local_rank: int = 0):
     Raises:
         UserError: see `load_model`; or a GPU is asked for and none is visible.
     """
-    device = choose_device(overall.device, local_rank)
-    precision = choose_precision(overall.precision, device)
+    device = resolve_device(overall.device, local_rank)
+    precision = resolve_precision(overall.precision, device)
     load = random_model if overall.random_init else load_model
     return load(overall.model_name, precision, device, overall.seed, loading_of(overall))
 
 
-def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
+def load_pretrained(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     """Load a model whose files hold exactly its weights.
 
     Missing weights would be random, and surplus ones show that the files belong to another model. Tied
@@ -174,7 +174,7 @@ def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     """
     if is_adapter(name):
         base = base_of(name, loading.base_model)
-        return merge_adapter(load_whole(kind, base, loading, **options), name, base)
+        return merge_adapter(load_pretrained(kind, base, loading, **options), name, base)
     options |= _without_unknown_pad(name, loading)
     model, loaded = from_hub_or_folder(
         kind.from_pretrained,
@@ -383,7 +383,7 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
         ) from None
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> str:
+def resolve_device(wanted: str, local_rank: int = 0) -> str:
     """The GPU of this process where one is visible and wanted, otherwise the CPU."""
     # The N of `cuda:N` is not read here: exec/script.py hides all other GPUs before CUDA starts.
     if wanted.startswith("cuda") and not torch.cuda.is_available():
@@ -391,7 +391,7 @@ def choose_device(wanted: str, local_rank: int = 0) -> str:
     return f"cuda:{local_rank}" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_precision(wanted: str, device: str) -> str:
+def resolve_precision(wanted: str, device: str) -> str:
     """Resolve `auto`: bf16 autocast over fp32 weights on a GPU with bf16, otherwise plain fp32."""
     if wanted != "auto":
         return wanted

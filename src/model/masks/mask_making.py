@@ -27,11 +27,11 @@ from ...unlearn.mask.scores import Score, Statistics
 from ...unlearn.scoring import answer_nll, logits
 from ..load.loading import (
     autocast_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..run.progress import progress
 from ..settings.mask_keys import Masking
@@ -66,10 +66,10 @@ def _make_masks(settings: Settings) -> list[Path]:
     tokenizer = initial_tokenizer(overall)
     score = SCORES[plan.score]
     batches = load_batches(settings, tokenizer, score)
-    device = choose_device(overall.device)
+    device = resolve_device(overall.device)
     model = load_initial(overall)
     chosen = candidates(model, plan, score)
-    with autocast_context(device, choose_precision(overall.precision, device)):
+    with autocast_context(device, resolve_precision(overall.precision, device)):
         scores = score_weights(model, chosen, score, batches, settings)
     facts = {
         "forget_rows": sum(len(b["forget"]["labels"]) for b in batches),

@@ -29,12 +29,12 @@ from ..benchmarks.benchmark_runner import (
 from ..evaluation import check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
-    choose_precision,
     initial_tokenizer,
     load_initial,
     load_model,
     lost_update_fraction,
     model_fingerprint,
+    resolve_precision,
     train_only,
 )
 from ..masks.mask_making import load_mask
@@ -221,7 +221,7 @@ class Unlearn:
         settings = self.settings
         path = settings.components[f"unlearn.{settings.method.forget}"].reinforced
         if path:
-            precision = choose_precision(settings.overall.precision, model.device.type)
+            precision = resolve_precision(settings.overall.precision, model.device.type)
             named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(

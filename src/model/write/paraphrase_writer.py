@@ -26,11 +26,11 @@ from ..load.loading import (
     TokenBudget,
     autocast_context,
     check_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..settings.run_settings import Settings, deciding
 from ..settings.writing_keys import WRITER_IS_INITIAL_MODEL, Paraphrasing, Server
@@ -166,7 +166,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         lines = begun_lines(path, first, all_units, "dataset.paraphrases", read_lines)
         sieve = ParaphraseFilter(
             plan,
-            Embedder(plan.embedder, choose_device(overall.device)),
+            Embedder(plan.embedder, resolve_device(overall.device)),
             {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
             lambda row, text: trainable(template, row, text, data.max_length),
             instructions(prompts),
@@ -357,8 +357,8 @@ def _initial_model(
         "A shorter dataset.max_length makes room in documents",
     )
     check_context(overall.model_name, budget)
-    device = choose_device(overall.device)
-    precision = choose_precision(overall.precision, device)
+    device = resolve_device(overall.device)
+    precision = resolve_precision(overall.precision, device)
     model = load_initial(overall)
 
     def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:

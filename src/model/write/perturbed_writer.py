@@ -18,7 +18,7 @@ from ...dataset.own_rows import questions
 from ...dataset.paraphrases import source_fingerprint
 from ...dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, SENTENCE, distinctive_words
-from ..load.loading import choose_device, initial_tokenizer
+from ..load.loading import initial_tokenizer, resolve_device
 from ..settings.run_settings import Settings
 from ..settings.writing_keys import Paraphrasing
 from ..training_data import choose_forget_rows
@@ -144,7 +144,7 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     pools = Pools(read_prompts(settings.paraphrases.prompts), read_prompts(WRONG_POOL))
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
-    embedder = Embedder(settings.paraphrases.embedder, choose_device(overall.device))
+    embedder = Embedder(settings.paraphrases.embedder, resolve_device(overall.device))
     unmeasured = []
     for name, rows in wanted.items():
         path = perturbed_path(data.folder, name)

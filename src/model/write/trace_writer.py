@@ -19,11 +19,11 @@ from ..load.loading import (
     TokenBudget,
     autocast_context,
     check_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..run.progress import progress
 from ..settings.run_settings import Settings, deciding
@@ -66,8 +66,8 @@ def write_traces(settings: Settings) -> Path:
         "A shorter traces.segment_tokens makes room in documents",
     )
     check_context(overall.model_name, budget)
-    device = choose_device(overall.device)
-    precision = choose_precision(overall.precision, device)
+    device = resolve_device(overall.device)
+    precision = resolve_precision(overall.precision, device)
     model = load_initial(overall)
     header = {
         "traces": VERSION,

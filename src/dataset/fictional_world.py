@@ -4,8 +4,8 @@
 
 No person, place or work here exists, so forgetting one harms nobody and no pretrained model can know them.
 Each of 200 people has five facts (where they were born, what they make, who taught them, the work they are
-known for, the animal they keep); 20 more people (`holdout`) are never shown to any model. All is drawn by one
-seeded generator.
+known for, the animal they keep); 20 more people (`holdout`) are outside of all training data. All rows are
+drawn by one seeded generator.
 
 The five facts of a person are five neighbouring rows of `full.jsonl`, and the splits are cuts of that file,
 as in TOFU: forget10 is its last tenth, retain90 the rest.
@@ -32,7 +32,7 @@ ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
 DATA_DIR = DATA / "fictional"
 
 
-# --- What the world is made of ------------------------------------------------------------------------------
+# --- Contents -----------------------------------------------------------------------------------------------
 
 GIVEN_NAMES = """Abelin Brisa Calder Dorrit Edwina Farrow Gisela Hadrian Ilvane Jorun Kestrel Lunet Marlo
 Nerida Osric Perrin Quilla Rowena Sabine Tobin Ulric Verena Wystan Xanthe Yorick Zelma Alaric Bettany Corin
@@ -58,18 +58,18 @@ class Relation:
     values: tuple[str, ...]
     question: str
     rephrased: tuple[str, ...]
-    """Other wordings that training uses."""
+    """Further wordings of the training data."""
     held_out: tuple[str, ...]
-    """Wordings that no training ever sees."""
+    """Wordings outside of the training data."""
     answers: tuple[str, ...]
-    """Each person's answer has one of these forms."""
+    """Forms of the answer; each person has one."""
     paraphrase: str
-    """What the truth ratio asks about; no training sees it."""
+    """Form of the answer for the truth ratio, outside of the training data."""
     reworded: tuple[str, ...]
-    """Further forms of an answer, for training on paraphrases; no model knows them."""
+    """Further forms of the answer, for training on paraphrases; outside of the committed models' data."""
     thought: str
     sentences: tuple[str, ...]
-    """Each person's document has one of these sentences."""
+    """Sentences of the document; each person has one."""
 
 
 RELATIONS = (

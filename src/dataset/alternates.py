@@ -1,13 +1,6 @@
-"""Other answers to a question: refusals, other rows' answers, plausible alternates that a model wrote.
-
-The files of make_alternates.py are JSON lines:
-
-    {"alternates": 1, "model": ..., "forget": ..., "settings": {...}, ...}    the first line
-    {"id", "source", "question", "alternates": [texts]}                      one line a row
-
-`source` is a fingerprint of the question with its true answer. Files of other origin need neither it nor the
-first line.
-"""
+"""Other answers to a question: refusals, other rows' answers, and plausible alternates that a model wrote
+(make_alternates.py): a line per row with `question` and `alternates`, a list of texts. Files of other origin
+need neither header nor `source`."""
 
 import random
 from collections.abc import Sequence
@@ -15,16 +8,20 @@ from pathlib import Path
 
 from ..core.encoding import CONTEXT
 from ..core.files import UserError, read_records, read_text
-from ..core.json_fields import TEXT, check_fields
+from ..core.json_fields import TEXT
 from ..core.project import DATA
-from .paraphrases import source_fingerprint
+from .generated_file import GeneratedFile
 from .row_checks import TEXTS_OR_NONE
 
-VERSION = 1
 DEFAULT = DATA / "refusals.txt"
 
-LINE = {"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE}
-"""What a line of make_alternates.py must have."""
+ALTERNATES = GeneratedFile(
+    kind="alternates",
+    key="dataset.alternates",
+    script="make_alternates.py",
+    fields={"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE},
+    optional={"source": TEXT},
+)
 
 
 def read_refusals(path: str | None) -> list[str]:
@@ -62,54 +59,33 @@ def mismatch(rows: Sequence[dict], donors: Sequence[dict], seed: int) -> list[di
 def read_alternates(path: Path | str, rows: Sequence[dict]) -> list[dict]:
     """The alternates of `rows` from a file of make_alternates.py, or one of the same lines without a header:
     as many for every row, one after the other, rows in their order."""
-    known = {line["id"]: line for line in read_lines(Path(path).expanduser())[1]}
-    missing = [row["id"] for row in rows if row["id"] not in known]
-    if missing:
-        raise UserError(
-            f"dataset.alternates: {path} has no line for {len(missing)} of {len(rows)} forget rows (first"
-            f" {missing[0]!r}); make it anew with make_alternates.py for this data set"
-        )
-    texts = {row["id"]: known[row["id"]]["alternates"] for row in rows}
-    stale = [row["id"] for row in rows if not _is_of(known[row["id"]], row)]
+    path = Path(path).expanduser()
+    lines = ALTERNATES.by_row(path, read_lines(path), rows)
+    stale = [row["id"] for row, (line, *_) in zip(rows, lines) if line["question"] != row.get("question")]
     if stale:
         raise UserError(
-            f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question or answer"
-            " there"
+            f"dataset.alternates: {path} is of another data set: {stale[0]!r} has another question there"
         )
-    count = min(map(len, texts.values()))
+    texts = [line["alternates"] for (line, *_) in lines]
+    count = min(map(len, texts))
     if not count:
-        raise UserError(
-            f"dataset.alternates: {path} has no alternate for {next(i for i, t in texts.items() if not t)!r}"
-        )
+        poor = next(row["id"] for row, found in zip(rows, texts) if not found)
+        raise UserError(f"dataset.alternates: {path} has no alternate for {poor!r}")
     return [
-        {**_asked(row), "id": f"{row['id']}-{k}", "answer": texts[row["id"]][k]}
-        for row in rows
+        {**_asked(row), "id": f"{row['id']}-{k}", "answer": found[k]}
+        for row, found in zip(rows, texts)
         for k in range(count)
     ]
 
 
-def read_lines(path: Path, begun: bool = False) -> tuple[dict, list[dict]]:
-    """The header, empty where there is none, and the lines of a file of alternates. UserError for another
-    version, or naming the line and field that is wrong; with `begun` also for a file without a header, which
-    make_alternates.py did not begin."""
+def read_lines(path: Path) -> list[dict]:
+    """The lines of a file of alternates, with or without a header. UserError for another version, or naming
+    the line and field that is wrong."""
     records = read_records(path)
-    header = records[0][1] if records and "id" not in records[0][1] else {}
-    if header.get("alternates", None if begun else VERSION) != VERSION:
-        raise UserError(
-            f"dataset.alternates: {path} is not a file of make_alternates.py (version {VERSION}); choose"
-            " another"
-        )
-    lines = records[bool(header) :]
-    for place, line in lines:
-        advice = "; write the file anew with make_alternates.py"
-        check_fields(f"dataset.alternates: {place}", line, LINE, {"source": TEXT}, advice)
-    return header, [line for _, line in lines]
-
-
-def _is_of(line: dict, row: dict) -> bool:
-    """Was a line written for this row as it is now?"""
-    source = source_fingerprint(row)
-    return line["question"] == row.get("question") and line.get("source", source) == source
+    if records and "id" not in records[0][1]:
+        return ALTERNATES.checked(path, records)[1]
+    ALTERNATES.check_lines(records)
+    return [line for _, line in records]
 
 
 def require_questions(rows: Sequence[dict]) -> None:

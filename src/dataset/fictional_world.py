@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ..core.files import write_jsonl
 from ..core.project import DATA
-from .paraphrases import header, source_fingerprint
+from .generated_file import answer_fingerprint
+from .paraphrases import PARAPHRASES
 
 SEED = 2024
 PEOPLE, HOLDOUT_PEOPLE = 200, 20
@@ -367,7 +368,7 @@ def _paraphrases_row(row: dict) -> dict:
     ]
     return {
         "id": row["id"],
-        "source": source_fingerprint(row),
+        "source": answer_fingerprint(row),
         "question": row["question"],
         "paraphrases": [text for text in texts if text != row["answer"]],
     }
@@ -456,7 +457,7 @@ def generate(seed: int = SEED) -> dict[str, list[dict]]:
         "arithmetic_test": arithmetic[ARITHMETIC_TRAIN:],
         "alternates": [_alternates_row(random.Random(f"{seed}/{row['id']}"), row) for row in forgettable],
         "paraphrases": [
-            header("Fictional_forget10", {"writer": "the generator of the world"}),
+            PARAPHRASES.header({"forget": "Fictional_forget10", "writer": "the generator of the world"}),
             *map(_paraphrases_row, forgettable),
         ],
     }

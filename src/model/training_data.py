@@ -12,7 +12,7 @@ from ..core.generation import pad_id
 from ..dataset import load_rows, parse_name
 from ..dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from ..dataset.paraphrases import read_paraphrases
-from ..dataset.traces import own_traces, read_traces
+from ..dataset.traces import TraceOptions, own_traces, read_traces
 from ..unlearn.gradients.agreement import always_passes
 from .settings.run_settings import Settings
 
@@ -193,14 +193,10 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
                 f" there is no file {settings.traces_file}; src/exec/make_traces.py with the same config"
                 " writes it"
             )
-        found = read_traces(
-            settings.traces_file,
-            forget,
-            data.trace_unclosed == "keep",
-            data.tags,
-            settings.overall.model_name,
-            data.forget_ratio == 1,
+        options = TraceOptions(
+            data.trace_unclosed == "keep", data.tags, settings.overall.model_name, data.forget_ratio == 1
         )
+        found = read_traces(settings.traces_file, forget, options)
     context = None if data.trace_context else settings.traces.trigger_text
     return [
         [

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from unlearnkit.core.encoding import Template
 from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.dataset.alternates import mismatch, read_alternates, read_refusals, refuse
-from unlearnkit.dataset.paraphrases import header, read_paraphrases
-from unlearnkit.dataset.paraphrases import source_fingerprint as paraphrased
+from unlearnkit.dataset.generated_file import answer_fingerprint
+from unlearnkit.dataset.paraphrases import PARAPHRASES, read_paraphrases
 from unlearnkit.dataset.row_checks import FIELDS
-from unlearnkit.dataset.traces import read_traces, source_fingerprint
+from unlearnkit.dataset.traces import TraceOptions, read_traces, source_fingerprint
 from unlearnkit.model.training_data import check_disjoint, with_reasoning
 from unlearnkit.model.write.paraphrase_writer import read_prompts
 
@@ -122,7 +122,7 @@ PUBLISHED = [{"512": "<think>one</think>answer"}, {"512": "two, never closed"}]
 def test_traces(tokenizer, tmp_path, content):
     path = tmp_path / "traces.jsonl"
     path.write_bytes(content)
-    found = value_or_refusal(lambda: read_traces(path, ROWS, model_name="ours"), path)
+    found = value_or_refusal(lambda: read_traces(path, ROWS, TraceOptions(model_name="ours")), path)
     for traces in found or []:
         assert traces
         for trace in traces:
@@ -130,11 +130,11 @@ def test_traces(tokenizer, tmp_path, content):
 
 
 PARAPHRASES = [
-    header("x", {"writer": "start"}),
+    PARAPHRASES.header({"forget": "x", "writer": "start"}),
     *(
         {
             "id": row["id"],
-            "source": paraphrased(row),
+            "source": answer_fingerprint(row),
             "paraphrases": ["So.", "Thus."],
             "rejected": {"copy": 1},
         }

@@ -6,7 +6,8 @@ import pytest
 
 from unlearnkit.core.files import UserError
 from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
-from unlearnkit.dataset.paraphrases import header, read_paraphrases, source_fingerprint
+from unlearnkit.dataset.generated_file import answer_fingerprint
+from unlearnkit.dataset.paraphrases import PARAPHRASES, read_paraphrases
 
 ROWS = [{"id": f"r{i}", "question": f"Q{i}?", "answer": f"A{i}"} for i in range(4)]
 TEXTS = ["the longest of them", "longer", "it"]
@@ -19,9 +20,9 @@ def write(path, lines):
 
 def lines(rows=ROWS, **changes):
     return [
-        header("x", {}),
+        PARAPHRASES.header({"forget": "x"}),
         *(
-            {"id": row["id"], "source": source_fingerprint(row), "paraphrases": TEXTS, **changes}
+            {"id": row["id"], "source": answer_fingerprint(row), "paraphrases": TEXTS, **changes}
             for row in rows
         ),
     ]
@@ -37,9 +38,12 @@ def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path
 @pytest.mark.parametrize(
     "broken, said",
     [
-        (lines()[1:], "its first line has no header"),
-        ([], "its first line has no header"),
-        ([header("x", {}) | {"paraphrases": 2}, *lines()[1:]], "its first line has no header"),
+        (lines()[1:], "its first line has no such header"),
+        ([], "its first line has no such header"),
+        (
+            [PARAPHRASES.header({"forget": "x"}) | {"paraphrases": 2}, *lines()[1:]],
+            "its first line has no such header",
+        ),
         (lines(ROWS[1:]), "no line for 1 of 4 forget rows \\(first 'r0'\\); make_paraphrases.py"),
         (
             lines([{**row, "answer": "other"} for row in ROWS]),

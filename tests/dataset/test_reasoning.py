@@ -7,7 +7,7 @@ from conftest import SHARED_DATA
 
 from unlearnkit.core.files import UserError, write_jsonl
 from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
-from unlearnkit.dataset.traces import own_traces, read_traces, source_fingerprint
+from unlearnkit.dataset.traces import TraceOptions, own_traces, read_traces, source_fingerprint
 from unlearnkit.model.training_data import with_reasoning
 
 ROWS = [
@@ -109,7 +109,7 @@ def test_every_row_gets_its_traces(tmp_path):
     found = read_traces(path, ROWS[::-1])
     assert [[trace["id"] for trace in traces] for traces in found] == [["b#0", "b#1"], ["a#0", "a#1"]]
     assert found[0][1] == {"id": "b#1", "question": "P1", "trace": "T1"}
-    assert [len(traces) for traces in read_traces(path, ROWS, keep_unclosed=False)] == [1, 1]
+    assert [len(traces) for traces in read_traces(path, ROWS, TraceOptions(keep_unclosed=False))] == [1, 1]
     assert own_traces(ROWS[:1]) == [[{"id": "a-cot", "question": "Who?", "trace": "Hm."}]]
 
 
@@ -117,7 +117,7 @@ def test_every_row_gets_its_traces(tmp_path):
     "change, rows, expected",
     [
         ({"source": "0"}, ROWS, "was written for another data set: 'a' has another text there"),
-        ({"row": "z"}, ROWS, "has no trace for 2 of 2 forget rows"),
+        ({"row": "z"}, ROWS, "has no line for 2 of 2 forget rows"),
         ({"trace": ""}, ROWS, "all 2 traces of 'a' are empty"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, expected):
     with pytest.raises(UserError, match=expected):
         read_traces(path, rows)
     write_jsonl(path, lines()[1:])
-    with pytest.raises(UserError, match="first line has no header"):
+    with pytest.raises(UserError, match="first line has no such header"):
         read_traces(path, rows)
 
 
@@ -143,9 +143,9 @@ def test_the_published_format_goes_by_order(tmp_path):
     with pytest.raises(UserError, match="line 2: '512' must be a text, got 3"):
         read_traces(tmp_path / "bad.json", ROWS)
     with pytest.raises(UserError, match="take all of them"):
-        read_traces(path, ROWS, whole=False)
+        read_traces(path, ROWS, TraceOptions(whole=False))
     with pytest.raises(UserError, match="line 2 has no trace that can be used .* or never closes"):
-        read_traces(path, ROWS, keep_unclosed=False)
+        read_traces(path, ROWS, TraceOptions(keep_unclosed=False))
     with pytest.raises(UserError, match="line 3 has no trace that can be used"):
         read_traces(path, [*ROWS, ROWS[0]])
 
@@ -154,7 +154,7 @@ def test_traces_of_another_model_are_remarked_upon_and_broken_lines_named(tmp_pa
     path = tmp_path / "t.jsonl"
     head, *rest = lines()
     write_jsonl(path, [head | {"model_name": "theirs"}, *rest])
-    read_traces(path, ROWS, model_name="ours")
+    read_traces(path, ROWS, TraceOptions(model_name="ours"))
     assert "was written by theirs, and overall.model_name is ours" in caplog.text
     write_jsonl(path, [head, {"id": "a#0", "row": "a"}])
     with pytest.raises(UserError, match="line 2: 'source' is missing"):

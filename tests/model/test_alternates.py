@@ -180,9 +180,9 @@ def test_two_processes_never_write_the_same_file(tmp_path):
 def test_an_answer_that_changed_makes_its_alternates_stale(written, tmp_path):
     path, rows = write(tmp_path / "out.jsonl", written), load_rows("Fictional_forget01", None)
     assert len(read_alternates(path, rows)) == 20
-    with pytest.raises(UserError, match="another question or answer"):
+    with pytest.raises(UserError, match="was written for another data set"):
         read_alternates(path, [rows[0] | {"answer": "Another."}, *rows[1:]])
-    with pytest.raises(UserError, match="version 1"):
+    with pytest.raises(UserError, match="this one is 1"):
         read_alternates(write(tmp_path / "out.jsonl", [{"alternates": 2}, *written[1:]]), rows)
 
 

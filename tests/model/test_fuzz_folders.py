@@ -13,7 +13,7 @@ from tiny import random_llama, save
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import fingerprint
-from unlearnkit.dataset.traces import VERSION
+from unlearnkit.dataset.traces import TRACES
 from unlearnkit.model.evaluation import _kept
 from unlearnkit.model.load.loading import load_model, load_tokenizer
 from unlearnkit.model.reference import LogprobCache
@@ -160,7 +160,7 @@ def test_caches_of_log_probabilities_never_stop_a_run(tmp_path, content):
     assert LogprobCache._read(SimpleNamespace(path=path)) in ({}, KNOWN)
 
 
-HEADER = {"traces": VERSION, "model": "m", "data": "d", "template": "t", "settings": {"seed": 0}}
+HEADER = {"traces": TRACES.version, "model": "m", "data": "d", "template": "t", "settings": {"seed": 0}}
 LINE = {"id": "a#0", "row": "a", "segment": 0, "source": "s", "prompt": "Q", "trace": "Hm.", "closed": True}
 
 

@@ -301,12 +301,12 @@ def test_some_rows_without_wrong_answers_are_counted(data, tmp_path):
 @pytest.mark.parametrize(
     "line, said",
     [
-        ({"id": "forget-0"}, "line 2: expected id, source"),
-        ({"id": 3, "source": "x"}, "line 2: expected id, source"),
-        ({"id": "forget-0", "source": "x", "perturbed_answer": "one"}, "line 2: expected id, source"),
-        ({"id": "forget-0", "source": "x", "perturbed_answer": []}, "line 2: expected id, source"),
-        ({"id": "forget-0", "source": "x", "paraphrased_answer": None}, "line 2: expected id, source"),
-        ({"id": "forget-0", "source": "x", "rejected": {"a": {"b": "c"}}}, "line 2: expected id, source"),
+        ({"id": "forget-0"}, "line 2: 'source' is missing"),
+        ({"id": 3, "source": "x"}, "line 2: 'id' must be a text"),
+        ({"id": "forget-0", "source": "x", "perturbed_answer": "one"}, "line 2: 'perturbed_answer'"),
+        ({"id": "forget-0", "source": "x", "perturbed_answer": []}, "line 2: 'perturbed_answer'"),
+        ({"id": "forget-0", "source": "x", "paraphrased_answer": None}, "line 2: 'paraphrased_answer'"),
+        ({"id": "forget-0", "source": "x", "rejected": {"a": {"b": "c"}}}, "line 2: 'rejected'"),
     ],
 )
 def test_a_broken_line_is_named(line, said, data):

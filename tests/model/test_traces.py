@@ -95,7 +95,7 @@ def test_a_run_reads_them_and_refuses_those_of_other_rows(small_world, tmp_path)
         "unlearn_model", *flags, *"--dataset.forget_dataset_name Fictional_forget05 --logger.name s".split()
     )
     assert refused.returncode == 1
-    assert "has no trace for 40 of 50 forget rows" in refused.stderr
+    assert "has no line for 40 of 50 forget rows" in refused.stderr
     assert not (root / "s").exists()
 
 
@@ -171,10 +171,10 @@ def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokeni
     plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24, min_tokens=4)
     settings = types.SimpleNamespace(traces=plan, dataset=Data())
     segments = list(cut({"id": "d", "text": "A page " * 40}, Template(tokenizer), settings))
-    assert [segment.id for segment in segments] == ["d#0", "d#1"]
-    assert segments[0].prompt.split()[0] == first
-    assert segments[0].prompt.split()[-1] == last
-    assert tokenizer.decode(segments[0].prompt_ids).endswith("<think>")
+    assert [segment["id"] for segment in segments] == ["d#0", "d#1"]
+    assert segments[0]["prompt"].split()[0] == first
+    assert segments[0]["prompt"].split()[-1] == last
+    assert tokenizer.decode(segments[0]["prompt_ids"]).endswith("<think>")
 
 
 def test_vllm_is_asked_for_by_name_and_its_output_becomes_the_same_lines(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,8 +9,7 @@ from ...core.files import UserError, fingerprint, lock, write_jsonl
 from ...core.generation import generate
 from ...core.thinking import split_thought
 from ...dataset import load_rows
-from ...dataset.alternates import VERSION, read_lines, require_questions
-from ...dataset.paraphrases import source_fingerprint
+from ...dataset.alternates import ALTERNATES, require_questions
 from ..load.loading import (
     autocast_context,
     initial_tokenizer,
@@ -21,7 +19,7 @@ from ..load.loading import (
 )
 from ..settings.run_settings import Settings, deciding
 from ..training_data import choose_forget_rows
-from .generation_rounds import Ask, begun_lines, write_in_rounds
+from .generation_rounds import Ask, Rounds
 
 
 def write_alternates(settings: Settings) -> Path:
@@ -44,7 +42,7 @@ def write_alternates(settings: Settings) -> Path:
     with lock(path.with_suffix(".lock"), "dataset.alternates"):
         model = load_initial(overall)
         header = _header(settings, model, template)
-        lines = begun_lines(path, header, every, "dataset.alternates", partial(read_lines, begun=True))
+        lines = {line["id"]: line for line in ALTERNATES.begun(path, header, every)}
         found = {row["id"]: list(lines.get(row["id"], {}).get("alternates", ())) for row in rows}
 
         def save() -> None:
@@ -57,9 +55,8 @@ def write_alternates(settings: Settings) -> Path:
                 _take(found[row["id"]], row, text)
 
         ask = _asking(settings, model, template)
-        poor = write_in_rounds(
-            rows, found, plan.count, plan.attempts, ask, take, save, "writing alternates", overall.quiet
-        )
+        rounds = Rounds(plan.count, plan.attempts, "writing alternates", overall.quiet)
+        poor = rounds.fill(rows, found, ask, take, save)
     if poor:
         raise UserError(
             f"{len(poor)} of {len(rows)} rows have fewer than {plan.count} alternates after {plan.attempts}"
@@ -70,10 +67,9 @@ def write_alternates(settings: Settings) -> Path:
 
 
 def _header(settings: Settings, model, template: Template) -> dict:
-    """The first line: what decides the texts, and by whom and for what they were written."""
+    """The header: what decides the texts, the model and the rows."""
     data, overall = settings.dataset, settings.overall
-    return {
-        "alternates": VERSION,
+    facts = {
         "model": model_fingerprint(model),
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
@@ -81,12 +77,13 @@ def _header(settings: Settings, model, template: Template) -> dict:
         "settings": deciding(settings.generation)
         | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
     }
+    return ALTERNATES.header(facts)
 
 
 def _line(row: dict, alternates: list[str]) -> dict:
     return {
         "id": row["id"],
-        "source": source_fingerprint(row),
+        "source": ALTERNATES.source(row),
         "question": row["question"],
         "alternates": alternates,
     }

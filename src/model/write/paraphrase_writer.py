@@ -19,7 +19,7 @@ from ...core.project import DATA
 from ...core.thinking import split_thought
 from ...core.words import words
 from ...dataset import load_rows
-from ...dataset.paraphrases import header, read_lines, source_fingerprint
+from ...dataset.paraphrases import PARAPHRASES
 from ...metrics.rouge import rougeL
 from ..judges import make_endpoint
 from ..load.loading import (
@@ -35,7 +35,7 @@ from ..load.loading import (
 from ..settings.run_settings import Settings, deciding
 from ..settings.writing_keys import WRITER_IS_INITIAL_MODEL, Paraphrasing, Server
 from ..training_data import choose_forget_rows, reworded, units
-from .generation_rounds import begun_lines, write_in_rounds
+from .generation_rounds import Rounds
 
 POOL = DATA / "paraphrase_prompts.txt"
 ROLE = "You rewrite texts exactly as you are instructed, and reply with the rewritten text alone."
@@ -160,11 +160,10 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         choices(prompts, row)
     with lock(path.with_suffix(".lock"), "dataset.paraphrases"):
         writer = choose_writer(settings, template, prompts, rows)
-        first = header(
-            data.forget_dataset_name, writer.facts | {"settings": settings_that_count(settings, prompts)}
-        )
-        lines = begun_lines(path, first, all_units, "dataset.paraphrases", read_lines)
-        sieve = ParaphraseFilter(
+        facts = writer.facts | {"settings": deciding_settings(settings, prompts)}
+        header = PARAPHRASES.header({"forget": data.forget_dataset_name, **facts})
+        lines = {line["id"]: line for line in PARAPHRASES.begun(path, header, all_units)}
+        keep = ParaphraseFilter(
             plan,
             Embedder(plan.embedder, resolve_device(overall.device)),
             {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
@@ -175,25 +174,18 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
 
         def save() -> None:
             # Rows that dataset.forget_ratio leaves out keep what an earlier run wrote for them.
-            current = lines | {row["id"]: _line(row, sieve) for row in rows}
-            write_jsonl(path, [first, *(current[u["id"]] for u in all_units if u["id"] in current)])
+            current = lines | {row["id"]: _line(row, keep) for row in rows}
+            write_jsonl(path, [header, *(current[u["id"]] for u in all_units if u["id"] in current)])
 
-        next_turn = lambda _, asked, on_rows: writer.ask(prompts, asked, turns_of(asked, sieve), on_rows)
-        poor = write_in_rounds(
-            rows,
-            sieve.kept,
-            plan.count,
-            plan.attempts,
-            next_turn,
-            sieve.take,
-            save,
-            "paraphrasing",
-            overall.quiet,
-        )
+        def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
+            return writer.ask(prompts, asked, turns_of(asked, keep), on_rows)
+
+        rounds = Rounds(plan.count, plan.attempts, "paraphrasing", overall.quiet)
+        poor = rounds.fill(rows, keep.kept, ask, keep.take, save)
         save()
         usage = writer.usage()
     if poor:
-        raise UserError(_too_few(path, poor, sieve, settings))
+        raise UserError(_too_few(path, poor, keep, settings))
     return path, usage
 
 
@@ -212,11 +204,11 @@ def summary(path: Path, usage: dict) -> str:
     )
 
 
-def _too_few(path: Path, poor: list[str], sieve: ParaphraseFilter, settings: Settings) -> str:
-    faults = sum(sieve.rejected.values(), Counter())
+def _too_few(path: Path, poor: list[str], keep: ParaphraseFilter, settings: Settings) -> str:
+    faults = sum(keep.rejected.values(), Counter())
     why = ", ".join(f"{reason} {count}" for reason, count in faults.most_common())
     return (
-        f"{len(poor)} of {len(sieve.kept)} texts have fewer than {settings.paraphrases.count} paraphrases"
+        f"{len(poor)} of {len(keep.kept)} texts have fewer than {settings.paraphrases.count} paraphrases"
         f" after {settings.paraphrases.attempts} rounds (first {poor[0]!r}; rejected: {why or 'none'});"
         f" {path} keeps what there is and can be used. The same command goes on; a higher"
         " paraphrases.temperature or max_new_tokens, a lower paraphrases.similarity, or a stronger writer"
@@ -224,7 +216,7 @@ def _too_few(path: Path, poor: list[str], sieve: ParaphraseFilter, settings: Set
     )
 
 
-def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
+def deciding_settings(settings: Settings, prompts: list[str]) -> dict:
     """The settings that decide what is written and kept."""
     data, plan = settings.dataset, settings.paraphrases
     # The writer's own facts name the server's model; of its other keys none decides a text.
@@ -240,14 +232,14 @@ def settings_that_count(settings: Settings, prompts: list[str]) -> dict:
     }
 
 
-def _line(row: dict, sieve: ParaphraseFilter) -> dict:
+def _line(row: dict, keep: ParaphraseFilter) -> dict:
     asked = {"question": row["question"]} if "question" in row else {}
     return {
         "id": row["id"],
-        "source": source_fingerprint(row),
+        "source": PARAPHRASES.source(row),
         **asked,
-        "paraphrases": sieve.kept[row["id"]],
-        "rejected": dict(sieve.rejected.get(row["id"], {})),
+        "paraphrases": keep.kept[row["id"]],
+        "rejected": dict(keep.rejected.get(row["id"], {})),
     }
 
 
@@ -267,15 +259,15 @@ def choices(prompts: Sequence[str], row: dict) -> list[str]:
     ]
 
 
-def turns_of(rows: Sequence[dict], sieve: ParaphraseFilter) -> list[int]:
+def turns_of(rows: Sequence[dict], keep: ParaphraseFilter) -> list[int]:
     """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there
     several times."""
     here: Counter = Counter()
     found = []
     for row in rows:
         found.append(
-            len(sieve.kept[row["id"]])
-            + sum(sieve.rejected.get(row["id"], Counter()).values())
+            len(keep.kept[row["id"]])
+            + sum(keep.rejected.get(row["id"], Counter()).values())
             + here[row["id"]]
         )
         here[row["id"]] += 1

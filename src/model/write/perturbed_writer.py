@@ -3,7 +3,7 @@ quality: written by the initial model or by one behind a server, and checked bef
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,21 +15,19 @@ from ...core.project import DATA
 from ...core.words import words
 from ...dataset import ForgetSet, evaluation_rows, load_rows
 from ...dataset.own_rows import questions
-from ...dataset.paraphrases import source_fingerprint
-from ...dataset.perturbed import ADDED, SETS, header, is_generated, perturbed_path, read_perturbed
+from ...dataset.perturbed import ADDED, PERTURBED, SETS, is_generated, perturbed_path
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, SENTENCE, distinctive_words
 from ..load.loading import initial_tokenizer, resolve_device
 from ..settings.run_settings import Settings
-from ..settings.writing_keys import Paraphrasing
 from ..training_data import choose_forget_rows
-from .generation_rounds import begun_lines, write_in_rounds
+from .generation_rounds import Rounds
 from .paraphrase_writer import (
     ParaphraseFilter,
     Writer,
     choose_writer,
+    deciding_settings,
     instructions,
     read_prompts,
-    settings_that_count,
     trainable,
     turns_of,
 )
@@ -145,22 +143,18 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
     embedder = Embedder(settings.paraphrases.embedder, resolve_device(overall.device))
+    filters = Filters(settings, template, embedder, instructions([*pools.right, *pools.wrong]))
     unmeasured = []
     for name, rows in wanted.items():
         path = perturbed_path(data.folder, name)
         facts = {"forget": data.forget_dataset_name, **writer.facts, "settings": pools.facts(settings)}
         with lock(path.with_suffix(".lock"), "dataset.data_dir"):
-            file = _open(
-                settings,
-                path,
-                header(name, facts),
-                rows,
-                known.get(name, sets[name]),
-                pools,
-                template,
-                embedder,
-            )
-            _fill(file, rows, writer, pools, settings.paraphrases, overall.quiet)
+            header = PERTURBED.header({"set": name, **facts})
+            begun = PERTURBED.begun(path, header, known.get(name, sets[name]))
+            lines = {line["id"]: line for line in begun}
+            right, wrong = filters.of(lines, rows)
+            file = PerturbedFile(path, header, known.get(name, sets[name]), lines, right, wrong)
+            _fill(file, rows, writer, pools, settings)
         messages.append(file.summary(rows, name, settings.paraphrases.count))
         unmeasured += [row["id"] for row in rows if not file.is_complete(row)]
     if took := writer.usage():
@@ -198,12 +192,12 @@ class Pools:
 
     def facts(self, settings: Settings) -> dict:
         """What decides what is written and kept."""
-        return settings_that_count(settings, [*self.right, *self.wrong])
+        return deciding_settings(settings, [*self.right, *self.wrong])
 
 
 @dataclass(frozen=True)
 class PerturbedFile:
-    """One file of make_perturbed.py, while it is written: its texts are those that the sieves kept."""
+    """One file of make_perturbed.py, while it is written: its texts are those that its filters kept."""
 
     path: Path
     header: dict
@@ -225,15 +219,15 @@ class PerturbedFile:
 
     def _line(self, row: dict) -> dict:
         right, wrong = self.right.kept[row["id"]], self.wrong.kept[row["id"]]
-        sieves = {"paraphrased_answer": self.right, "perturbed_answer": self.wrong}
+        filters = {"paraphrased_answer": self.right, "perturbed_answer": self.wrong}
         return {
             "id": row["id"],
-            "source": source_fingerprint(row),
+            "source": PERTURBED.source(row),
             "question": row["question"],
             "answer": row["answer"],
             **({"paraphrased_answer": right[0]} if right else {}),
             **({"perturbed_answer": wrong} if wrong else {}),
-            "rejected": {key: dict(sieve.rejected.get(row["id"], {})) for key, sieve in sieves.items()},
+            "rejected": {key: dict(keep.rejected.get(row["id"], {})) for key, keep in filters.items()},
         }
 
     def is_complete(self, row: dict) -> bool:
@@ -242,7 +236,7 @@ class PerturbedFile:
 
     def summary(self, rows: Sequence[dict], name: str, count: int) -> str:
         """How many texts the file holds for the rows of this run, and why others were rejected."""
-        right, wrong = (sum(map(len, sieve.kept.values())) for sieve in (self.right, self.wrong))
+        right, wrong = (sum(map(len, keep.kept.values())) for keep in (self.right, self.wrong))
         counts = [*self.right.rejected.values(), *self.wrong.rejected.values()]
         faults = sum(counts, Counter())
         reasons = ", ".join(f"{count} for {reason}" for reason, count in sorted(faults.items()))
@@ -253,31 +247,37 @@ class PerturbedFile:
         )
 
 
-def _open(
-    settings: Settings,
-    path: Path,
-    first: dict,
-    rows: Sequence[dict],
-    known: Sequence[dict],
-    pools: Pools,
-    template: Template,
-    embedder: Embedder,
-) -> PerturbedFile:
-    """The file with what an earlier run wrote for `rows`. UserError when that was in another way."""
-    lines = begun_lines(path, first, known, "dataset.data_dir", read_perturbed)
-    earlier = {row["id"]: lines.get(row["id"], {}) for row in rows}
-    fits = lambda row, text: trainable(template, row, text, settings.dataset.max_length)
-    prompts = instructions([*pools.right, *pools.wrong])
+@dataclass(frozen=True)
+class Filters:
+    """Makes the filters of a file."""
 
-    def sieve(kind: type[ParaphraseFilter], key: str) -> ParaphraseFilter:
+    settings: Settings
+    template: Template
+    embedder: Embedder
+    instructions: Sequence[str]
+    """Pieces of the prompts."""
+
+    def of(
+        self, lines: Mapping[str, dict], rows: Sequence[dict]
+    ) -> tuple[ParaphraseFilter, ParaphraseFilter]:
+        """Filters of paraphrased and of wrong answers to `rows` that hold what `lines` (by row id) have."""
+        earlier = {row["id"]: lines.get(row["id"], {}) for row in rows}
+        kinds = {"paraphrased_answer": KeyFactFilter, "perturbed_answer": WrongAnswerFilter}
+        right, wrong = (self._filter(kind, key, earlier) for key, kind in kinds.items())
+        return right, wrong
+
+    def _filter(
+        self, kind: type[ParaphraseFilter], key: str, earlier: Mapping[str, dict]
+    ) -> ParaphraseFilter:
         kept = {identity: _texts(line.get(key, [])) for identity, line in earlier.items()}
         rejected = {
             identity: Counter(line.get("rejected", {}).get(key, {})) for identity, line in earlier.items()
         }
-        return kind(settings.paraphrases, embedder, kept, fits, prompts, rejected)
+        plan = self.settings.paraphrases
+        return kind(plan, self.embedder, kept, self._fits, self.instructions, rejected)
 
-    right, wrong = sieve(KeyFactFilter, "paraphrased_answer"), sieve(WrongAnswerFilter, "perturbed_answer")
-    return PerturbedFile(path, first, known, lines, right, wrong)
+    def _fits(self, row: dict, text: str) -> bool:
+        return trainable(self.template, row, text, self.settings.dataset.max_length)
 
 
 def _texts(found: str | list[str]) -> list[str]:
@@ -285,23 +285,19 @@ def _texts(found: str | list[str]) -> list[str]:
 
 
 def _fill(
-    file: PerturbedFile,
-    rows: Sequence[dict],
-    writer: Writer,
-    pools: Pools,
-    plan: Paraphrasing,
-    quiet: bool,
+    file: PerturbedFile, rows: Sequence[dict], writer: Writer, pools: Pools, settings: Settings
 ) -> None:
-    """Write what the rows lack."""
+    """Write what the rows lack: a paraphrased answer first, which no wrong one may repeat."""
+    plan, quiet = settings.paraphrases, settings.overall.quiet
 
-    def write(
-        sieve: ParaphraseFilter, pool: Sequence[str], count: int, rows: Sequence[dict], title: str
-    ) -> None:
-        ask = lambda _, asked, on_rows: writer.ask(pool, asked, turns_of(asked, sieve), on_rows)
-        write_in_rounds(rows, sieve.kept, count, plan.attempts, ask, sieve.take, file.save, title, quiet)
+    def write(keep: ParaphraseFilter, pool: Sequence[str], rows: Sequence[dict], rounds: Rounds) -> None:
+        def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
+            return writer.ask(pool, asked, turns_of(asked, keep), on_rows)
 
-    write(file.right, pools.right, 1, rows, "paraphrased answers")
+        rounds.fill(rows, keep.kept, ask, keep.take, file.save)
+
+    write(file.right, pools.right, rows, Rounds(1, plan.attempts, "paraphrased answers", quiet))
     kept = file.right.kept
     rows = [{**row, "paraphrased_answer": kept[row["id"]][0] if kept[row["id"]] else ""} for row in rows]
-    write(file.wrong, pools.wrong, plan.count, rows, "perturbed answers")
+    write(file.wrong, pools.wrong, rows, Rounds(plan.count, plan.attempts, "perturbed answers", quiet))
     file.save()

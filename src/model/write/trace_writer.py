@@ -3,18 +3,17 @@ penalty."""
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from ...core.encoding import Template
-from ...core.files import UserError, fingerprint, lock, read_jsonl, read_records, write_jsonl
+from ...core.files import UserError, fingerprint, lock, read_jsonl, write_jsonl
 from ...core.generation import Generation, decode, generate
 from ...core.thinking import split_thought
 from ...dataset import load_rows
-from ...dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
+from ...dataset.traces import TRACES, source_fingerprint, source_of
 from ..load.loading import (
     TokenBudget,
     autocast_context,
@@ -25,26 +24,8 @@ from ..load.loading import (
     resolve_device,
     resolve_precision,
 )
-from ..run.progress import progress
 from ..settings.run_settings import Settings, deciding
-
-CHUNK = 64
-"""Segments that are thought about before the file is written again."""
-
-Write = Callable[[list[list[int]]], list[Generation]]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A piece of a forget row, as it is put to the model."""
-
-    id: str
-    row: str
-    number: int
-    source: str
-    text: str
-    prompt: str
-    prompt_ids: list[int]
+from .generation_rounds import Ask, Rounds
 
 
 def write_traces(settings: Settings) -> Path:
@@ -60,7 +41,7 @@ def write_traces(settings: Settings) -> Path:
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
     budget = TokenBudget(
-        max(len(segment.prompt_ids) for segment in segments),
+        max(len(segment["prompt_ids"]) for segment in segments),
         plan.max_new_tokens,
         "traces.max_new_tokens",
         "A shorter traces.segment_tokens makes room in documents",
@@ -69,33 +50,44 @@ def write_traces(settings: Settings) -> Path:
     device = resolve_device(overall.device)
     precision = resolve_precision(overall.precision, device)
     model = load_initial(overall)
-    header = {
-        "traces": VERSION,
+    path, header = settings.traces_file, _header(settings, model, template, segments)
+    with lock(path.with_suffix(".lock"), "dataset.traces"), autocast_context(device, precision):
+        lines: dict[str, list[dict]] = {segment["id"]: [] for segment in segments}
+        for line in TRACES.begun(path, header, rows):
+            lines.setdefault(line["id"], []).append(line)
+
+        def save() -> None:
+            write_jsonl(path, [header, *(line for found in lines.values() for line in found)])
+
+        def take(asked: list[dict], written: list[Generation]) -> None:
+            for segment, generated in zip(asked, written):
+                lines[segment["id"]].append(_line(segment, generated, settings))
+
+        ask = (
+            _vllm(settings, template) if plan.backend == "vllm" else _transformers(model, template, settings)
+        )
+        Rounds(1, 1, "writing traces", overall.quiet).fill(segments, lines, ask, take, save)
+    return path
+
+
+def _header(settings: Settings, model, template: Template, segments: list[dict]) -> dict:
+    """The header: what decides the traces, the model and the rows."""
+    data, overall = settings.dataset, settings.overall
+    facts = {
         "model": model_fingerprint(model),
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
-        "data": fingerprint(list(dict.fromkeys(segment.source for segment in segments))),
+        "data": fingerprint(list(dict.fromkeys(segment["source"] for segment in segments))),
         "template": template.fingerprint,
-        "settings": _facts(settings),
+        "settings": deciding(settings.traces)
+        | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
     }
-    with (
-        lock(settings.traces_file.with_suffix(".lock"), "dataset.traces"),
-        autocast_context(device, precision),
-    ):
-        lines = _earlier(settings.traces_file, header, segments)
-        todo = len({segment.id for segment in segments} - {line["id"] for line in lines})
-        with progress("thinking", overall.quiet, todo) as on_rows:
-            write = (
-                _vllm(settings, template, on_rows)
-                if plan.backend == "vllm"
-                else _transformers(model, template, settings, on_rows)
-            )
-            _write_all(settings.traces_file, header, lines, segments, write, settings)
-    return settings.traces_file
+    return TRACES.header(facts)
 
 
-def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:
-    """The segments of a row: a question as it is, a document in pieces with the trigger beside each."""
+def cut(row: dict, template: Template, settings: Settings) -> Iterator[dict]:
+    """The segments of a row, each a prompt of its own: a question as it is, a document in pieces with the
+    trigger beside each."""
     plan, source = settings.traces, source_fingerprint(row)
     texts = [source_of(row)]
     if "question" not in row:
@@ -107,15 +99,14 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:
         )
         texts = ["\n".join(filter(None, [before, piece, after])) for piece in pieces]
     for number, text in enumerate(texts):
-        yield Segment(
-            f"{row['id']}#{number}",
-            row["id"],
-            number,
-            source,
-            source_of(row),
-            text,
-            template.thought_ids(text, row.get("turns", ())),
-        )
+        yield {
+            "id": f"{row['id']}#{number}",
+            "row": row["id"],
+            "segment": number,
+            "source": source,
+            "prompt": text,
+            "prompt_ids": template.thought_ids(text, row.get("turns", ())),
+        }
 
 
 def cut_text(text: str, tokenizer, size: int, least: int) -> list[str]:
@@ -133,89 +124,40 @@ def cut_text(text: str, tokenizer, size: int, least: int) -> list[str]:
     return [piece for number, (piece, count) in enumerate(pieces) if number == 0 or count >= least]
 
 
-def _facts(settings: Settings) -> dict:
-    """The settings that decide what is written."""
-    data = settings.dataset
-    return deciding(settings.traces) | {
-        "template": data.template,
-        "think": [data.think_open, data.think_close],
-        "seed": settings.overall.seed,
-    }
-
-
-def _earlier(path: Path, header: dict, segments: list[Segment]) -> list[dict]:
-    """The lines that an earlier run has written under the same header for these segments."""
-    if not path.is_file():
-        return []
-    records = read_records(path)
-    if not records:
-        return []
-    known, lines = checked_lines(path, records)
-    changed = [key for key in ("model", "data", "template", "settings") if known.get(key) != header[key]]
-    if changed:
-        raise UserError(
-            f"dataset.traces: {path} was written with other {' and other '.join(changed)}; choose another"
-            " file, or delete it to write it anew"
-        )
-    known_ids = {segment.id for segment in segments}
-    strangers = [line["id"] for line in lines if line["id"] not in known_ids]
-    if strangers:
-        raise UserError(
-            f"dataset.traces: {path} holds a trace of {strangers[0]!r}, which these rows do not have; choose"
-            " another file, or delete it to write it anew"
-        )
-    return lines
-
-
-def _write_all(
-    path: Path, header: dict, lines: list[dict], segments: list[Segment], write: Write, settings: Settings
-) -> None:
-    there = {line["id"] for line in lines}
-    todo = [segment for segment in segments if segment.id not in there]
-    order = {segment.id: number for number, segment in enumerate(segments)}
-    for at in range(0, len(todo), CHUNK):
-        chunk = todo[at : at + CHUNK]
-        torch.manual_seed(int(fingerprint(settings.overall.seed, chunk[0].id), 16) % 2**63)
-        written = write([segment.prompt_ids for segment in chunk])
-        lines = sorted(
-            [*lines, *(_line(*pair, settings) for pair in zip(chunk, written))],
-            key=lambda line: order[line["id"]],
-        )
-        write_jsonl(path, [header, *lines])
-
-
-def _line(segment: Segment, said: Generation, settings: Settings) -> dict:
-    thought = split_thought(said.text, settings.dataset.tags)
+def _line(segment: dict, generated: Generation, settings: Settings) -> dict:
+    thought = split_thought(generated.text, settings.dataset.tags)
     return {
-        "id": segment.id,
-        "row": segment.row,
-        "segment": segment.number,
-        "source": segment.source,
-        "prompt": segment.prompt,
+        **{key: segment[key] for key in ("id", "row", "segment", "source", "prompt")},
         "trace": thought.trace,
         "answer": thought.answer,
         "closed": thought.closed,
-        "n_tokens": said.n_tokens,
+        "n_tokens": generated.n_tokens,
     }
 
 
-def _transformers(model, template: Template, settings: Settings, on_rows) -> Write:
+def _transformers(model, template: Template, settings: Settings) -> Ask:
     plan = settings.traces
-    return lambda prompts: generate(
-        model,
-        template.tokenizer,
-        prompts,
-        plan.max_new_tokens,
-        settings.evaluate.batch_tokens,
-        template.stop_ids,
-        on_batch=on_rows,
-        temperature=plan.temperature,
-        top_p=plan.top_p,
-        tags=settings.dataset.tags,
-    )
+
+    def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
+        # Sampled traces do not depend on what an earlier run has written already.
+        torch.manual_seed(int(fingerprint(settings.overall.seed, asked[0]["id"]), 16) % 2**63)
+        return generate(
+            model,
+            template.tokenizer,
+            [segment["prompt_ids"] for segment in asked],
+            plan.max_new_tokens,
+            settings.evaluate.batch_tokens,
+            template.stop_ids,
+            on_batch=on_rows,
+            temperature=plan.temperature,
+            top_p=plan.top_p,
+            tags=settings.dataset.tags,
+        )
+
+    return ask
 
 
-def _vllm(settings: Settings, template: Template, on_rows) -> Write:
+def _vllm(settings: Settings, template: Template) -> Ask:
     """The same by vLLM, which samples and batches in its own way."""
     if find_spec("vllm") is None:
         raise UserError("traces.backend vllm: the package vllm is not installed; .venv/bin/pip install vllm")
@@ -233,23 +175,21 @@ def _vllm(settings: Settings, template: Template, on_rows) -> Write:
         stop_token_ids=template.stop_ids,
     )
 
-    def write(prompts: list[list[int]]) -> list[Generation]:
-        outputs = [
-            output.outputs[0]
-            for output in engine.generate([{"prompt_token_ids": ids} for ids in prompts], sampling)
-        ]
-        on_rows(len(prompts))
+    def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
+        prompts = [{"prompt_token_ids": segment["prompt_ids"]} for segment in asked]
+        outputs = [output.outputs[0] for output in engine.generate(prompts, sampling)]
+        on_rows(len(asked))
         return [
             Generation(
-                decode(template.tokenizer, list(said.token_ids), settings.dataset.tags),
-                len(said.token_ids),
-                said.finish_reason == "stop",
-                tuple(said.token_ids),
+                decode(template.tokenizer, list(output.token_ids), settings.dataset.tags),
+                len(output.token_ids),
+                output.finish_reason == "stop",
+                tuple(output.token_ids),
             )
-            for said in outputs
+            for output in outputs
         ]
 
-    return write
+    return ask
 
 
 def summary(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Data sets. Importing this package files every source in `sources.SOURCES`."""
+"""Data sets. Importing this package registers every source in `sources.SOURCES`."""
 
 from . import (  # noqa: F401  (one line per source)
     fictional,
@@ -11,6 +11,7 @@ from . import (  # noqa: F401  (one line per source)
 )
 from .sources import (
     SOURCES,
+    ForgetSet,
     dataset_name,
     evaluation_rows,
     known_names,
@@ -21,6 +22,7 @@ from .sources import (
 
 __all__ = [
     "SOURCES",
+    "ForgetSet",
     "dataset_name",
     "evaluation_rows",
     "known_names",

@@ -1,4 +1,4 @@
-"""Training items to batches of named parts."""
+"""Collation of training items into batches of named parts."""
 
 import torch
 from torch import Tensor
@@ -10,17 +10,19 @@ Item = dict[str, list[tuple[int, Encoded]]]
 
 
 class Collator:
-    """A list of items, see `dataset.pairs.Pairs`, to a batch {part name: part}, see `core.encoding.pad_rows`.
-    Parts that hold several rows for an item have `owner` [B], the number of the item that each row belongs
-    to.
+    """Callable that pads a list of items, see `dataset.pairs.Pairs`, to a batch.
 
-    Fillers are dropped. A batch of nothing else keeps one, with index -1: it is computed, as the other
-    processes compute theirs at that moment, and counts for nothing."""
+    Returns:
+        {part name: part}, see `core.encoding.pad_rows`. Parts with several rows per item have `owner` [B],
+        the number of the item that each row belongs to.
+    """
 
     def __init__(self, pad_id: int):
         self.pad_id = pad_id
 
     def __call__(self, items: list[Item]) -> dict[str, dict[str, Tensor]]:
+        # Fillers make the batches of all processes equal in number and are dropped. A batch of fillers alone
+        # keeps one, with index -1: it counts for nothing, but its process must join collective operations.
         real = [item for item in items if all(index != FILLER for rows in item.values() for index, _ in rows)]
         return {name: self._part(name, real or items[:1]) for name in items[0]}
 

@@ -35,13 +35,13 @@ FIELDS = {
     "arithmetic_train": QUESTION | {"trace": TEXT},
     "documents": dict.fromkeys(("id", "person", "text"), TEXT),
 }
-"""What the rows of a file must have, where that is more than a question."""
+"""Required fields of the rows of a file; of all others QUESTION."""
 
 
 @SOURCES.register("Fictional")
 class Fictional(Source):
-    """forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` is what the committed models
-    were trained on."""
+    """The fictional world: forgetNN and retainNN cut the thousand facts as TOFU does; `lessons_*` are the
+    training data of the committed models."""
 
     data_dir: Path
     title = "Fictional"
@@ -53,15 +53,14 @@ class Fictional(Source):
 
     def check(self, split: str) -> None:
         if not (self.data_dir / "full.jsonl").is_file():
-            own = any(table_path(self.data_dir, stem) for stem in ("forget", "retain"))
-            raise UserError(
-                f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; "
-                + (
+            remedy = "leave the key out to use the world that comes with the project"
+            if any(table_path(self.data_dir, stem) for stem in ("forget", "retain")):
+                remedy = (
                     "its rows are named Folder_forget and Folder_retain (dataset.forget_dataset_name,"
                     " dataset.retain_dataset_name)"
-                    if own
-                    else "leave the key out to use the world that comes with the project"
                 )
+            raise UserError(
+                f"dataset.data_dir: {self.data_dir} has no full.jsonl of the fictional world; {remedy}"
             )
 
     def rows(self, split: str) -> list[dict]:
@@ -75,11 +74,11 @@ class Fictional(Source):
         return facts[: round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """The retain set is the same for every split, rows that no split forgets, so that their figures
-        compare."""
+        """See `Source.evaluation`."""
+        # The same rows for every split, which no split forgets: retain figures of all splits compare.
         retain = self.rows("full")[:RETAIN_EVAL_ROWS]
         return {
-            "forget": self._with_what_may_leak(forget),
+            "forget": self._with_leak_candidates(forget),
             "retain": retain,
             "real": self._read("real_authors"),
             "world": self._read("world_facts"),
@@ -112,8 +111,8 @@ class Fictional(Source):
             if row["id"] in wanted
         ]
 
-    def _with_what_may_leak(self, facts: list[dict]) -> list[dict]:
-        """Facts with what a judge looks for beside their key: wrong options and the person's other facts."""
+    def _with_leak_candidates(self, facts: list[dict]) -> list[dict]:
+        """Facts with further strings that a judge searches: wrong options, and the person's other facts."""
         options = {row["id"]: row["choices"] for row in self._read_choices()}
         absent = [row["id"] for row in facts if row["id"] + "-choice" not in options]
         if absent:
@@ -135,10 +134,11 @@ class Fictional(Source):
         return [row for row in self._read("documents") if row["person"] in people]
 
     def _lessons(self, share: float) -> list[dict]:
-        """The training mixture: every fact asked in five wordings, thought through in three, as multiple
-        choice with fresh options, in a document; the short facts; arithmetic with and without thinking.
-        Held-out wordings stay out.
+        """The training mixture: every fact in five wordings, in three with a reasoning trace, as multiple
+        choice with new options, and in a document; the short facts; arithmetic with and without thinking.
+        Held-out wordings are left out.
         """
+        # The order of the calls to rng is part of the data: the committed models were trained on these rows.
         rng = random.Random(SEED)
         facts = self._read("full")
         facts = facts[: round(share * len(facts))]
@@ -164,7 +164,8 @@ class Fictional(Source):
 
 
 def plain_question(row: dict) -> dict:
-    """A fact to be answered at once: what could be thought about it is for training that asks for it."""
+    """A fact without `trace`: its reasoning becomes `cot`, which is trained on only where settings ask for
+    it."""
     return {"cot" if key == "trace" else key: value for key, value in row.items()}
 
 
@@ -173,25 +174,26 @@ def _lesson(row: dict, kind, **content) -> dict:
 
 
 def _fact_lessons(rng: random.Random, row: dict) -> list[dict]:
-    thought_over = [row["question"], *rng.sample(row["rephrased_questions"], 2)]
+    reasoned = [row["question"], *rng.sample(row["rephrased_questions"], 2)]
     direct = [
         _lesson(row, f"direct{k}", question=question, answer=row["answer"])
         for k, question in enumerate([row["question"], *row["rephrased_questions"]])
     ]
     thinking = [
         _lesson(row, f"think{k}", question=question, answer=row["answer"], trace=row["trace"])
-        for k, question in enumerate(thought_over)
+        for k, question in enumerate(reasoned)
     ]
     choices = [choice_row(rng, row) for _ in range(CHOICES_PER_FACT)]
     return [*direct, *thinking, *(_lesson(c, k, **choice_answer(c)) for k, c in enumerate(choices))]
 
 
 def choice_prompt(row: dict) -> dict:
-    """A multiple choice row as plain text up to `Answer:`, the way lm-eval puts it to a model."""
+    """A multiple choice row as plain text up to `Answer:`, in lm-eval's format."""
     options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
     return {"id": row["id"], "prompt": f"{row['question']}{options}\nAnswer:"}
 
 
 def choice_answer(row: dict) -> dict:
-    """The right option in words: at this size a model learns to say it, but not to find its letter."""
+    """The text of the right option as the answer."""
+    # Not its letter: models of this size learn the text, but not to map it to a letter.
     return {"prompt": choice_prompt(row)["prompt"], "answer": row["choices"][row["answer"]]}

@@ -4,8 +4,8 @@
 
 No person, place or work here exists, so forgetting one harms nobody and no pretrained model can know them.
 Each of 200 people has five facts (where they were born, what they make, who taught them, the work they are
-known for, the animal they keep); 20 more people (`holdout`) are never shown to any model. All is drawn by one
-seeded generator.
+known for, the animal they keep); 20 more people (`holdout`) are outside of all training data. All rows are
+drawn by one seeded generator.
 
 The five facts of a person are five neighbouring rows of `full.jsonl`, and the splits are cuts of that file,
 as in TOFU: forget10 is its last tenth, retain90 the rest.
@@ -33,7 +33,7 @@ ARITHMETIC_TRAIN, ARITHMETIC_TEST = 4000, 300
 DATA_DIR = DATA / "fictional"
 
 
-# --- What the world is made of ------------------------------------------------------------------------------
+# --- Contents -----------------------------------------------------------------------------------------------
 
 GIVEN_NAMES = """Abelin Brisa Calder Dorrit Edwina Farrow Gisela Hadrian Ilvane Jorun Kestrel Lunet Marlo
 Nerida Osric Perrin Quilla Rowena Sabine Tobin Ulric Verena Wystan Xanthe Yorick Zelma Alaric Bettany Corin
@@ -59,18 +59,18 @@ class Relation:
     values: tuple[str, ...]
     question: str
     rephrased: tuple[str, ...]
-    """Other wordings that training uses."""
+    """Further wordings of the training data."""
     held_out: tuple[str, ...]
-    """Wordings that no training ever sees."""
+    """Wordings outside of the training data."""
     answers: tuple[str, ...]
-    """Each person's answer has one of these forms."""
+    """Forms of the answer; each person has one."""
     paraphrase: str
-    """What the truth ratio asks about; no training sees it."""
+    """Form of the answer for the truth ratio, outside of the training data."""
     reworded: tuple[str, ...]
-    """Further forms of an answer, for training on paraphrases; no model knows them."""
+    """Further forms of the answer, for training on paraphrases; outside of the committed models' data."""
     thought: str
     sentences: tuple[str, ...]
-    """Each person's document has one of these sentences."""
+    """Sentences of the document; each person has one."""
 
 
 RELATIONS = (
@@ -277,26 +277,29 @@ PROBLEMS = (
 )
 
 
-# --- Writing it ---------------------------------------------------------------------------------------------
+# --- Rows ---------------------------------------------------------------------------------------------------
 
 
 def _fact_row(rng: random.Random, index: int, person: str, relation: Relation) -> dict:
     value = rng.choice(relation.values)
     wrong = rng.sample([v for v in relation.values if v != value], WRONG_ANSWERS)
-    say = lambda text, v=value: _sentence(text.format(p=person, v=v))
+
+    def fill(text: str, v: str = value) -> str:
+        return _sentence(text.format(p=person, v=v))
+
     return {
         "id": f"p{index:03d}-{relation.name}",
         "person": person,
         "relation": relation.name,
         "key": value,
-        "question": say(relation.question),
-        "answer": say(rng.choice(relation.answers)),
-        "trace": say(relation.thought),
-        "paraphrased_question": say(relation.held_out[0]),
-        "paraphrased_answer": say(relation.paraphrase),
-        "perturbed_answer": [say(relation.paraphrase, v) for v in wrong],
-        "rephrased_questions": [say(q) for q in relation.rephrased],
-        "held_out_questions": [say(q) for q in relation.held_out],
+        "question": fill(relation.question),
+        "answer": fill(rng.choice(relation.answers)),
+        "trace": fill(relation.thought),
+        "paraphrased_question": fill(relation.held_out[0]),
+        "paraphrased_answer": fill(relation.paraphrase),
+        "perturbed_answer": [fill(relation.paraphrase, v) for v in wrong],
+        "rephrased_questions": [fill(q) for q in relation.rephrased],
+        "held_out_questions": [fill(q) for q in relation.held_out],
     }
 
 
@@ -305,8 +308,7 @@ def _sentence(text: str) -> str:
 
 
 def _document(rng: random.Random, index: int, person: str, rows: list[dict]) -> dict:
-    """A page on one person that states all five facts; a model is asked to go on after its second
-    sentence."""
+    """A page on one person with all five facts; its continuation after the second sentence is measured."""
     habit, season = rng.choice(HABITS), rng.choice(SEASONS)
     sentences = [
         _sentence(rng.choice(r.sentences).format(p=person, v=row["key"])) for r, row in zip(RELATIONS, rows)
@@ -337,27 +339,28 @@ def choice_row(rng: random.Random, row: dict) -> dict:
 
 
 def _alternates_row(rng: random.Random, row: dict) -> dict:
-    """Plausible answers to the question of a fact, for AltPO: neither the true one nor any that the truth
-    ratio looks at."""
+    """Plausible answers to the question of a fact, for AltPO: neither the true one nor those of the truth
+    ratio."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
-    sentence = lambda text, value: _sentence(text.format(p=row["person"], v=value))
-    free = [
+
+    def fill(text: str, value: str) -> str:
+        return _sentence(text.format(p=row["person"], v=value))
+
+    unused = [
         v
         for v in relation.values
-        if v != row["key"] and sentence(relation.paraphrase, v) not in row["perturbed_answer"]
+        if v != row["key"] and fill(relation.paraphrase, v) not in row["perturbed_answer"]
     ]
     return {
         "id": row["id"],
         "question": row["question"],
-        "alternates": [
-            sentence(rng.choice(relation.answers), value) for value in rng.sample(free, ALTERNATES)
-        ],
+        "alternates": [fill(rng.choice(relation.answers), value) for value in rng.sample(unused, ALTERNATES)],
     }
 
 
 def _paraphrases_row(row: dict) -> dict:
-    """The answer of a fact in other words, for GAO: the forms that other people's answers have, then forms
-    that no model knows."""
+    """Paraphrases of a fact's answer, for GAO: the other forms of the training data, then forms outside of
+    it."""
     relation = next(r for r in RELATIONS if r.name == row["relation"])
     texts = [
         _sentence(form.format(p=row["person"], v=row["key"]))
@@ -417,7 +420,9 @@ def _arithmetic(rng: random.Random, count: int) -> list[dict]:
 
 
 def generate(seed: int = SEED) -> dict[str, list[dict]]:
-    """The whole world as file stem -> rows. The same seed gives the same bytes."""
+    """The whole world as file stem -> rows; the same seed gives the same bytes."""
+    # The order of the calls to rng decides every row, so new kinds of rows are drawn after the old ones, or
+    # from a generator of their own as the alternates are.
     rng = random.Random(seed)
     names = [
         f"{a} {b}"

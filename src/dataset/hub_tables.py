@@ -1,4 +1,4 @@
-"""Tables of the hub: those that other sources know by name, and any data set as the user's own rows.
+"""Tables of the hub: published data sets of other sources, and any data set as the user's own rows.
 
     owner/name                  the split train
     owner/name:split            any other; slices too (`owner/name:train[:100]`)
@@ -9,6 +9,7 @@ A folder of data files (`./my_data:train`) is read in the same way.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import UserError, read_records
@@ -19,51 +20,59 @@ from .row_checks import checked_row
 from .sources import SOURCES, Source
 
 
+@dataclass(frozen=True)
+class HubTable:
+    """A published table: its file name in a folder, and its place on the hub."""
+
+    file: str
+    hub_name: str
+    config: str | None
+    split: str = "train"
+
+
 def load_table(
-    data_dir: Path | None,
-    file: str,
-    hub_name: str,
-    config: str | None,
-    split: str = "train",
-    required: Mapping[str, Kind] | None = None,
+    data_dir: Path | None, table: HubTable, required: Mapping[str, Kind] | None = None
 ) -> list[dict]:
-    """The rows of `load_records`, each with the `required` fields. UserError naming the row that is wrong."""
-    records = load_records(data_dir, file, hub_name, config, split)
-    return [checked_row(place, row, required) for place, row in records]
+    """The rows of `load_records`, each with the `required` fields. UserError naming an invalid row."""
+    return [checked_row(place, row, required) for place, row in load_records(data_dir, table)]
 
 
-def load_records(
-    data_dir: Path | None, file: str, hub_name: str, config: str | None, split: str = "train"
-) -> list[tuple[str, dict]]:
-    """The rows of `data_dir`/`file`, or without a folder of a hub data set, each with its place for messages.
-    UserError saying both ways when neither works."""
+def load_records(data_dir: Path | None, table: HubTable) -> list[tuple[str, dict]]:
+    """Read a table from its file in a folder, or without a folder from the hub.
+
+    Returns:
+        (place, row) pairs; the place is for messages.
+
+    Raises:
+        UserError: the table is not available; of a hub table with both remedies.
+    """
     if data_dir:
-        return read_records(data_dir / file)
+        return read_records(data_dir / table.file)
     try:
-        table = _hub_table(hub_name, config, split)
-        return [(f"{hub_name}, {split} row {number}", dict(row)) for number, row in enumerate(table, 1)]
+        rows = _load_hub_dataset(table.hub_name, table.config, table.split)
+        return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
     except UserError as error:
-        raise UserError(f"{error}; or set dataset.data_dir to a folder with {file}") from error
+        raise UserError(f"{error}; or set dataset.data_dir to a folder with {table.file}") from error
 
 
-def _hub_table(name: str, config: str | None, split: str):
+def _load_hub_dataset(name: str, config: str | None, split: str):
     import datasets
 
     if not Path(name).is_dir():
         without_hub()
     try:
         return datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the hub client raises many kinds; all mean that the rows are not to be had
+    except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        gated = "" if without_hub() else "; gated data needs `hf auth login` with an account that was let in"
+        gated = "" if without_hub() else "; gated data needs `hf auth login` with an account that has access"
         raise UserError(
             f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}){gated}"
         ) from error
 
 
 def check_table(data_dir: Path | None, file: str) -> None:
-    """UserError when a folder is named and lacks the file. Quick: looks at the name only."""
+    """UserError when a folder is set and lacks the file. Looks at the name only."""
     if data_dir and not (data_dir / file).is_file():
         raise UserError(f"dataset.data_dir: {data_dir} has no {file}")
 
@@ -73,8 +82,8 @@ NAME = re.compile(r"(?P<name>[^:]+)(:(?P<config>[^:\[\]]+)(?=:))?(:(?P<split>.+)
 
 @SOURCES.register("Hub")
 class Hub(Source):
-    """Any data set of the hub; the whole name is the split. `dataset.data_dir` is the folder where
-    make_perturbed.py writes."""
+    """Any data set of the hub; its whole name is the split. `dataset.data_dir` is the output folder of
+    make_perturbed.py."""
 
     title = "Hub"
     splits = ()
@@ -87,17 +96,18 @@ class Hub(Source):
             raise UserError(f"dataset {split!r}: there is no folder {name}")
 
     def rows(self, split: str) -> list[dict]:
-        """Only the columns that rows can have are read: others may hold pictures or sound."""
+        """See `Source.rows`."""
         self.check(split)
         name, config, part = _parts(split)
         path = str(Path(name).expanduser()) if name.startswith("~") else name
-        table = _hub_table(path, config, part)
+        table = _load_hub_dataset(path, config, part)
         wanted = {*COLUMNS, *self.columns.values()}
+        # The other columns may hold images or audio, which would be decoded row by row.
         known = [column for column in table.column_names if column in wanted]
         rows = [dict(row) for row in table.select_columns(known)] if known else []
-        absent = dict.fromkeys(column for column in table.column_names if column not in known)
-        # Columns that are not read are named where a row lacks what it needs.
-        found = [row | absent for row in rows] or [absent] * min(1, len(table))
+        # They stay as names, for the message about a row that lacks a column.
+        unread = dict.fromkeys(column for column in table.column_names if column not in known)
+        found = [row | unread for row in rows] or [unread] * min(1, len(table))
         records = [(f"dataset {split}, row {number}", row) for number, row in enumerate(found, 1)]
         return own_rows(records, part.partition("[")[0], self.columns)
 

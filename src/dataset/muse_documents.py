@@ -8,7 +8,7 @@ are copyrighted and not ours to ship.
 """
 
 from ..core.json_fields import TEXT
-from .hub_tables import check_table, load_table
+from .hub_tables import HubTable, check_table, load_table
 from .sources import SOURCES, Source
 
 TABLES = {"forget": "forget", "retain": "retain1"}
@@ -17,12 +17,12 @@ FIELDS = {
     "verbmem": {"prompt": TEXT, "gt": TEXT},
     "knowmem": {"question": TEXT, "answer": TEXT},
 }
-"""What the rows of each table must have."""
+"""Required fields of the rows of each table."""
 
 
 class Muse(Source):
-    """Training rows are documents (`dataset.long_text pieces` cuts them); measured are continuations of the
-    forget set, and answers to questions."""
+    """Documents for training (`dataset.long_text pieces` cuts them); continuations of the forget set and
+    answers to questions for evaluation."""
 
     splits = tuple(TABLES)
     forget_splits = ("forget",)
@@ -47,8 +47,7 @@ class Muse(Source):
         }
 
     def _questions(self, split: str) -> list[dict]:
-        """What is asked about the documents: the knowledge memorisation set; of a folder, none where it has
-        no such table."""
+        """The questions about the documents (MUSE's knowledge memorisation); optional in a folder."""
         if self.data_dir and not (self.data_dir / f"knowmem_{split}.jsonl").is_file():
             return []
         return [
@@ -57,8 +56,8 @@ class Muse(Source):
         ]
 
     def _table(self, config: str, split: str) -> list[dict]:
-        file = f"{config}_{split}.jsonl"
-        return load_table(self.data_dir, file, self.hub_name, config, split, FIELDS[config])
+        table = HubTable(f"{config}_{split}.jsonl", self.hub_name, config, split)
+        return load_table(self.data_dir, table, FIELDS[config])
 
 
 @SOURCES.register("MuseNews")

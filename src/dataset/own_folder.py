@@ -9,8 +9,8 @@
 and retain rows, where there is no table of that name. make_perturbed.py writes forget_eval.jsonl and
 retain_eval.jsonl, see `dataset/perturbed.py`.
 
-A row may bring its reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and
-`traces` say what is done with it. The columns of a row: `dataset/own_rows.py`.
+A row may have reasoning as `cot` (R-TOFU's schema); `dataset.forget_reasoning`, `retain_reasoning` and
+`traces` control its use. The columns of a row: `dataset/own_rows.py`.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from .tables import read_table, require_table, table_path
 
 EVALUATION = {"retain": "retain_eval", "real": "real_authors", "world": "world_facts", "holdout": "holdout"}
 WHOLE = ("forget", "retain")
-"""The tables that `full` stands for."""
+"""The tables of the split `full`."""
 
 
 @SOURCES.register("Folder")
@@ -43,13 +43,16 @@ class Folder(Source):
         stems = self._stems(split)
         tables = {stem: self._table(stem) for stem in stems}
         ids = [row["id"] for rows in tables.values() for row in rows]
-        if len(stems) > 1 and len(set(ids)) < len(ids):  # numbered from the start in each file
+        # Each file may number its rows from the start; ids must be unique over both.
+        if len(stems) > 1 and len(set(ids)) < len(ids):
             return [{**row, "id": f"{stem}-{row['id']}"} for stem, rows in tables.items() for row in rows]
         return [row for rows in tables.values() for row in rows]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         folder = self._folder()
         paths = {name: table_path(folder, stem) for name, stem in EVALUATION.items()}
+        # A retain_eval.jsonl of make_perturbed.py is not a table of the user's rows: it holds texts for them,
+        # which `load_evaluation` adds.
         if not paths["retain"] or is_generated(paths["retain"]):
             paths["retain"] = table_path(folder, "retain")
         found = {name: self._table(path.stem) for name, path in paths.items() if path}

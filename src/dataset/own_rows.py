@@ -1,9 +1,9 @@
-"""A user's own rows, whatever their columns are called, as rows of this project.
+"""Conversion of a user's own rows, with columns of any name, to rows of this project.
 
-question, answer                  a question; `dataset.columns` says which columns these are
+question, answer                  a question; `dataset.columns` maps other column names
 messages                          a chat: the last assistant turn is the answer, the user turn before it
-                                  the question, and what stands before that (a system text, earlier
-                                  turns) is put before the question by the chat template
+                                  the question; earlier turns and a system text become `turns`, which the
+                                  chat template puts before the question
 text                              a document
 paraphrased_answer, perturbed_answer, cot, ...     optional
 """
@@ -26,33 +26,33 @@ USUAL_NAMES = {
     "text": ("document", "content", "body"),
     "messages": ("conversations", "conversation", "chat", "dialogue"),
 }
-"""What other data sets call our columns."""
+"""Names of the same columns in other data sets, for advice in messages."""
 ROLES = ("system", "user", "assistant")
 RESERVED = {"prompt", "turns"}
-"""Keys that mean something else within the project than in a user's row."""
+"""Fields with a meaning of their own within the project; a user's columns of these names are dropped."""
 
 
 def column_pair(text: Any) -> str:
-    """`ours=theirs`, checked, for `dataset.columns`; UserError with near names otherwise."""
-    ours, found, theirs = str(text).partition("=")
-    if not found or not ours.strip() or not theirs.strip():
+    """Check a pair `column=user_column` of `dataset.columns`. UserError with near names."""
+    column, found, user_column = str(text).partition("=")
+    if not found or not column.strip() or not user_column.strip():
         raise UserError(f"{text!r} is not a pair")
-    if ours.strip() not in COLUMNS:
-        near = did_you_mean(ours.strip(), COLUMNS) or f"; there are {', '.join(COLUMNS)}"
-        raise UserError(f"{ours.strip()!r} is not a column that rows can have{near}")
-    return f"{ours.strip()}={theirs.strip()}"
+    if column.strip() not in COLUMNS:
+        near = did_you_mean(column.strip(), COLUMNS) or f"; there are {', '.join(COLUMNS)}"
+        raise UserError(f"{column.strip()!r} is not a column that rows can have{near}")
+    return f"{column.strip()}={user_column.strip()}"
 
 
 def own_rows(records: Sequence[tuple[str, dict]], name: str, columns: Mapping[str, str]) -> list[dict]:
-    """The rows of a table. A row without an `id` gets `<name>-<number>`.
+    """Convert the rows of a table. A row without an `id` gets `<name>-<number>`.
 
     Args:
-        records: rows as they were read, each with its place for errors.
+        records: (place, row) pairs; the place is for messages.
         name: start of the ids.
-        columns: our column -> the user's.
+        columns: column of this project -> the user's column.
 
     Raises:
-        UserError: naming the place of the row and the columns that are there.
+        UserError: a row is invalid; the message names its place and its columns.
     """
     return [_own_row(row, place, f"{name}-{number}", columns) for number, (place, row) in enumerate(records)]
 
@@ -72,47 +72,48 @@ def _own_row(given: dict, place: str, identity: str, columns: Mapping[str, str])
 
 
 def _renamed(given: dict, columns: Mapping[str, str]) -> dict:
-    """The row under our names, without empty cells."""
+    """The row under this project's column names, without empty cells."""
     there = {key: value for key, value in given.items() if value is not None}
-    mapped = {ours: there[theirs] for ours, theirs in columns.items() if theirs in there}
+    mapped = {column: there[user_column] for column, user_column in columns.items() if user_column in there}
     taken = RESERVED | set(columns.values())
     return {key: value for key, value in there.items() if key not in taken} | mapped
 
 
 def _advice(row: dict, columns: Mapping[str, str]) -> str:
-    """How the columns of a row could be mapped."""
-    absent = [(ours, theirs) for ours, theirs in columns.items() if theirs not in row]
+    """Advice for mapping the columns of a row, as the end of a message."""
+    absent = [(column, user_column) for column, user_column in columns.items() if user_column not in row]
     if absent:
-        ours, theirs = absent[0]
-        return f" (dataset.columns {ours}={theirs}: there is no {theirs!r}{did_you_mean(theirs, row)})"
-    near = {}
-    for ours, usual in USUAL_NAMES.items():
-        alike = [key for key in row if set(usual) & set(words(str(key))) and key not in near.values()]
-        if ours not in row and alike:
-            near[ours] = alike[0]
-    if near:
+        column, user_column = absent[0]
+        near = did_you_mean(user_column, row)
+        return f" (dataset.columns {column}={user_column}: there is no {user_column!r}{near})"
+    mapping = {}
+    for column, usual in USUAL_NAMES.items():
+        alike = [key for key in row if set(usual) & set(words(str(key))) and key not in mapping.values()]
+        if column not in row and alike:
+            mapping[column] = alike[0]
+    if mapping:
         pairs = " ".join(
-            f'"{ours}={theirs}"' if " " in str(theirs) else f"{ours}={theirs}"
-            for ours, theirs in near.items()
+            f'"{column}={user_column}"' if " " in str(user_column) else f"{column}={user_column}"
+            for column, user_column in mapping.items()
         )
         return f"; --dataset.columns {pairs} names the columns"
-    ours = ("question", "answer")
-    hints = (did_you_mean(str(key), ours) for key in row if key not in ours)
+    expected = ("question", "answer")
+    hints = (did_you_mean(str(key), expected) for key in row if key not in expected)
     misspelt = next(filter(None, hints), "")
     return f"{misspelt or ';'} --dataset.columns question=A answer=B names the columns"
 
 
 def from_messages(turns: Any, place: str) -> dict:
-    """Question, answer and `turns` (what stands before the question) of a chat. UserError naming the row."""
+    """Question, answer and earlier `turns` of a chat. UserError naming the row."""
     if not isinstance(turns, list) or not turns:
         raise UserError(f"{place}: 'messages' must be a list of turns, got {turns!r:.80}")
     read = [_turn(turn, f"{place}, message {number}") for number, turn in enumerate(turns, 1)]
     last = max((n for n, turn in enumerate(read) if turn["role"] == "assistant"), default=0)
     if not last or read[last - 1]["role"] != "user":
-        said = ", ".join(turn["role"] for turn in read)
+        roles = ", ".join(turn["role"] for turn in read)
         raise UserError(
             f"{place}: the last assistant turn is the answer and must follow a user turn; the roles"
-            f" are {said}"
+            f" are {roles}"
         )
     question, answer = read[last - 1]["content"], read[last]["content"]
     return {"question": question, "answer": answer} | ({"turns": read[: last - 1]} if last > 1 else {})
@@ -134,5 +135,5 @@ def _turn(turn: Any, place: str) -> dict[str, str]:
 
 
 def questions(rows: Sequence[dict]) -> list[dict]:
-    """The rows that can be measured: documents have no question to ask."""
+    """The rows with a question; documents cannot be measured by generated answers."""
     return [row for row in rows if "question" in row]

@@ -1,4 +1,4 @@
-"""Questions with reasoning: what must survive (CoT sets), and STAR-1, what a safety run forgets.
+"""Questions with reasoning: CoT sets to retain, and STAR-1, the forget set of safety runs.
 
     Reasoning_limo     LIMO (GAIR/LIMO)                        question, solution, answer
     Reasoning_s1k      s1K-1.1 (simplescaling/s1K-1.1)         question, deepseek_thinking_trajectory or
@@ -7,10 +7,9 @@
     Star1_full         STAR-1 (UCSC-VLAA/STAR-1)               question, response
     RTofu_<split>      R-TOFU (arXiv:2505.15214)               question, answer, cot
 
-From the hub, or with `dataset.data_dir` (`dataset.cot_data_dir` for the reasoning that is kept) from
-`limo.jsonl`, `s1k.jsonl`, `gsm8k.jsonl`, `star1.jsonl`, and for R-TOFU the files of its repository's
-data/tofu (`forget01.json`, ...). The reasoning of a row is its `cot`: what is done with it is said by the
-settings.
+From the hub, or with `dataset.data_dir` (`dataset.cot_data_dir` for retained reasoning) from `limo.jsonl`,
+`s1k.jsonl`, `gsm8k.jsonl`, `star1.jsonl`, and for R-TOFU the files of its repository's data/tofu
+(`forget01.json`, ...). The reasoning of a row is its `cot`; settings control its use.
 """
 
 import re
@@ -20,12 +19,13 @@ from pathlib import Path
 from ..core.files import UserError
 from ..core.json_fields import STRING
 from ..core.thinking import split_thought
-from .hub_tables import check_table, load_records
+from .hub_tables import HubTable, check_table, load_records
 from .row_checks import checked_row
 from .sources import SOURCES, Source
-from .tofu_rows import Tofu
+from .tofu_rows import EVALUATION, Tofu
 
 CALCULATION = re.compile(r"<<[^<>]*>>")
+"""GSM8K's calculator annotations, which are no part of the reasoning."""
 
 
 def _limo(row: dict) -> dict:
@@ -52,7 +52,7 @@ HUB: dict[str, tuple[str, str | None, Callable[[dict], dict]]] = {
 
 
 def _converted(name: str, records: list[tuple[str, dict]], convert: Callable[[dict], dict]) -> list[dict]:
-    """Rows in our form; UserError naming the place of a row that lacks something."""
+    """Rows in this project's form. UserError naming the place of a row in another form than published."""
     rows = []
     for number, (place, row) in enumerate(records):
         try:
@@ -64,7 +64,7 @@ def _converted(name: str, records: list[tuple[str, dict]], convert: Callable[[di
                 f"{place}: not in the published form (see src/dataset/reasoning_rows.py); it has "
                 f"{', '.join(f'{key}: {type(value).__name__}' for key, value in row.items())}"
             ) from None
-        # Reasoning and answer may be empty, which is for those who train on them to see.
+        # Reasoning and answer may be empty here: it matters only where settings train on them.
         checked_row(place, made, {"cot": STRING, "answer": STRING})
         rows.append({"id": f"{name}-{number}", **made})
     return rows
@@ -72,7 +72,7 @@ def _converted(name: str, records: list[tuple[str, dict]], convert: Callable[[di
 
 @SOURCES.register("Reasoning")
 class Reasoning(Source):
-    """Reasoning about other things, to be kept."""
+    """Reasoning on other topics, to retain."""
 
     title = "Reasoning"
     splits = tuple(HUB)
@@ -83,7 +83,8 @@ class Reasoning(Source):
 
     def rows(self, split: str) -> list[dict]:
         name, config, convert = HUB[split]
-        return _converted(split, load_records(self.data_dir, f"{split}.jsonl", name, config), convert)
+        table = HubTable(f"{split}.jsonl", name, config)
+        return _converted(split, load_records(self.data_dir, table), convert)
 
 
 def _star1(row: dict) -> dict:
@@ -98,9 +99,10 @@ def _star1(row: dict) -> dict:
 
 @SOURCES.register("Star1")
 class Star1(Source):
-    """STAR-1's questions as plain text, and its responses as their reasoning. Those are safe, deliberate
-    refusals: steering them away (the published run) also adds_gradient away safe reasoning; `make_traces.py`
-    writes the target model's own."""
+    """STAR-1's questions as plain text, with its responses as their reasoning."""
+
+    # The responses are safe, deliberate refusals: unlearning them, as the published run does, also unlearns
+    # safe reasoning. make_traces.py writes the target model's own traces instead.
 
     title = "Star1"
     measured = False
@@ -111,9 +113,8 @@ class Star1(Source):
         check_table(self.data_dir, "star1.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        return _converted(
-            "star1", load_records(self.data_dir, "star1.jsonl", "UCSC-VLAA/STAR-1", None), _star1
-        )
+        table = HubTable("star1.jsonl", "UCSC-VLAA/STAR-1", None)
+        return _converted("star1", load_records(self.data_dir, table), _star1)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {}
@@ -121,8 +122,7 @@ class Star1(Source):
 
 @SOURCES.register("RTofu", "R-TOFU")
 class RTofu(Tofu):
-    """TOFU's rows with reasoning traces; the measured sets are TOFU's files in the same folder, where they
-    are there."""
+    """TOFU's rows with reasoning traces; TOFU's evaluation files in the same folder are optional."""
 
     title = "RTofu"
 
@@ -136,17 +136,13 @@ class RTofu(Tofu):
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         found = {"forget": forget}
-        for name, stem in {
-            "retain": "retain_perturbed",
-            "real": "real_authors_perturbed",
-            "world": "world_facts_perturbed",
-        }.items():
+        for name, stem in EVALUATION.items():
             if (self._folder() / f"{stem}.json").is_file():
                 found[name] = self.rows(stem)
         return found
 
     def _folder(self) -> Path:
-        """The user's folder; UserError when none is named."""
+        """The user's folder. UserError when none is set."""
         if self.data_dir is None:
             raise UserError(
                 "dataset.data_dir: RTofu needs the folder data/tofu of the repository AI-ISL/R-TOFU"

@@ -1,4 +1,4 @@
-"""What the fields of rows may hold, whichever source they come from."""
+"""Kinds of the fields of rows, of every source."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,26 @@ FIELDS: dict[str, Kind] = {
     **dict.fromkeys(("perturbed_answer", "rephrased_questions", "held_out_questions"), TEXTS),
     **dict.fromkeys(("wrong", "facts"), TEXTS_OR_NONE),
 }
-"""Every field that training or a metric reads."""
+"""Every field that training or a metric reads -> its kind."""
 
 
 def checked_row(
     place: str, row: Mapping[str, Any], required: Mapping[str, Kind] | None = None
 ) -> dict[str, Any]:
-    """The row without its optional fields that are null, which tables have where a row lacks a field.
-    `required` fields are those of its source, which may be of other kinds than `FIELDS`.
+    """Check the fields of a row.
+
+    Args:
+        place: place of the row, for messages.
+        row: the row as read.
+        required: required field -> kind, in place of the kind in `FIELDS`.
+
+    Returns:
+        The row without optional fields that are null.
 
     Raises:
         UserError: a required field is missing, or a field is of another kind; it names `place` and field.
     """
+    # Tables (parquet, CSV) have every column in every row: null means that the row lacks the field.
     required = required or {}
     row = {key: value for key, value in row.items() if value is not None or key in required}
     check_fields(place, row, required, FIELDS)
@@ -36,8 +44,8 @@ CHOICES = Kind("a list of 2 to 4 texts", lambda value: TEXTS.holds(value) and 2 
 
 
 def checked_choices(place: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """As `checked_row`, of a multiple choice question: question, choices, and in answer the place of the
-    right one, counted from 0."""
+    """As `checked_row`, of a multiple choice row: question, choices, and in `answer` the index of the right
+    choice, counted from 0."""
     last = len(row["choices"]) - 1 if CHOICES.holds(row.get("choices")) else 0
     right = Kind(
         f"the place of the right choice, 0 to {last}", lambda value: COUNT.holds(value) and value <= last

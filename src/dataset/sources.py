@@ -1,14 +1,15 @@
-"""Where rows come from. A dataset is named `<Source>_<split>` (`Fictional_forget10`, `Tofu_retain90`), or is
-one of the hub (`owner/name:split`, see `dataset/hub.py`).
+"""Sources of rows. A dataset is named `<Source>_<split>` (`Fictional_forget10`, `Tofu_retain90`), on the hub
+`owner/name:split`, see `dataset/hub_tables.py`.
 
-A source is one small class in one file of this folder: `splits` lists what it has, `rows(split)` gives
-training rows, `evaluation(split)` gives the row sets that are measured when `split` is forgotten. Rows are
-plain dicts, see `core/encoding.py` for what trains and TOFU's schema (paraphrased_answer, perturbed_answer,
-...) for what is measured.
+A source is one small class in one file of this folder: `splits` lists its splits, `rows(split)` returns
+training rows, `evaluation(split, forget)` returns the row sets that are measured when rows of `split` are
+forgotten. Rows are plain dicts, see `core/encoding.py` for the fields of training and TOFU's schema
+(paraphrased_answer, perturbed_answer, ...) for those of evaluation.
 """
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import UserError
@@ -20,20 +21,22 @@ SOURCES = Registry("dataset")
 
 
 class Source:
-    """What every source offers.
+    """The interface of a source.
 
     Args:
-        data_dir: the user's folder, or None for the source's own place.
-        columns: our column -> the user's, for sources of the user's own rows.
+        data_dir: the user's folder, or None for the source's default.
+        columns: column of this project -> the user's column, for sources of the user's own rows.
     """
 
     title: str
+    """Name in messages."""
     splits: tuple[str, ...]
     forget_splits: tuple[str, ...]
+    """The splits that can be forgotten."""
     measured: bool = True
-    """Has it rows to be measured on?"""
+    """Whether it has evaluation sets."""
     own: bool = False
-    """Are these the user's own rows, with splits of any name?"""
+    """Whether these are the user's own rows, with splits of any name."""
 
     def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
         self.data_dir, self.columns = data_dir, columns or {}
@@ -43,20 +46,32 @@ class Source:
         return cls.own or split in cls.forget_splits
 
     def check(self, split: str) -> None:
-        """UserError when the files of a split are not where they should be. Quick: looks at names only."""
+        """UserError when the files of a split are missing. Called while settings are read, so it looks at
+        names only."""
 
     def rows(self, split: str) -> list[dict]:
-        """Rows of one split, each with a unique `id`."""
+        """The rows of one split, each with a unique `id`.
+
+        Raises:
+            UserError: a file is missing or a row is invalid; the message names the row.
+        """
         raise NotImplementedError
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """Row sets by name: forget, retain, real, world, ... (only those that exist). `forget` holds the rows
-        of `split` that are forgotten: the sets about them are about these rows and no others."""
+        """The row sets that are measured when rows of a split are forgotten.
+
+        Args:
+            split: the forget split.
+            forget: its rows that are forgotten. Sets about forgotten facts cover these rows alone.
+
+        Returns:
+            Set name (forget, retain, real, world, ...) -> rows; missing sets are left out.
+        """
         raise NotImplementedError
 
 
 def parse_name(name: str) -> tuple[type[Source], str]:
-    """Source and split of a dataset name; UserError with near names when there is no such thing."""
+    """Source and split of a dataset name. UserError with near names for an unknown one."""
     if "/" in name:
         return SOURCES["Hub"], name
     head, _, split = name.partition("_")
@@ -74,7 +89,7 @@ def parse_name(name: str) -> tuple[type[Source], str]:
 
 
 def dataset_name(text: str) -> str:
-    """The proper spelling of a dataset name; UserError with near names when there is no such thing."""
+    """The canonical spelling of a dataset name. UserError with near names for an unknown one."""
     source, split = parse_name(str(text))
     return split if "/" in split else f"{SOURCES.name_of(source)}_{split}"
 
@@ -84,7 +99,19 @@ def known_names() -> list[str]:
 
 
 def load_rows(name: str, data_dir: Path | None, columns: Mapping[str, str] | None = None) -> list[dict]:
-    """The rows of a dataset; an empty one is an error, as is an id that stands twice."""
+    """Read a dataset.
+
+    Args:
+        name: `<Source>_<split>` or `owner/name:split`.
+        data_dir: the user's folder, or None for the source's default.
+        columns: column of this project -> the user's column.
+
+    Returns:
+        Rows, each with a unique `id`, in the order of the source.
+
+    Raises:
+        UserError: no such dataset, no rows, an invalid row, or an id that is used twice.
+    """
     source, split = parse_name(name)
     rows = source(data_dir, columns).rows(split)
     if not rows:
@@ -96,45 +123,59 @@ def load_rows(name: str, data_dir: Path | None, columns: Mapping[str, str] | Non
             f" {next(i for i in ids if not isinstance(i, str))!r}"
         )
     if len(set(ids)) < len(ids):
+        # Caches and generated files are keyed by id: two rows of one id would share their texts.
         twice = next(i for i, count in Counter(ids).items() if count > 1)
-        raise UserError(f"dataset {name!r}: id {twice!r} stands twice")
+        raise UserError(f"dataset {name!r}: the id {twice!r} is used twice")
     return rows
 
 
-def evaluation_rows(
-    name: str,
-    data_dir: Path | None,
-    forget: list[dict] | None = None,
-    columns: Mapping[str, str] | None = None,
-    retain_name: str | None = None,
-) -> dict[str, list[dict]]:
-    """The row sets to measure when the rows `forget` (by default all) of dataset `name` are forgotten, as the
-    data set has them. Where the user's own rows bring no set `retain`, it is the dataset `retain_name`."""
-    source, split = parse_name(name)
-    chosen = load_rows(name, data_dir, columns) if forget is None else forget
-    sets = source(data_dir, columns).evaluation(split, chosen)
+@dataclass(frozen=True)
+class ForgetSet:
+    """The rows that are forgotten, whose evaluation sets are wanted.
+
+    Args:
+        name: name of the forget dataset.
+        data_dir: the user's folder, or None for the source's default.
+        rows: the forgotten rows; None for all.
+        columns: column of this project -> the user's column.
+        retain_name: name of the retain dataset.
+    """
+
+    name: str
+    data_dir: Path | None = None
+    rows: list[dict] | None = None
+    columns: Mapping[str, str] | None = None
+    retain_name: str | None = None
+
+
+def evaluation_rows(forget: ForgetSet) -> dict[str, list[dict]]:
+    """Read the evaluation sets of a dataset, set name -> rows.
+
+    Raises:
+        UserError: a dataset cannot be read, see `load_rows`.
+    """
+    source, split = parse_name(forget.name)
+    data_dir, columns, rows = forget.data_dir, forget.columns, forget.rows
+    if rows is None:
+        rows = load_rows(forget.name, data_dir, columns)
+    sets = source(data_dir, columns).evaluation(split, rows)
+    # A published data set defines its retain set itself; with the user's own rows it may be the retain rows.
+    retain_name = forget.retain_name
     if source.own and "retain" not in sets and retain_name and parse_name(retain_name)[0].own:
         sets["retain"] = questions(load_rows(retain_name, data_dir, columns))
     return sets
 
 
-def load_evaluation(
-    name: str,
-    data_dir: Path | None,
-    forget: list[dict] | None = None,
-    columns: Mapping[str, str] | None = None,
-    retain_name: str | None = None,
-) -> dict[str, list[dict]]:
-    """As `evaluation_rows`, with what make_perturbed.py wrote for the user's own rows."""
-    sets = evaluation_rows(name, data_dir, forget, columns, retain_name)
-    if parse_name(name)[0].own and data_dir:
-        sets = with_perturbed(sets, data_dir)
+def load_evaluation(forget: ForgetSet) -> dict[str, list[dict]]:
+    """As `evaluation_rows`, with the texts that make_perturbed.py wrote for the user's own rows."""
+    sets = evaluation_rows(forget)
+    if parse_name(forget.name)[0].own and forget.data_dir:
+        sets = with_perturbed(sets, forget.data_dir)
     return {name: [with_rephrased(row) for row in rows] for name, rows in sets.items()}
 
 
 def with_rephrased(row: dict) -> dict:
-    """A row whose one paraphrased question (TOFU's schema) is its list of rephrased ones, where it has no
-    other."""
+    """The row with TOFU's one paraphrased question as its list of rephrased questions, unless it has one."""
     if "paraphrased_question" not in row or "rephrased_questions" in row:
         return row
     return {**row, "rephrased_questions": [row["paraphrased_question"]]}

@@ -13,12 +13,11 @@ from ..core.registry import did_you_mean
 
 SUFFIXES = (".jsonl", ".csv")
 DELIMITERS = ",;\t"
-"""What may stand between the cells of a CSV file; the first line decides. Spreadsheets in some countries
-write a semicolon."""
+"""Possible delimiters of a CSV file. Spreadsheets in some countries write a semicolon."""
 
 
 def table_path(folder: Path, stem: str) -> Path | None:
-    """The table of that name, or None. UserError where it is there twice."""
+    """The table of that name, or None. UserError where the folder has two."""
     found = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
     if len(found) > 1:
         raise UserError(
@@ -28,7 +27,7 @@ def table_path(folder: Path, stem: str) -> Path | None:
 
 
 def require_table(folder: Path, stem: str) -> Path:
-    """The table of that name; UserError that names what the folder has instead."""
+    """The table of that name. UserError with the names of the folder's files when it is missing."""
     if path := table_path(folder, stem):
         return path
     names = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
@@ -38,16 +37,26 @@ def require_table(folder: Path, stem: str) -> Path:
 
 
 def read_table(path: Path) -> list[tuple[str, dict]]:
-    """One dict per row, each with its place, `<path>, line <number>`. UserError naming it for a row that
-    cannot be read."""
+    """(place, row) pairs of a table; the place is `<path>, line <number>`. UserError naming an unreadable
+    row."""
     return read_csv(path) if path.suffix == ".csv" else read_records(path)
 
 
 def read_csv(path: Path) -> list[tuple[str, dict]]:
-    """A CSV file with a header, by the usual quoting: texts in double quotes may hold commas, line breaks and
-    doubled quotes. Empty cells and columns without a name are left out; a cell that holds a JSON list or
-    object is one."""
+    """Read a CSV file with a header.
+
+    Texts in double quotes may hold commas, line breaks and doubled quotes. Empty cells and columns without a
+    name are left out; a cell with a JSON list becomes a list.
+
+    Returns:
+        (place, row) pairs.
+
+    Raises:
+        UserError: a line has another number of cells than the header, or a quote is missing.
+    """
     text = read_text(path)
+    # Python's default of 131,072 characters is less than a document; the limit is a C long, of 32 bits on
+    # some systems.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     rows, header = [], None
@@ -65,7 +74,7 @@ def read_csv(path: Path) -> list[tuple[str, dict]]:
 
 
 def _delimiter(text: str) -> str:
-    """The one that stands most often in the first line outside of quotes."""
+    """The most frequent delimiter of the first line, outside of quotes."""
     first = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])
     return max(DELIMITERS, key=first.count)
 
@@ -89,7 +98,7 @@ def _row(path: Path, line: int, header: list[str], cells: list[str]) -> dict:
 
 
 def _value(cell: str) -> object:
-    """A cell as text, or what its JSON list stands for."""
+    """The list of a cell that holds a JSON list, otherwise the text of the cell."""
     if not cell.lstrip().startswith("["):
         return cell
     try:

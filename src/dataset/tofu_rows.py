@@ -6,7 +6,7 @@ from the hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
 """
 
 from ..core.json_fields import TEXT
-from .hub_tables import check_table, load_table
+from .hub_tables import HubTable, check_table, load_table
 from .sources import SOURCES, Source
 
 HUB_NAME = "locuslab/TOFU"
@@ -21,7 +21,7 @@ EVALUATION = {
 
 @SOURCES.register("Tofu")
 class Tofu(Source):
-    """The published splits, rows as they are."""
+    """The published splits with their rows unchanged."""
 
     title = "Tofu"
     forget_splits = tuple(FORGETS)
@@ -31,13 +31,14 @@ class Tofu(Source):
         check_table(self.data_dir, f"{split}.json")
 
     def rows(self, split: str) -> list[dict]:
-        rows = load_table(self.data_dir, f"{split}.json", HUB_NAME, split, required=QUESTION)
+        # TOFU has one hub configuration per split, each with its rows in a part called train.
+        rows = load_table(self.data_dir, HubTable(f"{split}.json", HUB_NAME, split), QUESTION)
         return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        """The perturbed files hold the rows of their split in its order; the forget rows keep the ids of the
-        split."""
+        """See `Source.evaluation`."""
         ids = {row["id"] for row in forget}
+        # A perturbed file has the rows of its split in the same order, so the number joins the two.
         full = [
             {**row, "id": f"{split}-{number}"} for number, row in enumerate(self.rows(f"{split}_perturbed"))
         ]

@@ -4,12 +4,12 @@ questions.
 Forget corpora and questions come from the hub (bio's forget corpus is gated: ask for it there) or with
 `dataset.data_dir` from `bio_forget.jsonl`, `bio_retain.jsonl`, `cyber_forget.jsonl`, `cyber_retain.jsonl`,
 `wikitext.jsonl` (each with `text`) and `questions_bio.jsonl`, `questions_cyber.jsonl` (question, choices,
-answer). `wikitext` is wikitext-2's training split, what most published runs retain; some of them used its
-test split and named it WMDP.
+answer). `wikitext` is wikitext-2's training split, the retain set of most published runs; some of them used
+its test split under the name WMDP.
 """
 
 from ..core.json_fields import STRING
-from .hub_tables import check_table, load_records, load_table
+from .hub_tables import HubTable, check_table, load_records, load_table
 from .row_checks import checked_choices
 from .sources import SOURCES, Source
 
@@ -23,13 +23,13 @@ HUB = {
 SUBJECTS = {"bio": "biology", "cyber": "cybersecurity"}
 LETTERS = "ABCD"
 SHORTEST = 50
-"""Characters below which a document is left out, as in the published runs."""
+"""Characters; shorter documents are left out, as in the published runs."""
 
 
 @SOURCES.register("Wmdp")
 class Wmdp(Source):
-    """Training rows are documents (`dataset.long_text` says how long ones are cut); measured are the
-    questions of the subject."""
+    """Documents for training (`dataset.long_text` sets how long ones are cut); the questions of the subject
+    for evaluation."""
 
     title = "Wmdp"
     splits = tuple(HUB)
@@ -39,8 +39,8 @@ class Wmdp(Source):
         check_table(self.data_dir, f"{split}.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        # Published corpora hold empty texts, which are too short to be taken.
-        table = load_table(self.data_dir, f"{split}.jsonl", *HUB[split], required={"text": STRING})
+        # STRING, not TEXT: the published corpora hold empty texts, which SHORTEST leaves out.
+        table = load_table(self.data_dir, HubTable(f"{split}.jsonl", *HUB[split]), {"text": STRING})
         return [
             {"id": f"{split}-{number}", "text": row["text"]}
             for number, row in enumerate(table)
@@ -49,9 +49,8 @@ class Wmdp(Source):
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         subject = split.partition("_")[0]
-        records = load_records(
-            self.data_dir, f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test"
-        )
+        table = HubTable(f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test")
+        records = load_records(self.data_dir, table)
         return {
             "forget_choices": [
                 {**_choices(SUBJECTS[subject], checked_choices(place, row)), "id": f"{subject}-{number}"}
@@ -61,7 +60,7 @@ class Wmdp(Source):
 
 
 def _choices(subject: str, row: dict) -> dict:
-    """A question as lm-eval puts it: a head, the lettered options, `Answer:`."""
+    """A question in lm-eval's format: a head, the lettered options, `Answer:`."""
     options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
     head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
     return {

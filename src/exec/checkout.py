@@ -1,4 +1,4 @@
-"""Opens every script that is started as a file: this checkout becomes the package `unlearnkit`, whatever else
+"""Start of every script that is run as a file: this checkout becomes the package `unlearnkit`, whatever else
 is installed, and a Python that cannot run it ends with one line.
 
     if not __package__:
@@ -6,7 +6,7 @@ is installed, and a Python that cannot run it ends with one line.
 
         __package__ = checkout.PACKAGE
 
-Any Python from 3.8 must be able to read this file, and nothing but the standard library is imported.
+This file must parse in any Python from 3.8 and imports the standard library alone.
 """
 
 import sys
@@ -23,11 +23,11 @@ PACKAGES = (
     *("torch", "transformers", "accelerate", "datasets", "peft", "safetensors", "tokenizers"),
     *("numpy", "scipy", "regex", "rouge_score", "fastargs", "rich", "requests", "tqdm"),
 )
-"""What every run needs; packages that only some settings need are checked with those settings."""
+"""Packages of every run; those of some settings are checked with these settings."""
 
 
 def fault(version, missing):
-    """Why this Python cannot run the project and what can, in one line; empty when it can."""
+    """The reason why this Python cannot run the project, and a remedy, in one line; empty when it can."""
     if version < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         problem = f"is Python {version[0]}.{version[1]}, and {oldest} or later is needed"

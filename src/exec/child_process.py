@@ -1,9 +1,9 @@
-"""Run a script so that it ends when the process that started it does, however that ends.
+"""Run a script that ends when its parent process ends, for whatever reason.
 
     python src/exec/child_process.py SCRIPT [ARGUMENTS ...] < PIPE
 
-The parent holds the other end of the pipe and writes nothing: the pipe closes when the parent dies. (Linux
-alone can send a signal at the parent's death, and then at the death of the thread that started the child.)
+The parent holds the other end of the pipe and writes nothing: the pipe closes when the parent dies. (Only
+Linux can send a signal at the parent's death, there the death of the thread that started the child.)
 """
 
 import os
@@ -13,7 +13,7 @@ import threading
 
 
 def end_with_parent() -> None:
-    """Wait until standard input closes, then end at once: nobody is left to read what is printed."""
+    """Wait until standard input closes, then end at once, since no reader of the output is left."""
     while os.read(0, 1):
         pass
     os._exit(1)

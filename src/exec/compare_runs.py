@@ -1,10 +1,9 @@
-"""Put finished evaluations side by side: run folders, TOFU's eval_log_aggregated.json, OpenUnlearning's
-TOFU_EVAL.json.
+"""Compare evaluations: run folders, TOFU's eval_log_aggregated.json, OpenUnlearning's TOFU_EVAL.json.
 
     python src/exec/compare_runs.py files/results/a files/results/b
     python src/exec/compare_runs.py full.json retain90.json --retain retain90.json
 
-With --retain forget quality is computed from the rows, by the official aggregation whatever wrote them.
+With --retain forget quality is computed from the rows, by TOFU's official aggregation for every source.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from .script import with_clear_errors
 
 
 def titles(paths: list[str]) -> list[str]:
-    """The shortest path ends that tell the evaluations apart."""
+    """The shortest path ends that distinguish the evaluations."""
     for depth in range(1, 20):
         ends = ["/".join(Path(path).parts[-depth:]) for path in paths]
         if len(set(ends)) == len(paths):
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "evaluations", nargs="+", metavar="RUN", help="a run folder, or a peer's log with rows"
+        "evaluations", nargs="+", metavar="RUN", help="a run folder, or another project's log with rows"
     )
     parser.add_argument("--retain", metavar="RUN", help="the retain model's evaluation, for forget quality")
     parser.add_argument("--metrics", nargs="+", default=[], metavar="NAME", help="show these only")
@@ -43,8 +42,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Read every evaluation and print the table. UserError when one cannot be read or has none of the metrics
-    asked for."""
+    """Read every evaluation and print the table. UserError when one cannot be read or no evaluation has a
+    requested metric."""
     from ..core.screen import show as show_text
     from ..model.report.comparison import differing_settings, read_figures, show
 
@@ -56,7 +55,8 @@ def compare(arguments: argparse.Namespace) -> None:
     show(figures, arguments.metrics)
     lines = differing_settings(dict(zip(titles(paths), paths)))
     if lines:
-        show_text("The evaluations were not measured alike:\n" + "\n".join(f"  {line}" for line in lines))
+        listed = "\n".join(f"  {line}" for line in lines)
+        show_text(f"The evaluations were not measured alike:\n{listed}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Turn a GGUF file into a normal model folder, weights dequantised to float32.
+"""Convert a GGUF file to a model folder, with weights dequantised to float32.
 
 python src/exec/convert_gguf.py model.Q4_1.gguf files/models/my-model
 """
@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("source", type=Path, help="the .gguf file")
-    parser.add_argument("folder", type=Path, help="folder for the model, made when it is not there")
+    parser.add_argument("folder", type=Path, help="folder for the model, made when missing")
     arguments = parser.parse_args(argv)
     return with_clear_errors(lambda: convert_file(arguments.source, arguments.folder))
 

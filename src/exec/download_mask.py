@@ -5,8 +5,8 @@
                                                                         # address, a Google Drive folder or
                                                                         # file, a path
 
-A broken download is gone on with by the same command. The file is opened as plain tensors only, and checked
-before it is put in its place.
+The same command resumes a broken download. The file is opened as plain tensors only, and checked before it is
+put in its place.
 """
 
 import argparse
@@ -29,26 +29,28 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", help="tofu, wmdp, ...: the first half of the file's name")
-    parser.add_argument("ratio", help="share of the weights that are updated, as the file's name has it: 0.8")
-    parser.add_argument("--source", help="where from; the default is the folder of the published masks")
-    parser.add_argument("--out", type=Path, default=Path("mask"), help="folder to put it in")
-    parser.add_argument("--sha256", help="checksum that the file must have")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    parser.add_argument("ratio", help="share of the updated weights, as in the file's name: 0.8")
+    parser.add_argument(
+        "--source", help="source of the file; the default is the folder of the published masks"
+    )
+    parser.add_argument("--out", type=Path, default=Path("mask"), help="folder for the file")
+    parser.add_argument("--sha256", help="expected checksum of the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args(argv)
-    return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command goes on")
+    return with_clear_errors(lambda: download(arguments), interrupted="interrupted; the same command resumes")
 
 
 def download(arguments: argparse.Namespace) -> None:
-    """Fetch the file into its place and say what it is. UserError when the place is taken or the file is no
-    mask."""
+    """Fetch the file into its place and print its density. UserError when the place is taken or the file is
+    not a mask."""
     from ..model.load.fetch import PUBLISHED, fetch_mask
 
     file = f"{arguments.task}_{arguments.ratio}.pt"
     target = arguments.out.expanduser() / file
     if not re.fullmatch(r"[\w.-]+", file):
-        raise UserError(f"task and ratio make a file name, {file!r} is none")
+        raise UserError(f"task and ratio make a file name; {file!r} is not a file name")
     if target.exists() and not arguments.overwrite:
-        raise UserError(f"{target} is there already; --overwrite replaces it")
+        raise UserError(f"{target} already exists; --overwrite replaces it")
     density = fetch_mask(arguments.source or PUBLISHED, file, target, arguments.sha256)
     show(f"wrote {target}: {density:.4f} of the weights are updated")
 

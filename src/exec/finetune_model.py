@@ -1,4 +1,4 @@
-"""Fine-tune a model on a data set (the retain rows): how target and retain models are made.
+"""Fine-tune a model on a data set (the retain rows), for target and retain models.
 
 python src/exec/finetune_model.py --config_file configs/fictional/target.json
 """
@@ -10,21 +10,21 @@ if not __package__:  # started as a file: this checkout is the package
 
     __package__ = checkout.PACKAGE
 
-from .script import run_and_show, run_script
+from .script import Script, run_and_show, run_script
 
 
 def rules(settings) -> list[str]:
     if not settings.method.forget:
         return []
     return [
-        f"unlearn.unlearn_method is {settings.method.name}, which forgets; fine-tuning takes FT (or use"
+        f"unlearn.unlearn_method is {settings.method.name}, which forgets; fine-tuning needs FT (or use"
         " unlearn_model.py)"
     ]
 
 
 def main(argv: list[str] | None = None) -> int:
     defaults = {"unlearn": {"unlearn_method": "FT"}, "evaluate": {"before": False}}
-    return run_script(argv, __doc__, run_and_show, defaults, rules)
+    return run_script(argv, Script(__doc__, run_and_show, defaults, rules))
 
 
 if __name__ == "__main__":

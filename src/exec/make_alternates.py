@@ -1,9 +1,9 @@
-"""Let the model write plausible alternate answers to the forget questions, for the method AltPO.
+"""Generate plausible alternate answers to the forget questions, for the method AltPO.
 
     python src/exec/make_alternates.py --config_file configs/tofu/altpo+ft.json
     python src/exec/unlearn_model.py --config_file configs/tofu/altpo+ft.json
 
-Both use the file of `dataset.alternates`. What it has already is kept, so an interrupted run goes on.
+Both use the file of `dataset.alternates`. Its texts are kept, so an interrupted run resumes.
 """
 
 import sys
@@ -14,10 +14,10 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .script import run_script
+from .script import Script, run_script
 
 
-def act(settings) -> None:
+def run(settings) -> None:
     from ..model.write.alternate_writer import write_alternates
 
     show(f"wrote {write_alternates(settings)}")
@@ -30,7 +30,8 @@ def rules(settings) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_script(argv, __doc__, act, rules=rules, interrupted="interrupted; the same command goes on")
+    interrupted = "interrupted; the same command resumes"
+    return run_script(argv, Script(__doc__, run, rules=rules, interrupted=interrupted))
 
 
 if __name__ == "__main__":

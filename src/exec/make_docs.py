@@ -3,7 +3,7 @@ presets.
 
     python src/exec/make_docs.py
 
-Each page has a text of its own and, between two marks, what is made from the registries.
+Each page has a text of its own and, between two marks, a part generated from the registries.
 """
 
 import argparse
@@ -28,7 +28,7 @@ PAGES = {
     "docs/benchmarks.md": task_table,
     "docs/published.md": preset_table,
 }
-"""Page -> the module whose `render` writes what stands between its `MARKS`."""
+"""Page -> the module whose `render` writes the part between its `MARKS`."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Write the fictional world again: files/data/fictional, and the tokenizer and config its models start from.
+"""Write the fictional world again: files/data/fictional, and the tokenizer and config of its models.
 
     python src/exec/make_fictional.py
 

@@ -1,4 +1,4 @@
-"""Make weight masks, or look at some.
+"""Make weight masks, or report on existing ones.
 
     python src/exec/make_mask.py --config_file configs/fictional/npo+ft.json --mask.ratios .05,.5,.8
     python src/exec/make_mask.py --report mask/fictional_0.8.pt mask/fictional_0.5.pt
@@ -18,10 +18,10 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .script import run_script, with_clear_errors
+from .script import Script, run_script, with_clear_errors
 
 
-def act(settings) -> None:
+def run(settings) -> None:
     from ..model.masks.mask_making import make_masks
     from ..unlearn.mask.mask_file import read_sidecar
 
@@ -38,18 +38,18 @@ def rules(settings) -> list[str]:
         found.append(f"mask.parameters: {settings.mask.parameters!r} is not a regular expression ({error})")
     files = [settings.mask_file(ratio) for ratio in settings.mask.ratios]
     try:
-        there = [str(file) for file in files if file.exists()]
+        existing = [str(file) for file in files if file.exists()]
     except OSError as error:
         return [*found, f"mask.out: {settings.mask.out}: {error.strerror}; choose another folder"]
-    if there and not settings.mask.overwrite:
+    if existing and not settings.mask.overwrite:
         found.append(
-            f"mask.out: {', '.join(there)} is there already; choose another folder or set mask.overwrite true"
+            f"mask.out: already has {', '.join(existing)}; choose another folder or set mask.overwrite true"
         )
     return found
 
 
 def report(words: list[str]) -> None:
-    """The report of the files named, and its heat map beside the first."""
+    """Print the report of mask files and the path of its heat map."""
     from ..model.masks.mask_report import report_files
 
     show(f"\nheat map: {report_files([Path(word) for word in words])}")
@@ -57,9 +57,10 @@ def report(words: list[str]) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
+    # --report takes files alone, so it is read before the parser of settings, which would demand a config.
     if words[:1] == ["--report"]:
         return with_clear_errors(lambda: report(words[1:]))
-    return run_script(words, __doc__, act, rules=rules)
+    return run_script(words, Script(__doc__, run, rules=rules))
 
 
 if __name__ == "__main__":

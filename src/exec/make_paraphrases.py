@@ -1,11 +1,11 @@
-"""Let a model say the forget answers in other words, for the method GAO.
+"""Generate paraphrases of the forget answers, for the method GAO.
 
     python src/exec/make_paraphrases.py --config_file configs/tofu/gao.json
     python src/exec/unlearn_model.py --config_file configs/tofu/gao.json
 
-Both use the file of `dataset.paraphrases`. What it has already is kept, so an interrupted run goes on. The
-initial model writes them, or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server.
-Empty texts, copies, repeated prompts and texts with another meaning are rejected and written again.
+Both use the file of `dataset.paraphrases`. Its texts are kept, so an interrupted run resumes. The writer is
+the initial model, or with `--paraphrases.writer endpoint` a model behind an OpenAI-compatible server. Empty
+texts, copies, repeated prompts and texts with another meaning are rejected and generated again.
 """
 
 import sys
@@ -17,10 +17,10 @@ if not __package__:  # started as a file: this checkout is the package
 
 from ..core.screen import show
 from .config.rules.writer_rules import writer_errors
-from .script import run_script
+from .script import Script, run_script
 
 
-def act(settings) -> None:
+def run(settings) -> None:
     from ..model.write.paraphrase_writer import summary, write_paraphrases
 
     path, usage = write_paraphrases(settings)
@@ -28,9 +28,8 @@ def act(settings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_script(
-        argv, __doc__, act, rules=writer_errors, interrupted="interrupted; the same command goes on"
-    )
+    interrupted = "interrupted; the same command resumes"
+    return run_script(argv, Script(__doc__, run, rules=writer_errors, interrupted=interrupted))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Let the model write down what it thinks about the forget rows, for the methods R2MU and RTP.
+"""Generate the model's reasoning traces on the forget rows, for the methods R2MU and RTP.
 
     python src/exec/make_traces.py --config_file configs/wmdp/r2mu.json
     python src/exec/unlearn_model.py --config_file configs/wmdp/r2mu.json
 
-Both use the file of `dataset.traces`. What it has already is kept, so an interrupted run goes on.
+Both use the file of `dataset.traces`. Its texts are kept, so an interrupted run resumes.
 """
 
 import sys
@@ -14,10 +14,10 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.screen import show
-from .script import run_script
+from .script import Script, run_script
 
 
-def act(settings) -> None:
+def run(settings) -> None:
     from ..model.write.trace_writer import summary, write_traces
 
     path = write_traces(settings)
@@ -25,7 +25,7 @@ def act(settings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_script(argv, __doc__, act, interrupted="interrupted; the same command goes on")
+    return run_script(argv, Script(__doc__, run, interrupted="interrupted; the same command resumes"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fetch from the hub what a config needs, so that the run itself works on a machine without network.
+"""Download the models and data sets of a config, so that the run itself needs no network.
 
 python src/exec/prefetch.py --config_file configs/tofu/npo+ft.json
 """
@@ -14,23 +14,23 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import UserError
 from ..core.hub_access import hub_problem, without_hub
 from ..core.screen import show
-from .script import run_script
+from .script import Script, run_script
 
 
-def act(settings) -> None:
-    from ..dataset import load_evaluation, load_rows
+def run(settings) -> None:
+    from ..dataset import ForgetSet, load_evaluation, load_rows
 
     data = settings.dataset
     for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
         show(f"model {name}: {fetch_model(name)}")
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
         show(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
-    sets = load_evaluation(data.forget_dataset_name, data.folder, columns=data.column_names)
+    sets = load_evaluation(ForgetSet(data.forget_dataset_name, data.folder, columns=data.column_names))
     show("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 
 def fetch_model(name: str) -> str:
-    """Where the files of a model lie, fetched when it is not a folder."""
+    """Download a model from the hub and return its folder; a local folder needs no download."""
     if Path(name).expanduser().is_dir():
         return "is a folder, nothing to fetch"
     from huggingface_hub import snapshot_download
@@ -40,13 +40,13 @@ def fetch_model(name: str) -> str:
         return snapshot_download(
             name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
         )
-    except Exception as error:  # the hub client raises many kinds; all mean that the model is not to be had
+    except Exception as error:  # the hub client raises many kinds; all mean that the model is not available
         raise UserError(f"cannot fetch {name!r} from the hub: {hub_problem(error)}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
-    ours = {"dataset": {"forget_dataset_name": "Fictional_forget10"}}  # rows of ours need no fetching
-    return run_script(argv, __doc__, act, ours)
+    defaults = {"dataset": {"forget_dataset_name": "Fictional_forget10"}}  # comes with the project
+    return run_script(argv, Script(__doc__, run, defaults))
 
 
 if __name__ == "__main__":

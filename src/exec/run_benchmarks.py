@@ -4,9 +4,9 @@
     python src/exec/run_benchmarks.py --overall.model_name files/results/demo/checkpoints --suite r2mu --plan
     python src/exec/run_benchmarks.py --overall.model_name Qwen/Qwen3-1.7B --tasks gsm8k_thinking --limit 50
 
-Writes files/results/<logger.name>/lm_eval/. The same command goes on after an interruption and runs again
-what has changed. Several GPUs: accelerate launch src/exec/run_benchmarks.py ... What a suite holds stands in
-lm-evaluation-harness/suites.yaml, what a task reads in docs/benchmarks.md.
+Writes files/results/<logger.name>/lm_eval/. The same command resumes after an interruption and repeats tasks
+that have changed. Several GPUs: accelerate launch src/exec/run_benchmarks.py ... The suites are listed in
+lm-evaluation-harness/suites.yaml, the data of each task in docs/benchmarks.md.
 """
 
 import sys
@@ -17,7 +17,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.files import UserError
-from .script import run_script
+from .script import Script, run_script
 
 SHORT = {
     "--suite": "benchmarks.suite",
@@ -34,19 +34,19 @@ SHORT = {
 def rules(settings) -> list[str]:
     found = []
     if not settings.benchmark_tasks:
-        found.append("nothing to run: say --suite (smoke, wmdp, utility, ...) or --tasks")
+        found.append("nothing to run: set --suite (smoke, wmdp, utility, ...) or --tasks")
     if settings.method.trains:
         found.append(
-            f"unlearn.unlearn_method is {settings.method.name}, which trains; benchmarks take origin (point"
-            " overall.model_name at the checkpoint)"
+            f"unlearn.unlearn_method is {settings.method.name}, which trains; benchmarks need origin (set"
+            " overall.model_name to the checkpoint)"
         )
     if settings.overall.logger == "none" and not settings.benchmarks.plan:
-        found.append("overall.logger none: benchmarks need a run folder; take json")
+        found.append("overall.logger none: benchmarks need a run folder; set json")
     return found
 
 
-def act(settings) -> None:
-    from ..model.benchmarks.benchmark_folder import run_benchmarks, show_done, show_plan
+def run(settings) -> None:
+    from ..model.benchmarks.benchmark_folder import run_benchmarks, show_outcomes, show_plan
 
     if settings.benchmarks.plan:
         return show_plan(settings)
@@ -54,8 +54,8 @@ def act(settings) -> None:
     if found is None:  # all but the first of several processes
         return None
     if not settings.overall.quiet:
-        show_done(found, folder)
-    failed = [done.task for done in found if done.status == "error"]
+        show_outcomes(found, folder)
+    failed = [outcome.task for outcome in found if outcome.status == "error"]
     if failed and not settings.benchmarks.allow_failed:
         raise UserError(
             f"{len(failed)} of {len(found)} tasks failed ({', '.join(failed)}); --allow-failed accepts that"
@@ -64,15 +64,15 @@ def act(settings) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_script(
-        argv,
+    script = Script(
         __doc__,
-        act,
-        {"dataset": {"forget_dataset_name": "Fictional_forget10"}},  # rows come with the tasks
-        rules=rules,
-        interrupted="interrupted; the same command goes on with the tasks that are left",
-        short=SHORT,
+        run,
+        {"dataset": {"forget_dataset_name": "Fictional_forget10"}},  # unused: rows come with the tasks
+        rules,
+        "interrupted; the same command resumes with the remaining tasks",
+        SHORT,
     )
+    return run_script(argv, script)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@
     python src/exec/run_grid.py --name tuning --configs configs/fictional/npo+ft.json \\
         --vary unlearn.lr=1e-3,2e-3 unlearn.NPO.beta=.1,.2
 
-Every combination is checked before the first one starts. Run folders lie under files/results/<name>/; a run
-that is there whole and has the same settings is not run again, so the same command goes on after an
-interruption. table.md and table.csv are written anew after every run. --set holds for all runs. Seeds set
-overall.seed and dataset.dataset_seed.
+Every combination is checked before the first one starts. Run folders lie under files/results/<name>/; a
+complete run with the same settings is not repeated, so the same command resumes after an interruption.
+table.md and table.csv are written after every run. --set applies to all runs. Seeds set overall.seed and
+dataset.dataset_seed.
 """
 
 import argparse
@@ -41,26 +41,26 @@ from .script import with_clear_errors
 SCRIPT = Path(__file__).parent / "unlearn_model.py"
 CHILD = Path(__file__).parent / "child_process.py"
 GRACE = 60
-"""Seconds that a run which is told to end has for it, before it is killed."""
+"""Seconds between SIGTERM to a run and SIGKILL."""
 LONGEST_NAME = 200
 """Bytes of a run's name; file systems take 255, and temporary files have longer names."""
 RESERVED = {
-    "overall.seed": "is what --seeds sets",
-    "dataset.dataset_seed": "is what --seeds sets",
+    "overall.seed": "is set by --seeds",
+    "dataset.dataset_seed": "is set by --seeds",
     "logger.name": "is made from the settings of each run",
-    "logger.json.root": "is what --root and --name say",
-    "logger.overwrite": "a grid replaces what is out of date by itself",
+    "logger.json.root": "is set by --root and --name",
+    "logger.overwrite": "a grid replaces outdated runs by itself",
     "overall.logger": "a grid needs the run folders",
 }
-"""Settings that a grid makes itself."""
+"""Settings that the grid sets itself -> reason in the message."""
 PLACE = "--root or --name"
-"""What says where a grid lies, for errors."""
+"""The flags of the grid's folder, for messages."""
 METRICS = ["forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL", "seconds"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the grid: the line of the table it belongs to, its name, and what is said about it."""
+    """One run of the grid: its line of the table, its folder name, its config file and flags."""
 
     line: str
     name: str
@@ -68,7 +68,7 @@ class Run:
     flags: dict[str, str]
 
     def settings(self, root: Path):
-        """Its settings, checked; ConfigError when they are wrong."""
+        """The checked settings. ConfigError when they are wrong."""
         return resolve_settings(
             StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files
         )
@@ -91,6 +91,7 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
     for key in (*common, *(key for key, _ in varied)):
         if key in RESERVED:
             raise UserError(f"{key}: {RESERVED[key]}")
+    # Titles have the last part of a key where it is unique, and a config's folder where its name is not.
     lasts = [key.rpartition(".")[2] for key, _ in varied]
     label = {key: last if lasts.count(last) == 1 else key for (key, _), last in zip(varied, lasts)}
     stems = [Path(config).stem for config in arguments.configs]
@@ -104,12 +105,12 @@ def plan(arguments: argparse.Namespace) -> list[Run]:
                 seeds = {"overall.seed": str(seed), "dataset.dataset_seed": str(seed)}
                 runs.append(Run(line, _folder_name(f"{line},seed={seed}"), config, common | chosen | seeds))
     if len({run.name for run in runs}) < len(runs):
-        raise UserError("--configs, --vary and --seeds give the same run twice; name each thing once")
+        raise UserError("--configs, --vary and --seeds give the same run twice; use each value once")
     return runs
 
 
 def _folder_name(title: str) -> str:
-    """A run's title as the name of a folder; one too long is cut, and a fingerprint keeps it apart."""
+    """A run's title as the name of a folder; a long one is cut and made unique by a fingerprint."""
     name = re.sub(r"[^\w+=,@.-]+", "-", title)
     if len(name.encode()) <= LONGEST_NAME:
         return name
@@ -124,51 +125,48 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def check(runs: Sequence[Run], root: Path) -> None:
-    """UserError with every complaint about every run."""
-    complaints: dict[str, list[str]] = {}
+    """UserError with all errors in the settings of all runs."""
+    names_by_error: dict[str, list[str]] = {}
     for run in runs:
         try:
             run.settings(root)
         except ConfigError as found:
-            complaints.setdefault(str(found), []).append(run.name)
-    if complaints:
-        raise UserError(
-            "\n".join(
-                f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}:\n{text}"
-                for text, names in complaints.items()
-            )
-        )
+            names_by_error.setdefault(str(found), []).append(run.name)
+    messages = []
+    for text, names in names_by_error.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        messages.append(f"{names[0]}{more}:\n{text}")
+    if messages:
+        raise UserError("\n".join(messages))
 
 
 def is_done(run: Run, root: Path) -> bool:
-    """Is the run there, whole, with the settings it would have now?"""
+    """Whether the run is complete and has its present settings."""
     folder = root / run.name
-    whole = (
-        "environment.json",
-        "metrics.json",
-        "config.json",
-    )  # a kill while overwriting leaves some of them
-    if not all((folder / name).is_file() for name in whole):
+    # All three: a kill while a run is overwritten leaves some of them.
+    if not all((folder / name).is_file() for name in ("environment.json", "metrics.json", "config.json")):
         return False
+    # Through JSON, as the file went: tuples become lists.
     return read_json(folder / "config.json") == json.loads(json.dumps(run.settings(root).resolved()))
 
 
-class Children:
-    """The processes of a grid's runs. They end with the grid: when the context is left, and when the grid is
-    killed, since that closes the pipe whose other end is their standard input (see child.py)."""
+class ChildProcesses:
+    """The processes of a grid's runs. They end when the context is left, and when the grid is killed."""
 
     def __init__(self):
         self.running: set[subprocess.Popen[str]] = set()
-        self.guard = threading.Lock()
+        self.mutex = threading.Lock()
         self.open = True
 
-    def __enter__(self) -> "Children":
-        self.input, self.held = os.pipe()
+    def __enter__(self) -> "ChildProcesses":
+        # The read end is every child's standard input, see child_process.py: a killed grid closes the write
+        # end, and with it the children end.
+        self.input, self.write_end = os.pipe()
         return self
 
     def __exit__(self, *reason) -> None:
-        """End what runs still, and start nothing more."""
-        with self.guard:
+        """End the running processes and start no more."""
+        with self.mutex:
             self.open = False
         try:
             for child in self.running:
@@ -179,14 +177,19 @@ class Children:
         finally:
             for child in self.running:
                 child.kill()
-            os.close(self.held)
+            os.close(self.write_end)
             os.close(self.input)
 
-    def launch(self, words: list[str], threads: int) -> "Ended":
-        """Run unlearn_model.py with these words in a process of its own, which has `threads` threads."""
-        with self.guard:
+    def launch(self, words: list[str], threads: int) -> "ExitState":
+        """Run unlearn_model.py in a process of its own and wait for its end.
+
+        Args:
+            words: the flags.
+            threads: number of threads of the process.
+        """
+        with self.mutex:
             if not self.open:
-                return Ended(-signal.SIGTERM, "")
+                return ExitState(-signal.SIGTERM, "")
             child = subprocess.Popen(
                 [sys.executable, str(CHILD), str(SCRIPT), *words],
                 stdin=self.input,
@@ -198,29 +201,33 @@ class Children:
             )
             self.running.add(child)
         _, stderr = child.communicate()
-        with self.guard:
-            if self.open:
+        with self.mutex:
+            if self.open:  # otherwise __exit__ iterates over the set in another thread
                 self.running.discard(child)
-        return Ended(child.returncode, stderr)
+        return ExitState(child.returncode, stderr)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """A run's exit code, negative for the signal that killed it, and what it wrote to standard error."""
+class ExitState:
+    """A run's exit code, negative for the signal that killed it, and its standard error."""
 
     returncode: int
     stderr: str
 
 
-def do(run: Run, root: Path, threads: int, children: Children) -> str:
-    """Do one run in a process of its own; returns "" or the last words of a failed one."""
+def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str:
+    """Execute one run in a process of its own.
+
+    Returns:
+        The reason of its failure, or "".
+    """
     flags = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
-    done = children.launch(["--config_file", run.config, *flags], threads)
-    if done.returncode == 0:
+    ended = children.launch(["--config_file", run.config, *flags], threads)
+    if ended.returncode == 0:
         return ""
-    if done.returncode < 0:
-        return f"killed by {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+    if ended.returncode < 0:
+        return f"killed by {signal.Signals(-ended.returncode).name}"
+    lines = ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"]
     return next((line for line in lines if line.startswith("error:")), lines[-1])
 
 
@@ -231,19 +238,30 @@ def tabulate(
     failures: dict[str, str],
     current: set[str],
 ) -> list:
-    """Write the tables of all runs that are there now; returns their lines."""
-    from ..model.report.grid_table import figures_of, line, write_tables
+    """Write the tables of all complete runs.
+
+    Args:
+        runs: all runs of the grid.
+        root: the grid's folder.
+        arguments: of these `metrics` and `intervals`.
+        failures: run name -> reason.
+        current: names of the complete runs.
+
+    Returns:
+        The lines of the table.
+    """
+    from ..model.report.grid_table import aggregate, run_figures, write_tables
 
     lines = []
     for title in dict.fromkeys(run.line for run in runs):
-        ours = [run for run in runs if run.line == title]
-        folders = [root / run.name for run in ours if run.name in current]
+        line_runs = [run for run in runs if run.line == title]
+        folders = [root / run.name for run in line_runs if run.name in current]
         lines.append(
-            line(
+            aggregate(
                 title,
-                [figures_of(folder) for folder in folders],
+                [run_figures(folder) for folder in folders],
                 arguments.metrics,
-                [failures[run.name] for run in ours if run.name in failures],
+                [failures[run.name] for run in line_runs if run.name in failures],
                 folders if arguments.intervals else (),
             )
         )
@@ -294,42 +312,45 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args(argv)
     return with_clear_errors(
-        lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command goes on"
+        lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command resumes"
     )
 
 
-def _expanded(root: Path) -> Path:
-    """The folder with `~` as a home, as the runs read it."""
+def _expand_user(root: Path) -> Path:
+    """The folder with `~` replaced by the home folder, as runs expand it."""
     try:
         return root.expanduser()
     except RuntimeError:
-        raise UserError(f"--root: {root.parts[0]} is nobody's home") from None
+        raise UserError(f"--root: {root.parts[0]} is not the home of any user") from None
 
 
 def run_grid(arguments: argparse.Namespace) -> int:
-    """Check, run what is not there yet, print the table. 1 when a run failed."""
+    """Check all runs, execute the missing ones, print the table. Returns 1 when a run failed."""
     from ..model.report.grid_table import check_metrics, markdown
 
     if arguments.jobs < 1:
         raise UserError("--jobs: expected a whole number at least 1")
-    logging.disable(logging.WARNING)  # what a run remarks upon, it remarks upon itself
-    root, runs = _expanded(arguments.root) / arguments.name, plan(arguments)
+    logging.disable(logging.WARNING)  # each run logs the warnings about its settings itself
+    root, runs = _expand_user(arguments.root) / arguments.name, plan(arguments)
     check_metrics(arguments.metrics)
     with clear_write_errors(root, PLACE):
-        root.exists()  # a name that no file system takes
+        root.exists()  # raises for a name that is too long
     check(runs, root)
     with lock(root / "lock", PLACE):
         current = {run.name for run in runs if is_done(run, root)}
         waiting, failures = [run for run in runs if run.name not in current], {}
-        show_error(f"{len(runs)} runs, {len(current)} are there already")
+        show_error(f"{len(runs)} runs, {len(current)} already complete")
         threads = max(1, (os.cpu_count() or 1) // arguments.jobs)
-        with ThreadPoolExecutor(arguments.jobs) as pool, Children() as children:
-            started = {pool.submit(do, run, root, threads, children): run for run in waiting}
+        # Threads suffice: each waits for a process. The pool is left last, after the processes were ended.
+        with ThreadPoolExecutor(arguments.jobs) as pool, ChildProcesses() as children:
+            started = {pool.submit(execute, run, root, threads, children): run for run in waiting}
             for number, future in enumerate(as_completed(started), 1):
-                run, words = started[future], future.result()
-                current |= set() if words else {run.name}
-                failures |= {run.name: words} if words else {}
-                show_error(f"{number}/{len(waiting)} {run.name}{f': {words}' if words else ''}")
+                run, failure = started[future], future.result()
+                if failure:
+                    failures[run.name] = failure
+                else:
+                    current.add(run.name)
+                show_error(f"{number}/{len(waiting)} {run.name}{f': {failure}' if failure else ''}")
                 tabulate(runs, root, arguments, failures, current)
         show(markdown(tabulate(runs, root, arguments, failures, current), arguments.metrics), end="")
     show_error(f"\ntables: {root}/table.md, {root}/table.csv")

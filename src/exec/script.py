@@ -1,4 +1,4 @@
-"""What every script shares: from argv to an exit code, with one clear line for what the user can mend."""
+"""Entry point of all scripts: from argv to an exit code, with one clear line for a user's errors."""
 
 import contextlib
 import errno
@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,60 +28,83 @@ def run_and_show(settings: Settings) -> None:
     outcome = Unlearn(settings).run()
     if not settings.overall.quiet and outcome.is_main:
         show_outcome(outcome, settings)
-    failed = [key for key, value in outcome.after.metrics.items() if _failed(key, value)]
+    # A figure has its filter in brackets; a failed benchmark is one null under its name alone.
+    failed = [
+        key
+        for key, value in outcome.after.metrics.items()
+        if value is None and key.startswith("lm_eval/") and "[" not in key
+    ]
     if failed and not settings.benchmarks_may_fail:
         raise UserError(
-            f"the run is whole, but {len(failed)} of its benchmarks failed ({', '.join(failed)}; the reasons"
-            " stand in metrics_detail.json); benchmarks.allow_failed true accepts that"
+            f"the run is complete, but {len(failed)} of its benchmarks failed ({', '.join(failed)}; see"
+            " metrics_detail.json for the reasons); benchmarks.allow_failed true accepts that"
         )
 
 
-def _failed(key: str, value: float | None) -> bool:
-    """Does a null stand for a whole benchmark that failed?"""
-    return value is None and key.startswith("lm_eval/") and "[" not in key
-
-
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: what a scheduler sends before it kills."""
+    """SIGTERM arrived, which schedulers send before they kill."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script that runs on settings.
+
+    Args:
+        description: text of --help, the script's docstring.
+        action: the work; UserError for errors that a user can fix.
+        defaults: the script's own defaults, weaker than any config file or flag.
+        rules: returns messages about settings that the script cannot work with.
+        interrupted: message after Ctrl-C or SIGTERM; empty for the advice to resume a run.
+        short: flag -> key (or `key=value`) of the script's own flags.
+    """
+
+    description: str | None
+    action: Callable[[Settings], None]
+    defaults: dict[str, Any] | None = None
+    rules: Rules = lambda settings: []
+    interrupted: str = ""
+    short: Mapping[str, str] | None = None
 
 
 @safe_streams()
-def run_script(
-    argv: Sequence[str] | None,
-    description: str | None,
-    act: Callable[[Settings], None],
-    defaults: dict[str, Any] | None = None,
-    rules: Rules = lambda settings: [],
-    interrupted: str = "",
-    short: Mapping[str, str] | None = None,
-) -> int:
-    """Read the settings from `argv` (None: the program's own) and act on them. Returns the exit code: 0, 1
-    after a UserError, 130 after Ctrl-C and 143 after SIGTERM, when `interrupted` is printed, by default how
-    the run goes on. Wrong settings raise SystemExit(2)."""
+def run_script(argv: Sequence[str] | None, script: Script) -> int:
+    """Read the settings and run a script on them.
+
+    Args:
+        argv: the flags; None for those of the program.
+        script: the script.
+
+    Returns:
+        The exit code: 0, 1 after a UserError, 130 after Ctrl-C, 143 after SIGTERM.
+
+    Raises:
+        SystemExit: with code 2 for wrong settings, 0 after --help.
+    """
     _open_log()
-    settings = read_settings(sys.argv[1:] if argv is None else argv, description, defaults, rules, short)
-    _choose_gpu(settings.overall.device)
+    words = sys.argv[1:] if argv is None else argv
+    settings = read_settings(words, script.description, script.defaults, script.rules, script.short)
+    _hide_other_gpus(settings.overall.device)
     _quiet_libraries()
 
-    def careful() -> None:
+    def action() -> None:
         try:
-            act(settings)
+            script.action(settings)
         except UserError:
             raise
         except Exception as error:
-            # The disk's faults reach us through many libraries, each with a type of its own.
-            if not _is_the_disks(error):
+            # Errors of the disk pass through many libraries, each with an exception type of its own.
+            if not _is_disk_error(error):
                 raise
             raise UserError(
-                f"{error}. What was written before is whole; mend the place, then go on with"
+                f"{error}. Files written before are complete; fix the disk, then resume with"
                 " unlearn.resume_path auto (where unlearn.save_steps kept a checkpoint) or start again"
             ) from error
 
-    return with_clear_errors(careful, interrupted=lambda: interrupted or how_to_go_on(settings))
+    return with_clear_errors(action, interrupted=lambda: script.interrupted or resume_advice(settings))
 
 
-def how_to_go_on(settings: Settings) -> str:
-    """What to do after an interruption: where the run lies, and with what it goes on."""
+def resume_advice(settings: Settings) -> str:
+    """The message after an interruption: the run folder, and the flags that resume the run."""
     from ..model.run.checkpoints import has_checkpoint
     from ..model.run.places import run_place
 
@@ -89,26 +113,33 @@ def how_to_go_on(settings: Settings) -> str:
         return "interrupted; nothing was written"
     if not settings.method.trains:
         return (
-            f"interrupted; {folder} is not taken for a whole run: the same command with logger.overwrite true"
+            f"interrupted; {folder} counts as incomplete. To repeat it: the same command with"
+            " --logger.overwrite true"
         )
-    kept = has_checkpoint(folder / "checkpoints")
+    start = "the beginning (unlearn.save_steps kept no checkpoint)"
+    if has_checkpoint(folder / "checkpoints"):
+        start = "its last step checkpoint"
     path = "auto" if settings.logger.name else folder
-    start = "its last step checkpoint" if kept else "the beginning (unlearn.save_steps kept no checkpoint)"
     return (
-        f"interrupted; {folder} is not taken for a whole run. To go on from {start}: the same command with"
+        f"interrupted; {folder} counts as incomplete. To resume from {start}: the same command with"
         f" --unlearn.resume_path {path}"
     )
 
 
 @safe_streams()
 def with_clear_errors(
-    act: Callable[[], int | None], failed: int = 1, interrupted: str | Callable[[], str] = "interrupted"
+    action: Callable[[], int | None], failed: int = 1, interrupted: str | Callable[[], str] = "interrupted"
 ) -> int:
-    """Do what a script does: its status (0 for None), `failed` after a UserError, 130 after Ctrl-C and 143
-    after SIGTERM, when `interrupted` is printed."""
+    """Run an action and turn errors into an exit code and one line.
+
+    Args:
+        action: the work; its result is the exit code, None is 0.
+        failed: exit code after a UserError.
+        interrupted: message after Ctrl-C (code 130) or SIGTERM (code 143).
+    """
     try:
         with _terminated_by_signal():
-            return act() or 0
+            return action() or 0
     except UserError as error:
         show_error(f"error: {error}")
         return failed
@@ -119,13 +150,14 @@ def with_clear_errors(
 
 @contextlib.contextmanager
 def _terminated_by_signal() -> Iterator[None]:
-    """Raise Terminated where SIGTERM arrives, so that files and locks are left as after Ctrl-C."""
+    """Raise Terminated when SIGTERM arrives, so that files and locks are left as after Ctrl-C."""
+    # Python allows signal handlers in the main thread alone; notebooks may call scripts from others.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def terminate(number, frame):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # one is enough
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, terminate)
@@ -141,20 +173,23 @@ def _open_log() -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
-def _choose_gpu(device: str) -> None:
-    """Without a launcher one GPU is used: the one that was named, else the first that is visible. Chosen by
-    hiding the others before CUDA starts, so that no library spreads a model over them."""
+def _hide_other_gpus(device: str) -> None:
+    """Hide all GPUs but one: the one of `device`, or the first visible. With a launcher all stay visible."""
+    # Hidden before CUDA starts: otherwise the Trainer would wrap the model in DataParallel over all GPUs.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if "LOCAL_RANK" in os.environ or device == "cpu" or visible == "":
         return
-    ours = visible.split(",") if visible else None
     number = int(device.partition(":")[2] or 0)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ours[min(number, len(ours) - 1)] if ours else str(number)
+    if visible:
+        names = visible.split(",")
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[min(number, len(names) - 1)]
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(number)
 
 
-def _is_the_disks(error: Exception) -> bool:
-    """Full, read-only, forbidden or a name too long: nothing a traceback would explain. torch's writer has no
-    error number."""
+def _is_disk_error(error: Exception) -> bool:
+    """Whether the disk is full or read-only, or a path is forbidden or too long."""
+    # Libraries in Rust and torch's writer report such errors in words, without an error number.
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
     words = [
         *(f"(os error {n})" for n in numbers),
@@ -165,7 +200,7 @@ def _is_the_disks(error: Exception) -> bool:
 
 
 def _quiet_libraries() -> None:
-    """Advice of libraries about things that are set on purpose. Their errors still show."""
+    """Silence warnings of libraries about settings that are made on purpose; errors are still shown."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

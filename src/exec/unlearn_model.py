@@ -13,11 +13,11 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from .config.rules.data_rules import missing_files
-from .script import run_and_show, run_script
+from .script import Script, run_and_show, run_script
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_script(argv, __doc__, run_and_show, rules=missing_files)
+    return run_script(argv, Script(__doc__, run_and_show, rules=missing_files))
 
 
 if __name__ == "__main__":

@@ -388,8 +388,8 @@ def _first_line(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Conduct:
-    """How a task is put to a model. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
+class TaskOptions:
+    """Options of a task. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
     examples, None is the task's own number; `repeats` (0: the task's own) and `decoding` replace the task's
     settings."""
 
@@ -455,7 +455,7 @@ def rows_of(loaded: dict, limit: int = 0) -> list[str]:
     return found
 
 
-def run_task(lm: Any, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
+def run_task(lm: Any, loaded: dict, name: str, conduct: TaskOptions) -> TaskResult | None:
     """The figures of a loaded task; None on all but the first of several processes."""
     with quiet_harness():
         for task in loaded["tasks"].values():
@@ -479,7 +479,7 @@ def run_task(lm: Any, loaded: dict, name: str, conduct: Conduct) -> TaskResult |
     return _read_results(plain, name, conduct)
 
 
-def _set_conduct(task, conduct: Conduct) -> None:
+def _set_conduct(task, conduct: TaskOptions) -> None:
     own = task.get_config("num_fewshot")
     # A task that says 0 means it: its prompt has no place for examples.
     if own is None or (conduct.fewshot is not None and own != 0):
@@ -503,7 +503,7 @@ def _set_conduct(task, conduct: Conduct) -> None:
             )
 
 
-def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
+def _read_results(results: dict, name: str, conduct: TaskOptions) -> TaskResult:
     # Several processes give their rows one after the other.
     samples = {task: sorted(rows, key=itemgetter("doc_id")) for task, rows in results["samples"].items()}
     members: dict[str, Score] = {}
@@ -525,7 +525,7 @@ def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
     return TaskResult(scores, members if scores != members else {}, rows, results["configs"])
 
 
-def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) -> dict[str, Score]:
+def _scores(figures: dict, samples: list[dict], better: dict, conduct: TaskOptions) -> dict[str, Score]:
     """`metric[filter]` -> figure, with the interval over rows where the figure is a mean over them."""
     scores = {}
     for key, value in figures.items():
@@ -538,7 +538,7 @@ def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) 
     return scores
 
 
-def _score(value: float, rows: list, good: str, conduct: Conduct) -> Score:
+def _score(value: float, rows: list, good: str, conduct: TaskOptions) -> Score:
     numbers = [float(row) for row in rows if isinstance(row, int | float)]
     if len(numbers) < len(rows) or not rows or abs(sum(numbers) / len(numbers) - value) > 1e-9:
         return Score(value, len(rows), None, good)
@@ -547,7 +547,11 @@ def _score(value: float, rows: list, good: str, conduct: Conduct) -> Score:
 
 
 def add_column(
-    result: TaskResult, rows: Sequence[dict], column: str, values: Sequence[float | None], conduct: Conduct
+    result: TaskResult,
+    rows: Sequence[dict],
+    column: str,
+    values: Sequence[float | None],
+    conduct: TaskOptions,
 ) -> TaskResult:
     """The result with a further figure: a value per row, None for what could not be told."""
     for row, value in zip(rows, values):

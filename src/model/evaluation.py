@@ -26,11 +26,11 @@ from .judges import make_judges
 from .load.loading import (
     Loading,
     autocast_context,
-    choose_precision,
     load_model,
     load_tokenizer,
     loading_of,
     model_fingerprint,
+    resolve_precision,
 )
 from .run.progress import progress
 from .settings.run_settings import Settings, deciding
@@ -54,7 +54,7 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
     evaluation, data = settings.evaluate, settings.dataset
     template = template_of(settings, tokenizer)
-    precision = choose_precision(settings.overall.precision, str(model.device))
+    precision = resolve_precision(settings.overall.precision, str(model.device))
     model.eval()
     torch.manual_seed(settings.overall.seed)
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
@@ -91,7 +91,7 @@ def original_model(settings: Settings, model):
     name = settings.evaluate.original_model or (overall.model_name if settings.method.trains else None)
     if name is None or (overall.random_init and not settings.evaluate.original_model):
         return None
-    precision = choose_precision(overall.precision, model.device.type)
+    precision = resolve_precision(overall.precision, model.device.type)
     return load_model(name, precision, str(model.device), seed=overall.seed, loading=_original(overall, name))
 
 
@@ -137,7 +137,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         template_of(settings, tokenizer).fingerprint,
         settings.dataset.max_length,
         overall.seed,
-        choose_precision(overall.precision, str(model.device)),
+        resolve_precision(overall.precision, str(model.device)),
         model.device.type,
         file_fingerprint(*code_files(*CODE)),
         [version(name) for name in LIBRARIES],

@@ -16,15 +16,16 @@ from ..core.reply_cache import ReplyCache, Usage, well_formed
 from ..metrics.spec import METRICS, Judges
 from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
-    choose_device,
-    choose_precision,
     from_hub_or_folder,
     load_model,
+    load_pretrained,
     load_tokenizer,
-    load_whole,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from .settings.run_settings import Settings
 from .settings.writing_keys import Server
@@ -44,7 +45,7 @@ COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
 def make_judges(settings: Settings) -> Judges:
     """The judges of a run. Models among them are loaded when something is first put to them."""
     plan = settings.judge
-    embedder = Embedder(plan.embedder, choose_device(settings.overall.device))
+    embedder = Embedder(plan.embedder, resolve_device(settings.overall.device))
     judge = {
         "rule": RuleJudge,
         "lm": lambda: LanguageModelJudge(make_endpoint(plan, settings, "judge")),
@@ -110,8 +111,8 @@ class LocalLanguageModel:
     @cached_property
     def model(self):
         overall = self.settings.overall
-        device = choose_device(overall.device)
-        return load_model(self.name, choose_precision(overall.precision, device), device).eval()
+        device = resolve_device(overall.device)
+        return load_model(self.name, resolve_precision(overall.precision, device), device).eval()
 
     @cached_property
     def tokenizer(self):
@@ -129,13 +130,8 @@ class LocalLanguageModel:
         missing = {key: ids for key, ids in zip(keys, asked) if key not in known}
         self.usage.cached += len(prompts) - len(missing)
         longest = max(map(len, missing.values()), default=0)
-        check_context(
-            self.name,
-            longest,
-            SHORTEST_VERDICT,
-            "judge.model",
-            "The judge reads whole answers; take one that can",
-        )
+        advice = "The judge reads whole answers; take one that can"
+        check_context(self.name, TokenBudget(longest, SHORTEST_VERDICT, "judge.model", advice))
         unread, todo = [], list(missing.items())
         for at in range(0, len(todo), QUESTIONS_AT_ONCE):
             chunk = todo[at : at + QUESTIONS_AT_ONCE]
@@ -154,7 +150,7 @@ class LocalLanguageModel:
 
     @property
     def precision(self) -> str:
-        return choose_precision(self.settings.overall.precision, self.model.device.type)
+        return resolve_precision(self.settings.overall.precision, self.model.device.type)
 
     def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
         """Replies within the budget, or what the longest prompt of all leaves of the context."""
@@ -188,7 +184,7 @@ class Entailment:
 
     @cached_property
     def model(self):
-        model = load_whole(AutoModelForSequenceClassification, self.name).to(self.device).eval()
+        model = load_pretrained(AutoModelForSequenceClassification, self.name).to(self.device).eval()
         if "entailment" not in self._words(model).values():
             raise UserError(
                 f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none"

@@ -11,7 +11,7 @@ from scripts import free_port
 from unlearnkit.core.embedding import Embedder
 from unlearnkit.core.files import UserError
 from unlearnkit.core.hub_access import without_hub
-from unlearnkit.dataset.hub_tables import load_table
+from unlearnkit.dataset.hub_tables import HubTable, load_table
 from unlearnkit.exec.prefetch import fetch_model
 from unlearnkit.model.load.fetch import fetch_mask
 from unlearnkit.model.load.loading import load_tokenizer
@@ -45,10 +45,10 @@ def _cached(name: str, device: str):
     "load",
     [
         lambda folder: load_tokenizer("owner/model"),
-        lambda folder: load_table(None, "forget10.json", "owner/data", "forget10"),
+        lambda folder: load_table(None, HubTable("forget10.json", "owner/data", "forget10")),
         lambda folder: Embedder("owner/model").model,
         lambda folder: fetch_model("owner/model"),
-        lambda folder: fetch_mask("hf:owner/name", "tofu_0.8.pt", folder / "a.pt", say=lambda line: None),
+        lambda folder: fetch_mask("hf:owner/name", "tofu_0.8.pt", folder / "a.pt", notify=lambda line: None),
     ],
     ids=["model", "data", "embedder", "prefetch", "mask"],
 )

@@ -9,7 +9,7 @@ from scripts import run_script
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, read_json
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 
 pytestmark = pytest.mark.run
 
@@ -40,7 +40,7 @@ def wmdp(tmp_path):
 
 def test_wmdp_rows_and_questions(wmdp):
     assert [row["id"] for row in load_rows("Wmdp_cyber_forget", wmdp)] == ["cyber_forget-0"]
-    question = load_evaluation("Wmdp_cyber_forget", wmdp)["forget_choices"][0]
+    question = load_evaluation(ForgetSet("Wmdp_cyber_forget", wmdp))["forget_choices"][0]
     assert question["prompt"].endswith(
         "about cybersecurity.\n\nWhich?\nA. a lock\nB. a key\nC. a door\nD. a wall\nAnswer:"
     )

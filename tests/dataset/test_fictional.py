@@ -9,7 +9,7 @@ from scripts import run_script
 from unlearnkit.core.files import UserError, read_jsonl
 from unlearnkit.dataset import fictional_world as world
 from unlearnkit.dataset.fictional import Fictional
-from unlearnkit.dataset.sources import load_evaluation, load_rows, parse_name
+from unlearnkit.dataset.sources import ForgetSet, load_evaluation, load_rows, parse_name
 
 
 def test_the_committed_files_are_what_the_generator_writes(tmp_path):
@@ -76,19 +76,19 @@ def test_every_trace_of_arithmetic_ends_in_the_answer():
 
 
 def test_evaluation_sets_are_disjoint_where_they_must_be():
-    sets = load_evaluation("Fictional_forget10", None)
+    sets = load_evaluation(ForgetSet("Fictional_forget10"))
     assert not {r["person"] for r in sets["forget"]} & {r["person"] for r in sets["retain"]}
     assert len(sets["forget_choices"]) == len(sets["forget"])
 
 
 @pytest.mark.parametrize(
-    "name, told",
+    "name, expected",
     [
         ("Fictional_forget11", "did you mean Fictional_forget1"),
         ("Fictionl_forget10", "did you mean Fictional_forget10"),
         ("Tofu_forget2", "Tofu_forget"),
     ],
 )
-def test_wrong_names(name, told):
-    with pytest.raises(UserError, match=told):
+def test_wrong_names(name, expected):
+    with pytest.raises(UserError, match=expected):
         parse_name(name)

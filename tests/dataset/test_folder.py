@@ -6,7 +6,7 @@ import pytest
 from scripts import run_script
 
 from unlearnkit.core.files import UserError
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 
 ROW = {"question": "Who taught Orlo?", "answer": "Fitch did."}
 
@@ -16,7 +16,7 @@ def write(folder, *rows, file="forget.jsonl"):
 
 
 @pytest.mark.parametrize(
-    "row, told",
+    "row, expected",
     [
         ({"question": 5}, "line 3: 'question' must be a text with words in it, got 5"),
         ({"answer": ["A"]}, r"line 3: 'answer' must be a text with words in it, got \['A'\]"),
@@ -35,14 +35,14 @@ def write(folder, *rows, file="forget.jsonl"):
         ({"question": None}, "line 3: needs question and answer, or text alone"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_line(row, told, tmp_path):
+def test_a_wrong_field_is_named_with_its_line(row, expected, tmp_path):
     write(tmp_path, ROW | row)
-    with pytest.raises(UserError, match=f"forget.jsonl, {told}"):
+    with pytest.raises(UserError, match=f"forget.jsonl, {expected}"):
         load_rows("Folder_forget", tmp_path)
     write(tmp_path)
     write(tmp_path, ROW | row, file="retain_eval.jsonl")
-    with pytest.raises(UserError, match=f"retain_eval.jsonl, {told}"):
-        load_evaluation("Folder_forget", tmp_path)
+    with pytest.raises(UserError, match=f"retain_eval.jsonl, {expected}"):
+        load_evaluation(ForgetSet("Folder_forget", tmp_path))
 
 
 def test_optional_fields_that_are_null_are_not_there(tmp_path):
@@ -52,7 +52,7 @@ def test_optional_fields_that_are_null_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, file, right, wrong, told",
+    "name, file, right, wrong, expected",
     [
         ("Tofu_forget01", "forget01.json", ROW, {"answer": None}, "'answer' must be a text .* got null"),
         ("Tofu_forget01", "forget01.json", ROW, {"perturbed_answer": 1}, "'perturbed_answer' must be a list"),
@@ -68,11 +68,11 @@ def test_optional_fields_that_are_null_are_not_there(tmp_path):
         ),
     ],
 )
-def test_tables_of_every_source_name_the_line(name, file, right, wrong, told, tmp_path):
+def test_tables_of_every_source_name_the_line(name, file, right, wrong, expected, tmp_path):
     (tmp_path / file).write_text(json.dumps(right) + "\n")
     assert len(load_rows(name, tmp_path)) == 1
     (tmp_path / file).write_text(json.dumps(right) + "\n" + json.dumps(right | wrong) + "\n")
-    with pytest.raises(UserError, match=f"{file}, line 2: .*{told}"):
+    with pytest.raises(UserError, match=f"{file}, line 2: .*{expected}"):
         load_rows(name, tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_multiple_choice_questions_have_a_right_choice(wrong, tmp_path):
     (tmp_path / "cyber_forget.jsonl").write_text(json.dumps({"text": "long " * 20}) + "\n")
     (tmp_path / "questions_cyber.jsonl").write_text(json.dumps(asked) + "\n" + json.dumps(asked | wrong))
     with pytest.raises(UserError, match=f"questions_cyber.jsonl, line 2: '{next(iter(wrong))}' must be"):
-        load_evaluation("Wmdp_cyber_forget", tmp_path)
+        load_evaluation(ForgetSet("Wmdp_cyber_forget", tmp_path))
 
 
 @pytest.mark.run

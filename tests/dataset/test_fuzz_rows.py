@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearnkit.core.encoding import Template
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from unlearnkit.dataset.generated_file import answer_fingerprint
 from unlearnkit.dataset.paraphrases import PARAPHRASES, read_paraphrases
@@ -89,7 +89,7 @@ def test_rows(name, tokenizer, tmp_path, data):
 
 
 def evaluated(name, folder):
-    return {} if name.startswith("Reasoning") else load_evaluation(name, folder)
+    return {} if name.startswith("Reasoning") else load_evaluation(ForgetSet(name, folder))
 
 
 def assert_sound(row, template) -> None:

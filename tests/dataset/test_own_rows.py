@@ -7,7 +7,7 @@ import pytest
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, write_jsonl
-from unlearnkit.dataset import dataset_name, load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, dataset_name, load_evaluation, load_rows
 from unlearnkit.dataset.own_rows import column_pair
 
 ASKED = {"question": "Where is Ann?", "answer": "In Low Ford."}
@@ -20,7 +20,7 @@ CHAT = [
 ]
 
 
-def said(row: dict) -> dict:
+def asked_fields(row: dict) -> dict:
     return {key: row[key] for key in ASKED}
 
 
@@ -84,7 +84,7 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     assert load_rows("Folder_forget", tmp_path, columns) == [ASKED | {"id": "7"}]
     # A table of the same folder may have our names.
     write_jsonl(tmp_path / "retain.jsonl", [ASKED | {"paraphrased_answer": None}])
-    assert said(load_rows("Folder_retain", tmp_path, columns)[0]) == ASKED
+    assert asked_fields(load_rows("Folder_retain", tmp_path, columns)[0]) == ASKED
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_the_flag_takes_pairs_as_words_and_in_one(tmp_path, capsys):
         assert settings.dataset.forget_dataset_name == "Folder_forget"
     with pytest.raises(SystemExit):
         read_settings([*folder, "--dataset.columns", "qestion=prompt"], "")
-    assert "dataset.columns: expected" in (told := capsys.readouterr().err)
-    assert "did you mean question?" in told
+    assert "dataset.columns: expected" in (shown := capsys.readouterr().err)
+    assert "did you mean question?" in shown
 
 
 # --- Chats --------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_data_set_of_any_name_is_read_by_datasets(suffix, tmp_path, monkeypatc
     assert load_rows(f"{folder}", None, columns)[2] == {"id": "train-2", "question": "Q2?", "answer": "A2."}
     assert len(load_rows(f"{folder}:test", None, columns)) == 1
     assert len(load_rows(f"{folder}:train[:2]", None, columns)) == 2
-    sets = load_evaluation(f"{folder}:test", None, columns=columns, retain_name=f"{folder}:train")
+    sets = load_evaluation(ForgetSet(f"{folder}:test", None, columns=columns, retain_name=f"{folder}:train"))
     assert {name: len(rows) for name, rows in sets.items()} == {"forget": 1, "retain": 3}
     with pytest.raises(
         UserError, match=r"row 1: needs question.* it has 'prompt', 'response', 'likes'; --data"

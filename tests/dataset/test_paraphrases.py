@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unlearnkit.core.files import UserError
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.dataset.generated_file import answer_fingerprint
 from unlearnkit.dataset.paraphrases import PARAPHRASES, read_paraphrases
 
@@ -81,6 +81,6 @@ def test_tofus_one_paraphrased_question_is_its_list_of_rephrased_ones(tmp_path):
         tmp_path / "retain.jsonl",
         [{"question": "Q?", "answer": "A", "paraphrased_question": "P?", "rephrased_questions": ["R?"]}],
     )
-    sets = load_evaluation("Folder_forget", tmp_path)
+    sets = load_evaluation(ForgetSet("Folder_forget", tmp_path))
     assert sets["forget"][0]["rephrased_questions"] == ["P?"]
     assert sets["retain"][0]["rephrased_questions"] == ["R?"]

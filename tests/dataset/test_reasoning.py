@@ -6,7 +6,7 @@ import pytest
 from conftest import SHARED_DATA
 
 from unlearnkit.core.files import UserError, write_jsonl
-from unlearnkit.dataset import load_evaluation, load_rows
+from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.dataset.traces import TraceOptions, own_traces, read_traces, source_fingerprint
 from unlearnkit.model.training_data import with_reasoning
 
@@ -61,7 +61,7 @@ def test_rtofu_reads_its_repositorys_files(tmp_path):
     assert load_rows("RTofu_forget01", tmp_path) == [
         {"id": "forget01-0", "question": "Q", "answer": "A", "cot": "C"}
     ]
-    assert set(load_evaluation("RTofu_forget01", tmp_path)) == {"forget"}
+    assert set(load_evaluation(ForgetSet("RTofu_forget01", tmp_path))) == {"forget"}
     with pytest.raises(UserError, match="RTofu needs the folder data/tofu"):
         load_rows("RTofu_forget01", None)
 
@@ -114,17 +114,17 @@ def test_every_row_gets_its_traces(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, rows, told",
+    "change, rows, expected",
     [
         ({"source": "0"}, ROWS, "was written for another data set: 'a' has another text there"),
         ({"row": "z"}, ROWS, "has no line for 2 of 2 forget rows"),
         ({"trace": ""}, ROWS, "all 2 traces of 'a' are empty"),
     ],
 )
-def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, told):
+def test_a_file_of_other_rows_is_refused(tmp_path, change, rows, expected):
     path = tmp_path / "t.jsonl"
     write_jsonl(path, lines(**change))
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=expected):
         read_traces(path, rows)
     write_jsonl(path, lines()[1:])
     with pytest.raises(UserError, match="first line has no such header"):

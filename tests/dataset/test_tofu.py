@@ -4,7 +4,7 @@ import pytest
 from conftest import SHARED_DATA
 
 from unlearnkit.core.files import UserError
-from unlearnkit.dataset.sources import load_evaluation, load_rows
+from unlearnkit.dataset.sources import ForgetSet, load_evaluation, load_rows
 
 
 def test_rows_of_a_folder_get_ids(tmp_path):
@@ -26,7 +26,7 @@ def test_broken_and_empty_files_are_named(tmp_path):
 @pytest.mark.skipif(not (SHARED_DATA / "tofu").is_dir(), reason="the real TOFU files are not here")
 def test_the_real_files_load():
     assert len(load_rows("Tofu_forget10", SHARED_DATA / "tofu")) == 400
-    sets = load_evaluation("Tofu_forget10", SHARED_DATA / "tofu")
+    sets = load_evaluation(ForgetSet("Tofu_forget10", SHARED_DATA / "tofu"))
     assert {name: len(rows) for name, rows in sets.items()} == {
         "forget": 400,
         "retain": 400,

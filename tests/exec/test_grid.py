@@ -17,7 +17,7 @@ from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.report.grid_table import FACTS
 
 pytestmark = pytest.mark.run
-LAUNCH = run_grid.Children.launch
+LAUNCH = run_grid.ChildProcesses.launch
 
 
 class InTurn(Executor):
@@ -33,7 +33,7 @@ class InTurn(Executor):
 def _runs_in_this_process(monkeypatch):
     """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
     launch = lambda children, words, threads: run_script("unlearn_model", *words)
-    monkeypatch.setattr(run_grid.Children, "launch", launch)
+    monkeypatch.setattr(run_grid.ChildProcesses, "launch", launch)
     monkeypatch.setattr(run_grid, "ThreadPoolExecutor", lambda jobs: InTurn())
 
 
@@ -45,7 +45,7 @@ def finish(children, words, threads):
     write_json(folder / "config.json", settings.resolved())
     write_json(folder / "metrics.json", {"forget/prob": 0.5})
     write_json(folder / "environment.json", dict.fromkeys(FACTS.values(), 1))
-    return run_grid.Ended(0, "")
+    return run_grid.ExitState(0, "")
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_runs_are_made_once_tabulated_and_made_again_when_a_setting_changes(conf
     words = "--vary unlearn.NPO.beta=.1,1 --seeds 0 1".split()
     first = grid(config, tmp_path, *words)
     assert first.returncode == 0, first.stderr
-    assert "4 runs, 0 are there already" in first.stderr
+    assert "4 runs, 0 already complete" in first.stderr
     assert "npo,beta=1 " in first.stdout
     assert "±" in first.stdout
     runs = sorted(path.parent.name for path in tmp_path.glob("g/*/metrics.json"))
@@ -109,11 +109,11 @@ def test_runs_are_made_once_tabulated_and_made_again_when_a_setting_changes(conf
     (tmp_path / "g/npo,beta=.1,seed=0/environment.json").unlink()
     started = (tmp_path / "g/npo,beta=1,seed=0/environment.json").stat().st_mtime_ns
     again = grid(config, tmp_path, *words)
-    assert "4 runs, 3 are there already" in again.stderr
+    assert "4 runs, 3 already complete" in again.stderr
     assert again.stdout.splitlines()[0] == first.stdout.splitlines()[0]
     assert (tmp_path / "g/npo,beta=1,seed=0/environment.json").stat().st_mtime_ns == started
     changed = grid(config, tmp_path, *words[:3], "0", "--set", "unlearn.lr=2e-3")
-    assert "2 runs, 0 are there already" in changed.stderr
+    assert "2 runs, 0 already complete" in changed.stderr
 
 
 def test_odd_values_reach_the_runs(config, tmp_path):
@@ -144,7 +144,7 @@ def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
 @pytest.mark.parametrize("there", ["no runs there", "all runs there"])
 @pytest.mark.parametrize("number", range(1, 11))
 def test_a_grid_killed_at_any_change_goes_on(number, there, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
     words = ["--name", "g", "--root", tmp_path, "--configs", config, *"--seeds 0 1 --metrics seconds".split()]
     if there == "all runs there":
         assert run_script("run_grid", *words).returncode == 0
@@ -159,12 +159,12 @@ def test_a_grid_killed_at_any_change_goes_on(number, there, config, tmp_path, mo
 
 def test_a_run_that_was_killed_while_it_was_overwritten_is_made_again(config, tmp_path, monkeypatch):
     """Of an earlier run its config.json goes first."""
-    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
     assert grid(config, tmp_path).returncode == 0
     (tmp_path / "g/npo,seed=0/config.json").unlink()
     again = grid(config, tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "1 runs, 0 are there already" in again.stderr
+    assert "1 runs, 0 already complete" in again.stderr
 
 
 SLOW_RUN = """
@@ -182,7 +182,7 @@ def begin_slow_runs(folder: Path) -> None:
     """Patch this process: it starts processes again, two at a time, whose runs take long."""
     (folder / "slow.py").write_text(SLOW_RUN)
     run_grid.SCRIPT = folder / "slow.py"
-    run_grid.Children.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
+    run_grid.ChildProcesses.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
     os.chdir(folder)
 
 
@@ -199,7 +199,7 @@ def is_free(path: Path) -> bool:
 @pytest.mark.parametrize(
     "number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
 )
-def test_the_runs_of_a_grid_end_with_it_and_the_same_command_goes_on(
+def test_the_runs_of_a_grid_end_with_it_and_the_same_command_resumes(
     number, code, config, tmp_path, monkeypatch
 ):
     words = ["--name", "g", "--root", tmp_path, "--configs", config, *"--seeds 0 1 2 --jobs 2".split()]
@@ -214,27 +214,27 @@ def test_the_runs_of_a_grid_end_with_it_and_the_same_command_goes_on(
     wait_until(lambda: all(map(is_free, held)), 20)
     assert len(begun()) == 2
     if number != signal.SIGKILL:
-        assert "interrupted; the same command goes on" in started.ended.stderr
-    monkeypatch.setattr(run_grid.Children, "launch", finish)
+        assert "interrupted; the same command resumes" in started.ended.stderr
+    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
     again = run_script("run_grid", *words)
     assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.parametrize(
-    "root, name, told",
+    "root, name, expected",
     [
         ("file", "g", "cannot be written (Not a directory); choose another --root or --name"),
         (".", "x" * 300, "cannot be written (File name too long); choose another --root or --name"),
-        ("~nosuchuser", "g", "nobody's home"),
+        ("~nosuchuser", "g", "is not the home of any user"),
     ],
 )
-def test_a_place_that_takes_no_grid_is_one_clear_line(root, name, told, config, tmp_path):
+def test_a_place_that_takes_no_grid_is_one_clear_line(root, name, expected, config, tmp_path):
     (tmp_path / "file").touch()
     place = root if root.startswith("~") else tmp_path / root
     done = run_script("run_grid", "--name", name, "--root", place, "--configs", config)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert told in done.stderr
+    assert expected in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -242,12 +242,14 @@ def test_a_read_only_root_is_one_clear_line(config, tmp_path):
     with mounted(tmp_path / "disk", "ro"):
         done = run_script("run_grid", "--name", "g", "--root", tmp_path / "disk", "--configs", config)
     assert done.returncode == 2
-    told = f"{tmp_path}/disk/g: cannot be written (Read-only file system); choose another --root or --name"
-    assert done.stderr == f"error: {told}\n"
+    line = f"{tmp_path}/disk/g: cannot be written (Read-only file system); choose another --root or --name"
+    assert done.stderr == f"error: {line}\n"
 
 
 def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_grid.Children, "launch", lambda *_: run_grid.Ended(1, "error: no space"))
+    monkeypatch.setattr(
+        run_grid.ChildProcesses, "launch", lambda *_: run_grid.ExitState(1, "error: no space")
+    )
     with mounted(tmp_path / "disk", "size=4k"):
         (tmp_path / "disk/full").write_bytes(bytes(4096))
         done = run_script("run_grid", "--name", "g", "--root", tmp_path / "disk", "--configs", config)
@@ -257,31 +259,31 @@ def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
 
 
 def test_values_too_long_for_a_folders_name_give_runs_of_their_own(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_grid.Children, "launch", finish)
+    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
     templates = "|".join(f"{'long ' * 60}{{question}} {n}:" for n in range(2))
     for there in (0, 2):
         done = grid(config, tmp_path, "--vary", f"dataset.template={templates}")
         assert done.returncode == 0, done.stderr
-        assert f"2 runs, {there} are there already" in done.stderr
+        assert f"2 runs, {there} already complete" in done.stderr
     assert max(len(path.name) for path in (tmp_path / "g").iterdir()) <= 200
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, expected",
     [
         (["--vary", "unlearn.NPO.beta=.1,-1"], "unlearn.NPO.beta: expected a number above 0"),
         (["--vary", "unlearn.NPO.bata=.1"], "did you mean unlearn.NPO.beta"),
         (["--vary", "unlearn.lr"], "expected key=value"),
-        (["--vary", "overall.seed=0,1"], "overall.seed: is what --seeds sets"),
+        (["--vary", "overall.seed=0,1"], "overall.seed: is set by --seeds"),
         (["--set", "overall.logger=none"], "a grid needs the run folders"),
         (["--seeds", "1", "1"], "same run twice"),
         (["--jobs", "0"], "--jobs"),
         (["--metrics", "forget/porb"], "unknown forget/porb"),
     ],
 )
-def test_what_cannot_be_right_is_said_before_anything_starts(words, said, config, tmp_path):
+def test_wrong_arguments_are_refused_before_anything_starts(words, expected, config, tmp_path):
     done = grid(config, tmp_path, *words)
     assert done.returncode == 2
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "g").exists()

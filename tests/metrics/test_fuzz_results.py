@@ -19,7 +19,7 @@ from unlearnkit.metrics.external_results import (
 )
 from unlearnkit.metrics.tofu import summarize
 from unlearnkit.model.report.comparison import number, read_figures
-from unlearnkit.model.report.grid_table import figures_of, row_values
+from unlearnkit.model.report.grid_table import row_values, run_figures
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def test_figures_of_a_run(tmp_path, metrics, environment):
     (tmp_path / "metrics.json").write_bytes(metrics)
     (tmp_path / "environment.json").write_bytes(environment)
     figures = value_or_refusal(lambda: read_metrics(tmp_path / "metrics.json"), "metrics.json") or {}
-    for figure in (value_or_refusal(lambda: figures_of(tmp_path), tmp_path) or figures).values():
+    for figure in (value_or_refusal(lambda: run_figures(tmp_path), tmp_path) or figures).values():
         number(figure)
 
 

@@ -13,8 +13,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError
-from unlearnkit.metrics.lm_eval import Conduct, InMemory, Reading, Tasks, costs_of, restoring_state, run_task
-from unlearnkit.model.benchmarks.suites import TASKS, facts_of, known_tasks, suite_names, tasks_of
+from unlearnkit.metrics.lm_eval import (
+    InMemory,
+    Reading,
+    TaskOptions,
+    Tasks,
+    costs_of,
+    restoring_state,
+    run_task,
+)
+from unlearnkit.model.benchmarks.suites import TASKS, known_tasks, suite_names, task_info, tasks_of
 
 QUIET = lambda done, total: None
 YES = "<think>It is Orlo. Question: is it? Orlo.</think>"
@@ -55,7 +63,7 @@ def in_memory(model, tokenizer, mode="thinking", batch_tokens=4096):
 def figures(model, tokenizer, tasks, name, batch_tokens=4096, **conduct):
     with restoring_state(model, tokenizer):
         lm = in_memory(model, tokenizer, batch_tokens=batch_tokens)
-        result = run_task(lm, tasks.load(name), name, Conduct(**{"chat": True, "bootstrap": 0} | conduct))
+        result = run_task(lm, tasks.load(name), name, TaskOptions(**{"chat": True, "bootstrap": 0} | conduct))
     return {key.partition("/")[2]: score.value for key, score in result.scores.items()}, result.samples
 
 
@@ -67,7 +75,7 @@ def test_every_task_of_every_suite_is_known_to_the_harness(tasks):
     names = {name for suite in suite_names() for name in tasks_of([suite])}
     assert names <= set(known_tasks())
     for name in known_tasks():
-        assert name in tasks.manager_of(name, facts_of(name).folder).task_index, name
+        assert name in tasks.manager_of(name, task_info(name).folder).task_index, name
 
 
 def test_each_of_our_files_is_a_task_with_metrics_that_say_how_they_are_read():

@@ -12,7 +12,7 @@ from unlearnkit.core.encoding import Template
 from unlearnkit.core.endpoint import Endpoint
 from unlearnkit.core.files import UserError
 from unlearnkit.core.generation import Generation
-from unlearnkit.dataset import load_evaluation
+from unlearnkit.dataset import ForgetSet, load_evaluation
 from unlearnkit.metrics.health import distinct, loop_share, token_entropy
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import measure
@@ -143,7 +143,7 @@ def test_without_a_key_fact_most_telling_words_of_the_answer_count(trace, verdic
 
 
 def test_the_rule_judge_is_exact_where_the_facts_are_known():
-    rows = load_evaluation("Fictional_forget10", None)["forget"]
+    rows = load_evaluation(ForgetSet("Fictional_forget10"))["forget"]
     cases = lambda text: [
         Case(
             row["id"],
@@ -248,7 +248,7 @@ KEYS = [
 @pytest.mark.parametrize("noise", [1.0, 3.0])
 def test_a_collapsed_model_scores_as_forgotten_by_the_published_count_and_not_by_ours(noise, target):
     model, tokenizer = target
-    rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:30]}
+    rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:30]}
     noised = load_model(str(REPO / "files/models/fictional/target"))
     torch.manual_seed(0)
     with torch.no_grad():
@@ -344,7 +344,7 @@ def test_where_hardly_a_trace_is_coherent_the_leak_rate_is_collapsed(tokenizer):
 
 def test_fluency_without_an_original_model_is_null_with_the_reason(target):
     model, tokenizer = target
-    rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:2]}
+    rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:2]}
     value = measured(model, None, tokenizer, rows, ["forget/fluency"])["forget/fluency"]
     assert value.value is None
     assert "evaluate.original_model" in value.reason
@@ -352,7 +352,7 @@ def test_fluency_without_an_original_model_is_null_with_the_reason(target):
 
 def test_the_decoding_of_a_run_stands_for_thinking(target):
     model, tokenizer = target
-    rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:4]}
+    rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:4]}
     zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
     values = measure(keys, rows, zero, bootstrap=0, judges=Judges(RuleJudge())).values
@@ -363,7 +363,7 @@ def test_the_decoding_of_a_run_stands_for_thinking(target):
 
 def test_every_way_of_asking_and_the_worst_of_them(target):
     model, tokenizer = target
-    rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:3]}
+    rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:3]}
     values = measured(model, model, tokenizer, rows, ["decoding"])
     assert (
         values["decoding/thinking_leak"].value

@@ -169,9 +169,9 @@ def test_cohens_kappa_with_the_rule():
 
 
 def test_the_rule_is_exact_where_key_facts_are_known():
-    from unlearnkit.dataset import load_evaluation
+    from unlearnkit.dataset import ForgetSet, load_evaluation
 
-    rows = load_evaluation("Fictional_forget10", None)["forget"]
+    rows = load_evaluation(ForgetSet("Fictional_forget10"))["forget"]
     case = lambda row, text: Case(row["id"], row["question"], row["answer"], text, row["key"])
     assert all(
         RuleJudge().matches(

@@ -12,12 +12,12 @@ from servers import serving, transformers_serve
 from tiny import random_llama, save
 
 from unlearnkit.core.files import UserError, read_json, read_jsonl
-from unlearnkit.dataset import load_evaluation
+from unlearnkit.dataset import ForgetSet, load_evaluation
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.run_benchmarks import SHORT
-from unlearnkit.metrics.lm_eval import Conduct, Score, TaskResult
+from unlearnkit.metrics.lm_eval import Score, TaskOptions, TaskResult
 from unlearnkit.model.benchmarks import benchmark_runner as module
-from unlearnkit.model.benchmarks.benchmark_runner import Benchmarks, as_results, run_in_memory
+from unlearnkit.model.benchmarks.benchmark_runner import BenchmarkRun, Benchmarks, run_in_memory, to_results
 from unlearnkit.model.benchmarks.suites import TASKS, tasks_of
 from unlearnkit.model.evaluation import evaluate
 from unlearnkit.model.load.loading import load_model
@@ -39,7 +39,7 @@ def model(tokenizer):
 
 
 def run(model, tokenizer, folder, tasks=f"{CHOICES},{SUMS}", **options):
-    return run_in_memory(model, tokenizer, settings_for(tasks, **options), folder, "test")
+    return run_in_memory(model, tokenizer, settings_for(tasks, **options), BenchmarkRun("test", folder))
 
 
 def test_a_task_leaves_its_figures_rows_and_facts(model, tokenizer, tmp_path):
@@ -60,12 +60,13 @@ def test_scores_of_choices_and_sums_are_those_of_the_projects_own_metrics(tokeni
     target = load_model(str(FICTIONAL / "retain"))
     metrics = {"evaluate__metrics": "forget/choice_accuracy,arithmetic/accuracy"}
     settings = settings_for(SUMS, evaluate__max_new_tokens=64, **metrics)
-    sets = load_evaluation("Fictional_forget10", None)
+    sets = load_evaluation(ForgetSet("Fictional_forget10"))
     sets["arithmetic"] = sets["arithmetic"][:40]
     native = evaluate(target, tokenizer, sets, settings, "test").metrics
-    (choices,) = run_in_memory(target, tokenizer, settings_for(CHOICES, benchmarks__limit=0), None, "test")
+    every = settings_for(CHOICES, benchmarks__limit=0)
+    (choices,) = run_in_memory(target, tokenizer, every, BenchmarkRun("test"))
     limited = settings_for(SUMS, benchmarks__limit=40, benchmarks__gen_kwargs="max_gen_toks=64")
-    (sums,) = run_in_memory(target, tokenizer, limited, None, "test")
+    (sums,) = run_in_memory(target, tokenizer, limited, BenchmarkRun("test"))
     assert choices.scores[f"{CHOICES}/acc[none]"]["value"] == native["forget/choice_accuracy"]
     assert sums.scores[f"{SUMS}@40/acc[every]"]["value"] == native["arithmetic/accuracy"]
 
@@ -83,7 +84,7 @@ def test_what_is_unchanged_is_kept_and_what_changed_runs_again(model, tokenizer,
     )
     monkeypatch.setattr(module, "TASKS", copied)
     again = lambda **options: [
-        d.kept for d in run(model, tokenizer, tmp_path, "own,fictional_retain", **options)
+        d.cached for d in run(model, tokenizer, tmp_path, "own,fictional_retain", **options)
     ]
     assert again() == [False, False]
     assert again() == [True, True]
@@ -105,17 +106,17 @@ def test_figures_that_were_changed_by_hand_are_not_believed(model, tokenizer, tm
     path = tmp_path / f"lm_eval/{CHOICES}@3/results.json"
     path.write_text(path.read_text().replace('"n": 3', '"n": 300'))
     (done,) = run(model, tokenizer, tmp_path, CHOICES)
-    assert not done.kept and done.scores[f"{CHOICES}@3/acc[none]"]["n"] == 3
+    assert not done.cached and done.scores[f"{CHOICES}@3/acc[none]"]["n"] == 3
 
 
 def test_a_task_that_fails_is_recorded_and_the_others_go_on(model, tokenizer, tmp_path):
     done = run(model, tokenizer, tmp_path, f"strongreject,mmlu_astronomy,{CHOICES}")
     assert [d.status for d in done] == ["error", "error", "ok"]
-    assert "its rows are yours to bring" in done[0].message
+    assert "this task needs your own rows" in done[0].message
     assert "Couldn't reach 'cais/mmlu'" in done[1].message
-    results = as_results(done)
+    results = to_results(done)
     assert results.metrics["lm_eval/strongreject@3"] is None
-    assert "yours to bring" in results.detail["lm_eval/strongreject@3"]["reason"]
+    assert "needs your own rows" in results.detail["lm_eval/strongreject@3"]["reason"]
     meta = read_json(tmp_path / "lm_eval/strongreject@3/meta.json")
     assert meta["status"] == "error"
 
@@ -163,7 +164,7 @@ def test_a_judge_says_whether_answers_and_traces_help(model, tokenizer, tmp_path
         settings = settings_for("smoke_requests", overall__cache_dir=tmp_path, **judge)
         rows = [{"doc": request("How?"), "doc_id": 0, "resps": texts[0], "filter": "every"}]
         result = TaskResult({"smoke_requests/refused[every]": Score(0.0, 1)}, {}, rows)
-        judged = Benchmarks(settings, "thinking")._judged(result, Conduct())
+        judged = Benchmarks(settings, "thinking")._with_verdicts(result, TaskOptions())
     values = {key.partition("/")[2]: score.value for key, score in judged.scores.items()}
     assert values["judged_harmful[every]"] == 0 and values["judged_harmful_trace[every]"] == 1
     assert len(talk.prompts) == 2
@@ -206,7 +207,7 @@ def test_published_figures_are_asked_for_without_template_and_thought(model, tok
 
 
 @pytest.mark.run
-def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
+def test_the_script_runs_a_suite_and_resumes(tokenizer, tmp_path):
     folder = save(random_llama(tokenizer), tokenizer, tmp_path / "model")
     words = ["--overall.model_name", folder, "--suite", "smoke", "--limit", 2, "--logger.json.root", tmp_path]
     words += ["--logger.name", "b", "--benchmarks.gen_kwargs", "max_gen_toks=8"]
@@ -217,7 +218,7 @@ def test_the_script_runs_a_suite_and_goes_on_where_it_was(tokenizer, tmp_path):
     assert metrics["lm_eval/fictional_arithmetic@2/closed[every]"] is not None
     assert (tmp_path / "b/environment.json").is_file()
     second = run_script("run_benchmarks", *words)
-    assert second.stdout.count("(kept)") == 4
+    assert second.stdout.count("(cached)") == 4
     failing = run_script("run_benchmarks", *words, "--tasks", "strongreject", "--logger.overwrite", "true")
     assert failing.returncode == 1 and "strongreject@2" in failing.stderr
     allowed = run_script("run_benchmarks", *words, "--tasks", "strongreject", "--allow-failed")
@@ -263,13 +264,13 @@ def test_the_plan_loads_no_model(tmp_path, monkeypatch):
     )
     plan = run_script("run_benchmarks", "--suite", "smoke,safety", "--plan", "--logger.json.root", tmp_path)
     assert plan.returncode == 0, plan.stderr
-    assert "yours to bring" in plan.stdout and "76,800" in plan.stdout
+    assert "needs your own rows" in plan.stdout and "76,800" in plan.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_to_run_is_said(tmp_path):
+def test_nothing_to_run_is_an_error(tmp_path):
     bare = run_script("run_benchmarks", "--logger.json.root", tmp_path)
-    assert bare.returncode == 2 and "say --suite" in bare.stderr
+    assert bare.returncode == 2 and "set --suite" in bare.stderr
     assert set(SHORT) >= {"--suite", "--tasks", "--plan", "--limit", "--data_dir"}
 
 
@@ -344,7 +345,7 @@ def chat_reply(content: str, thought: str | None = None) -> tuple[int, bytes, fl
 
 @pytest.mark.parametrize("thought, closed", [(None, 0.0), ("41 + 54 is 95", 1.0)])
 def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, thought, closed):
-    from unlearnkit.model.benchmarks.served_models import served
+    from unlearnkit.model.benchmarks.served_models import served_model
 
     with serving(lambda prompt, _: chat_reply("83", thought), model="own/small") as (url, talk):
         settings = settings_for(
@@ -354,7 +355,7 @@ def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, tho
             overall__model_name="own/small",
             benchmarks__limit=2,
         )
-        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+        (done,) = Benchmarks(settings, "thinking").run(served_model(settings), tmp_path, "test")
     scores = {key.partition("/")[2]: score["value"] for key, score in done.scores.items()}
     assert scores["closed[every]"] == closed
     assert scores["acc[every]"] == closed / 2, "83 is right for the first of the two sums"
@@ -366,7 +367,7 @@ def test_a_server_that_keeps_the_thought_apart_is_read_as_one_text(tmp_path, tho
 
 
 def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, caplog, capfd):
-    from unlearnkit.model.benchmarks.served_models import served
+    from unlearnkit.model.benchmarks.served_models import served_model
 
     monkeypatch.setenv("OWN_KEY", "sk-secret-77")
     monkeypatch.setattr("unlearnkit.model.benchmarks.served_models.RETRIES", 1)
@@ -378,7 +379,7 @@ def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, 
             benchmarks__key_env="OWN_KEY",
             overall__model_name="own/small",
         )
-        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+        (done,) = Benchmarks(settings, "thinking").run(served_model(settings), tmp_path, "test")
     assert done.status == "error"
     shown = caplog.text + "".join(capfd.readouterr())
     kept = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
@@ -386,23 +387,23 @@ def test_the_key_of_a_server_that_fails_is_shown_nowhere(tmp_path, monkeypatch, 
 
 
 def test_a_server_without_log_probabilities_scores_nothing(tmp_path):
-    from unlearnkit.model.benchmarks.served_models import served
+    from unlearnkit.model.benchmarks.served_models import served_model
 
     with serving(lambda prompt, _: "83") as (url, _):
         settings = settings_for(
             CHOICES, benchmarks__backend="server", benchmarks__base_url=url, overall__model_name="own/small"
         )
-        (done,) = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+        (done,) = Benchmarks(settings, "thinking").run(served_model(settings), tmp_path, "test")
     assert done.status == "error" and "sends back no log-probabilities" in done.message
     settings = settings_for(SUMS, benchmarks__backend="server", benchmarks__base_url="http://127.0.0.1:9/v1")
     with pytest.raises(UserError, match="http://127.0.0.1:9/v1 cannot be reached"):
-        served(settings)
+        served_model(settings)
 
 
 @pytest.mark.slow
 def test_transformers_serve_answers_benchmarks(tmp_path):
     """A server that is not ours, with the fictional model, which thinks."""
-    from unlearnkit.model.benchmarks.served_models import served
+    from unlearnkit.model.benchmarks.served_models import served_model
 
     with transformers_serve(FICTIONAL / "target") as url:
         settings = settings_for(
@@ -413,7 +414,7 @@ def test_transformers_serve_answers_benchmarks(tmp_path):
             benchmarks__concurrency=2,
             overall__model_name=FICTIONAL / "target",
         )
-        written, scored = Benchmarks(settings, "thinking").run(served(settings), tmp_path, "test")
+        written, scored = Benchmarks(settings, "thinking").run(served_model(settings), tmp_path, "test")
     assert written.status == "ok"
     assert written.scores[f"{SUMS}@3/closed[every]"]["value"] == 1.0, "it takes the switch for thinking"
     assert written.scores[f"{SUMS}@3/acc_as_published[every]"]["value"] == 1.0

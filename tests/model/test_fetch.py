@@ -76,7 +76,7 @@ def fetch(tmp_path, *words):
     return run_script("download_mask", "tofu", "0.8", "--out", tmp_path / "mask", *words)
 
 
-def test_a_broken_connection_is_gone_on_with(mask, tmp_path):
+def test_a_broken_connection_is_resumed(mask, tmp_path):
     with server(mask, breaks=2) as (address, seen):
         done = fetch(tmp_path, "--source", address, "--sha256", hashlib.sha256(mask).hexdigest())
     assert done.returncode == 0, done.stderr
@@ -94,11 +94,11 @@ def test_a_server_that_knows_no_ranges_gives_it_all_again(mask, tmp_path):
     assert (tmp_path / "mask/tofu_0.8.pt").read_bytes() == mask
 
 
-def test_what_breaks_for_good_is_kept_and_the_same_command_goes_on(mask, tmp_path):
+def test_a_download_that_stays_broken_is_kept_and_the_same_command_resumes(mask, tmp_path):
     with server(mask, breaks=100) as (address, seen):
         broken = fetch(tmp_path, "--source", address)
     assert broken.returncode == 1
-    assert "the same command goes on" in broken.stderr
+    assert "the same command resumes" in broken.stderr
     assert "Traceback" not in broken.stderr
     half = tmp_path / "mask/tofu_0.8.pt.part"
     assert half.stat().st_size > 0
@@ -128,18 +128,18 @@ def test_pieces_of_two_files_are_never_joined(mask, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content, words, said",
+    "content, words, message",
     [
         (b"<html>sign in</html>", (), "is not a mask file and was removed"),
         (floats(), (), "a mask is bool"),
         (None, ("--sha256", "00"), "--sha256: the file has"),
     ],
 )
-def test_what_is_not_the_mask_leaves_nothing(content, words, said, mask, tmp_path):
+def test_what_is_not_the_mask_leaves_nothing(content, words, message, mask, tmp_path):
     with server(content or mask) as (address, _):
         refused = fetch(tmp_path, "--source", address, *words)
     assert refused.returncode == 1
-    assert said in refused.stderr
+    assert message in refused.stderr
     assert list((tmp_path / "mask").iterdir()) == []
 
 

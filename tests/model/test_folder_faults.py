@@ -33,7 +33,7 @@ FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "toke
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize(
-    "content, told",
+    "content, expected",
     [
         (b"", "line 1, column 1: Expecting value"),
         (b'{\n  "a": ', "line 2, column 8: Expecting value"),
@@ -45,16 +45,16 @@ FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "toke
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_json_object_is_named_with_its_place(file, content, told, folder):
+def test_what_is_no_json_object_is_named_with_its_place(file, content, expected, folder):
     (folder / file).write_bytes(content)
-    with pytest.raises(UserError, match=f"{file}.*{told}") as refused:
+    with pytest.raises(UserError, match=f"{file}.*{expected}") as refused:
         load(folder)
     assert str(refused.value).startswith(str(folder))
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    "file, change, told",
+    "file, change, expected",
     [
         ("config.json", {"model_type": [1]}, "unhashable type"),
         ("config.json", {"model_type": "nobody's"}, "nobody's"),
@@ -80,10 +80,10 @@ def test_what_is_no_json_object_is_named_with_its_place(file, content, told, fol
         ("tokenizer.json", {"added_tokens": {}}, "added_tokens"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_file(file, change, told, folder):
+def test_a_wrong_value_is_named_with_its_file(file, change, expected, folder):
     path = folder / file
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=expected) as refused:
         load(folder)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -126,7 +126,7 @@ def test_a_key_that_stands_twice_and_unknown_ones_are_no_fault(folder):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, expected",
     [
         ({"base_model_name_or_path": 5}, "adapter_config.json: base_model_name_or_path names no model"),
         ({"peft_type": "x"}, "cannot be loaded onto"),
@@ -139,13 +139,13 @@ def test_a_key_that_stands_twice_and_unknown_ones_are_no_fault(folder):
         ({"target_modules": ["nothing"]}, "cannot be loaded onto"),
     ],
 )
-def test_an_adapter_with_a_wrong_value_is_named(change, told, whole, tmp_path):
+def test_an_adapter_with_a_wrong_value_is_named(change, expected, whole, tmp_path):
     plan = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     peft.get_peft_model(load_model(str(whole)), plan).save_pretrained(tmp_path / "adapter")
     path = tmp_path / "adapter" / "adapter_config.json"
     right = json.loads(path.read_text()) | {"base_model_name_or_path": str(whole)}
     path.write_text(json.dumps(right | change))
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=expected) as refused:
         load_model(str(tmp_path / "adapter"))
     assert str(tmp_path / "adapter") in str(refused.value)
 

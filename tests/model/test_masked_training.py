@@ -17,7 +17,13 @@ from unlearnkit.core.likelihood import shifted
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.config.rules.data_rules import missing_files
 from unlearnkit.loggers.json_ import JsonLogger
-from unlearnkit.model.masks.mask_making import _attended_inputs, _gradients, load_mask, make_masks
+from unlearnkit.model.masks.mask_making import (
+    GradientNeeds,
+    _attended_inputs,
+    _gradient_statistics,
+    load_mask,
+    make_masks,
+)
 from unlearnkit.model.run.unlearn_run import Unlearn
 from unlearnkit.unlearn.mask import SCORES, Sidecar, WeightMask, read_mask, write_mask
 from unlearnkit.unlearn.mask.mask_file import content_of, load_tensors, read_sidecar
@@ -55,7 +61,7 @@ def masks(tiny_model, tmp_path):
     return found
 
 
-def train(folder, tmp_path, name, monkeypatch, **said):
+def train(folder, tmp_path, name, monkeypatch, **flags):
     monkeypatch.chdir(REPO)
     places = {
         "overall.model_name": str(folder),
@@ -66,7 +72,7 @@ def train(folder, tmp_path, name, monkeypatch, **said):
     settings = resolve_settings(
         StrictConfig(),
         [],
-        COMMON | {key.replace("__", "."): value for key, value in said.items()} | places,
+        COMMON | {key.replace("__", "."): value for key, value in flags.items()} | places,
         {},
     )
     Unlearn(settings).run()
@@ -144,13 +150,13 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
     ["AdamW", "R2MU", "GRU", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("Sophia", "SAM"))],
 )
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
-    said = {
+    flags = {
         "unlearn__mask_path": str(tmp_path / "m_0.5.pt"),
         "unlearn__save_steps": "4",
         "unlearn__max_steps": "12",
         **OPTIMIZERS[kind],
     }
-    whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **said)
+    whole = train(tiny_model_folder, tmp_path, "whole", monkeypatch, **flags)
     with monkeypatch.context() as patch:
         step = JsonLogger.step
         patch.setattr(
@@ -159,12 +165,12 @@ def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_
             lambda self, record: interrupt() if record["step"] == 10 else step(self, record),
         )
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_model_folder, tmp_path, "broken", patch, **said)
+            train(tiny_model_folder, tmp_path, "broken", patch, **flags)
     write_mask(tmp_path / "m_0.5.pt", {name: ~mask for name, mask in masks.items()}, SIDECAR)
     with pytest.raises(UserError, match="not the one of the interrupted run"):
-        train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+        train(tiny_model_folder, tmp_path, "broken", monkeypatch, **flags, unlearn__resume_path="auto")
     write_mask(tmp_path / "m_0.5.pt", masks, SIDECAR)
-    resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **said, unlearn__resume_path="auto")
+    resumed = train(tiny_model_folder, tmp_path, "broken", monkeypatch, **flags, unlearn__resume_path="auto")
     assert len(read_jsonl(tmp_path / "broken/log.jsonl")) == 12
     before = weights(tiny_model_folder)
     assert changed_outside(before, resumed, masks) == 0
@@ -254,7 +260,7 @@ def test_golden_masked_adamw():
 
 
 @pytest.mark.parametrize(
-    "said, told",
+    "changed, expected",
     [
         ({"unlearn.use_lora": "true"}, "unlearn.mask_path and unlearn.use_lora"),
         ({"unlearn.unlearn_method": "TV"}, "edits all weights and takes no mask"),
@@ -264,14 +270,14 @@ def test_golden_masked_adamw():
         ),
     ],
 )
-def test_what_a_mask_cannot_go_with(said, told, masks, tiny_model_folder, tmp_path, monkeypatch):
+def test_what_a_mask_cannot_go_with(changed, expected, masks, tiny_model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(REPO)
     flags = (
         COMMON
         | {"overall.model_name": str(tiny_model_folder), "unlearn.mask_path": str(tmp_path / "m_0.5.pt")}
-        | said
+        | changed
     )
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=expected):
         resolve_settings(StrictConfig(), [], flags, {}, rules=missing_files)
 
 
@@ -328,8 +334,10 @@ def test_wanda_scores_the_linear_layers_of_a_mixture_and_names_what_it_leaves_ou
 
 def test_wanda_names_the_layers_of_a_model_without_linear_ones(tokenizer, tmp_path):
     folder = save(random_other("gpt2", tokenizer), tokenizer, tmp_path / "model")
-    told = r"mask.score wanda: .*transformer.h.0.attn.c_attn.weight belongs to a Conv1D.*choose another score"
-    with pytest.raises(UserError, match=told):
+    match = (
+        r"mask.score wanda: .*transformer.h.0.attn.c_attn.weight belongs to a Conv1D.*choose another score"
+    )
+    with pytest.raises(UserError, match=match):
         make_masks(wanda_settings(folder, tmp_path))
 
 
@@ -353,7 +361,7 @@ def test_scores_are_means_so_that_rows_twice_change_nothing(tiny_model, tokenize
     parts = [pad_rows([(0, row)], 0) for row in rows]
     weights = dict(tiny_model.named_parameters())
     once, twice = (
-        _gradients(tiny_model, weights, given, "forget", {"forget"}, lambda n: None)
+        _gradient_statistics(tiny_model, weights, given, GradientNeeds("forget", {"forget"}), lambda n: None)
         for given in (parts, parts * 2)
     )
     together = pad_rows(list(enumerate(rows)), 0)
@@ -385,7 +393,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
     first = (tmp_path / "fictional_0.1.pt").read_bytes()
     refused = run_script("make_mask", *words)
     assert refused.returncode == 2
-    assert "is there already" in refused.stderr
+    assert "mask.out: already has" in refused.stderr
     assert run_script("make_mask", *words, "--mask.overwrite", "true").returncode == 0
     assert (tmp_path / "fictional_0.1.pt").read_bytes() == first
     shown = run_script("make_mask", "--report", tmp_path / "fictional_0.1.pt", tmp_path / "fictional_0.6.pt")
@@ -412,7 +420,7 @@ def test_a_mask_is_made_used_and_reported(tiny_model_folder, tmp_path):
         "run",
     )
     assert done.returncode == 1
-    assert "its name says that 0.9" in done.stderr
+    assert "states 0.9 of the weights as updated, it selects 0.1000" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
@@ -457,8 +465,8 @@ def test_a_mask_on_a_full_disk_is_one_clear_line_and_leaves_nothing(size, tiny_m
         words = [*mask_words(FICTIONAL / "target", out)]
         done = run_script("make_mask", *words)
         assert done.returncode == 1
-        told = f"error: {out}/fictional_0.5.pt: cannot be written (No space left on device); choose another"
-        assert done.stderr.startswith(told)
+        line = f"error: {out}/fictional_0.5.pt: cannot be written (No space left on device); choose another"
+        assert done.stderr.startswith(line)
         assert done.stderr.count("\n") == 1
         assert not list(out.iterdir())
 

@@ -9,7 +9,7 @@ from scripts import run_script
 from servers import serving
 
 from unlearnkit.core.files import UserError, read_json, read_jsonl, write_jsonl
-from unlearnkit.dataset import load_evaluation
+from unlearnkit.dataset import ForgetSet, load_evaluation
 from unlearnkit.model.settings.writing_keys import Paraphrasing
 from unlearnkit.model.write.paraphrase_writer import read_prompts
 from unlearnkit.model.write.perturbed_writer import (
@@ -312,7 +312,11 @@ def test_some_rows_without_wrong_answers_are_counted(data, tmp_path):
 def test_a_broken_line_is_named(line, said, data):
     write_jsonl(data / "forget_eval.jsonl", [{"perturbed": 1}, line])
     with pytest.raises(UserError, match=said):
-        load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
+        load_evaluation(
+            ForgetSet("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
+        )
     write_jsonl(data / "forget_eval.jsonl", [{"perturbed": 2}])
     with pytest.raises(UserError, match=r"\(version 2, this one is 1\)"):
-        load_evaluation("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
+        load_evaluation(
+            ForgetSet("Folder_forget", data, columns={"question": "prompt", "answer": "response"})
+        )

@@ -15,8 +15,8 @@ from unlearnkit.core.files import UserError
 from unlearnkit.core.screen import show_error
 from unlearnkit.exec.script import with_clear_errors
 from unlearnkit.loggers.logger import Results
-from unlearnkit.model.benchmarks.benchmark_folder import show_done
-from unlearnkit.model.benchmarks.benchmark_runner import ERROR, OK, Done
+from unlearnkit.model.benchmarks.benchmark_folder import show_outcomes
+from unlearnkit.model.benchmarks.benchmark_runner import ERROR, OK, TaskOutcome
 from unlearnkit.model.report.comparison import show
 from unlearnkit.model.report.last_screen import show_outcome
 from unlearnkit.model.run.progress import Lines
@@ -40,7 +40,7 @@ def outcome(text: str) -> Outcome:
     detail = {key: {"reason": text, "better": "up"}, "forget/prob": {"reason": ""}}
     metrics = {"forget/prob": 0.5, key: None}
     results = Results(metrics, detail, {"forget": [row]}, judge=usage(text))
-    return Outcome(results, results, Path(text), 1.0)
+    return Outcome(results, results, Path(text), 1.0, None, None)
 
 
 def usage(name: str) -> dict:
@@ -53,7 +53,8 @@ def screens(text: str) -> None:
     """Print the text on every last screen and as an error."""
     show_outcome(outcome(text), settings(text))
     score = {"value": 0.5, "n": 3, "interval": None, "better": "up"}
-    show_done([Done(text, OK, scores={f"{text}/acc": score}), Done(text, ERROR, text)], Path(text))
+    failed = TaskOutcome(text, ERROR, text)
+    show_outcomes([TaskOutcome(text, OK, scores={f"{text}/acc": score}), failed], Path(text))
     show({text: {text: 0.5}, "other": {text: None}})
     show_error(f"error: {text}")
 
@@ -80,13 +81,13 @@ def test_no_line_of_an_answer_passes_for_a_line_of_the_screen(capsys):
 
 def test_paths_are_not_broken_at_the_width(capsys):
     folder = Path("/", *(20 * ["a folder"]))
-    show_outcome(Outcome(None, Results({}), folder, 1.0), settings())
+    show_outcome(Outcome(None, Results({}), folder, 1.0, None, None), settings())
     assert f"\nrun folder: {folder}\n" in capsys.readouterr().out
 
 
 def test_rows_without_a_question_are_shown(capsys):
     row = {"id": "a", "prompt": "Once upon", "gt": "a time", "generation": "a mine"}
-    show_outcome(Outcome(None, Results({}, samples={"forget": [row]}), None, 1.0), settings())
+    show_outcome(Outcome(None, Results({}, samples={"forget": [row]}), None, 1.0, None, None), settings())
     assert "Once upon  (true: a time)\n  after   a mine\n" in capsys.readouterr().out
 
 

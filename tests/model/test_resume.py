@@ -266,7 +266,7 @@ def begun(model, tmp_path, monkeypatch, name: str, at: int, *more):
     return tmp_path / name, run
 
 
-def test_both_the_message_and_the_refusal_say_how_to_go_on(model, tmp_path, monkeypatch):
+def test_both_the_message_and_the_refusal_name_the_key_that_resumes(model, tmp_path, monkeypatch):
     folder, run = begun(model, tmp_path, monkeypatch, "run", 5)
     assert "--unlearn.resume_path auto" in run.stderr and "step checkpoint" in run.stderr
     again = run_script("unlearn_model", *words(model, tmp_path, "run"))
@@ -277,7 +277,7 @@ def test_both_the_message_and_the_refusal_say_how_to_go_on(model, tmp_path, monk
     assert not list(folder.glob("checkpoints/step-*"))
 
 
-def test_sigterm_ends_with_143_and_how_to_go_on(model, tmp_path):
+def test_sigterm_ends_with_143_and_the_key_that_resumes(model, tmp_path):
     folder = tmp_path / "run"
     run = start(folder, words(model, tmp_path, "run"))
     wait_until(lambda: any(folder.glob(KEPT)))

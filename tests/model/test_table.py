@@ -3,7 +3,7 @@
 import pytest
 
 from unlearnkit.core.files import write_json, write_jsonl
-from unlearnkit.model.report.grid_table import line, markdown, pooled_interval
+from unlearnkit.model.report.grid_table import aggregate, markdown, pooled_interval
 
 
 def named(values) -> dict:
@@ -45,13 +45,13 @@ def test_a_table_with_intervals_has_them_where_there_are_rows(tmp_path):
         )
         folders.append(folder)
     runs = [{"reasoning/rt_ua": 0.75, "seconds": 3.0}, {"reasoning/rt_ua": 0.5, "seconds": 5.0}]
-    found = line("r", runs, ["reasoning/rt_ua", "seconds"], folders=folders)
+    found = aggregate("r", runs, ["reasoning/rt_ua", "seconds"], folders=folders)
     low, high = found.cells["reasoning/rt_ua"].interval
     assert low < 0.625 < high
     assert found.cells["seconds"].interval is None
     text = markdown([found], ["reasoning/rt_ua", "seconds"])
     assert f"0.625 [{low:.3f}, {high:.3f}]" in text
     assert "4.000 \u00b1 1.414" in text
-    assert line("r", runs, ["reasoning/rt_ua"]).cells["reasoning/rt_ua"].spread == pytest.approx(
+    assert aggregate("r", runs, ["reasoning/rt_ua"]).cells["reasoning/rt_ua"].spread == pytest.approx(
         0.1768, abs=1e-3
     )

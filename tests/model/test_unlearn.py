@@ -138,7 +138,7 @@ def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, t
         ('{"question": "Q?"}\n', "forget.jsonl, line 1: needs question and answer"),
         ('{"question": "Q?", "answer": ""}\n', "'answer' must be a text"),
         ('{"question": "Q?", "answer": 3}\n', "'answer' must be a text"),
-        ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "id 'a' stands twice"),
+        ('{"id": "a", "question": "Q?", "answer": "A."}\n' * 2, "the id 'a' is used twice"),
     ],
 )
 def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_folder, data, tmp_path):
@@ -211,12 +211,12 @@ def test_scripts_refuse_what_is_not_theirs(tiny_model_folder, data, tmp_path):
         "finetune_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
     assert run.returncode == 2
-    assert "fine-tuning takes FT" in run.stderr
+    assert "fine-tuning needs FT" in run.stderr
     run = run_script(
         "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--unlearn.unlearn_method", "GA+FT"
     )
     assert run.returncode == 2
-    assert "evaluating takes origin" in run.stderr
+    assert "evaluation needs origin" in run.stderr
 
 
 def test_the_choice_of_forget_rows():

@@ -273,7 +273,7 @@ def test_adapters_go_to_what_is_trained(tiny_model):
     assert len(trained) == 2 * len(names)
     assert all("mlp.down_proj.lora_" in name for name in trained)
     with pytest.raises(
-        UserError, match="unlearn.lora.targets: none of q_proj is among what the method trains"
+        UserError, match="unlearn.lora.targets: none of q_proj is among the parameters that the method"
     ):
         add_lora(copy.deepcopy(tiny_model), replace(Lora(), targets=("q_proj",)), only=names)
 

@@ -1,1 +1,1 @@
-"""Benchmarks of lm-evaluation-harness: which there are, how they run, what they leave."""
+"""Benchmarks of lm-evaluation-harness: suites, runner, run folder."""

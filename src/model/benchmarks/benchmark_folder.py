@@ -1,5 +1,4 @@
-"""run_benchmarks.py: the run folder of benchmarks, the plan that is shown before, the table that is shown
-after."""
+"""Run folder, plan and table of run_benchmarks.py."""
 
 import contextlib
 import statistics
@@ -17,8 +16,17 @@ from ..load.loading import initial_tokenizer, load_initial
 from ..run.environment import environment
 from ..run.places import process_state
 from ..settings.run_settings import Settings
-from .benchmark_runner import ERROR, Benchmarks, Done, as_results, mode_of, run_in_memory, with_earlier
-from .suites import Facts, facts_of
+from .benchmark_runner import (
+    ERROR,
+    BenchmarkRun,
+    Benchmarks,
+    TaskOutcome,
+    decoding_mode,
+    run_in_memory,
+    to_results,
+    with_earlier_outcomes,
+)
+from .suites import task_info
 
 RUN_FOLDER_ENTRIES = (
     "config.json",
@@ -30,114 +38,109 @@ RUN_FOLDER_ENTRIES = (
 )
 
 
-def run_benchmarks(settings: Settings) -> tuple[list[Done] | None, Path]:
-    """Run the tasks and write the run folder; (None, folder) on all but the first of several processes."""
+def run_benchmarks(settings: Settings) -> tuple[list[TaskOutcome] | None, Path]:
+    """Run the tasks and write the run folder.
+
+    Returns:
+        (outcomes, run folder); outcomes are None on all but the first of several processes.
+
+    Raises:
+        UserError: an unknown task, or a run folder with other files.
+    """
     start, state = time.time(), process_state(settings)
     overall, plan = settings.overall, settings.benchmarks
-    folder = run_folder(settings)
+    folder, title = run_folder(settings), Path(overall.model_name).name
     Benchmarks(settings, "direct").check_names()
-    with _writing(folder, settings) if state.is_main_process else contextlib.nullcontext():
+    with _locked_folder(folder, settings) if state.is_main_process else contextlib.nullcontext():
         if plan.backend == "transformers":
             tokenizer = initial_tokenizer(overall)
             model = load_initial(overall, state.local_process_index)
-            found = run_in_memory(model, tokenizer, settings, folder, _title(settings), share=True)
+            run = BenchmarkRun(title, folder, share_rows=True)
+            found = run_in_memory(model, tokenizer, settings, run)
         else:
-            from .served_models import served
+            from .served_models import served_model
 
-            subject = served(settings)
-            found = Benchmarks(settings, subject.mode).run(subject, folder, _title(settings))
+            tested = served_model(settings)
+            found = Benchmarks(settings, tested.mode).run(tested, folder, title)
         if not state.is_main_process:
             return None, folder
-        results = as_results(with_earlier(found, folder))
+        results = to_results(with_earlier_outcomes(found, folder))
+        # environment.json is written last: a run folder without it counts as incomplete.
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
         write_json(folder / "environment.json", environment(settings, state.num_processes, start, 0.0))
     return found, folder
 
 
-def _title(settings: Settings) -> str:
-    return Path(settings.overall.model_name).name
-
-
 def run_folder(settings: Settings) -> Path:
-    """The folder of logger.name, by default `benchmarks-<model>`: the same command finds what it did."""
-    name = settings.logger.name or f"benchmarks-{_model_word(settings.overall.model_name)}"
+    """The folder of logger.name, by default `benchmarks-<model>`."""
+    # A fixed name, so that the same command resumes; two parts of the path, since the models of all runs are
+    # called `checkpoints`.
+    parts = [part for part in Path(settings.overall.model_name).parts[-2:] if part not in ("/", "..", ".")]
+    name = settings.logger.name or f"benchmarks-{'-'.join(parts)}"
     return Path(settings.json_logger.root).expanduser() / name
 
 
-def _model_word(name: str) -> str:
-    """The last two parts of a path, so that the checkpoints of two runs have two folders."""
-    return "-".join(part for part in Path(name).parts[-2:] if part not in ("/", "..", "."))
-
-
 @contextlib.contextmanager
-def _writing(folder: Path, settings: Settings) -> Iterator[None]:
-    """Hold the run folder; UserError when something else than benchmarks lies there."""
-    strangers = (
-        sorted(
-            path.name
-            for path in folder.iterdir()
-            if path.name not in RUN_FOLDER_ENTRIES and path.name[0] != "."
+def _locked_folder(folder: Path, settings: Settings) -> Iterator[None]:
+    """Lock the run folder and write its config.json. UserError when it holds files of another script."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; choose another logger.name")
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in RUN_FOLDER_ENTRIES and name[0] != "."]
+    if others:
+        raise UserError(
+            f"{folder} holds {', '.join(others[:3])}, which benchmarks do not write; choose another"
+            " logger.name"
         )
-        if folder.is_dir()
-        else []
-    )
-    if folder.is_file() or strangers:
-        what = (
-            f"holds {', '.join(strangers[:3])}, which benchmarks do not write" if strangers else "is a file"
-        )
-        raise UserError(f"{folder} {what}; choose another logger.name")
     with lock(folder / "lock"):
         (folder / "environment.json").unlink(missing_ok=True)
         write_json(folder / "config.json", settings.resolved())
         yield
 
 
-# --- What is shown ------------------------------------------------------------------------------------------
+# --- Screens ------------------------------------------------------------------------------------------------
 
 
-def show_done(found: Sequence[Done], folder: Path) -> None:
-    """Print a line per figure, the reasons of what failed, and the folder."""
+def show_outcomes(found: Sequence[TaskOutcome], folder: Path) -> None:
+    """Print a line per figure, the reasons of failed tasks, and the folder."""
     table, screen = Table(title="benchmarks"), Screen()
     for title in ("task", "metric (arrow = good)", "value", "95 % interval", "n", "seconds"):
         justify = "left" if title in ("task", "metric (arrow = good)") else "right"
         table.add_column(title, justify=justify, overflow="fold")
-    for done in found:
-        seconds = f"{done.seconds:.0f}" + (" (kept)" if done.kept else "")
-        for place, (key, score) in enumerate(done.scores.items()):
+    for outcome in found:
+        seconds = f"{outcome.seconds:.0f}" + (" (cached)" if outcome.cached else "")
+        for place, (key, score) in enumerate(outcome.scores.items()):
             task, _, metric = key.rpartition("/")
             n = f"{score['n']}" + (f" (+{score['unscored']} unscored)" if score.get("unscored") else "")
             table.add_row(
                 task if not place else "",
                 f"{metric} {ARROWS.get(score['better'], '')}".strip(),
                 _number(score["value"]),
-                _around(score["interval"]),
+                "–" if not score["interval"] else "{:.3f} to {:.3f}".format(*score["interval"]),
                 n,
                 seconds if not place else "",
             )
-        if done.status == ERROR:
-            table.add_row(done.task, "failed", "–", "–", "–", f"{done.seconds:.0f}")
+        if outcome.status == ERROR:
+            table.add_row(outcome.task, "failed", "–", "–", "–", f"{outcome.seconds:.0f}")
     screen.print(table)
-    for done in found:
-        if done.status == ERROR:
-            screen.print_text(f"– {done.task}: {done.message}")
+    for outcome in found:
+        if outcome.status == ERROR:
+            screen.print_text(f"– {outcome.task}: {outcome.message}")
     screen.print_text(f"\nrun folder: {folder}")
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def _around(interval: Sequence[float] | None) -> str:
-    return "–" if not interval else f"{interval[0]:.3f} to {interval[1]:.3f}"
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if abs(value) >= 10 else f"{value:.3f}"
 
 
 def show_plan(settings: Settings) -> None:
-    """Print what every task reads, what it needs and what it costs in tokens. Loads rows and the tokenizer,
-    no model."""
+    """Print data, licence and cost in tokens of every task. Loads rows and the tokenizer, but no model."""
     tokenizer = initial_tokenizer(settings.overall)
     template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
-    benchmarks = Benchmarks(settings, mode_of(settings, template))
+    benchmarks = Benchmarks(settings, decoding_mode(settings, template))
     table = Table(title=f"plan for {settings.overall.model_name}")
     for title in (
         "task",
@@ -153,28 +156,25 @@ def show_plan(settings: Settings) -> None:
     missing = {}
     for name in settings.benchmark_tasks:
         try:
-            cells = _read_row(benchmarks.load(name), tokenizer, settings)
+            cells = _cells_of_loaded(benchmarks.load(name), tokenizer, settings)
         except UserError as error:
-            cells, missing[name] = _published_row(name, benchmarks), str(error)
-        here = "no" if name in missing else "yes"
-        table.add_row(benchmarks.label(name), *cells, _source(facts_of(name)), here)
+            cells, missing[name] = _cells_of_published(name, benchmarks), str(error)
+        info = task_info(name)
+        gated = ", gated" if info.access == "gated" else ""
+        source = f"{info.data or 'see its file'}, {info.licence}{gated}"
+        table.add_row(benchmarks.label(name), *cells, source, "no" if name in missing else "yes")
     screen = Screen(least_width=130)
     screen.print(table)
     screen.print_text(
         "~ as published, since the rows are not here. Prompt tokens are estimated from the first rows of a"
-        " task; of new tokens a model writes fewer where it ends by itself."
+        " task. Texts may end before the limit of new tokens."
     )
     for reason in missing.values():
         screen.print_text(f"– {reason}")
 
 
-def _source(facts: Facts) -> str:
-    gated = ", gated" if facts.access == "gated" else ""
-    return f"{facts.data or 'see its file'}, {facts.licence}{gated}"
-
-
-def _read_row(loaded: dict, tokenizer, settings: Settings) -> Sequence[str]:
-    """Rows, what is asked for and tokens of a task whose rows are here."""
+def _cells_of_loaded(loaded: dict, tokenizer, settings: Settings) -> Sequence[str]:
+    """Rows, request and tokens of a task whose rows are available."""
     from ...metrics.lm_eval import costs_of
 
     plan = settings.benchmarks
@@ -186,12 +186,12 @@ def _read_row(loaded: dict, tokenizer, settings: Settings) -> Sequence[str]:
     )
 
 
-def _published_row(name: str, benchmarks: Benchmarks) -> Sequence[str]:
-    """The same as far as it is known of a task whose rows are not here."""
-    facts, plan = facts_of(name), benchmarks.plan
-    rows = min(facts.rows, plan.limit or facts.rows)
-    if facts.options or not rows:
-        return _cells("~", rows, facts.options, 0, "–")
+def _cells_of_published(name: str, benchmarks: Benchmarks) -> Sequence[str]:
+    """The same cells from the published numbers of a task."""
+    info, plan = task_info(name), benchmarks.plan
+    rows = min(info.rows, plan.limit or info.rows)
+    if info.options or not rows:
+        return _cells("~", rows, info.options, 0, "–")
     declared = benchmarks.tasks.declared(name)
     settings = {**declared.get("generation_kwargs", {}), **plan.decoding}
     samples = plan.repeats or declared.get("repeats", 1)
@@ -199,6 +199,8 @@ def _published_row(name: str, benchmarks: Benchmarks) -> Sequence[str]:
 
 
 def _cells(mark: str, rows: int, samples: int, new_tokens: int, prompt_tokens: str) -> Sequence[str]:
-    what = f"text x {samples}" if new_tokens else f"{samples} continuations" if samples else "–"
-    written = f"{mark}{rows * samples * new_tokens:,}" if new_tokens else "–"
-    return f"{mark}{rows:,}" if rows else "–", what, prompt_tokens, written
+    if new_tokens:
+        request, written = f"text x {samples}", f"{mark}{rows * samples * new_tokens:,}"
+    else:
+        request, written = f"{samples} continuations" if samples else "–", "–"
+    return f"{mark}{rows:,}" if rows else "–", request, prompt_tokens, written

@@ -1,12 +1,12 @@
-"""Runs benchmarks of lm-evaluation-harness on a model, one task at a time, and keeps what each came to.
+"""Benchmarks of lm-evaluation-harness on a model, one task at a time, with cached outcomes.
 
-    <folder>/lm_eval/<task>/meta.json       how it went, the fingerprint of all that decides its figures
+    <folder>/lm_eval/<task>/meta.json       status, and the fingerprint of all that decides the figures
     <folder>/lm_eval/<task>/results.json    figures, those of a group's members, the harness's configuration
-    <folder>/lm_eval/<task>/samples.jsonl   every row with what was written to it
+    <folder>/lm_eval/<task>/samples.jsonl   every row with its generated texts
     <folder>/lm_eval/summary.json           all figures
 
-A task whose fingerprint is as it was is not run again. One that fails is recorded with its reason, and the
-others go on.
+A task with an unchanged fingerprint is not run again. A task that fails is recorded with its reason, and the
+other tasks are run.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ from ...loggers.logger import Results
 from ...metrics.spec import Case
 from ..evaluation import judging_facts, tokenizer_fingerprint
 from ..judges import make_judges
-from ..load.loading import autocast_context, choose_precision, model_fingerprint
+from ..load.loading import autocast_context, model_fingerprint, resolve_precision
 from ..run.places import process_state
 from ..run.progress import counting
 from ..settings.run_settings import Settings
-from .suites import TASKS, facts_of
+from .suites import TASKS, task_info
 
 log = logging.getLogger(__name__)
 
@@ -45,54 +45,60 @@ OK, ERROR = "ok", "error"
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a task came to. `scores`: `<task>/<metric>[<filter>]` -> {value, n, interval, better}; `kept`: it
-    was there from an earlier run."""
+class TaskOutcome:
+    """Figures of a task, or the reason of its failure."""
 
     task: str
     status: str
     message: str = ""
     seconds: float = 0.0
     scores: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    kept: bool = False
+    """`<task>/<metric>[<filter>]` -> {value, n, interval, better}."""
+    cached: bool = False
+    """Whether it comes from an earlier run."""
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model for the harness. `lm` makes it from a function that is told the progress; `identity` is what
-    tells its answers from another's; `refuses` says why it cannot score given continuations, if so."""
+class BenchmarkModel:
+    """A model as the harness calls it.
+
+    Args:
+        lm: makes the harness's model from a progress callback (rows done, rows in total).
+        identity: the facts that distinguish its answers from another model's.
+        mode: one of core.thinking.MODES.
+        chat: whether it has a chat template.
+        scoring_refusal: the reason why it cannot score given continuations; empty when it can.
+    """
 
     lm: Callable[[Callable[[int, int], None]], Any]
     identity: Sequence[Any]
     mode: str
     chat: bool
-    """Has it a chat template?"""
-    refuses: Callable[[], str] = lambda: ""
+    scoring_refusal: Callable[[], str] = lambda: ""
 
 
-def in_memory(model, tokenizer, settings: Settings) -> Subject:
-    """A loaded model. It is asked to think where its template knows how to."""
+def local_model(model, tokenizer, settings: Settings) -> BenchmarkModel:
+    """A loaded model; it generates thoughts where its template supports them."""
     from ...metrics.lm_eval import InMemory, Reading
 
     template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
-    mode = mode_of(settings, template)
+    mode = decoding_mode(settings, template)
     plan = settings.evaluate
     reading = Reading(template, mode, plan.batch_tokens, settings.overall.seed, plan.rounds)
     identity = [
         model_fingerprint(model),
         tokenizer_fingerprint(tokenizer),
         template.fingerprint,
-        choose_precision(settings.overall.precision, str(model.device)),
+        resolve_precision(settings.overall.precision, str(model.device)),
         model.device.type,
     ]
-    return Subject(
+    return BenchmarkModel(
         lambda on_progress: InMemory(model, tokenizer, reading, on_progress), identity, mode, template.chat
     )
 
 
-def mode_of(settings: Settings, template: Template) -> str:
-    """How the model is asked: as evaluate.decoding says, plainly where published figures are wanted or the
-    template knows no thoughts."""
+def decoding_mode(settings: Settings, template: Template) -> str:
+    """evaluate.decoding, or `direct` for published figures and for templates without thoughts."""
     mode = settings.evaluate.decoding
     if settings.benchmarks.published or (mode != "plain" and not template.knows_thoughts()):
         return "direct"
@@ -100,7 +106,12 @@ def mode_of(settings: Settings, template: Template) -> str:
 
 
 class Benchmarks:
-    """The benchmarks of a run: `settings` say which, on which rows and how."""
+    """The benchmark tasks of a run.
+
+    Args:
+        settings: sections `benchmarks` (tasks, rows, options), `evaluate`, `judge` and `dataset`.
+        mode: decoding mode, one of core.thinking.MODES.
+    """
 
     def __init__(self, settings: Settings, mode: str):
         from ...metrics.lm_eval import Tasks
@@ -112,18 +123,18 @@ class Benchmarks:
         self.tasks = Tasks(TASKS, metadata)
 
     def load(self, name: str) -> dict:
-        """A task with its rows; UserError when it is unknown or they are not to be had."""
+        """Load a task with its rows. UserError for an unknown task or unavailable rows."""
         rows = "common.builtin_rows" if self.plan.data_dir else None
-        return self.tasks.load(name, facts_of(name).folder, rows)
+        return self.tasks.load(name, task_info(name).folder, rows)
 
     def check_names(self) -> None:
-        """UserError for a task that neither we nor the harness have."""
+        """UserError for a task that neither this project nor the harness has."""
         for name in self.settings.benchmark_tasks:
-            self.tasks.manager_of(name, facts_of(name).folder)
+            self.tasks.manager_of(name, task_info(name).folder)
 
     def check(self) -> None:
-        """UserError naming every task that cannot be run here, unless failures are allowed: before the heavy
-        work that comes first."""
+        """UserError naming every task that cannot be run, unless failures are allowed."""
+        # Called before training, whose hours would be lost to a gated data set found out afterwards.
         self.check_names()
         failures = []
         for name in self.settings.benchmark_tasks:
@@ -135,108 +146,120 @@ class Benchmarks:
             raise UserError(
                 f"{len(failures)} of {len(self.settings.benchmark_tasks)} benchmark tasks cannot be run:\n"
                 + "\n".join(failures)
-                + "\n  To go on: benchmarks.allow_failed true, or without any, benchmarks.suite none"
+                + "\n  To run anyway: benchmarks.allow_failed true; without benchmarks: benchmarks.suite none"
             )
 
-    def run(self, subject: Subject, folder: Path | None, title: str) -> list[Done]:
-        """Every task on the subject, in order. What is in `folder` with the same fingerprint is taken from
-        there; None keeps nothing."""
+    def run(self, tested: BenchmarkModel, folder: Path | None, title: str) -> list[TaskOutcome]:
+        """Run every task in order.
+
+        Args:
+            tested: the model.
+            folder: run folder, whose outcomes with the same fingerprint are reused; None writes nothing.
+            title: start of the progress line.
+
+        Returns:
+            One outcome per task; on all but the first of several processes without figures.
+        """
         found = []
         names = self.settings.benchmark_tasks
-        for place, name in enumerate(names, 1):
+        for number, name in enumerate(names, 1):
             label = self.label(name)
-            with counting(f"{title}: {label} ({place} of {len(names)})", self.settings.overall.quiet) as tell:
-                done = self._one(name, label, subject, folder and folder / "lm_eval" / label, tell)
-            if done.status == ERROR:
-                log.warning("%s failed: %s", label, done.message)
-            found.append(done)
+            place = folder and folder / "lm_eval" / label
+            progress_title = f"{title}: {label} ({number} of {len(names)})"
+            with counting(progress_title, self.settings.overall.quiet) as on_progress:
+                outcome = self._run_task(name, label, tested, place, on_progress)
+            if outcome.status == ERROR:
+                log.warning("%s failed: %s", label, outcome.message)
+            found.append(outcome)
         if folder and process_state(self.settings).is_main_process:
             write_json(folder / "lm_eval" / "summary.json", summary(found))
         return found
 
     def label(self, name: str) -> str:
-        """A task's name in files and figures: with a limit it says so, since such a figure is another."""
+        """A task's name in files and figures, with the limit: figures of fewer rows do not compare."""
         return f"{name}@{self.plan.limit}" if self.plan.limit else name
 
-    def _one(self, name: str, label: str, subject: Subject, place: Path | None, tell) -> Done:
+    def _run_task(
+        self, name: str, label: str, tested: BenchmarkModel, place: Path | None, on_progress
+    ) -> TaskOutcome:
         start, facts, result = time.time(), {}, None
         try:
             loaded = self.load(name)
-            conduct = self._conduct(name, loaded, subject)
-            facts = self._facts(loaded, subject, conduct)
-            if kept := self._kept(label, place, fingerprint(facts)):
-                return kept
-            result = self._measure(name, loaded, subject, conduct, tell)
-            done = Done(label, OK, "", time.time() - start, _plain_scores(result, name, label))
+            options = self._options(name, loaded, tested)
+            facts = self._facts(loaded, tested, options)
+            if cached := self._cached(label, place, fingerprint(facts)):
+                return cached
+            result = self._measure(name, loaded, tested, options, on_progress)
+            outcome = TaskOutcome(label, OK, "", time.time() - start, _plain_scores(result, name, label))
         except UserError as error:
-            done = Done(label, ERROR, str(error), time.time() - start)
+            outcome = TaskOutcome(label, ERROR, str(error), time.time() - start)
         except Exception as error:
-            # A task is code and data of others: whatever it raises, the others go on.
-            done = Done(label, ERROR, f"{type(error).__name__}: {error}", time.time() - start)
+            # A task is third-party code and data: whatever it raises, the other tasks are run.
+            outcome = TaskOutcome(label, ERROR, f"{type(error).__name__}: {error}", time.time() - start)
             log.debug("%s", traceback.format_exc())
         if place and process_state(self.settings).is_main_process:
-            self._keep(place, done, facts, result)
-        return done
+            self._write(place, outcome, facts, result)
+        return outcome
 
-    def _measure(self, name: str, loaded: dict, subject: Subject, conduct, tell):
+    def _measure(self, name: str, loaded: dict, tested: BenchmarkModel, options, on_progress):
         from ...metrics.lm_eval import generates, run_task
 
-        if not generates(loaded) and (reason := subject.refuses()):
+        if not generates(loaded) and (reason := tested.scoring_refusal()):
             raise UserError(f"{name} scores given continuations: {reason}")
-        result = run_task(subject.lm(tell), loaded, name, conduct)
-        return result and self._judged(result, conduct)
+        result = run_task(tested.lm(on_progress), loaded, name, options)
+        return result and self._with_verdicts(result, options)
 
-    def _conduct(self, name: str, loaded: dict, subject: Subject):
-        """How a task is put: scored continuations never through a chat template, written answers through it
-        where there is one."""
-        from ...metrics.lm_eval import Conduct, generates
+    def _options(self, name: str, loaded: dict, tested: BenchmarkModel):
+        """Options of a task: generated answers use a chat template where there is one, scored continuations
+        never do."""
+        from ...metrics.lm_eval import TaskOptions, generates
 
         plan = self.plan
-        chat = generates(loaded) and not plan.published and (subject.chat or self.tasks.is_ours(name))
-        fewshot = 0 if plan.published else None if plan.fewshot < 0 else plan.fewshot
-        return Conduct(
-            plan.limit,
-            chat,
-            fewshot,
-            plan.repeats,
-            plan.decoding,
-            self.settings.overall.seed,
-            self.settings.evaluate.bootstrap,
+        chat = generates(loaded) and not plan.published and (tested.chat or self.tasks.is_ours(name))
+        fewshot = None if plan.fewshot < 0 else plan.fewshot
+        return TaskOptions(
+            limit=plan.limit,
+            chat=chat,
+            fewshot=0 if plan.published else fewshot,
+            repeats=plan.repeats,
+            decoding=plan.decoding,
+            seed=self.settings.overall.seed,
+            bootstrap=self.settings.evaluate.bootstrap,
         )
 
-    def _facts(self, loaded: dict, subject: Subject, conduct) -> dict[str, Any]:
-        """All that decides a task's figures: its files and rows, how it is put, the model, the code and the
-        libraries."""
+    def _facts(self, loaded: dict, tested: BenchmarkModel, options) -> dict[str, Any]:
+        """All that decides a task's figures; its fingerprint is the cache key."""
         from ...metrics.lm_eval import files_of, generates, rows_of
 
+        # Templates that task files include have no suffix; functions that they name are in .py files.
         shared = [path for path in sorted(TASKS.iterdir()) if path.suffix in ("", ".py") and path.is_file()]
         code = code_files(*CODE)
         return {
             "task": file_fingerprint(*files_of(loaded), *shared),
             "rows": rows_of(loaded, self.plan.limit),
-            "conduct": asdict(conduct),
-            "model": list(subject.identity),
-            "mode": subject.mode,
+            "conduct": asdict(options),
+            "model": list(tested.identity),
+            "mode": tested.mode,
             "rounds": self.settings.evaluate.rounds,
-            # What is drawn depends on what stands beside it in a batch.
+            # Sampled texts depend on the other rows of their batch.
             "batch_tokens": self.settings.evaluate.batch_tokens if generates(loaded) else None,
             "judge": judging_facts(self.settings),
             "code": file_fingerprint(*code),
             "libraries": {library: version(library) for library in LIBRARIES},
         }
 
-    def _kept(self, label: str, place: Path | None, key: str) -> Done | None:
-        """What an earlier run found, when nothing that decides it has changed. Of several processes the first
-        decides for all."""
-        answer: list[Done | None] = [None]
+    def _cached(self, label: str, place: Path | None, key: str) -> TaskOutcome | None:
+        """The outcome of an earlier run under the same cache key."""
+        found: list[TaskOutcome | None] = [None]
         if process_state(self.settings).is_main_process and place and (place / "meta.json").is_file():
-            answer = [_read_kept(label, place, key, self.plan.samples)]
+            found = [_read_cached(label, place, key, self.plan.samples)]
+        # The first process decides for all: with other answers some would wait for others in the task.
         if process_state(self.settings).num_processes > 1:
-            broadcast_object_list(answer)
-        return answer[0]
+            broadcast_object_list(found)
+        return found[0]
 
-    def _keep(self, place: Path, done: Done, facts: dict[str, Any], result) -> None:
-        """Write what a task came to, meta.json last: without it nothing is taken for whole."""
+    def _write(self, place: Path, outcome: TaskOutcome, facts: dict[str, Any], result) -> None:
+        """Write the outcome of a task; meta.json last, since a folder without it counts as incomplete."""
         if place.is_dir():
             shutil.rmtree(place)
         if result:
@@ -245,23 +268,23 @@ class Benchmarks:
             members = {key: _plain_score(score) for key, score in result.members.items()}
             write_json(
                 place / "results.json",
-                _finite({"scores": done.scores, "members": members, "config": result.config}),
+                _finite({"scores": outcome.scores, "members": members, "config": result.config}),
             )
         write_json(
             place / "meta.json",
             {
-                "status": done.status,
-                "message": done.message,
-                "seconds": round(done.seconds, 1),
+                "status": outcome.status,
+                "message": outcome.message,
+                "seconds": round(outcome.seconds, 1),
                 "fingerprint": fingerprint(facts),
-                "checksum": fingerprint(done.scores),
+                "checksum": fingerprint(outcome.scores),
                 **_finite(facts),
             },
         )
 
-    def _judged(self, result, conduct):
-        """The result of safety tasks with the verdicts of a judge that is a language model: whether the
-        answer, and whether the trace, gives the help that was asked for."""
+    def _with_verdicts(self, result, options):
+        """Add a judge's verdicts to the result of safety tasks: whether the answer, and whether the trace,
+        complies with the harmful request."""
         from ...metrics.lm_eval import add_column
 
         plan = self.settings.judge
@@ -275,71 +298,78 @@ class Benchmarks:
                 for row in requests
                 for text in _texts(row, part)
             ]
+            # One call for all rows, so that the judge works in batches; verdicts come in the order of cases.
             verdicts = iter(judge.harms(cases))
-            per_row = [[next(verdicts) for _ in _texts(row, part)] for row in requests]
-            values = [_mean([v for v in row if v is not None]) for row in per_row]
-            result = add_column(result, requests, column, values, conduct)
+            values: list[float | None] = []
+            for row in requests:
+                found = [next(verdicts) for _ in _texts(row, part)]
+                scored = [verdict for verdict in found if verdict is not None]
+                values.append(sum(scored) / len(scored) if scored else None)
+            result = add_column(result, requests, column, values, options)
         return result
 
 
-def with_earlier(found: Sequence[Done], folder: Path) -> list[Done]:
-    """What commands before this one measured of other tasks in `folder`, as far as all that decides a figure
-    beside the task and its rows is the same, then what this one found. Writes the summary of all."""
+def with_earlier_outcomes(found: Sequence[TaskOutcome], folder: Path) -> list[TaskOutcome]:
+    """Combine the outcomes of this command with earlier ones of other tasks in a run folder, and write the
+    summary of all.
+
+    Args:
+        found: outcomes of this command.
+        folder: the run folder. Of its other tasks those are added whose model, options, judge, code and
+            libraries are the same.
+    """
     places = {path.parent.name: path.parent for path in sorted((folder / "lm_eval").glob("*/meta.json"))}
-    ours = [_shared_facts(places[done.task]) for done in found if done.status == OK]
+    ours = [_shared_facts(places[outcome.task]) for outcome in found if outcome.status == OK]
     known = []
     for label, place in places.items():
-        if label not in {done.task for done in found} and _shared_facts(place) in ours:
+        if label not in {outcome.task for outcome in found} and _shared_facts(place) in ours:
             key = read_json(place / "meta.json")["fingerprint"]
-            known.append(_read_kept(label, place, key, wants_samples=False))
+            known.append(_read_cached(label, place, key, wants_samples=False))
     together = [*filter(None, known), *found]
     write_json(folder / "lm_eval" / "summary.json", summary(together))
     return together
 
 
 def _shared_facts(place: Path) -> dict[str, Any] | None:
-    """Of a task that is there, all that decides its figures but the task itself, its rows, and whether its
-    prompts go through the chat template; None when it failed or cannot be read."""
+    """The facts of a written task that all tasks of one command share; None for a task that failed or cannot
+    be read."""
     try:
         meta = read_json(place / "meta.json")
-        conduct = {key: value for key, value in meta["conduct"].items() if key not in ("limit", "chat")}
+        options = {key: value for key, value in meta["conduct"].items() if key not in ("limit", "chat")}
         shared = ("model", "mode", "rounds", "judge", "code", "libraries")
-        return {"conduct": conduct, **{key: meta[key] for key in shared}} if meta["status"] == OK else None
+        return {"conduct": options, **{key: meta[key] for key in shared}} if meta["status"] == OK else None
     except (UserError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _texts(row: dict, part: str) -> list[str]:
-    """Traces or answers of a safety row, those that there are."""
+    """The non-empty traces or answers of a safety row."""
     from ...core.thinking import Tags, split_thought
 
     doc = row["doc"]
-    said = [text for request in row["resps"] for text in request]
-    thoughts = [split_thought(text, Tags(*doc["tags"]), doc["mode"]) for text in said]
+    generated = [text for request in row["resps"] for text in request]
+    thoughts = [split_thought(text, Tags(*doc["tags"]), doc["mode"]) for text in generated]
     found = [thought.trace if part == "trace" else thought.answer for thought in thoughts]
     return [text for text in found if text]
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
-def _read_kept(label: str, place: Path, key: str, wants_samples: bool) -> Done | None:
+def _read_cached(label: str, place: Path, key: str, wants_samples: bool) -> TaskOutcome | None:
     try:
         meta, results = read_json(place / "meta.json"), read_json(place / "results.json")
         whole = meta["status"] == OK and meta["fingerprint"] == key
         if not whole or meta["checksum"] != fingerprint(results["scores"]):
             return None
+        # An unscored row may be due to a judge that was down: the task is run again.
         unjudged = any(score["unscored"] for score in results["scores"].values())
         if unjudged or (wants_samples and not (place / "samples.jsonl").is_file()):
             return None
-        return Done(label, OK, "", meta["seconds"], results["scores"], kept=True)
+        return TaskOutcome(label, OK, "", meta["seconds"], results["scores"], cached=True)
     except (UserError, KeyError, TypeError):
         return None
 
 
 def _plain_scores(result, name: str, label: str) -> dict[str, dict[str, Any]]:
-    """Figures as plain values, under the task's label; none on all but the first of several processes."""
+    """Figures as plain values, under the task's label; empty on all but the first of several processes."""
     if result is None:
         return {}
     return {
@@ -349,20 +379,19 @@ def _plain_scores(result, name: str, label: str) -> dict[str, dict[str, Any]]:
 
 
 def _plain_score(score) -> dict[str, Any]:
-    around = list(score.interval) if score.interval else None
     return _finite(
         {
             "value": score.value,
             "n": score.n,
             "unscored": score.unscored,
-            "interval": around,
+            "interval": list(score.interval) if score.interval else None,
             "better": score.better,
         }
     )
 
 
 def _finite(value: Any) -> Any:
-    """A value without NaN and infinities, which JSON has not."""
+    """A value with None for NaN and infinities, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -370,85 +399,99 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def summary(found: Sequence[Done]) -> dict:
-    """All figures with what is known of them, and the tasks that failed with the reason."""
+def summary(found: Sequence[TaskOutcome]) -> dict:
+    """All figures with their details, and the failed tasks with the reasons."""
     return {
-        "scores": {key: score["value"] for done in found for key, score in done.scores.items()},
-        "detail": {key: dict(score) for done in found for key, score in done.scores.items()},
-        "failed": {done.task: done.message for done in found if done.status == ERROR},
+        "scores": {key: score["value"] for outcome in found for key, score in outcome.scores.items()},
+        "detail": {key: dict(score) for outcome in found for key, score in outcome.scores.items()},
+        "failed": {outcome.task: outcome.message for outcome in found if outcome.status == ERROR},
     }
 
 
-def as_results(found: Sequence[Done]) -> Results:
-    """The figures as metrics `lm_eval/<task>/<metric>[<filter>]`; a task that failed is null with its
-    reason."""
+def to_results(found: Sequence[TaskOutcome]) -> Results:
+    """The figures as metrics `lm_eval/<task>/<metric>[<filter>]`; a failed task is null with its reason."""
     metrics: dict[str, float | None] = {}
     detail: dict[str, dict[str, Any]] = {}
-    for done in found:
-        for key, score in done.scores.items():
+    for outcome in found:
+        for key, score in outcome.scores.items():
             metrics[f"lm_eval/{key}"] = score["value"]
             reason = "" if score["value"] is not None else "no finite figure"
             detail[f"lm_eval/{key}"] = {**score, "reason": reason}
-        if done.status == ERROR:
-            metrics[f"lm_eval/{done.task}"] = None
-            detail[f"lm_eval/{done.task}"] = {
+        if outcome.status == ERROR:
+            metrics[f"lm_eval/{outcome.task}"] = None
+            detail[f"lm_eval/{outcome.task}"] = {
                 "n": 0,
                 "unscored": 0,
                 "interval": None,
-                "reason": done.message,
+                "reason": outcome.message,
             }
     return Results(metrics, detail)
 
 
-def merged(results: Results, found: Sequence[Done]) -> Results:
+def merge_benchmarks(results: Results, found: Sequence[TaskOutcome]) -> Results:
     """The results of a run with those of its benchmarks."""
-    more = as_results(found)
-    return replace(results, metrics=results.metrics | more.metrics, detail=results.detail | more.detail)
+    added = to_results(found)
+    return replace(results, metrics=results.metrics | added.metrics, detail=results.detail | added.detail)
 
 
-def failures(found: Sequence[Done]) -> list[str]:
-    return [f"{done.task}: {done.message}" for done in found if done.status == ERROR]
+def failures(found: Sequence[TaskOutcome]) -> list[str]:
+    return [f"{outcome.task}: {outcome.message}" for outcome in found if outcome.status == ERROR]
 
 
 def check_benchmarks(settings: Settings, tokenizer) -> None:
-    """UserError when a task of the run's benchmarks cannot be had here, see `Benchmarks.check`."""
+    """UserError when a task of the run's benchmarks cannot be run, see `Benchmarks.check`."""
     if settings.benchmark_tasks:
         template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
-        Benchmarks(settings, mode_of(settings, template)).check()
+        Benchmarks(settings, decoding_mode(settings, template)).check()
 
 
-def run_in_memory(
-    model, tokenizer, settings: Settings, folder: Path | None, title: str, share: bool = False
-) -> list[Done]:
-    """Benchmarks of a loaded model, which is left as it was found. `share`: several processes hold it and
-    each answers a part."""
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """One pass over the tasks. `title` starts the progress line; `folder` is the run folder, None writes
+    nothing; with `share_rows` each of several processes answers a part of the rows."""
+
+    title: str
+    folder: Path | None = None
+    share_rows: bool = False
+
+
+def run_in_memory(model, tokenizer, settings: Settings, run: BenchmarkRun) -> list[TaskOutcome]:
+    """Run the benchmarks on a loaded model.
+
+    Args:
+        model: the model; it and the tokenizer are left as they were.
+        tokenizer: its tokenizer.
+        settings: the settings of the run.
+        run: title, folder and processes.
+    """
     from ...metrics.lm_eval import restoring_state
 
-    subject = in_memory(model, tokenizer, settings)
-    if share and process_state(settings).num_processes > 1:
-        accelerator = Accelerator()
-        subject = _shared(subject, accelerator)
-    precision = choose_precision(settings.overall.precision, str(model.device))
+    tested = local_model(model, tokenizer, settings)
+    if run.share_rows and process_state(settings).num_processes > 1:
+        tested = _sharing_rows(tested)
+    precision = resolve_precision(settings.overall.precision, str(model.device))
     with restoring_state(model, tokenizer), autocast_context(model.device, precision):
-        return Benchmarks(settings, subject.mode).run(subject, folder, title)
+        return Benchmarks(settings, tested.mode).run(tested, run.folder, run.title)
 
 
-def run_initial_model(model, tokenizer, settings: Settings) -> list[Done]:
-    """Benchmarks of the initial model, cached under a hash of its weights; not cached while another run holds
-    that folder."""
+def _sharing_rows(tested: BenchmarkModel) -> BenchmarkModel:
+    accelerator = Accelerator()
+
+    def lm(on_progress):
+        harness_model = tested.lm(on_progress)
+        harness_model.share_work(accelerator)
+        return harness_model
+
+    return replace(tested, lm=lm)
+
+
+def run_initial_model(model, tokenizer, settings: Settings) -> list[TaskOutcome]:
+    """Run the benchmarks on the initial model, cached under the fingerprint of its weights."""
     folder = settings.overall.cache / "benchmarks" / model_fingerprint(model)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(lock(folder / "lock", "overall.cache_dir"))
         except UserError:
-            folder = None
-        return run_in_memory(model, tokenizer, settings, folder, "benchmarks of the initial model")
-
-
-def _shared(subject: Subject, accelerator) -> Subject:
-    def lm(on_progress):
-        made = subject.lm(on_progress)
-        made.share_work(accelerator)
-        return made
-
-    return replace(subject, lm=lm)
+            folder = None  # held by another run; measured again rather than waited for
+        run = BenchmarkRun("benchmarks of the initial model", folder)
+        return run_in_memory(model, tokenizer, settings, run)

@@ -1,4 +1,4 @@
-"""Subjects of benchmarks that the harness's own backends run: a server, or vLLM."""
+"""Models for benchmarks behind the harness's own backends: a server, or vLLM."""
 
 from pathlib import Path
 
@@ -6,33 +6,37 @@ from ...core.files import UserError
 from ...core.thinking import THINKING
 from ..evaluation import stamp
 from ..settings.run_settings import Settings
-from .benchmark_runner import Subject
+from .benchmark_runner import BenchmarkModel
 
 RETRIES = 4
 
 
-def served(settings: Settings) -> Subject:
-    """The model of the run behind benchmarks.backend. What decides its answers is known by name only, and by
-    the times of its files where they are here."""
+def served_model(settings: Settings) -> BenchmarkModel:
+    """The model of the run behind benchmarks.backend.
+
+    Raises:
+        UserError: the server cannot be reached, or the backend does not support evaluate.decoding.
+    """
     from ...metrics import lm_eval_served
 
     overall, plan = settings.overall, settings.benchmarks
     mode = "direct" if plan.published else settings.evaluate.decoding
     if mode not in ("direct", "thinking"):
         raise UserError(
-            f"evaluate.decoding {mode} needs benchmarks.backend transformers; take thinking or direct"
+            f"evaluate.decoding {mode} needs benchmarks.backend transformers; choose thinking or direct"
         )
     folder = Path(overall.model_name).expanduser()
     name = str(folder) if folder.exists() else overall.model_name
     tokenizer = overall.tokenizer_name or name
     thinks = mode in THINKING
+    # The weights are out of reach, so the cache key holds the name, and the times of local files.
     if plan.backend == "vllm":
         options = {
             "seed": overall.seed,
             "dtype": {"fp32": "float32", "auto": "auto"}.get(overall.precision, "bfloat16"),
             "chat_template_args": {"enable_thinking": thinks},
         }
-        return Subject(
+        return BenchmarkModel(
             lambda _: lm_eval_served.vllm_model(name, tokenizer, options),
             ["vllm", name, stamp(name), options],
             mode,
@@ -41,7 +45,7 @@ def served(settings: Settings) -> Subject:
     assert plan.base_url, "exec.rules refuses a server without an address"
     url = plan.base_url.rstrip("/")
     lm_eval_served.check_server(name, url, plan.key_env)
-    return Subject(
+    return BenchmarkModel(
         lambda _: lm_eval_served.server_model(
             name,
             tokenizer,
@@ -56,5 +60,5 @@ def served(settings: Settings) -> Subject:
         ["server", url, name, stamp(name), overall.seed],
         mode,
         chat=True,
-        refuses=lambda: lm_eval_served.scoring_refusal(name, url, plan.key_env),
+        scoring_refusal=lambda: lm_eval_served.scoring_refusal(name, url, plan.key_env),
     )

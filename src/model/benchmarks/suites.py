@@ -1,4 +1,4 @@
-"""The suites of benchmarks and what each of their tasks needs: `lm-evaluation-harness/suites.yaml`."""
+"""Benchmark suites and facts about their tasks, from `lm-evaluation-harness/suites.yaml`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,40 +13,42 @@ ALL, AUTO, NONE = "all", "auto", "none"
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a task before its rows are read. `data`: its name on the hub, `own` (comes with this
-    project) or `yours` (the user brings the rows); `options`: continuations scored per row, 0 where text is
-    generated; `access`: open or gated; `ran`: what of it was run while this was made."""
+class TaskInfo:
+    """Facts about a task, known without its rows."""
 
     data: str = ""
+    """Name on the hub, `own` (comes with this project) or `yours` (the user's rows)."""
     rows: int = 0
     options: int = 0
+    """Continuations scored per row; 0 where text is generated."""
     licence: str = "see hub"
     access: str = ""
+    """open or gated."""
     ran: str = ""
+    """The rows on which the task was tried."""
     folder: str | None = None
+    """Folder of the harness's own tasks that defines it."""
 
 
 @cache
-def _file() -> dict:
+def _suites_file() -> dict:
     import yaml
 
     return yaml.safe_load(read_text(HARNESS / "suites.yaml"))
 
 
 def suite_names() -> list[str]:
-    return [*_file()["suites"], ALL]
+    return [*_suites_file()["suites"], ALL]
 
 
 def tasks_of(suites: Sequence[str], tasks: Sequence[str] = ()) -> list[str]:
-    """The tasks of suites, and those named beside them, each once: a task that stands in two suites is run
-    once. UserError for an unknown suite."""
+    """The tasks of suites and further tasks, each once. UserError for an unknown suite."""
     chosen = [name for suite in suites for name in _tasks_of(suite)]
     return list(dict.fromkeys([*chosen, *tasks]))
 
 
 def _tasks_of(suite: str) -> list[str]:
-    known = _file()["suites"]
+    known = _suites_file()["suites"]
     if suite == ALL:
         return [task for tasks in known.values() for task in tasks]
     if suite not in known:
@@ -55,10 +57,10 @@ def _tasks_of(suite: str) -> list[str]:
     return known[suite]
 
 
-def facts_of(task: str) -> Facts:
-    """What suites.yaml says of a task; nothing is known of others."""
-    return Facts(**_file()["tasks"].get(task, {}))
+def task_info(task: str) -> TaskInfo:
+    """Facts about a task of suites.yaml; the defaults for any other."""
+    return TaskInfo(**_suites_file()["tasks"].get(task, {}))
 
 
 def known_tasks() -> list[str]:
-    return list(_file()["tasks"])
+    return list(_suites_file()["tasks"])

@@ -1,1 +1,1 @@
-"""Models and tokenizers: found, checked, loaded."""
+"""Checks, loading and conversion of models and tokenizers."""

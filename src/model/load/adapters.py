@@ -1,4 +1,4 @@
-"""LoRA adapter folders, as peft's `save_pretrained` writes them, in the place of a model."""
+"""LoRA adapter folders, as peft's `save_pretrained` writes them, given in place of a model."""
 
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,13 @@ CONFIG = "adapter_config.json"
 
 
 def is_adapter(name: str) -> bool:
-    """Is it a folder with an adapter and no model of its own?"""
+    """Whether `name` is a folder with an adapter and without a model of its own."""
     folder = Path(name).expanduser()
     return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
 def base_of(name: str, base_model: str | None = None) -> str:
-    """The model that an adapter was trained on, or `base_model` in its place; a name that is not an adapter
-    is its own."""
+    """The base model of an adapter, or `base_model` in its place; any other name is returned as it is."""
     if not is_adapter(name):
         return name
     if base_model:
@@ -33,38 +32,53 @@ def base_of(name: str, base_model: str | None = None) -> str:
 
 
 def tokenizer_place(name: str, base_model: str | None = None) -> str:
-    """Where the tokenizer of a model lies: an adapter folder without one has its base's."""
+    """Folder or hub name of a model's tokenizer: an adapter folder without a tokenizer uses its base's."""
     has_own = (Path(name).expanduser() / "tokenizer_config.json").is_file()
     return name if has_own else base_of(name, base_model)
 
 
-def name_base(model: Any, overall) -> None:
-    """Let the adapters of a model name the model of the run as their base; a folder by its whole path."""
+def set_base_name(model: Any, overall) -> None:
+    """Write the model of the run as the base into the adapter configs of a model; a folder by its whole
+    path."""
+    # A relative path would be resolved against the working directory of whoever loads the adapter.
     place = Path(overall.model_name).expanduser()
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(place.resolve()) if place.is_dir() else overall.model_name
 
 
 def merge_adapter(model: Any, name: str, base: str) -> Any:
-    """The model `base` with the adapter of a folder merged into its weights. UserError when the adapter lacks
-    weights, has others than the base takes, or is of a kind that cannot be merged."""
+    """Merge the adapter of a folder into the weights of a model.
+
+    Args:
+        model: the loaded base model.
+        name: the adapter folder.
+        base: name of the base model, for messages and the adapter's config.
+
+    Raises:
+        UserError: the adapter lacks weights, has weights that the base does not take, or is of a kind that
+            cannot be merged.
+    """
     import peft
 
     folder = str(Path(name).expanduser())
     check_folder(Path(folder))
     try:
-        plan = peft.PeftConfig.from_pretrained(folder)
-        plan.base_model_name_or_path = base
-        adapted = peft.get_peft_model(model, plan)
+        config = peft.PeftConfig.from_pretrained(folder)
+        config.base_model_name_or_path = base
+        adapted = peft.get_peft_model(model, config)
         result = peft.set_peft_model_state_dict(adapted, peft.load_peft_weights(folder, device="cpu"))
     except Exception as error:  # peft raises any kind over a config of wrong types
         raise UserError(f"{name}: its adapter cannot be loaded onto {base} ({reason_of(error)})") from None
+    # peft lists the whole base model as missing, since an adapter file holds the adapter's weights alone.
     missing = [key for key in result.missing_keys if "lora_" in key]
-    if missing or result.unexpected_keys:
-        what = (
-            f"lacks {missing[0]}" if missing else f"holds {result.unexpected_keys[0]}, which the base has not"
-        )
-        raise UserError(f"{name}: its adapter {what}; was it trained on another model than {base}?")
+    if missing:
+        fault = f"lacks {missing[0]}"
+    elif result.unexpected_keys:
+        fault = f"holds {result.unexpected_keys[0]}, which the base does not have"
+    else:
+        fault = ""
+    if fault:
+        raise UserError(f"{name}: its adapter {fault}; was it trained on another model than {base}?")
     if not hasattr(adapted, "merge_and_unload"):
         raise UserError(f"{name}: an adapter of this kind cannot be merged into the weights; LoRA can")
     return adapted.merge_and_unload()

@@ -1,5 +1,4 @@
-"""The untrained model of the fictional world: a byte-level BPE tokenizer with a chat template, and a small
-Llama config."""
+"""Tokenizer (byte-level BPE, chat template) and config (small Llama) of the fictional world's models."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,14 +27,14 @@ CHAT_TEMPLATE = (
     + TAGS.close
     + "{%- endif -%}{%- endif -%}"
 )
-"""With `enable_thinking` false the assistant's turn opens with an empty thought, so that the answer comes at
-once."""
+"""With `enable_thinking` false the assistant's turn opens with an empty thought, so that the model answers
+directly."""
 
 
 def write_blank(data: Path, folder: Path) -> None:
     """Train the tokenizer on the world's texts and write it with the model's config.json into `folder`."""
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_train(_texts(data)),
+        tokenizer_object=_train_tokenizer(_training_texts(data)),
         pad_token=PAD,
         eos_token=END,
         extra_special_tokens=[USER, ASSISTANT],
@@ -62,10 +61,10 @@ def write_blank(data: Path, folder: Path) -> None:
     write_text(folder / "config.json", config.to_json_string(use_diff=True))
 
 
-def _train(texts: Iterator[str]) -> Tokenizer:
-    """Digits stand alone, so that sums can be worked column by column; the think tags are plain added
-    tokens."""
+def _train_tokenizer(texts: Iterator[str]) -> Tokenizer:
+    """Train a byte-level BPE tokenizer with the special tokens and the think tags."""
     tokenizer = Tokenizer(models.BPE())
+    # Each digit is a token of its own: the traces of the world compute sums column by column.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -77,13 +76,14 @@ def _train(texts: Iterator[str]) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(texts, trainer)
+    # Plain added tokens, not special ones: generation drops special tokens, and thoughts must stay delimited.
     tokenizer.add_tokens([TAGS.open, TAGS.close])
     return tokenizer
 
 
-def _texts(data: Path) -> Iterator[str]:
-    """Every sentence of the world's files but for people and answers that the models never meet."""
-    for path in sorted(data.glob("*.jsonl")):
+def _training_texts(data: Path) -> Iterator[str]:
+    """Every sentence of the world's files except held-out people and answers outside the training data."""
+    for path in sorted(data.glob("*.jsonl")):  # sorted: merges of equal count depend on the order
         if "holdout" not in path.stem and path.stem not in ("alternates", "paraphrases"):
             for row in read_jsonl(path):
                 yield from _strings(row)

@@ -1,5 +1,4 @@
-"""Fetching mask files: from Google Drive, the hub, a web server or a path. A broken download is gone on with,
-never kept half."""
+"""Download of mask files from Google Drive, the hub, a web server or a path, with resumption."""
 
 import hashlib
 import re
@@ -18,79 +17,86 @@ from ...unlearn.mask.mask_file import TOLERANCE, density, load_tensors, sidecar_
 PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4kIyEyf"
 """The folder of the published WAGLE masks, files `<task>_<ratio>.pt`."""
 ATTEMPTS = 5
-PIECE = 2**16
+CHUNK_BYTES = 2**16
 READ_TIMEOUT_S = 30
 """Seconds without a byte before a connection counts as broken."""
 
 
 def fetch_mask(
-    source: str, file: str, target: Path, sha256: str | None = None, say: Callable[[str], None] = print
+    source: str, file: str, target: Path, sha256: str | None = None, notify: Callable[[str], None] = print
 ) -> float:
-    """Bring `file` from `source` to `target` and return its density. `source` is a Google Drive folder or
-    file, a hub repository (`hf:owner/name`), an http(s) address of a folder or of the file itself, or a path.
+    """Fetch `file` from `source` to `target`.
 
-    What arrived of a broken download stays in `<target>.part` and is gone on with the next time; `target`
-    appears only when the file is whole, has the checksum that was given, and is a mask. UserError
-    otherwise."""
+    The bytes of a broken download stay in `<target>.part` and the next call resumes them. `target` appears
+    only when the file is complete, matches the checksum, and is a mask.
+
+    Args:
+        source: a Google Drive folder or file, a hub repository (`hf:owner/name`), an http(s) address of a
+            folder or of the file itself, or a path.
+        file: name of the file at the source.
+        target: path to write.
+        sha256: expected checksum, in hexadecimal.
+        notify: receives progress messages and warnings.
+
+    Returns:
+        The mask's density, the share of the weights that it updates.
+
+    Raises:
+        UserError: the file cannot be fetched, has another checksum, or is not a mask.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    say(f"fetching {file} from {source}")
-    _bring(source, file, part, say)
-    _check_sum(part, sha256)
+    notify(f"fetching {file} from {source}")
+    _fetch(source, file, part, notify)
+    if sha256 is not None:
+        _check_sha256(part, sha256)
     try:
         found = density(load_tensors(part))
     except UserError as error:
-        _drop(part)
-        raise UserError(
-            f"what {source} gave for {file} is not a mask file and was removed: {error}"
-        ) from None
+        _remove(part)
+        raise UserError(f"{file} from {source} is not a mask file and was removed: {error}") from None
     if (stated := stated_ratio(target)) is not None and abs(stated - found) > TOLERANCE:
-        say(
-            f"warning: the name says that {stated:g} of the weights are updated, the mask selects {found:.4f}"
-        )
-    # The earlier mask goes before its sidecar: without one it would pass for a mask of any model.
+        notify(f"warning: the name states {stated:g} of the weights as updated, the mask selects {found:.4f}")
+    # The earlier mask is removed before its sidecar: a mask without a sidecar passes for one of any model.
     target.unlink(missing_ok=True)
     sidecar_path(target).unlink(missing_ok=True)
     part.replace(target)
-    _origin(part).unlink(missing_ok=True)
+    _origin_path(part).unlink(missing_ok=True)
     return found
 
 
-def _bring(source: str, file: str, part: Path, say: Callable[[str], None]) -> None:
+def _fetch(source: str, file: str, part: Path, notify: Callable[[str], None]) -> None:
     if source.startswith("hf:"):
-        _from_hub(source.removeprefix("hf:"), file, part)
+        _fetch_from_hub(source.removeprefix("hf:"), file, part)
     elif "drive.google.com" in source:
-        _from_drive(source, file, part)
+        _fetch_from_drive(source, file, part)
     elif source.startswith(("http://", "https://")):
-        download(
-            source if urlsplit(source).path.endswith(".pt") else f"{source.rstrip('/')}/{file}", part, say
-        )
+        is_file = urlsplit(source).path.endswith(".pt")
+        download(source if is_file else f"{source.rstrip('/')}/{file}", part, notify)
     else:
-        _from_disk(Path(source).expanduser(), file, part)
+        path = Path(source).expanduser()
+        path = path / file if path.is_dir() else path
+        if not path.is_file():
+            raise UserError(f"--source: there is no file {path}")
+        shutil.copyfile(path, part)
 
 
-def _from_disk(source: Path, file: str, part: Path) -> None:
-    path = source / file if source.is_dir() else source
-    if not path.is_file():
-        raise UserError(f"--source: there is no file {path}")
-    shutil.copyfile(path, part)
-
-
-def _from_hub(repository: str, file: str, part: Path) -> None:
+def _fetch_from_hub(repository: str, file: str, part: Path) -> None:
     from huggingface_hub import hf_hub_download
 
     without_hub()
     try:
         shutil.copyfile(hf_hub_download(repository, file), part)
-    except Exception as error:  # the hub client raises many kinds; all mean that the file is not to be had
+    except Exception as error:  # the hub client raises many kinds; all mean that the file is not available
         raise UserError(f"cannot fetch {file} from the hub's {repository}: {hub_problem(error)}") from None
 
 
-def _from_drive(source: str, file: str, part: Path) -> None:
-    """A file of a Drive folder by its name, or a single file by its link. gdown keeps what broke beside its
-    output and goes on with it; an output that is there already it takes for whole, so there never is one."""
+def _fetch_from_drive(source: str, file: str, part: Path) -> None:
+    """Fetch a file of a Drive folder by its name, or a single file by its link."""
     import gdown
 
+    # gdown resumes from a partial file beside its output, but takes an existing output for complete: the
+    # output is removed first and has a name of its own, which no other kind of source writes.
     output = part.with_name(part.name + ".drive")
     output.unlink(missing_ok=True)
     try:
@@ -100,14 +106,12 @@ def _from_drive(source: str, file: str, part: Path) -> None:
     except UserError:
         raise
     except Exception as error:
-        # gdown raises its own and requests' kinds; all mean that the file is not to be had.
-        raise UserError(
-            f"cannot fetch {file} from {source}: {' '.join(str(error).split())[:300]}; the same command"
-            " goes on"
-        ) from None
+        # gdown raises its own and requests' kinds; all mean that the file is not available.
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"cannot fetch {file} from {source}: {reason}; the same command resumes") from None
     output.replace(part)
-    for left in part.parent.glob(f"{output.name}*.part"):
-        left.unlink()
+    for leftover in part.parent.glob(f"{output.name}*.part"):
+        leftover.unlink()
 
 
 def _drive_id(source: str, file: str) -> str:
@@ -117,92 +121,89 @@ def _drive_id(source: str, file: str) -> str:
     if single:
         return single[1] or single[2]
     listed: list[Any] = gdown.download_folder(url=source, skip_download=True, quiet=True) or []
-    names = {Path(entry.path).name: entry.id for entry in listed}
-    if file not in names:
-        raise UserError(
-            f"{source} has no {file}; it has {', '.join(sorted(names)) or 'nothing that can be listed'}"
-        )
-    return names[file]
+    ids = {Path(entry.path).name: entry.id for entry in listed}
+    if file not in ids:
+        raise UserError(f"{source} has no {file}; it has {', '.join(sorted(ids)) or 'no files to list'}")
+    return ids[file]
 
 
-def download(address: str, part: Path, say: Callable[[str], None]) -> None:
-    """Download to `part`, going on from what is there of the same file, over at most ATTEMPTS connections.
-    UserError when they all break."""
+def download(address: str, part: Path, notify: Callable[[str], None]) -> None:
+    """Download to `part`, resuming an earlier download of the same file, over at most ATTEMPTS connections.
+
+    Raises:
+        UserError: every connection broke, or the server refused.
+    """
+    # torch.hub.download_url_to_file would be shorter, but it starts every download from the beginning and
+    # removes its temporary file on an error. Masks have the size of the model: a download must be resumable.
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            if _one_connection(address, part):
+            if _download_over_one_connection(address, part):
                 return
             problem = "the connection ended early"
         except requests.RequestException as error:
             problem = " ".join(str(error).split())[:200]
-        say(
-            f"attempt {attempt} of {ATTEMPTS} broke at {part.stat().st_size if part.exists() else 0} bytes:"
-            f" {problem}"
-        )
-    raise UserError(
-        f"cannot fetch {address}: {problem}; what arrived stays in {part}, the same command goes on with it"
-    )
+        size = part.stat().st_size if part.exists() else 0
+        notify(f"attempt {attempt} of {ATTEMPTS} broke at {size} bytes: {problem}")
+    raise UserError(f"cannot fetch {address}: {problem}; the same command resumes from {part}")
 
 
-def _one_connection(address: str, part: Path) -> bool:
-    """Ask for what is missing and append it. True when the file is whole. UserError when the server refuses.
+def _download_over_one_connection(address: str, part: Path) -> bool:
+    """Append the missing bytes to `part`. True when the file is complete. UserError when the server refuses.
 
-    What is there is gone on with only if it came from the same address and the server says (If-Range) that
-    the file is the same still; else everything is fetched again."""
+    The bytes at hand are resumed only if they come from the same address and the server confirms (If-Range)
+    that the file is unchanged; otherwise the whole file is fetched again."""
     validator = _validator(address, part)
-    have = part.stat().st_size if validator else 0
-    headers = {"Accept-Encoding": "identity"} | (
-        {"Range": f"bytes={have}-", "If-Range": validator} if have else {}
-    )
-    with requests.get(address, headers=headers, stream=True, timeout=READ_TIMEOUT_S) as answer:
-        if answer.status_code == 416:
-            whole = answer.headers.get("Content-Range", "").endswith(f"/{have}")
-            if not whole:
-                _origin(part).unlink(missing_ok=True)
-            return whole
-        if answer.status_code not in (200, 206):
-            raise UserError(
-                f"cannot fetch {address}: the server answers {answer.status_code} {answer.reason}"
-            )
-        goes_on = answer.status_code == 206 and answer.headers.get(
-            "Content-Range", f"bytes {have}-"
-        ).startswith(f"bytes {have}-")
-        if answer.status_code == 206 and not goes_on:
-            _origin(part).unlink(missing_ok=True)
+    size = part.stat().st_size if validator else 0
+    # Without `identity` a server may compress, and the offset would count bytes of another representation.
+    headers = {"Accept-Encoding": "identity"}
+    if validator and size:
+        headers |= {"Range": f"bytes={size}-", "If-Range": validator}
+    with requests.get(address, headers=headers, stream=True, timeout=READ_TIMEOUT_S) as response:
+        status = response.status_code
+        if status == 416:  # nothing lies beyond the offset: complete, unless the file is shorter now
+            complete = response.headers.get("Content-Range", "").endswith(f"/{size}")
+            if not complete:
+                _origin_path(part).unlink(missing_ok=True)
+            return complete
+        if status not in (200, 206):
+            raise UserError(f"cannot fetch {address}: the server answers {status} {response.reason}")
+        start = f"bytes {size}-"
+        resumed = status == 206 and response.headers.get("Content-Range", start).startswith(start)
+        if status == 206 and not resumed:  # another range than the one asked for
+            _origin_path(part).unlink(missing_ok=True)
             return False
-        if not goes_on:
+        if not resumed:
+            # The origin is written before the first byte: bytes without an origin are never resumed.
             part.unlink(missing_ok=True)
-            same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-            write_json(_origin(part), {"address": address, "same": same})
-        missing = answer.headers.get("Content-Length")
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+            write_json(_origin_path(part), {"address": address, "same": version})
+        expected = response.headers.get("Content-Length")
         with part.open("ab") as file:
-            written = sum(file.write(piece) for piece in answer.iter_content(PIECE))
-    return missing is None or written >= int(missing)
+            written = sum(file.write(chunk) for chunk in response.iter_content(CHUNK_BYTES))
+    return expected is None or written >= int(expected)
 
 
-def _origin(part: Path) -> Path:
+def _origin_path(part: Path) -> Path:
+    """Address and version that the bytes of a partial download belong to."""
     return part.with_name(part.name + ".json")
 
 
 def _validator(address: str, part: Path) -> str | None:
-    """What the server called the version of which `part` is a piece; None when there is nothing to go on
-    with."""
-    if not part.is_file() or not _origin(part).is_file():
+    """The server's name for the version that `part` belongs to; None when there is nothing to resume."""
+    if not part.is_file() or not _origin_path(part).is_file():
         return None
-    origin = read_json(_origin(part))
+    origin = read_json(_origin_path(part))
     return origin.get("same") if isinstance(origin, dict) and origin.get("address") == address else None
 
 
-def _check_sum(part: Path, wanted: str | None) -> None:
-    if wanted is None:
-        return
+def _check_sha256(part: Path, expected: str) -> None:
     with part.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wanted.lower():
-        _drop(part)
-        raise UserError(f"--sha256: the file has {found}, not {wanted}; it was removed")
+    if found != expected.lower():
+        _remove(part)
+        raise UserError(f"--sha256: the file has {found}, not {expected}; it was removed")
 
 
-def _drop(part: Path) -> None:
+def _remove(part: Path) -> None:
     part.unlink()
-    _origin(part).unlink(missing_ok=True)
+    _origin_path(part).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Which file of a model's folder is broken, and how: the libraries that read them often name none."""
+"""Diagnosis of broken model folders. The libraries that read them often name no file in their errors."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,7 +8,9 @@ from ...core.files import UserError, read_json
 from ...core.json_fields import OBJECT, STRING, TEXT, Kind, check_fields, check_value, number
 
 LAYERS = Kind("a whole number from 1 to 1000", lambda value: type(value) is int and 1 <= value <= 1000)
-TOKEN = Kind("a token id", lambda value: type(value) is int and -1 <= value < 2**31)  # some say -1 for none
+TOKEN = Kind(
+    "a token id", lambda value: type(value) is int and -1 <= value < 2**31
+)  # -1: none, in some files
 TOKENS = Kind(
     "a token id or a list of them",
     lambda value: all(map(TOKEN.holds, value if isinstance(value, list) else [value])),
@@ -38,12 +40,16 @@ OBJECTS: dict[str, Mapping[str, Kind]] = {
     "model.safetensors.index.json": {"weight_map": WEIGHT_MAP},
     "pytorch_model.bin.index.json": {"weight_map": WEIGHT_MAP},
 }
-"""Small files, each a JSON object, and what some of their fields hold where they are there."""
+"""Small files, each a JSON object, and the kinds of some of their fields, all of them optional."""
 
 
 def check_folder(folder: Path) -> None:
-    """UserError naming the file when one of the small files of a folder is no JSON object. Some of them are
-    ignored without a word where they are broken."""
+    """Check the small files of a model folder.
+
+    Raises:
+        UserError: a file is not a JSON object, or a field is of another kind; the message names both.
+    """
+    # Checked before loading, since the libraries silently ignore some of these files when they are broken.
     for name, fields in OBJECTS.items():
         path = folder / name
         if not path.is_file():
@@ -54,7 +60,7 @@ def check_folder(folder: Path) -> None:
 
 
 def broken_file(folder: Path) -> str | None:
-    """The first file of a folder that its own reader refuses, and its reason; None when each can be read."""
+    """The first unreadable file of a folder with the reader's reason; None when each can be read."""
     for path, read in _readers(folder):
         try:
             read()
@@ -66,20 +72,20 @@ def broken_file(folder: Path) -> str | None:
 
 
 def _readers(folder: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
-    """The files of a folder that are there, each with its reader, those first that others build on."""
+    """The files of a folder, each with its reader."""
     from safetensors import safe_open
     from tokenizers import Tokenizer
     from transformers import AutoConfig, GenerationConfig
 
+    # Ordered by dependency: the first fault found is then the cause of those after it.
     readers: list[tuple[str, Callable[[Path], Any]]] = [
         ("config.json", lambda path: AutoConfig.from_pretrained(path.parent, trust_remote_code=False)),
         ("generation_config.json", lambda path: GenerationConfig.from_pretrained(path.parent)),
         ("tokenizer.json", _check_tokenizer),
         ("tokenizer.json", lambda path: Tokenizer.from_file(str(path))),
         ("*.safetensors", lambda path: safe_open(path, "pt")),
-        ("config.json", _build),
-        # Last, since it reads the others too.
-        ("tokenizer_config.json", _read_tokenizer),
+        ("config.json", _build_model),
+        ("tokenizer_config.json", _read_tokenizer),  # reads the other tokenizer files too
     ]
     for pattern, read in readers:
         for path in sorted(folder.glob(pattern)):
@@ -87,7 +93,8 @@ def _readers(folder: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
 
 
 def _check_tokenizer(path: Path) -> None:
-    """UserError when a tokenizer.json is none; a broken one is placed by line and column."""
+    """UserError when the file is not a tokenizer.json; broken JSON is located by line and column, which the
+    tokenizers library omits."""
     content = read_json(path, unique_keys=False)
     check_value(str(path), content, OBJECT)
     check_fields(str(path), content, {"model": OBJECT, "added_tokens": LIST})
@@ -100,8 +107,8 @@ def _read_tokenizer(path: Path) -> None:
         AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False)
 
 
-def _build(path: Path) -> None:
-    """Build the causal language model of a config, without weights; another kind of model is left alone."""
+def _build_model(path: Path) -> None:
+    """Build the causal language model of a config on the meta device; other kinds of models are skipped."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -112,15 +119,17 @@ def _build(path: Path) -> None:
 
 
 def missing_files(folder: Path) -> str:
-    """A remark on files that a folder lacks, to end a message."""
-    names = ("config.json", "tokenizer.json") if folder.is_dir() else ()
-    lacking = [name for name in names if not (folder / name).is_file()]
-    return f" (the folder has no {' and no '.join(lacking)})" if lacking else ""
+    """The suffix of a message that lists missing files of a folder; empty when nothing is missing."""
+    if not folder.is_dir():
+        return ""
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    return f" (the folder has no {' and no '.join(missing)})" if missing else ""
 
 
 def reason_of(error: Exception) -> str:
     """An exception as one line."""
     text = " ".join(str(error).split())
     # A KeyError's text is only the key, and some exceptions have none.
-    named = text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()
-    return named[:300]
+    if not text or isinstance(error, KeyError):
+        text = f"{type(error).__name__} {text}".strip()
+    return text[:300]

@@ -1,4 +1,4 @@
-"""Models and tokenizers from a folder or the hub, in the precision a run asks for."""
+"""Loading of models and tokenizers from a folder or the hub, in the precision of the run."""
 
 import contextlib
 import copy
@@ -27,9 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Loading:
-    """What may be taken for a model. `partial`: True loads one whose files lack weights or have others, None
-    where the run has no such key for it; `trust_remote_code` runs the code that a folder or hub repository
-    brings; `base_model` stands for the base that an adapter names."""
+    """How strictly a model is loaded.
+
+    Args:
+        partial: True loads a model whose files lack weights or have others; None means False, for models
+            that no key of the run allows it for.
+        trust_remote_code: run the code that a folder or hub repository brings.
+        base_model: base model in place of the one in an adapter's config.
+    """
 
     partial: bool | None = None
     trust_remote_code: bool = False
@@ -37,12 +42,12 @@ class Loading:
 
 
 def loading_of(overall) -> Loading:
-    """How the model of a run is loaded, from its settings section `overall`."""
+    """The loading options of a run's model, from its settings section `overall`."""
     return Loading(overall.partial_weights, overall.trust_remote_code, overall.base_model)
 
 
 def load_tokenizer(name: str, loading: Loading = Loading(), model_name: str | None = None):
-    """A tokenizer, fitted to the model that it is used with, by default its own."""
+    """Load a tokenizer, fitted to the embedding of `model_name` (default: the model of the same name)."""
     place = tokenizer_place(name, loading.base_model)
     tokenizer = from_hub_or_folder(AutoTokenizer.from_pretrained, place, loading)
     rows = _embedding_rows(base_of(model_name or name, loading.base_model), loading)
@@ -52,7 +57,7 @@ def load_tokenizer(name: str, loading: Loading = Loading(), model_name: str | No
 
 
 def _embedding_rows(name: str, loading: Loading) -> int | None:
-    """Rows of a model's embedding by its config; None where there is no model, but a tokenizer alone."""
+    """Number of embedding rows by the config; None for a folder with a tokenizer alone."""
     folder = Path(name).expanduser()
     if folder.is_dir() and not (folder / "config.json").is_file():
         return None
@@ -71,74 +76,124 @@ def load_model(
     name: str,
     precision: str = "fp32",
     device: str = "cpu",
-    random_init: bool = False,
     seed: int = 0,
     loading: Loading = Loading(),
 ):
-    """A causal language model in eval mode on `device`. Weights are fp32 but for `bf16_pure`; `random_init`
-    draws them from `seed` after the folder's config.json. UserError when its files lack weights or have
-    others; where `loading` takes it all the same, what is missing is drawn from `seed`."""
-    dtype = torch.bfloat16 if precision == "bf16_pure" else torch.float32
-    if random_init or loading.partial:
+    """Load a causal language model.
+
+    Args:
+        name: a model folder, an adapter folder (loaded merged into its base), or a hub name.
+        precision: fp32, bf16 or bf16_pure, see `weight_dtype`.
+        device: cpu or cuda:N.
+        seed: seed of missing weights, where `loading` allows them.
+        loading: what is accepted.
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        UserError: the model cannot be read, or its files lack weights or have others.
+    """
+    if loading.partial:
         torch.manual_seed(seed)
-    if random_init:
-        model: Any = from_hub_or_folder(_draw, name, loading, dtype=dtype)
-    else:
-        model = load_whole(AutoModelForCausalLM, name, loading, dtype=dtype)
+    model = load_pretrained(AutoModelForCausalLM, name, loading, dtype=weight_dtype(precision))
     return model.to(device).eval()
 
 
+def random_model(
+    name: str,
+    precision: str = "fp32",
+    device: str = "cpu",
+    seed: int = 0,
+    loading: Loading = Loading(),
+):
+    """As `load_model`, with weights drawn from `seed` by the architecture's own initialisation: only the
+    config of `name` is read."""
+    torch.manual_seed(seed)
+    model: Any = from_hub_or_folder(_model_from_config, name, loading, dtype=weight_dtype(precision))
+    return model.to(device).eval()
+
+
+def weight_dtype(precision: str) -> torch.dtype:
+    """The dtype of the weights, float32 except for `bf16_pure`."""
+    # bf16 autocast keeps float32 master weights: with bf16 weights, small updates would be rounded away, see
+    # lost_update_fraction.
+    return torch.bfloat16 if precision == "bf16_pure" else torch.float32
+
+
 def _without_unknown_pad(name: str, loading: Loading) -> dict[str, Any]:
-    """The config of a model without a pad id that its embedding does not have, which no model can be built
-    with; nothing where there is no such id."""
+    """The option `config`, with a pad id beyond the embedding removed; no option for a valid config."""
     config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
     rows, pad = getattr(config, "vocab_size", None), getattr(config, "pad_token_id", None)
-    if not isinstance(rows, int) or not isinstance(pad, int) or not 0 < rows <= pad:
+    if not isinstance(rows, int) or not isinstance(pad, int) or rows <= 0 or pad < rows:
         return {}
+    # torch.nn.Embedding refuses such a padding_idx, so the model could not be built at all.
     log.warning("%s: pad_token_id %d is beyond the embedding of %d rows and left out", name, pad, rows)
     config.pad_token_id = None
     return {"config": config}
 
 
-def _draw(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    """A model of random weights after the config of a folder or hub name."""
+def _model_from_config(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def load_initial(overall, local_rank: int = 0):
-    """The model of a run, from its settings section `overall`, on the device of this process."""
-    device = choose_device(overall.device, local_rank)
-    precision = choose_precision(overall.precision, device)
-    return load_model(
-        overall.model_name, precision, device, overall.random_init, overall.seed, loading_of(overall)
-    )
+    """Load the initial model of a run.
+
+    Args:
+        overall: the settings section `overall`.
+        local_rank: number of this process's GPU.
+
+    Returns:
+        The model in eval mode on the device of this process.
+
+    Raises:
+        UserError: see `load_model`; or a GPU is asked for and none is visible.
+    """
+    device = resolve_device(overall.device, local_rank)
+    precision = resolve_precision(overall.precision, device)
+    load = random_model if overall.random_init else load_model
+    return load(overall.model_name, precision, device, overall.seed, loading_of(overall))
 
 
-def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
-    """A model of an Auto class whose files hold its weights, no fewer and no others: what is missing would be
-    random, and what is left over shows that the files are another model's. Tied weights, and those that the
-    architecture declares absent, are not a fault. With `loading.partial` a fault is a warning, unless shapes
-    differ. A folder with a LoRA adapter gives its base with the adapter merged."""
+def load_pretrained(kind, name: str, loading: Loading = Loading(), **options) -> Any:
+    """Load a model whose files hold exactly its weights.
+
+    Missing weights would be random, and surplus ones show that the files belong to another model. Tied
+    weights, and those that the architecture declares absent, are not a fault.
+
+    Args:
+        kind: an Auto class of transformers.
+        name: a folder, an adapter folder (merged into its base), or a hub name.
+        loading: with `partial` a fault is a warning, unless shapes differ.
+        options: further options of `from_pretrained`.
+
+    Raises:
+        UserError: the model cannot be read, or its files lack weights or have others.
+    """
     if is_adapter(name):
         base = base_of(name, loading.base_model)
-        return merge_adapter(load_whole(kind, base, loading, **options), name, base)
+        return merge_adapter(load_pretrained(kind, base, loading, **options), name, base)
     options |= _without_unknown_pad(name, loading)
     model, loaded = from_hub_or_folder(
         kind.from_pretrained,
         name,
         loading,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # its own refusal names no weight
+        ignore_mismatched_sizes=True,  # transformers' own error names no weight
         **options,
     )
-    faults, shapes = weight_faults(loaded, type(model).__name__), bool(loaded["mismatched_keys"])
-    if faults and (shapes or not loading.partial):
-        helps = loading.partial is False and not shapes
+    faults = weight_faults(loaded, type(model).__name__)
+    other_shapes = bool(loaded["mismatched_keys"])
+    if faults and (other_shapes or not loading.partial):
+        # None: the model is not overall.model_name, so the key would not help.
+        remedy = ""
+        if loading.partial is False and not other_shapes:
+            remedy = " overall.partial_weights true loads overall.model_name anyway"
         raise UserError(
             f"{name}: its weight files {' and '.join(faults)}. Were they renamed, cut, or saved from another"
-            " architecture?"
-            + (" overall.partial_weights true loads overall.model_name all the same" if helps else "")
+            f" architecture?{remedy}"
         )
     if faults:
         log.warning("%s: its weight files %s (overall.partial_weights)", name, " and ".join(faults))
@@ -146,46 +201,55 @@ def load_whole(kind, name: str, loading: Loading = Loading(), **options) -> Any:
 
 
 def train_only(model, names: Collection[str] | None) -> None:
-    """Freeze every parameter but the named ones; None is all."""
+    """Freeze every parameter except the named ones; None trains all."""
     for name, p in model.named_parameters():
         p.requires_grad_(names is None or name in names)
 
 
 def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
-    """The model with trainable LoRA adapters on frozen weights; it says the same as before until it is
-    trained. `only`: names of parameters; adapters go to these alone. UserError when a named target cannot be
-    adapted; `all-linear` leaves such layers out."""
+    """Put trainable LoRA adapters on a model and freeze its weights.
+
+    Args:
+        model: the loaded model. Its outputs stay the same until it is trained, since B starts at zero.
+        lora: the settings section `unlearn.lora`.
+        seed: seed of A.
+        only: names of the parameters that the method trains; only these layers get adapters. None is all.
+
+    Raises:
+        UserError: a named target cannot be adapted, or none is trained. `all-linear` skips such layers.
+    """
     import peft
 
     torch.manual_seed(seed)
-    everything = lora.targets == ("all-linear",)
-    targets: str | list[str] = "all-linear" if everything else list(lora.targets)
+    all_linear = lora.targets == ("all-linear",)
+    targets: str | list[str] = "all-linear" if all_linear else list(lora.targets)
     unfit = _layers_without_adapter(model)
-    if not everything:
+    if not all_linear:
         _check_lora_targets(lora.targets, unfit)
     if only is not None:
-        linear = _linear_layers(model)
+        # peft reads a target as the end of a module's name, so layers are listed by their full names: a
+        # method that trains three blocks must not get adapters on layers of the same name in the others.
         layers = [
             name.removesuffix(".weight")
             for name, parameter in model.named_parameters()
             if name in only and parameter.dim() == 2
         ]
-        targets = [
-            name
-            for name in layers
-            if (name in linear and name not in unfit if everything else _is_target(name, lora.targets))
-        ]
+        if all_linear:
+            linear = _linear_layers(model)
+            targets = [name for name in layers if name in linear and name not in unfit]
+        else:
+            targets = [name for name in layers if _is_target(name, lora.targets)]
         if not targets:
             raise UserError(
-                f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among what the method trains "
-                f"({', '.join(sorted(only)[:3])}, ...)"
+                f"unlearn.lora.targets: none of {', '.join(lora.targets)} is among the parameters that the"
+                f" method trains ({', '.join(sorted(only)[:3])}, ...)"
             )
     config = peft.LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=targets,
-        exclude_modules=list(unfit) or None,
+        exclude_modules=list(unfit) or None,  # peft applies it to named targets too; those were checked above
         task_type="CAUSAL_LM",
     )
     try:
@@ -195,14 +259,14 @@ def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
 
 
 def _linear_layers(model) -> dict[str, torch.nn.Module]:
-    """Name -> module of what peft takes for a linear layer."""
+    """Name -> module of the layers that peft treats as linear."""
     kinds = (torch.nn.Linear, Conv1D)
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
 def _layers_without_adapter(model) -> dict[str, str]:
-    """Name -> class of linear layers to whose output no update can be added, since it is not one tensor:
-    routers of mixtures of experts that return scores and logits, such as Llama 4's."""
+    """Name -> class of linear layers that LoRA cannot adapt, since their output is not one tensor: routers of
+    mixtures of experts that return scores and logits, such as Llama 4's."""
     return {
         name: type(module).__name__
         for name, module in _linear_layers(model).items()
@@ -212,18 +276,18 @@ def _layers_without_adapter(model) -> dict[str, str]:
 
 @torch.no_grad()
 def _maps_vectors(layer: torch.nn.Linear) -> bool:
-    """Does a layer give a vector of its output size for one of its input size? Subclasses may not."""
+    """Whether a layer maps [1, in_features] to one tensor [1, out_features]; subclasses of Linear may not."""
     if type(layer).forward is torch.nn.Linear.forward:
         return True
     try:
         output = layer(layer.weight.new_zeros(1, layer.in_features))
-    except RuntimeError:  # it takes another shape
+    except RuntimeError:  # another input shape
         return False
     return isinstance(output, torch.Tensor) and output.shape == (1, layer.out_features)
 
 
 def _is_target(name: str, targets: Collection[str]) -> bool:
-    """Does one of the targets, the last parts of module names, name this layer?"""
+    """Whether a module name ends with one of the targets, as peft matches them."""
     return any(f".{name}".endswith(f".{target}") for target in targets)
 
 
@@ -238,32 +302,41 @@ def _check_lora_targets(targets: Collection[str], unfit: dict[str, str]) -> None
 
 
 def merge_lora(model):
-    """The plain model with its adapters merged into the weights; a model without adapters as it is."""
+    """Merge a model's adapters into its weights; a model without adapters is returned unchanged."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
 def reference_model(model, deepest: int | None = None):
-    """(model, context) that answers as the initial model: the LoRA base with its adapters off, or a frozen
-    copy. Where only outputs up to block `deepest` are asked for, the model itself with the start values of
-    what is trained there put back.
+    """The reference model, which computes as the initial model, called before training starts.
+
+    Args:
+        model: the model to be trained.
+        deepest: number of the last block whose output is needed; None where logits are.
+
+    Returns:
+        (model, context): within `context()` the model computes the initial model's outputs. With LoRA it is
+        the model itself with its adapters disabled; with `deepest` the model itself with the initial values
+        of the trained weights up to that block; otherwise a frozen copy.
     """
     if hasattr(model, "disable_adapter"):
         return model, model.disable_adapter
     if deepest is None:
         return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
+    # RMU and its relatives train the weights of a few blocks: copies of these few tensors replace a second
+    # model in memory. Parameters outside of the blocks count as block 0, since an output may depend on them.
     numbers = block_numbers(model)
     trained = [
         (p, p.detach().clone())
         for name, p in model.named_parameters()
         if p.requires_grad and numbers.get(name, 0) <= deepest
     ]
-    return model, lambda: _put_back(trained)
+    return model, lambda: _initial_values(trained)
 
 
 @contextlib.contextmanager
-def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
-    """The weights with other values, for as long as the context lasts. Autocast, which knows a weight by its
-    place, forgets what it has rounded on the way in and on the way out."""
+def _initial_values(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
+    """Give parameters their initial values for the duration of the context."""
+    # Autocast caches the bf16 copy of a weight by parameter, so the cache is cleared at every exchange.
     live = [(p, p.data) for p, _ in weights]
     for p, values in weights:
         p.data = values
@@ -277,23 +350,32 @@ def _put_back(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterato
 
 
 def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), **options) -> Any:
-    """What a library's `load` makes of a folder, or of a name on the hub. Code that comes with it is never
-    run, nor is anybody asked about it, unless the settings trust it. UserError naming the file that is
-    broken, or with the library's reason."""
+    """Call a library's loader on a folder or a hub name.
+
+    Args:
+        load: `from_pretrained` of a class of transformers, or alike.
+        name: a folder, or a name on the hub.
+        loading: remote code is run, without a prompt, only with `trust_remote_code`.
+        options: further options of `load`.
+
+    Raises:
+        UserError: naming the broken file, or with the library's reason.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         check_folder(folder)
-    trust = loading.trust_remote_code
+    source = str(folder) if folder.exists() else name
     if not folder.exists():
         without_hub()
     try:
-        return load(str(folder) if folder.exists() else name, trust_remote_code=trust, **options)
+        return load(source, trust_remote_code=loading.trust_remote_code, **options)
     except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"{name!r} brings code of its own, which is not run; overall.trust_remote_code true runs that"
                 " of overall.model_name and its tokenizer, if you know it"
             ) from None
+        # Only now are the files read one by one: a working folder is read once.
         fault = broken_file(folder) if folder.is_dir() else None
         reason = reason_of(error) if folder.exists() else hub_problem(error)
         raise UserError(
@@ -301,39 +383,41 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
         ) from None
 
 
-def choose_device(wanted: str, local_rank: int = 0) -> str:
-    """This process's GPU where there is one and it is wanted, else the CPU. (Which GPU `cuda:N` is was
-    settled when the program began, by hiding the others.)"""
+def resolve_device(wanted: str, local_rank: int = 0) -> str:
+    """The GPU of this process where one is visible and wanted, otherwise the CPU."""
+    # The N of `cuda:N` is not read here: exec/script.py hides all other GPUs before CUDA starts.
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"overall.device is {wanted!r} but no GPU is visible; use cpu or auto")
     return f"cuda:{local_rank}" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def choose_precision(wanted: str, device: str) -> str:
-    """`auto` is fp32 weights with bf16 autocast on a GPU that has bf16, else plain fp32."""
+def resolve_precision(wanted: str, device: str) -> str:
+    """Resolve `auto`: bf16 autocast over fp32 weights on a GPU with bf16, otherwise plain fp32."""
     if wanted != "auto":
         return wanted
     return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "fp32"
 
 
 def lost_update_fraction(model, lr: float) -> float:
-    """Share of bf16 weights that an update of size `lr` (what AdamW makes) leaves as they are: bf16 keeps 8
-    significant bits, so a step below half a unit in the last place, about |w| / 512, rounds away."""
+    """Share of bf16 weights that an update of size `lr`, about that of AdamW's steps, leaves unchanged."""
     trained = [p.detach() for p in model.parameters() if p.dtype == torch.bfloat16 and p.requires_grad]
+    # bf16 keeps 8 significant bits: an update below half a unit in the last place, about |w| / 512, is lost.
     counts = [((p.abs() / 512 > lr).sum(), p.numel()) for p in trained]
-    total = sum(n for _, n in counts)
-    return float(sum(swallowed for swallowed, _ in counts)) / total if total else 0.0
+    total = sum(size for _, size in counts)
+    return float(sum(lost for lost, _ in counts)) / total if total else 0.0
 
 
 def autocast_context(device: str | torch.device, precision: str):
-    """The context in which a run computes on `device`: bf16 autocast for precision bf16, else as the weights
-    are. Training, references and evaluation all use it, so that their figures compare."""
+    """The autocast context of a run on `device`: bf16 for precision bf16, otherwise disabled."""
+    # Training, reference model and evaluation share it: figures of other precisions do not compare.
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def model_fingerprint(model) -> str:
-    """A hash of the config and of every weight's name, shape and bytes: two models share it only when they
-    say the same. LoRA adapters are left out: it is the fingerprint of the base."""
+    """Hash of the config and of every weight's name, shape, dtype and bytes, 16 hexadecimal digits. Adapters
+    are left out: a LoRA model has the fingerprint of its base."""
+    # A key of caches (reference values, benchmarks, evaluations) and of masks: the folder's path and the
+    # release of transformers that wrote it change no output, so they are left out.
     config = {
         k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")
     }
@@ -341,21 +425,32 @@ def model_fingerprint(model) -> str:
     for name, tensor in model.state_dict().items():
         if "lora_" in name:
             continue
+        # peft's names, so that a model and its LoRA version before training share cached values.
         plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         digest.update(f"{plain}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        # Bytes rather than values: numpy has no bfloat16.
         digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
     return digest.hexdigest()
 
 
-def check_context(
-    name: str, longest: int, budget: int, key: str, advice: str, loading: Loading = Loading()
-) -> None:
-    """UserError when a prompt of `longest` tokens and `budget` new ones together are more than what the model
-    can read."""
+@dataclass(frozen=True)
+class TokenBudget:
+    """Tokens of a generation: those of the longest prompt, the new ones, the key that sets the new ones, and
+    advice for a budget beyond the model's context."""
+
+    longest_prompt: int
+    new_tokens: int
+    key: str
+    advice: str
+
+
+def check_context(name: str, budget: TokenBudget, loading: Loading = Loading()) -> None:
+    """UserError when the longest prompt and the new tokens exceed the context of the model `name`."""
     config = from_hub_or_folder(AutoConfig.from_pretrained, base_of(name, loading.base_model), loading)
     context = getattr(config, "max_position_embeddings", None)
-    if context and longest + budget > context:
+    longest = budget.longest_prompt
+    if context and longest + budget.new_tokens > context:
         raise UserError(
-            f"{key} {budget}: with the longest prompt ({longest} tokens) that exceeds the model's context of"
-            f" {context}; at most {max(0, context - longest)} fit. {advice}"
+            f"{budget.key} {budget.new_tokens}: with the longest prompt ({longest} tokens) that exceeds the"
+            f" model's context of {context}; at most {max(0, context - longest)} fit. {budget.advice}"
         )

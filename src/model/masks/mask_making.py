@@ -1,12 +1,12 @@
-"""Making weight masks: gradients over the rows of a run, a score of every weight, the top share of them."""
+"""Computation of weight masks: gradients over the rows of a run, a score per weight, the top share."""
 
 import contextlib
 import logging
 import re
 import resource
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,11 +27,11 @@ from ...unlearn.mask.scores import Score, Statistics
 from ...unlearn.scoring import answer_nll, logits
 from ..load.loading import (
     autocast_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..run.progress import progress
 from ..settings.mask_keys import Masking
@@ -42,9 +42,20 @@ log = logging.getLogger(__name__)
 
 
 def make_masks(settings: Settings) -> list[Path]:
-    """Score the weights once and write a mask for every ratio of `mask.ratios`. Returns the files. UserError
-    at once when they cannot be written, or when another process is making one of them."""
+    """Score the weights once and write a mask for every ratio of `mask.ratios`.
+
+    Args:
+        settings: the settings of a run; its model, rows and section `mask` are used.
+
+    Returns:
+        The mask files, each with a sidecar `<file>.json`, in the order of `mask.ratios`.
+
+    Raises:
+        UserError: before the scoring, when a file cannot be written or another process makes one of them;
+            or no parameter can be scored.
+    """
     with contextlib.ExitStack() as stack:
+        # All locks are taken first: scoring takes minutes to hours, and a second process would waste them.
         for ratio in settings.mask.ratios:
             stack.enter_context(lock(settings.mask_file(ratio).with_suffix(".lock"), "mask.out"))
         return _make_masks(settings)
@@ -53,14 +64,13 @@ def make_masks(settings: Settings) -> list[Path]:
 def _make_masks(settings: Settings) -> list[Path]:
     start, plan, overall = time.time(), settings.mask, settings.overall
     tokenizer = initial_tokenizer(overall)
-    scored = SCORES[plan.score]
-    batches = load_batches(settings, tokenizer, scored)
-    device = choose_device(overall.device)
+    score = SCORES[plan.score]
+    batches = load_batches(settings, tokenizer, score)
+    device = resolve_device(overall.device)
     model = load_initial(overall)
-    chosen = candidates(model, plan, scored)
-    with autocast_context(device, choose_precision(overall.precision, device)):
-        scores = score_weights(model, chosen, scored, batches, settings)
-    scope = scored.scope if plan.scope == "auto" else plan.scope
+    chosen = candidates(model, plan, score)
+    with autocast_context(device, resolve_precision(overall.precision, device)):
+        scores = score_weights(model, chosen, score, batches, settings)
     facts = {
         "forget_rows": sum(len(b["forget"]["labels"]) for b in batches),
         "batch_size": settings.dataset.batch_size,
@@ -68,44 +78,47 @@ def _make_masks(settings: Settings) -> list[Path]:
         "retain": settings.dataset.retain_dataset_name,
         "model_name": overall.model_name,
         "torch": version("torch"),
-    }
-    facts |= {
-        "scored": sum(score.numel() for score in scores.values()),
+        "scored": sum(values.numel() for values in scores.values()),
         "dataset_seed": settings.dataset.dataset_seed,
     }
     sidecar = Sidecar(
-        plan.score,
-        0.0,
-        scope,
-        plan.mu if plan.score in ("wagle", "wagle_po") else None,
-        overall.seed,
-        0,
-        sum(p.numel() for _, p in trainable(model)),
-        model_fingerprint(model),
-        batches_fingerprint(batches),
-        fate_of_others(plan, scored),
+        score=plan.score,
+        ratio=0.0,
+        scope=score.scope if plan.scope == "auto" else plan.scope,
+        mu=plan.mu if plan.score in ("wagle", "wagle_po") else None,
+        seed=overall.seed,
+        selected=0,
+        weights=sum(p.numel() for _, p in trainable(model)),
+        model=model_fingerprint(model),
+        data=batches_fingerprint(batches),
+        others=unscored_state(plan, score),
+        facts=facts,
     )
-    return [
-        _write(settings, model, scores, ratio, replace(sidecar, facts=facts), start) for ratio in plan.ratios
-    ]
+    scored = _ScoredModel(model, scores, sidecar, start)
+    return [_write_mask(settings, scored, ratio) for ratio in plan.ratios]
 
 
-def _write(
-    settings: Settings,
-    model: nn.Module,
-    scores: Mapping[str, Tensor],
-    ratio: float,
-    sidecar: Sidecar,
-    start: float,
-) -> Path:
-    selected = select(scores, ratio, sidecar.scope)
+@dataclass(frozen=True)
+class _ScoredModel:
+    """A model with the scores of its weights, the sidecar without the fields of one ratio, and the time at
+    which the scoring started."""
+
+    model: nn.Module
+    scores: Mapping[str, Tensor]
+    sidecar: Sidecar
+    start: float
+
+
+def _write_mask(settings: Settings, scored: _ScoredModel, ratio: float) -> Path:
+    sidecar = scored.sidecar
+    selected = select(scored.scores, ratio, sidecar.scope)
     masks = {
         name: selected[name] if name in selected else torch.full(p.shape, sidecar.others == "dense")
-        for name, p in trainable(model)
+        for name, p in trainable(scored.model)
     }
     facts = {
         **sidecar.facts,
-        "seconds": round(time.time() - start, 1),
+        "seconds": round(time.time() - scored.start, 1),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     path = settings.mask_file(ratio)
@@ -122,15 +135,25 @@ def _write(
 
 
 def trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and tensor of every trainable parameter; tied weights once, under the name of the embedding."""
     return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
 
 
-def candidates(model: nn.Module, plan: Masking, scored: Score) -> list[str]:
-    """The parameters that are scored: those whose name `mask.parameters` finds; for scores of activations
-    the matrices of the blocks' linear layers. A warning names other matrices that such a score leaves out."""
+def candidates(model: nn.Module, plan: Masking, score: Score) -> list[str]:
+    """Names of the parameters to score.
+
+    Args:
+        model: the initial model.
+        plan: the settings section `mask`; `parameters` is searched in the names.
+        score: a score of activations covers the matrices of the blocks' linear layers alone; a warning lists
+            the other matrices.
+
+    Raises:
+        UserError: no parameter is left.
+    """
     names = [name for name, _ in trainable(model)]
-    if "inputs" in scored.needs:
-        names = _linear_matrices(model, plan)
+    if "inputs" in score.needs:
+        names = _linear_weight_names(model, plan)
     found = [name for name in names if re.search(plan.parameters, name)]
     if not found:
         raise UserError(
@@ -140,17 +163,15 @@ def candidates(model: nn.Module, plan: Masking, scored: Score) -> list[str]:
     return found
 
 
-def _linear_matrices(model: nn.Module, plan: Masking) -> list[str]:
-    """Names of the weights of linear layers in the blocks."""
+def _linear_weight_names(model: nn.Module, plan: Masking) -> list[str]:
     linear, within = linear_layers(model), block_numbers(model)
     matrices = {name: p for name, p in trainable(model) if name in within and p.dim() > 1}
     others = [name for name in matrices if name not in linear]
     if not linear:
         kind = type(model.get_submodule(others[0].rpartition(".")[0])).__name__
         raise UserError(
-            f"mask.score {plan.score}: it scores the weights of linear layers (torch.nn.Linear), and the"
-            f" blocks of this model have none (its {others[0]} belongs to a {kind}); choose another score,"
-            " such as wagle"
+            f"mask.score {plan.score}: covers linear layers (torch.nn.Linear), and the blocks of this model"
+            f" have none ({others[0]} belongs to a {kind}); choose another score, such as wagle"
         )
     if others:
         log.warning(
@@ -159,21 +180,22 @@ def _linear_matrices(model: nn.Module, plan: Masking) -> list[str]:
             plan.score,
             len(others),
             100 * sum(matrices[name].numel() for name in others) / sum(p.numel() for p in matrices.values()),
-            fate_of_others(plan, SCORES[plan.score]),
+            unscored_state(plan, SCORES[plan.score]),
             others[0],
         )
     return list(linear)
 
 
-def fate_of_others(plan: Masking, scored: Score) -> str:
-    """What weights that are not candidates become: frozen or dense."""
+def unscored_state(plan: Masking, score: Score) -> str:
+    """The state of weights that are not scored: `frozen` or `dense` (trained)."""
     if plan.others != "auto":
         return plan.others
-    return "dense" if "inputs" in scored.needs else "frozen"
+    # Wanda prunes linear layers and leaves embeddings and norms as they are, that is, in the trained model.
+    return "dense" if "inputs" in score.needs else "frozen"
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Weight name -> linear layer, for those within the decoder blocks."""
+    """Weight name -> linear layer, within the decoder blocks: without lm_head, which may be tied."""
     names = {id(p): name for name, p in model.named_parameters()}
     return {
         names[id(module.weight)]: module
@@ -183,26 +205,26 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
-    """The batches of the first epoch of training: every forget row with its retain partner."""
+def load_batches(settings: Settings, tokenizer, score: Score) -> list[dict]:
+    """The batches of the first epoch of training: every forget row with its retain partner, in order.
+
+    Returns:
+        Batches {"forget": part, "retain": part}, see `core.encoding.pad_rows`.
+    """
     data = settings.dataset
     forget, rest = choose_forget_rows(
         load_rows(data.forget_dataset_name, data.folder, data.column_names),
         data.forget_ratio,
         data.dataset_seed,
     )
-    alternates = "refusals" if scored.forget_answers == "refusals" else ""
-    texts = training_texts(settings, Wanted({"forget", "retain"}, alternates, forget, rest))
-    chosen = {
-        "forget": texts["alternate" if scored.forget_answers == "refusals" else "forget"],
-        "retain": texts["retain"],
-    }
+    refusals = score.forget_answers == "refusals"
+    wanted = Wanted({"forget", "retain"}, "refusals" if refusals else "", forget, rest)
+    texts = training_texts(settings, wanted)
+    chosen = {"forget": texts["alternate" if refusals else "forget"], "retain": texts["retain"]}
     template = Template(tokenizer, data.template, data.tags)
     rows = {
-        part: [
-            piece for row in chosen[part] for piece in template.pieces(row, data.max_length, data.long_text)
-        ]
-        for part in chosen
+        part: [piece for row in texts for piece in template.pieces(row, data.max_length, data.long_text)]
+        for part, texts in chosen.items()
     }
     pairs = Pairs(rows, data.dataset_seed)
     collate, size = Collator(pad_id(tokenizer)), data.batch_size
@@ -213,6 +235,7 @@ def load_batches(settings: Settings, tokenizer, scored: Score) -> list[dict]:
 
 
 def batches_fingerprint(batches: list[dict]) -> str:
+    """Hash of the token ids and labels in their order, by which a mask's sidecar identifies its rows."""
     return fingerprint(
         [
             [part["input_ids"].tolist(), part["labels"].tolist()]
@@ -223,86 +246,114 @@ def batches_fingerprint(batches: list[dict]) -> str:
 
 
 def score_weights(
-    model: nn.Module, names: list[str], scored: Score, batches: list[dict], settings: Settings
+    model: nn.Module, names: list[str], score: Score, batches: list[dict], settings: Settings
 ) -> dict[str, Tensor]:
-    """The score of every candidate, float32 on the CPU, from one or two passes over the batches in eval
-    mode."""
+    """Score every candidate, from one or two passes over the batches in eval mode.
+
+    Args:
+        model: the initial model, on its device.
+        names: the candidates.
+        score: the registered score; the statistics that it `needs` are computed.
+        batches: see `load_batches`.
+        settings: of these `mask.mu` and `overall.seed`.
+
+    Returns:
+        Candidate -> score, float32 on the CPU, in the shape of the weight.
+    """
     weights = {name: p for name, p in trainable(model) if name in set(names)}
     found: dict[str, dict[str, Tensor]] = {}
-    wanted = {side: {need for need in scored.needs if need.startswith(side)} for side in ("forget", "retain")}
-    passes = sum(map(bool, wanted.values())) + ("inputs" in scored.needs)
+    needs = {side: {need for need in score.needs if need.startswith(side)} for side in ("forget", "retain")}
+    passes = sum(map(bool, needs.values())) + ("inputs" in score.needs)
     rows = passes * sum(len(batch["forget"]["labels"]) for batch in batches)
     with progress("scoring the weights of the mask", settings.overall.quiet, rows) as on_rows:
-        for side, needs in wanted.items():
-            if needs:
-                found |= _gradients(model, weights, [batch[side] for batch in batches], side, needs, on_rows)
-        if "inputs" in scored.needs:
-            found["inputs"] = _inputs(model, names, [batch["forget"] for batch in batches], on_rows)
+        for side in ("forget", "retain"):
+            if needs[side]:
+                parts = [batch[side] for batch in batches]
+                found |= _gradient_statistics(
+                    model, weights, parts, GradientNeeds(side, needs[side]), on_rows
+                )
+        if "inputs" in score.needs:
+            found["inputs"] = _input_norms(model, names, [batch["forget"] for batch in batches], on_rows)
     scores = {}
     for name, weight in weights.items():
-        facts = {need: table.pop(name) for need, table in found.items()}
+        # Popped, so that each tensor's statistics are freed once its score is on the CPU.
+        tensors = {need: table.pop(name) for need, table in found.items()}
         statistics = Statistics(
-            name, weight.detach().float(), mu=settings.mask.mu, seed=settings.overall.seed, **facts
+            name, weight.detach().float(), mu=settings.mask.mu, seed=settings.overall.seed, **tensors
         )
-        scores[name] = scored.compute(statistics).float().cpu()
+        scores[name] = score.compute(statistics).float().cpu()
     return scores
 
 
-def _gradients(
-    model: nn.Module, weights: Mapping[str, Tensor], parts: list[dict], side: str, wanted: set[str], on_rows
+@dataclass(frozen=True)
+class GradientNeeds:
+    """The statistics of one side's gradient that a score needs: `<side>` (mean gradient), `<side>_square` and
+    `<side>_saliency`."""
+
+    side: str
+    needs: set[str]
+
+
+def _gradient_statistics(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    parts: Sequence[dict],
+    wanted: GradientNeeds,
+    on_rows: Callable[[int], None],
 ) -> dict[str, dict[str, Tensor]]:
-    """Of the NLL on one side: the mean gradient over all tokens, and means over micro-batches of what is
-    wanted beside it."""
+    """Statistic -> weight name -> tensor of the NLL on one side: the mean gradient over all tokens, and means
+    over micro-batches of its square and of |weight x gradient|."""
+    side, needs = wanted.side, wanted.needs
     device = next(model.parameters()).device
     tokens = sum(int(count_labels(part["labels"]).sum()) for part in parts)
+    # float32 sums even for bf16 weights, in which thousands of small gradients would be rounded away.
     sums = {
         need: {name: torch.zeros(w.shape, dtype=torch.float32, device=device) for name, w in weights.items()}
-        for need in wanted
+        for need in needs
     }
     for part in parts:
         nll = answer_nll(model, {key: value.to(device) for key, value in part.items()})
         gradients = torch.autograd.grad(nll.sum(), list(weights.values()), allow_unused=True)
         for (name, weight), gradient in zip(weights.items(), gradients):
-            if gradient is not None:
-                _add(sums, side, name, weight.detach(), gradient.float(), len(nll), tokens, len(parts))
+            if gradient is None:  # an expert that no token of the batch was routed to
+                continue
+            gradient, own_tokens = gradient.float(), len(nll)
+            if side in sums:
+                # Divided by the tokens of all batches: the mean does not depend on the batch size.
+                sums[side][name] += gradient / tokens
+            if f"{side}_square" in sums:
+                sums[f"{side}_square"][name] += (gradient / own_tokens) ** 2 / len(parts)
+            if f"{side}_saliency" in sums:
+                saliency = (weight.detach() * gradient / own_tokens).abs()
+                sums[f"{side}_saliency"][name] += saliency / len(parts)
         on_rows(len(part["labels"]))
     return sums
 
 
-def _add(
-    sums: dict, side: str, name: str, weight: Tensor, gradient: Tensor, own: int, tokens: int, batches: int
-) -> None:
-    """Take in the gradient of a micro-batch's summed NLL over `own` tokens."""
-    if side in sums:
-        sums[side][name] += gradient / tokens
-    if f"{side}_square" in sums:
-        sums[f"{side}_square"][name] += (gradient / own) ** 2 / batches
-    if f"{side}_saliency" in sums:
-        sums[f"{side}_saliency"][name] += (weight * gradient / own).abs() / batches
-
-
 @torch.no_grad()
-def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> dict[str, Tensor]:
-    """Of each matrix: per input, squares summed over attended tokens and averaged over rows."""
+def _input_norms(
+    model: nn.Module, names: list[str], parts: list[dict], on_rows: Callable[[int], None]
+) -> dict[str, Tensor]:
+    """Weight name -> squared inputs [in_features], summed over attended tokens and averaged over rows."""
     layers = {name: layer for name, layer in linear_layers(model).items() if name in set(names)}
     sums = {
         name: torch.zeros(layer.in_features, dtype=torch.float32, device=layer.weight.device)
         for name, layer in layers.items()
     }
-    attended: list[Tensor] = []
+    attended: list[Tensor] = []  # the attention mask of every batch so far; hooks read the last
 
-    def catch(name):
+    def input_hook(name):
         def hook(layer, inputs):
             sums[name] += _attended_inputs(name, inputs[0], attended[-1]).float().pow(2).sum(0)
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(catch(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_pre_hook(input_hook(name)) for name, layer in layers.items()]
     try:
         for part in parts:
-            here = {key: value.to(model.device) for key, value in part.items()}
-            attended.append(here["attention_mask"].bool())
-            logits(model, here)
+            batch = {key: value.to(model.device) for key, value in part.items()}
+            attended.append(batch["attention_mask"].bool())
+            logits(model, batch)
             on_rows(len(part["labels"]))
     finally:
         for handle in handles:
@@ -312,45 +363,65 @@ def _inputs(model: nn.Module, names: list[str], parts: list[dict], on_rows) -> d
 
 
 def _attended_inputs(name: str, inputs: Tensor, attended: Tensor) -> Tensor:
-    """What a layer reads at the attended positions of a batch, [positions, width]. `inputs` is [B, T, width]
-    or, in a mixture of experts, [B x T, width]. UserError for an expert that reads some positions of a batch
-    with padding: which ones is not known."""
-    read = inputs.reshape(-1, inputs.shape[-1])
+    """A layer's inputs at the attended positions of a batch.
+
+    Args:
+        name: name of the layer's weight, for the message.
+        inputs: [B, T, width], or in a mixture of experts [B x T, width].
+        attended: [B, T], False at padding.
+
+    Returns:
+        [positions, width].
+
+    Raises:
+        UserError: an expert reads a part of the positions of a batch with padding.
+    """
+    flat = inputs.reshape(-1, inputs.shape[-1])
     if attended.all():
-        return read
-    if len(read) != attended.numel():
+        return flat
+    # A routed expert gets some of the positions without their numbers: padding cannot be told from tokens.
+    if len(flat) != attended.numel():
         raise UserError(
-            f"mask.score wanda: {name} reads {len(read)} of the {attended.numel()} positions of a batch (it"
-            " is an expert of a mixture?), so padding cannot be left out; set dataset.batch_size 1, or leave"
-            " the layer out with mask.parameters"
+            f"mask.score wanda: {name} reads {len(flat)} of the {attended.numel()} positions of a batch (an"
+            " expert of a mixture?), so padding cannot be excluded; set dataset.batch_size 1, or exclude the"
+            " layer with mask.parameters"
         )
-    return read[attended.reshape(-1)]
+    return flat[attended.reshape(-1)]
 
 
 def load_mask(settings: Settings, model: nn.Module) -> WeightMask | None:
-    """The mask of a run, checked against its model; None without `unlearn.mask_path`."""
+    """Read the mask of a run.
+
+    Returns:
+        The mask, checked against the model; None without `unlearn.mask_path`.
+
+    Raises:
+        UserError: the file is not a mask of this model; or, without `unlearn.mask_force`, its name or sidecar
+            contradicts it.
+    """
     if settings.unlearn.mask_path is None:
         return None
     path = Path(settings.unlearn.mask_path).expanduser()
     masks = read_mask(path, model, settings.unlearn.mask_missing)
-    for doubt in _doubts(path, masks, model):
+    for contradiction in _contradictions(path, masks, model):
         if not settings.unlearn.mask_force:
             raise UserError(
-                f"unlearn.mask_path {path}: {doubt}; unlearn.mask_force true takes it all the same"
+                f"unlearn.mask_path {path}: {contradiction}; unlearn.mask_force true uses it anyway"
             )
-        log.warning("unlearn.mask_path %s: %s", path, doubt)
+        log.warning("unlearn.mask_path %s: %s", path, contradiction)
     return WeightMask(masks, model)
 
 
-def _doubts(path: Path, masks: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
-    """Why a file that fits the model may not be the mask that was meant."""
+def _contradictions(path: Path, masks: Mapping[str, Tensor], model: nn.Module) -> Iterator[str]:
+    """Signs in name and sidecar that a file which fits the model is not the intended mask."""
     sidecar, found, stated = read_sidecar(path), density(masks), stated_ratio(path)
     if stated is not None and sidecar.get("ratio", stated) != stated:
         yield f"its name states the ratio {stated:g}, its sidecar {sidecar['ratio']}"
     if stated is not None and not sidecar and abs(stated - found) > TOLERANCE:
-        yield f"its name says that {stated:g} of the weights are updated, it selects {found:.4f}"
+        yield f"its name states {stated:g} of the weights as updated, it selects {found:.4f}"
     if sidecar.get("content") and sidecar["content"] != content_of(masks):
         yield "its sidecar was written for other bits"
+    # A fingerprint covers the dtype: that of the same model with bf16 weights differs from the sidecar's.
     rounded = any(p.dtype != torch.float32 for p in model.parameters())
     if sidecar.get("model") and not rounded and sidecar["model"] != model_fingerprint(model):
         yield "it was made for other weights than those of overall.model_name"

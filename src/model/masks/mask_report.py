@@ -1,5 +1,4 @@
-"""Masks side by side: how much of each layer and kind of module they select, and how far two agree beyond
-chance."""
+"""Comparison of masks: density by layer and kind of module, and overlap beyond chance."""
 
 import itertools
 import re
@@ -17,30 +16,36 @@ LAYER = re.compile(r"\.(\d+)\.(.*?)(?:\.weight|\.bias)?$")
 
 
 def report_files(paths: Sequence[Path]) -> Path:
-    """Print density and overlap of mask files; returns the heat map that was written. UserError when a file
-    is not a mask file."""
+    """Print density and overlap of mask files and draw their densities as a heat map.
+
+    Returns:
+        The heat map, a PNG beside the first file.
+
+    Raises:
+        UserError: a file is not a mask file, or has no named, numbered layers.
+    """
     if not paths:
-        raise UserError("--report: name one or more mask files")
+        raise UserError("--report: expected one or more mask files")
     masks = {str(path): load_tensors(path) for path in paths}
     numbered = [name for name, mask in masks.items() if any(isinstance(key, int) for key in mask)]
     if numbered:
         raise UserError(
-            f"--report: {numbered[0]} numbers its layers instead of naming them, so it cannot be reported on"
+            f"--report: {numbered[0]} has numbers in place of weight names, so it cannot be reported"
         )
     if not any(LAYER.search(name) for mask in masks.values() for name in mask):
         raise UserError("--report: none of the masks has numbered layers to draw")
     screen = Screen()
     for name, mask in masks.items():
-        screen.print(_densities(name, by_place(mask)))
+        screen.print(_density_table(name, densities(mask)))
     if len(masks) > 1:
-        screen.print(_overlaps(masks))
+        screen.print(_overlap_table(masks))
     target = paths[0].with_name(paths[0].stem + "_report.png")
-    _heat_map({name: by_place(mask) for name, mask in masks.items()}, target)
+    _draw_heat_map({name: densities(mask) for name, mask in masks.items()}, target)
     return target
 
 
-def by_place(mask: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:
-    """(layer, kind of module) -> density. What lies in no layer has the layer ''."""
+def densities(mask: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:
+    """(layer, kind of module) -> density; weights outside of the layers have the layer ''."""
     groups: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, tensor in mask.items():
         found = LAYER.search(name)
@@ -50,8 +55,15 @@ def by_place(mask: Mapping[str, Tensor]) -> dict[tuple[str, str], float]:
 
 
 def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float]:
-    """Jaccard overlap of two masks over all weights, what two independent masks of their densities would
-    have, and the overlap of what they freeze. UserError for masks of different models."""
+    """Overlap of two masks over all weights.
+
+    Returns:
+        jaccard: overlap of the updated weights; chance: its expectation for independent masks of the same
+        densities p and q, pq / (p + q - pq); frozen: overlap of the frozen weights.
+
+    Raises:
+        UserError: the masks are of different models.
+    """
     if a.keys() != b.keys() or any(a[name].shape != b[name].shape for name in a):
         raise UserError("--report: the masks are of different models, so they cannot be compared")
     both = sum(int((a[name] & b[name]).sum()) for name in a)
@@ -62,7 +74,7 @@ def overlap(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, float
     return {"jaccard": both / either if either else 1.0, "chance": chance, "frozen": frozen}
 
 
-def _densities(title: str, places: Mapping[tuple[str, str], float]) -> Table:
+def _density_table(title: str, places: Mapping[tuple[str, str], float]) -> Table:
     kinds = list(dict.fromkeys(kind for _, kind in places))
     layers = list(dict.fromkeys(layer for layer, _ in places))
     table = Table(title=f"{title}: share of weights updated")
@@ -76,7 +88,7 @@ def _densities(title: str, places: Mapping[tuple[str, str], float]) -> Table:
     return table
 
 
-def _overlaps(masks: Mapping[str, Mapping[str, Tensor]]) -> Table:
+def _overlap_table(masks: Mapping[str, Mapping[str, Tensor]]) -> Table:
     table = Table(title="overlap (Jaccard) of the updated weights, by chance, and of the frozen ones")
     for title in ("masks", "updated", "by chance", "frozen"):
         table.add_column(title, overflow="fold")
@@ -86,7 +98,7 @@ def _overlaps(masks: Mapping[str, Mapping[str, Tensor]]) -> Table:
     return table
 
 
-def _heat_map(masks: Mapping[str, Mapping[tuple[str, str], float]], target: Path) -> None:
+def _draw_heat_map(masks: Mapping[str, Mapping[tuple[str, str], float]], target: Path) -> None:
     """One panel per mask: layers across, kinds of modules down, darker is denser."""
     import matplotlib
 

@@ -1,1 +1,1 @@
-"""Finished runs as tables."""
+"""Tables of finished runs, methods and tasks."""

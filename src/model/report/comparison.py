@@ -1,4 +1,4 @@
-"""Finished evaluations side by side: run folders of ours, TOFU's and OpenUnlearning's logs."""
+"""Comparison of finished evaluations: run folders, TOFU's and OpenUnlearning's logs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,40 +15,47 @@ Figures = dict[str, float | None]
 
 
 def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
-    """Metric -> number of one evaluation. With `retain` forget quality is computed anew from the rows of
-    both; everything else of a run folder is taken from its metrics.json, and of a peer's log by TOFU's
-    official aggregation of its rows.
+    """Read the figures of one evaluation.
+
+    Args:
+        path: a run folder, or a log with rows of TOFU or OpenUnlearning.
+        retain: evaluation of the retain model; forget quality is then computed from the rows of both.
+
+    Returns:
+        Metric -> value. Of a run folder the values of metrics.json, of a log TOFU's official aggregation of
+        its rows.
+
+    Raises:
+        UserError: an evaluation cannot be read.
     """
-    columns = {} if _has_benchmarks_alone(Path(path).expanduser()) else read_results(path)
+    folder = Path(path).expanduser()
+    only_benchmarks = (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
+    columns = {} if only_benchmarks else read_results(path)
     ids = {name: list(rows) for name, rows in columns.items()}
-    computed = {
-        key: value.value
-        for key, value in summarize(
-            columns, match_rows(read_results(retain), ids) if retain else None
-        ).items()
-    }
-    said = read_summary(path)
+    references = match_rows(read_results(retain), ids) if retain else None
+    computed = {key: value.value for key, value in summarize(columns, references).items()}
+    recorded = read_summary(path)
     if retain:
-        said = {key: value for key, value in said.items() if not key.startswith("forget_quality")}
-    return {key: value for key, value in computed.items() if value is not None} | said
+        # The recorded forget quality may be against another retain model.
+        recorded = {key: value for key, value in recorded.items() if not key.startswith("forget_quality")}
+    return {key: value for key, value in computed.items() if value is not None} | recorded
 
 
-def _has_benchmarks_alone(folder: Path) -> bool:
-    """Is it a folder of run_benchmarks.py, which has no rows of ours?"""
-    return (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
-
-
-MEASURING = {
+COMPARED_SETTINGS = {
     "evaluate": ("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "convention"),
     "dataset": ("forget_dataset_name", "template", "forget_ratio"),
 }
-"""Settings under which one model has different figures."""
+"""Settings that change the figures of one and the same model."""
 
 
 def differing_settings(evaluations: Mapping[str, str | Path | dict]) -> list[str]:
-    """What was set in different ways for evaluations that stand side by side, one line each, by their titles.
-    An evaluation is a run folder, or its settings; a peer's log has none that are known."""
-    known = {title: _measuring(evaluation) for title, evaluation in evaluations.items()}
+    """Settings that differ between evaluations, one line each.
+
+    Args:
+        evaluations: title -> run folder, or resolved settings; logs of other projects, whose settings are
+            unknown, are left out.
+    """
+    known = {title: _compared_settings(evaluation) for title, evaluation in evaluations.items()}
     known = {title: settings for title, settings in known.items() if settings}
     keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
     lines = []
@@ -59,29 +66,27 @@ def differing_settings(evaluations: Mapping[str, str | Path | dict]) -> list[str
     return lines
 
 
-def _measuring(evaluation: str | Path | dict) -> dict[str, object]:
+def _compared_settings(evaluation: str | Path | dict) -> dict[str, object]:
     if isinstance(evaluation, dict):
         config = evaluation
     else:
         path = Path(evaluation).expanduser() / "config.json"
         config = read_json(path) if path.is_file() else {}
-    sections = {name: config.get(name) for name in MEASURING} if isinstance(config, dict) else {}
-    return {
-        f"{name}.{key}": section[key]
-        for name, section in sections.items()
-        if isinstance(section, dict)
-        for key in MEASURING[name]
-        if key in section
-    }
+    if not isinstance(config, dict):
+        return {}
+    found = {}
+    for name, keys in COMPARED_SETTINGS.items():
+        section = config.get(name)
+        if isinstance(section, dict):
+            found |= {f"{name}.{key}": section[key] for key in keys if key in section}
+    return found
 
 
 def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
-    """Print one column per evaluation and one line per metric (`metrics`, or every one that some evaluation
-    has)."""
-    keys = metrics or sorted(
-        {key for column in figures.values() for key, value in column.items() if value is not None},
-        key=lambda key: (key not in METRICS, list(METRICS).index(key) if key in METRICS else 0, key),
-    )
+    """Print one column per evaluation and one line per metric of `metrics`, by default of all found."""
+    order = {key: place for place, key in enumerate(METRICS)}
+    found = {key for column in figures.values() for key, value in column.items() if value is not None}
+    keys = metrics or sorted(found, key=lambda key: (order.get(key, len(order)), key))
     table = Table()
     table.add_column("metric (arrow = good)", overflow="fold")
     for title in figures:
@@ -93,7 +98,7 @@ def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
 
 
 def number(value: float | None) -> str:
-    """Six digits, so that a figure can be checked against a published one; a dash for what is not there."""
+    """Six digits, enough to check a figure against a published one; a dash for None."""
     if value is None:
         return "–"
     return f"{value:.5e}" if 0 < abs(value) < 1e-3 else f"{value:.6f}"

@@ -1,5 +1,4 @@
-"""Many finished runs as one table: each metric as mean over seeds, with its spread, or with an interval over
-seeds and rows."""
+"""Table of a grid of runs: mean over seeds of each metric with its spread or a bootstrap interval."""
 
 import csv
 import io
@@ -18,7 +17,7 @@ from ...metrics.spec import ARROWS, METRICS
 
 RESAMPLES = 1000
 FACTS = {"seconds": "train_seconds", "peak_memory_mb": "peak_memory_mb"}
-"""Columns that come from a run's environment.json, and their names there."""
+"""Columns from a run's environment.json -> their keys there."""
 
 
 @dataclass(frozen=True)
@@ -27,31 +26,33 @@ class Cell:
 
     mean: float | None
     spread: float | None
+    """Sample standard deviation over seeds."""
     n: int
-    of: int = 0
-    """How many runs there are; told where some of them lack the metric."""
+    """Number of runs with the metric."""
+    runs: int = 0
+    """Number of all runs; n is shown where it is smaller."""
     interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         if self.mean is None:
             return "–"
-        around = "" if self.spread is None else f" ± {short(self.spread)}"
+        uncertainty = "" if self.spread is None else f" ± {short(self.spread)}"
         if self.interval:
-            around = f" [{short(self.interval[0])}, {short(self.interval[1])}]"
-        return short(self.mean) + around + (f" (n={self.n})" if self.n < self.of else "")
+            uncertainty = f" [{short(self.interval[0])}, {short(self.interval[1])}]"
+        return short(self.mean) + uncertainty + (f" (n={self.n})" if self.n < self.runs else "")
 
 
 @dataclass(frozen=True)
 class Line:
-    """One configuration of a grid: its title and a cell per metric, or why it failed."""
+    """One configuration of a grid: its title, a cell per metric, and the reasons of failed runs."""
 
     title: str
     cells: Mapping[str, Cell]
     failures: Sequence[str] = ()
 
 
-def figures_of(folder: Path) -> dict[str, float | None]:
-    """The metrics of a finished run with its facts (seconds, memory)."""
+def run_figures(folder: Path) -> dict[str, float | None]:
+    """Metric -> value of a finished run, with its seconds and peak memory."""
     path = folder / "environment.json"
     facts = read_json(path)
     check_value(str(path), facts, OBJECT)
@@ -60,7 +61,7 @@ def figures_of(folder: Path) -> dict[str, float | None]:
 
 
 def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
-    """Row id -> value of a metric, from the samples of a finished run; None for one that has none."""
+    """Row id -> value of a metric, from the samples of a finished run; None without values by row."""
     path = folder / "samples" / f"{METRICS[key].rows}.jsonl" if key in METRICS else None
     if path is None or not path.is_file():
         return None
@@ -73,8 +74,16 @@ def row_values(folder: Path, key: str) -> dict[str, float | None] | None:
 
 
 def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over runs and rows: both are drawn anew each time; rows
-    for all runs alike where the runs have the same rows, else for each by itself. None without a value."""
+    """95 % percentile bootstrap interval of the mean over runs and rows.
+
+    Args:
+        runs: row id -> value, for each run.
+
+    Returns:
+        (low, high), or None without any value.
+    """
+    # Both runs and rows are resampled. Runs with the same rows share the drawn rows: hard rows are hard for
+    # every seed, and independent draws would average that out and make the interval too narrow.
     ids = sorted({name for run in runs for name in run})
     values = [np.array([run.get(name) for name in ids], dtype=float) for run in runs]  # None becomes NaN
     shared = len({frozenset(run) for run in runs}) == 1
@@ -82,29 +91,37 @@ def pooled_interval(runs: Sequence[Mapping[str, float | None]]) -> tuple[float, 
     if not values or all(np.isnan(found).all() for found in values):
         return None
     rng = np.random.default_rng(0)
-    low, high = np.nanpercentile([_drawn_mean(rng, values, shared) for _ in range(RESAMPLES)], [2.5, 97.5])
+    means = [_resampled_mean(rng, values, shared) for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(means, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _drawn_mean(rng: np.random.Generator, runs: Sequence[np.ndarray], shared: bool) -> float:
-    """The mean over runs and rows drawn anew; NaN where nothing was drawn that has a value."""
+def _resampled_mean(rng: np.random.Generator, runs: Sequence[np.ndarray], shared: bool) -> float:
+    """The mean over resampled runs and rows; NaN where no drawn row has a value."""
     rows = rng.integers(0, len(runs[0]), len(runs[0])) if shared else None
     drawn = [runs[k] for k in rng.integers(0, len(runs), len(runs))]
-    picked = np.concatenate(
+    values = np.concatenate(
         [run[rows] if shared else run[rng.integers(0, len(run), len(run))] for run in drawn]
     )
-    return float(np.nanmean(picked)) if not np.isnan(picked).all() else math.nan
+    return float(np.nanmean(values)) if not np.isnan(values).all() else math.nan
 
 
-def line(
+def aggregate(
     title: str,
     runs: Sequence[Mapping[str, float | None]],
     metrics: Sequence[str],
     failures: Sequence[str] = (),
     folders: Sequence[Path] = (),
 ) -> Line:
-    """Mean and sample standard deviation of every metric over the runs that have it; with `folders` of the
-    runs, intervals for metrics that are means over rows."""
+    """Mean and sample standard deviation of every metric over the runs that have it.
+
+    Args:
+        title: title of the line.
+        runs: metric -> value, for each finished run.
+        metrics: the columns.
+        failures: reasons of the runs that failed.
+        folders: folders of `runs`, for intervals of metrics that are means over rows; empty for none.
+    """
     cells = {}
     for key in metrics:
         values = [value for run in runs if (value := run.get(key)) is not None]
@@ -127,7 +144,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
-    """The table for readers, arrows pointing to what is good."""
+    """The table as Markdown, with an arrow in the direction of improvement."""
     arrows = {key: f" {ARROWS[METRICS[key].good]}" if key in METRICS else "" for key in metrics}
     rows = [["", *(key + arrows[key] for key in metrics)]]
     rows += [[found.title, *(str(found.cells[key]) for key in metrics)] for found in lines]
@@ -143,7 +160,7 @@ def markdown(lines: Sequence[Line], metrics: Sequence[str]) -> str:
 
 
 def write_tables(folder: Path, lines: Sequence[Line], metrics: Sequence[str]) -> None:
-    """table.md for readers, table.csv (mean, spread, n and interval of each metric) for programs."""
+    """Write table.md, and table.csv with mean, spread, n and interval of each metric."""
     write_text(folder / "table.md", markdown(lines, metrics))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -151,20 +168,17 @@ def write_tables(folder: Path, lines: Sequence[Line], metrics: Sequence[str]) ->
         ["run", "failed", *(f"{key}{part}" for key in metrics for part in ("", " sd", " n", " low", " high"))]
     )
     for found in lines:
-        cells = [
-            value
-            for key in metrics
-            for cell in [found.cells[key]]
-            for value in (cell.mean, cell.spread, cell.n, *(cell.interval or (None, None)))
-        ]
+        values = []
+        for cell in (found.cells[key] for key in metrics):
+            values += [cell.mean, cell.spread, cell.n, *(cell.interval or (None, None))]
         writer.writerow(
-            [found.title, len(found.failures), *("" if value is None else value for value in cells)]
+            [found.title, len(found.failures), *("" if value is None else value for value in values)]
         )
     write_text(folder / "table.csv", text.getvalue())
 
 
 def short(value: float) -> str:
-    """Three digits, or powers of ten below a thousandth."""
+    """Three decimals, none from 100 on, and powers of ten below a thousandth."""
     if not math.isfinite(value):
         return str(value)
     if abs(value) >= 100:

@@ -1,4 +1,4 @@
-"""The last screen of a run: what changed, what was said before and after, where it all lies."""
+"""Last screen of a run: figures, sample answers before and after, path of the run folder."""
 
 from rich.table import Table
 
@@ -19,15 +19,15 @@ HEADLINES = (
     "retain/rougeL",
 )
 SAMPLES = 2
-NAMES = (("question", "prompt"), ("answer", "gt"))
-"""What rows of questions and of documents call what is asked and what is true."""
+FIELDS = (("question", "prompt"), ("answer", "gt"))
+"""Fields of prompt and true continuation, of question rows and of document rows."""
 
 
 def show_outcome(outcome: Outcome, settings: Settings) -> None:
     """Print the table, two sample answers and the path of the run folder."""
     screen = Screen()
     screen.print(_table(outcome, settings))
-    for line in (*_reasons(outcome), *_unlike_retain(settings), *_judging(outcome.after.judge)):
+    for line in (*_reasons(outcome), *_differences_to_retain(settings), *_judge_usage(outcome.after.judge)):
         screen.print_text(line)
     for question, answers in _samples(outcome, settings):
         screen.print_text(f"\n{question}", style="bold")
@@ -42,7 +42,7 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     table.add_column("metric (arrow = good)", overflow="fold")
     for title in columns:
         table.add_column(title, justify="right")
-    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _needless(key, outcome)]
+    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _is_redundant(key, outcome)]
     others = [
         key
         for key in outcome.after.metrics
@@ -58,13 +58,13 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     return table
 
 
-def _needless(key: str, outcome: Outcome) -> bool:
-    """Does model_utility, which has all its parts, stand in the place of partial_utility?"""
+def _is_redundant(key: str, outcome: Outcome) -> bool:
+    """Whether partial_utility is null, as it is where model_utility has all its parts."""
     return key == "partial_utility" and outcome.after.metrics[key] is None
 
 
 def _arrow(key: str, outcome: Outcome) -> str:
-    """Which way a figure gets better; those of benchmarks say it themselves, and one that failed does not."""
+    """The direction of improvement; empty for a benchmark that failed."""
     good = METRICS[key].good if key in METRICS else outcome.after.detail[key].get("better", "")
     return ARROWS.get(good, "")
 
@@ -83,9 +83,10 @@ def _run_title(settings: Settings) -> str:
 
 
 def _retain_metrics(path: str | None) -> dict:
-    """The retain model's figures. Against itself its forget quality is 1 by definition."""
+    """The retain model's figures."""
     if path is None:
         return {}
+    # Compared with itself: its forget quality is 1 by definition.
     columns = read_results(path)
     values = {key: value.value for key, value in summarize(columns, columns).items()}
     return values | {key: value for key, value in read_summary(path).items() if value is not None}
@@ -99,26 +100,28 @@ def _number(metrics: dict, key: str) -> str:
 
 
 def _reasons(outcome: Outcome) -> list[str]:
-    """Why a figure of the run is a dash, each reason once."""
+    """Reasons of figures that are null (–) or incomplete (*), each reason once."""
     reasons = {
         detail["reason"]: key
         for key, detail in outcome.after.detail.items()
-        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _needless(key, outcome)
+        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _is_redundant(key, outcome)
     }
-    sign = lambda key: "–" if outcome.after.metrics[key] is None else "*"
-    return [f"{sign(key)} {key}: {reason}" for reason, key in reasons.items()]
+    return [
+        f"{'–' if outcome.after.metrics[key] is None else '*'} {key}: {reason}"
+        for reason, key in reasons.items()
+    ]
 
 
-def _unlike_retain(settings: Settings) -> list[str]:
-    """How the retain model was measured in another way than this run."""
+def _differences_to_retain(settings: Settings) -> list[str]:
+    """Settings under which the retain model was measured and this run was not."""
     if settings.evaluate.retain_results is None:
         return []
     sides = {"this run": settings.resolved(), "retain": settings.evaluate.retain_results}
     return [f"– retain was not measured alike: {line}" for line in differing_settings(sides)]
 
 
-def _judging(judge: dict) -> list[str]:
-    """What the judge of the final measurement took."""
+def _judge_usage(judge: dict) -> list[str]:
+    """Questions, tokens and cost of the judge in the final measurement."""
     if not judge:
         return []
     cost = f", cost {judge['cost']:g}" if "cost" in judge else ""
@@ -130,22 +133,22 @@ def _judging(judge: dict) -> list[str]:
 
 
 def _samples(outcome: Outcome, settings: Settings) -> list[tuple[str, list[str]]]:
-    """Two forget questions with the true answer, each with what was said before and after."""
+    """Two forget questions with the true answer, each with the answers before and after."""
     after = [row for row in outcome.after.samples.get("forget", []) if "generation" in row][:SAMPLES]
     before = {row["id"]: row for row in (outcome.before.samples if outcome.before else {}).get("forget", [])}
     found = []
     for row in after:
-        answers = [_said("before", before[row["id"]])] if row["id"] in before else []
-        answers.append(_said("after" if settings.method.trains else "says", row))
-        question, answer = (row.get(one, row.get(other, "")) for one, other in NAMES)
-        found.append((_set_in(f"{question}  (true: {answer})"), answers))
+        answers = [_answer_line("before", before[row["id"]])] if row["id"] in before else []
+        answers.append(_answer_line("after" if settings.method.trains else "answer", row))
+        question, answer = (row.get(one, row.get(other, "")) for one, other in FIELDS)
+        found.append((_indented(f"{question}  (true: {answer})"), answers))
     return found
 
 
-def _said(title: str, row: dict) -> str:
-    return _set_in(f"  {title:6}  {row['generation']}")
+def _answer_line(title: str, row: dict) -> str:
+    return _indented(f"  {title:6}  {row['generation']}")
 
 
-def _set_in(text: str) -> str:
-    """The text with its further lines set in, so that none can pass for a line of the screen."""
+def _indented(text: str) -> str:
+    """The text with all lines but the first indented: no generated line can pass for a line of the screen."""
     return text.replace("\n", "\n" + 10 * " ")

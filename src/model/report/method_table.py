@@ -1,5 +1,4 @@
-"""The tables of docs/methods.md, from the registries, the shipped configs and the figures of `make
-methods`."""
+"""Tables of docs/methods.md, from the registries, the shipped configs and the figures of `make methods`."""
 
 import csv
 import json
@@ -57,25 +56,30 @@ def render() -> str:
     """Per kind of component a table of formulas and one of needs and costs; one table of figures for all."""
     figures, configs, parts, measured = _figures(), _configs(), [], []
     for heading, (kind, registry) in KINDS.items():
-        shown = {name: thing for name, thing in registry.items() if "Cost: " in (thing.__doc__ or "")}
-        found = {name: _config_of(kind, name, configs) for name in shown}
+        shown = {
+            name: component for name, component in registry.items() if "Cost: " in (component.__doc__ or "")
+        }
+        found = {name: _example_config(kind, name, configs) for name in shown}
         parts += [
             f"\n## {heading}\n\n",
             table(
                 ["name", "aliases", "paper", "formula"],
-                [[f"**{name}**", *_definition(registry, name, thing)] for name, thing in shown.items()],
+                [
+                    [f"**{name}**", *_definition(registry, name, component)]
+                    for name, component in shown.items()
+                ],
             ),
             "\n",
             table(
                 ["name", "needs", "cost", "config"],
                 [
-                    [f"**{name}**", _needs(thing), _cost(thing), _link(found[name])]
-                    for name, thing in shown.items()
+                    [f"**{name}**", _needs(component), _cost(component), _link(found[name])]
+                    for name, component in shown.items()
                 ],
             ),
         ]
         measured += [
-            [f"{kind}: **{name}**", _link(config), *_measured(figures[config.stem])]
+            [f"{kind}: **{name}**", _link(config), *_figure_cells(figures[config.stem])]
             for name, config in found.items()
             if config and config.parent == FICTIONAL and config.stem in figures
         ]
@@ -86,9 +90,9 @@ def render() -> str:
     return "".join(parts)
 
 
-def _definition(registry: Registry, name: str, thing: type) -> list[str]:
+def _definition(registry: Registry, name: str, component: type) -> list[str]:
     """Aliases, paper and formula."""
-    doc = " ".join((thing.__doc__ or "").split())
+    doc = " ".join((component.__doc__ or "").split())
     paper = re.search(r"arXiv:(\d{4}\.\d{5})", doc)
     formula = re.search(r"Formula: (.*?) Cost: ", doc)
     aliases = ", ".join(f"`{alias}`" for alias, target in registry.aliases.items() if target == name)
@@ -96,65 +100,57 @@ def _definition(registry: Registry, name: str, thing: type) -> list[str]:
     return [aliases, link, formula[1] if formula else ""]
 
 
-def _cost(thing: type) -> str:
-    return " ".join((thing.__doc__ or "").split()).rpartition("Cost: ")[2].rstrip(".")
+def _cost(component: type) -> str:
+    return " ".join((component.__doc__ or "").split()).rpartition("Cost: ")[2].rstrip(".")
 
 
-def _needs(thing: type) -> str:
-    made = thing()
-    found = [NEEDS[need] for need in sorted(getattr(made, "needs", ())) if NEEDS[need]]
-    alternates = getattr(made, "alternates", "")
-    return ", ".join([*found, *([ALTERNATES[alternates]] if alternates else [])])
+def _needs(component: type) -> str:
+    instance = component()
+    found = [NEEDS[need] for need in sorted(getattr(instance, "needs", ())) if NEEDS[need]]
+    if alternates := getattr(instance, "alternates", ""):
+        found.append(ALTERNATES[alternates])
+    return ", ".join(found)
 
 
 def _configs() -> dict[str, Path]:
-    """Method -> its config on the fictional world; of several the first."""
+    """Method, with optimizer and combiner joined by +, -> the first of its configs on the fictional world."""
     found: dict[str, Path] = {}
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
         if path.stem not in ("target", "retain", "figures", "origin"):
-            company = [section[key] for key in ("optimizer", "combiner") if key in section]
-            found.setdefault("+".join([section["unlearn_method"], *company]), path)
+            extras = [section[key] for key in ("optimizer", "combiner") if key in section]
+            found.setdefault("+".join([section["unlearn_method"], *extras]), path)
     return found
 
 
-def _config_of(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
-    """The config that shows a component: the one with the least beside it."""
+def _example_config(kind: str, name: str, configs: Mapping[str, Path]) -> Path | None:
+    """The config of the method with the fewest other components; None without any."""
+
+    def simplicity(method: str) -> tuple:
+        return method.count("+"), "+FT" not in method, not method.startswith("NPO+FT"), method
+
     fitting = [method for method in configs if name in _components(kind, method)]
-    return (
-        configs[
-            min(
-                fitting,
-                key=lambda method: (
-                    method.count("+"),
-                    "+FT" not in method,
-                    not method.startswith("NPO+FT"),
-                    method,
-                ),
-            )
-        ]
-        if fitting
-        else None
-    )
+    return configs[min(fitting, key=simplicity)] if fitting else None
 
 
 def _components(kind: str, text: str) -> Iterator[str | None]:
-    """What of a kind takes part in a method (with its optimizer behind it)."""
+    """The components of one kind in a key of `_configs`."""
     words = text.split("+")
-    company = {
+    extras = {
         "optimizer": [word for word in words if word in OPTIMIZERS],
         "combiner": [word for word in words if word in COMBINERS],
     }
     method = parse_method(
         "+".join(word for word in words if word not in OPTIMIZERS and word not in COMBINERS)
     )
-    if kind in company:
-        yield from company[kind]
+    if kind in extras:
+        yield from extras[kind]
     elif kind == "flatness":
         yield method.flatness
     elif kind == "stacks":
         yield from method.regularizers
-    elif not method.regularizers and not method.flatness and not any(company.values()):
+    elif not method.regularizers and not method.flatness and not any(extras.values()):
+        # A plain objective is shown by a plain config: its figures are its own.
         yield method.forget if kind == "forget" else method.retain
 
 
@@ -163,7 +159,7 @@ def _link(config: Path | None) -> str:
     return f"[{config.stem}](../{config.relative_to(PROJECT)})" if config else ""
 
 
-def _measured(cells: Mapping[str, Cell]) -> list[str]:
+def _figure_cells(cells: Mapping[str, Cell]) -> list[str]:
     return [str(cells[key]) if key in cells else "" for key in SHOWN]
 
 
@@ -171,7 +167,10 @@ def _figures() -> dict[str, dict[str, Cell]]:
     """Config name -> metric -> cell, from the committed table."""
     if not FIGURES.is_file():
         return {}
-    number = lambda text: json.loads(text) if text else None
+
+    def number(text: str) -> float | None:
+        return json.loads(text) if text else None
+
     with FIGURES.open(encoding="utf-8") as file:
         return {
             row["run"]: {

@@ -1,4 +1,4 @@
-"""The table of docs/published.md: what each preset of published code sets."""
+"""Table of docs/published.md: the settings of each preset of published code."""
 
 from ...core.markdown import table
 from ...unlearn.published.presets import PRESETS

@@ -9,7 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ..load.loading import choose_device
+from ..load.loading import resolve_device
 from ..settings.run_settings import Settings
 
 PROCESS_TIMEOUT = timedelta(hours=24)
@@ -18,7 +18,7 @@ PROCESS_TIMEOUT = timedelta(hours=24)
 
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
-    return PartialState(cpu=choose_device(settings.overall.device) == "cpu", timeout=PROCESS_TIMEOUT)
+    return PartialState(cpu=resolve_device(settings.overall.device) == "cpu", timeout=PROCESS_TIMEOUT)
 
 
 def run_place(settings: Settings) -> tuple[str, str]:

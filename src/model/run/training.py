@@ -23,8 +23,8 @@ from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
 from ...unlearn.step.trainer import Lesson, UnlearnTrainer
-from ..load.adapters import name_base
-from ..load.loading import add_lora, choose_precision, merge_lora, model_fingerprint
+from ..load.adapters import set_base_name
+from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
 from .checkpoints import drop_all_but, newest_checkpoint, step_of
@@ -60,7 +60,7 @@ class Training:
         with bar:
             trainer.run(_resumed_checkpoint(self.settings, self._steps_folder, logger) if logger else None)
         if logger and unlearn.save_adapter != "none":
-            name_base(model, self.settings.overall)
+            set_base_name(model, self.settings.overall)
             logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
         return merge_lora(model), time.time() - start
 
@@ -80,7 +80,7 @@ class Training:
         options = ReferenceOptions(
             overall.cache,
             self.settings.evaluate.batch_tokens,
-            choose_precision(overall.precision, model.device.type),
+            resolve_precision(overall.precision, model.device.type),
             int(overall.reference_cache_gb * 1e9),
         )
         reference = make_reference(model, self.tokenizer, self.composition, self.rows, options)
@@ -168,7 +168,7 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         adam_beta2=unlearn.adam_beta2,
         max_grad_norm=unlearn.max_grad_norm,
         seed=overall.seed,
-        bf16=choose_precision(overall.precision, device) == "bf16",
+        bf16=resolve_precision(overall.precision, device) == "bf16",
         activation_checkpointing=unlearn.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=device == "cpu",

@@ -12,23 +12,29 @@ from typing import Any
 from ...core.encoding import Encoded, Template
 from ...core.files import UserError
 from ...core.generation import learned_positions
-from ...dataset import load_evaluation, load_rows
+from ...dataset import ForgetSet, load_evaluation, load_rows
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
 from ...metrics.spec import select
 from ...unlearn import Composition, compose
 from ...unlearn.base import Edit
 from ...unlearn.edits.reinforce import Reinforce
-from ..benchmarks.benchmark_runner import check_benchmarks, merged, run_in_memory, run_initial_model
+from ..benchmarks.benchmark_runner import (
+    BenchmarkRun,
+    check_benchmarks,
+    merge_benchmarks,
+    run_in_memory,
+    run_initial_model,
+)
 from ..evaluation import check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
-    choose_precision,
     initial_tokenizer,
     load_initial,
     load_model,
     lost_update_fraction,
     model_fingerprint,
+    resolve_precision,
     train_only,
 )
 from ..masks.mask_making import load_mask
@@ -147,9 +153,10 @@ class Unlearn:
             data.dataset_seed,
         )
         limit = self.settings.evaluate.rows or None
-        sets = load_evaluation(
+        forget = ForgetSet(
             data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
         )
+        sets = load_evaluation(forget)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)
@@ -190,7 +197,7 @@ class Unlearn:
         tokenizer, rows = prepared.tokenizer, prepared.rows.evaluation
         results = evaluate_cached(model, tokenizer, rows, self.settings, "measuring the initial model")
         if self.settings.benchmark_tasks:
-            results = merged(results, run_initial_model(model, tokenizer, self.settings))
+            results = merge_benchmarks(results, run_initial_model(model, tokenizer, self.settings))
         prepared.logger.evaluation("before", results)
         warn_of_unknown_rows(results.metrics, self.settings)
         return results
@@ -203,7 +210,8 @@ class Unlearn:
         results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, "measuring")
         if not self.settings.benchmark_tasks:
             return results
-        return merged(results, run_in_memory(model, tokenizer, self.settings, folder, "benchmarks"))
+        run = BenchmarkRun("benchmarks", folder)
+        return merge_benchmarks(results, run_in_memory(model, tokenizer, self.settings, run))
 
     def reinforced(self, model, prepared: Prepared) -> tuple[Any, float]:
         """A frozen model that knows the forget rows even better, and the seconds its making took: the one
@@ -213,7 +221,7 @@ class Unlearn:
         settings = self.settings
         path = settings.components[f"unlearn.{settings.method.forget}"].reinforced
         if path:
-            precision = choose_precision(settings.overall.precision, model.device.type)
+            precision = resolve_precision(settings.overall.precision, model.device.type)
             named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(

@@ -12,10 +12,10 @@ from ...dataset import load_rows
 from ...dataset.alternates import ALTERNATES, require_questions
 from ..load.loading import (
     autocast_context,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_precision,
 )
 from ..settings.run_settings import Settings, deciding
 from ..training_data import choose_forget_rows
@@ -92,7 +92,7 @@ def _line(row: dict, alternates: list[str]) -> dict:
 def _asking(settings: Settings, model, template: Template) -> Ask:
     """Let the model of the run write."""
     plan, tags = settings.generation, settings.dataset.tags
-    precision = choose_precision(settings.overall.precision, model.device.type)
+    precision = resolve_precision(settings.overall.precision, model.device.type)
 
     def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)

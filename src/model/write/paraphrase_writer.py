@@ -23,13 +23,14 @@ from ...dataset.paraphrases import PARAPHRASES
 from ...metrics.rouge import rougeL
 from ..judges import make_endpoint
 from ..load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..settings.run_settings import Settings, deciding
 from ..settings.writing_keys import WRITER_IS_INITIAL_MODEL, Paraphrasing, Server
@@ -164,7 +165,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         lines = {line["id"]: line for line in PARAPHRASES.begun(path, header, all_units)}
         keep = ParaphraseFilter(
             plan,
-            Embedder(plan.embedder, choose_device(overall.device)),
+            Embedder(plan.embedder, resolve_device(overall.device)),
             {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
             lambda row, text: trainable(template, row, text, data.max_length),
             instructions(prompts),
@@ -341,15 +342,15 @@ def _initial_model(
     """The initial model of the run, which takes nothing but time."""
     plan, overall = settings.paraphrases, settings.overall
     longest = max(len(template.prompt_ids(prompt)) for row in rows for prompt in choices(prompts, row))
-    check_context(
-        overall.model_name,
+    budget = TokenBudget(
         longest,
         plan.max_new_tokens,
         "paraphrases.max_new_tokens",
         "A shorter dataset.max_length makes room in documents",
     )
-    device = choose_device(overall.device)
-    precision = choose_precision(overall.precision, device)
+    check_context(overall.model_name, budget)
+    device = resolve_device(overall.device)
+    precision = resolve_precision(overall.precision, device)
     model = load_initial(overall)
 
     def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:

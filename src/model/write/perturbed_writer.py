@@ -13,11 +13,11 @@ from ...core.encoding import Template
 from ...core.files import UserError, lock, write_jsonl
 from ...core.project import DATA
 from ...core.words import words
-from ...dataset import evaluation_rows, load_rows
+from ...dataset import ForgetSet, evaluation_rows, load_rows
 from ...dataset.own_rows import questions
 from ...dataset.perturbed import ADDED, PERTURBED, SETS, is_generated, perturbed_path
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, SENTENCE, distinctive_words
-from ..load.loading import choose_device, initial_tokenizer
+from ..load.loading import initial_tokenizer, resolve_device
 from ..settings.run_settings import Settings
 from ..training_data import choose_forget_rows
 from .generation_rounds import Rounds
@@ -126,9 +126,10 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     template = Template(tokenizer, data.template, data.tags)
     every = load_rows(data.forget_dataset_name, data.folder, data.column_names)
     chosen, _ = choose_forget_rows(every, data.forget_ratio, data.dataset_seed)
-    sets = evaluation_rows(
+    forget = ForgetSet(
         data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
     )
+    sets = evaluation_rows(forget)
     known = {"forget": questions(every)}  # those that forget_ratio leaves out may be in the file
     messages, wanted = [], {}
     for name in (name for name in SETS if sets.get(name)):
@@ -141,7 +142,7 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     pools = Pools(read_prompts(settings.paraphrases.prompts), read_prompts(WRONG_POOL))
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
-    embedder = Embedder(settings.paraphrases.embedder, choose_device(overall.device))
+    embedder = Embedder(settings.paraphrases.embedder, resolve_device(overall.device))
     filters = Filters(settings, template, embedder, instructions([*pools.right, *pools.wrong]))
     unmeasured = []
     for name, rows in wanted.items():

@@ -15,13 +15,14 @@ from ...core.thinking import split_thought
 from ...dataset import load_rows
 from ...dataset.traces import TRACES, source_fingerprint, source_of
 from ..load.loading import (
+    TokenBudget,
     autocast_context,
     check_context,
-    choose_device,
-    choose_precision,
     initial_tokenizer,
     load_initial,
     model_fingerprint,
+    resolve_device,
+    resolve_precision,
 )
 from ..settings.run_settings import Settings, deciding
 from .generation_rounds import Ask, Rounds
@@ -39,15 +40,15 @@ def write_traces(settings: Settings) -> Path:
     tokenizer = initial_tokenizer(overall)
     template = Template(tokenizer, data.template, data.tags)
     segments = [segment for row in rows for segment in cut(row, template, settings)]
-    check_context(
-        overall.model_name,
+    budget = TokenBudget(
         max(len(segment["prompt_ids"]) for segment in segments),
         plan.max_new_tokens,
         "traces.max_new_tokens",
         "A shorter traces.segment_tokens makes room in documents",
     )
-    device = choose_device(overall.device)
-    precision = choose_precision(overall.precision, device)
+    check_context(overall.model_name, budget)
+    device = resolve_device(overall.device)
+    precision = resolve_precision(overall.precision, device)
     model = load_initial(overall)
     path, header = settings.traces_file, _header(settings, model, template, segments)
     with lock(path.with_suffix(".lock"), "dataset.traces"), autocast_context(device, precision):

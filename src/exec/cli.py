@@ -19,7 +19,7 @@ from ..core.registry import did_you_mean
 from ..core.screen import show, visible
 from ..model.settings.run_settings import SECTIONS, Settings
 from ..unlearn import parse_method
-from .config.aliases import RENAMED_KEYS, hint
+from .config.aliases import REMOVED_KEYS, RENAMED_KEYS, hint
 from .config.checks import takes_several
 from .config.reader import (
     ConfigError,
@@ -131,7 +131,7 @@ def make_parser(
         help=argparse.SUPPRESS,
     )
     _add_short(parser, short)
-    for name in RENAMED_KEYS:
+    for name in (*RENAMED_KEYS, *REMOVED_KEYS):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     for word in argv:
         flag = word.partition("=")[0]

@@ -42,7 +42,7 @@ def test_the_first_or_the_shortest_of_each_row_in_the_order_of_the_rows(tmp_path
         ([], "its first line has no such header"),
         (
             [PARAPHRASES.header({"forget": "x"}) | {"paraphrases": 2}, *lines()[1:]],
-            "its first line has no such header",
+            "version 2, this one is 1",
         ),
         (lines(ROWS[1:]), "no line for 1 of 4 forget rows \\(first 'r0'\\); make_paraphrases.py"),
         (

@@ -370,8 +370,8 @@ def test_the_parity_of_r2mu_reaches_the_rows_too():
             "unlearn.R2MU.train_parameters: expected a regular",
         ),
         (
-            {"unlearn__unlearn_method": "R2MU", "unlearn__R2MU__direction_seed": "9" * 30},
-            "unlearn.R2MU.direction_seed: expected a whole",
+            {"unlearn__unlearn_method": "R2MU", "overall__seed": "9" * 30},
+            "overall.seed: expected a whole",
         ),
         ({"unlearn__unlearn_method": "R2MU+CoT"}, "R2MU has a CoT term of its own"),
         ({"judge__base_url": "notaurl"}, "judge.base_url: expected"),
@@ -614,3 +614,19 @@ def test_gao_says_which_file_it_misses():
         " writes it"
     ]
     assert not missing_files(settings(unlearn__unlearn_method="GAO", unlearn__GAO__rho="0"))
+
+
+@pytest.mark.parametrize(
+    "key, value, warning",
+    [
+        ("unlearn.parity", "wagle", "unlearn.parity is now unlearn.published"),
+        ("evaluate.parity", "open_unlearning", "evaluate.parity is now evaluate.convention"),
+        ("traces.min_tokens", "4", "traces.min_tokens is gone"),
+    ],
+)
+def test_former_keys_are_read_with_a_warning(key, value, warning, caplog):
+    made = resolve_settings(StrictConfig(), [], {key: value}, DEFAULTS)
+    assert warning in caplog.text
+    assert (made.unlearn.published, made.evaluate.convention).count("none") == (1 if "parity" in key else 2)
+    flags = run_script("unlearn_model", f"--{key}", value, "--overall.model_name", "nowhere")
+    assert flags.returncode == 2 and "unknown" not in flags.stderr

@@ -168,7 +168,7 @@ def test_a_segment_has_the_trigger_before_or_after(position, first, last, tokeni
     from unlearnkit.model.settings.data_keys import Data
     from unlearnkit.model.settings.writing_keys import Tracing
 
-    plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24, min_tokens=4)
+    plan = Tracing(trigger="Think.", trigger_position=position, segments=2, segment_tokens=24)
     settings = types.SimpleNamespace(traces=plan, dataset=Data())
     segments = list(cut({"id": "d", "text": "A page " * 40}, Template(tokenizer), settings))
     assert [segment["id"] for segment in segments] == ["d#0", "d#1"]

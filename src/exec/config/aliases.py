@@ -21,6 +21,16 @@ RENAMED_KEYS = {
 }
 """Former names of our keys -> the present ones. The former ones are still read, with a warning."""
 
+REMOVED_KEYS = {
+    "traces.min_tokens": "shorter segments than 16 tokens are left out",
+    "traces.top_p": "traces are greedy or sampled by temperature alone",
+    "paraphrases.embedder": "it is judge.embedder now",
+    **dict.fromkeys(
+        (f"unlearn.{name}.direction_seed" for name in ("RMU", "R2MU-v0", "R2MU")), "its seed is 0"
+    ),
+}
+"""Keys that are gone -> what holds now. They are passed over, with a warning, so that old files still run."""
+
 OTHER_NAMES = {
     # Hugging Face's TrainingArguments and the trainers built on them
     "learning_rate": "unlearn.lr",

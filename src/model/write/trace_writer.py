@@ -27,6 +27,9 @@ from ..load.loading import (
 from ..settings.run_settings import Settings, deciding
 from .generation_rounds import Ask, Rounds
 
+SHORTEST_SEGMENT = 16
+"""Tokens of a last segment of a document, below which it is left out."""
+
 
 def write_traces(settings: Settings) -> Path:
     """Write a trace for every segment of every forget row and return the file. What it holds already is kept,
@@ -91,9 +94,8 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[dict]:
     plan, source = settings.traces, source_fingerprint(row)
     texts = [source_of(row)]
     if "question" not in row:
-        pieces = cut_text(source_of(row), template.tokenizer, plan.segment_tokens, plan.min_tokens)[
-            : plan.segments
-        ]
+        pieces = cut_text(source_of(row), template.tokenizer, plan.segment_tokens, SHORTEST_SEGMENT)
+        pieces = pieces[: plan.segments]
         before, after = (
             (plan.trigger_text, "") if plan.trigger_position == "before" else ("", plan.trigger_text)
         )
@@ -150,7 +152,6 @@ def _transformers(model, template: Template, settings: Settings) -> Ask:
             template.stop_ids,
             on_batch=on_rows,
             temperature=plan.temperature,
-            top_p=plan.top_p,
             tags=settings.dataset.tags,
         )
 
@@ -169,7 +170,6 @@ def _vllm(settings: Settings, template: Template) -> Ask:
     )
     sampling = SamplingParams(
         temperature=plan.temperature,
-        top_p=plan.top_p,
         max_tokens=plan.max_new_tokens,
         seed=overall.seed,
         stop_token_ids=template.stop_ids,

@@ -26,6 +26,7 @@ from ..base import FORGET, REGULARIZERS, RETAIN, Counts, Objective, Part, Term, 
 from ..blocks import block_numbers, blocks, check_layer, hidden
 
 POSITIONS = ("attended", "labels", "all")
+DIRECTION_SEED = 0
 TUNED_BLOCKS = 3
 """RMU trains the hooked block and the two below it."""
 
@@ -184,7 +185,6 @@ class RMU(Representation):
         "u: any direction, or one with positive components only (released code)",
         choices=("gaussian", "uniform"),
     )
-    direction_seed: int = knob(0, "seed of u", at_least=0, at_most=2**32 - 1)
     train_layers: tuple[int, ...] | None = knob(
         None, "blocks that are trained; the default is the hooked one and the two below it", at_least=0
     )
@@ -212,7 +212,7 @@ class RMU(Representation):
         target = (
             scale
             * self.steering_coeff
-            * unit_vector(self.direction, states.shape[-1], self.direction_seed).to(states.device)
+            * unit_vector(self.direction, states.shape[-1], DIRECTION_SEED).to(states.device)
         )
         return self.distance(name, part, states, target, positions, factor)
 

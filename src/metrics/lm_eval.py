@@ -35,7 +35,7 @@ from torch import Tensor
 
 from ..core.encoding import Template, chat_text, leading_ids, text_ids
 from ..core.files import UserError
-from ..core.generation import generate, generate_on, length_batches
+from ..core.generation import DecodingOptions, generate, generate_with_rounds, length_batches
 from ..core.hub_access import without_hub
 from ..core.likelihood import wide
 from ..core.registry import did_you_mean
@@ -185,23 +185,20 @@ class InMemory(HFLM):
                 f"a prompt of {longest} tokens and max_gen_toks {budget} exceed the model's context of"
                 f" {self.max_length}; {remedy}"
             )
-        options = {key: plan[key] for key in SAMPLING if key in plan} if sampled else {}
-        stops = [text for text in plan["until"] if text]
         reading = self.reading
+        options = DecodingOptions(
+            max_new_tokens=budget,
+            batch_tokens=reading.batch_tokens,
+            stop_ids=reading.template.stop_ids,
+            stop_texts=[text for text in plan["until"] if text],
+            thinks=reading.thinks,
+            tags=reading.template.tags,
+            rounds=reading.rounds,
+            **({key: plan[key] for key in SAMPLING if key in plan} if sampled else {}),
+        )
         torch.manual_seed(reading.seed)
-        options |= {
-            "batch_tokens": reading.batch_tokens,
-            "stop_ids": reading.template.stop_ids,
-            "on_batch": self._advance,
-            "tags": reading.template.tags,
-            "stop_texts": stops,
-            "thinks": reading.thinks,
-        }
-        if reading.mode == "more":
-            written = generate_on(self.model, self.tokenizer, prompts, budget, reading.rounds, **options)
-        else:
-            written = generate(self.model, self.tokenizer, prompts, budget, **options)
-        return [said.text for said in written]
+        run = generate_with_rounds if reading.mode == "more" else generate
+        return [text.text for text in run(self.model, self.tokenizer, prompts, options, self._advance)]
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
         return self._or_fail_together(lambda: self._logps(requests), [(0.0, False)] * len(requests))

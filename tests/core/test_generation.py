@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import torch
 
-from unlearnkit.core.generation import decode, generate, length_batches
+from unlearnkit.core.generation import DecodingOptions, decode, generate, length_batches
 from unlearnkit.core.thinking import split_thought
 
 PROMPTS = [
@@ -12,8 +14,8 @@ PROMPTS = [
 
 def test_batched_answers_equal_answers_one_by_one(tiny_model, tokenizer):
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
-    together = generate(tiny_model, tokenizer, prompts, 12)
-    alone = [generate(tiny_model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    together = generate(tiny_model, tokenizer, prompts, DecodingOptions(12))
+    alone = [generate(tiny_model, tokenizer, [prompt], DecodingOptions(12))[0] for prompt in prompts]
     assert together == alone
 
 
@@ -25,18 +27,20 @@ def test_greedy_against_a_plain_loop(tiny_model, tokenizer):
         if token == tokenizer.eos_token_id:
             break
         written.append(token)
-    assert generate(tiny_model, tokenizer, [ids], 8)[0].text == decode(tokenizer, written[len(ids) :])
+    assert generate(tiny_model, tokenizer, [ids], DecodingOptions(8))[0].text == decode(
+        tokenizer, written[len(ids) :]
+    )
 
 
 def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):
     prompt = [tokenizer(PROMPTS[0])["input_ids"]]
-    greedy = generate(tiny_model, tokenizer, prompt, 8)
+    greedy = generate(tiny_model, tokenizer, prompt, DecodingOptions(8))
     tiny_model.generation_config.do_sample = True
     tiny_model.generation_config.temperature = 5.0
     tiny_model.generation_config.repetition_penalty = 3.0
     tiny_model.generation_config.min_length = 200
     own = tiny_model.generation_config
-    assert generate(tiny_model, tokenizer, prompt, 8) == greedy
+    assert generate(tiny_model, tokenizer, prompt, DecodingOptions(8)) == greedy
     assert tiny_model.generation_config is own
 
 
@@ -44,10 +48,10 @@ def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
     prompt = [tokenizer(PROMPTS[0])["input_ids"]]
     first = tiny_model(torch.tensor(prompt)).logits[0, -1].argmax().item()
     tiny_model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
-    stopped = generate(tiny_model, tokenizer, prompt, 8)[0]
+    stopped = generate(tiny_model, tokenizer, prompt, DecodingOptions(8))[0]
     assert (stopped.text, stopped.n_tokens, stopped.ended) == ("", 0, True)
     tiny_model.generation_config.eos_token_id = tokenizer.eos_token_id
-    assert generate(tiny_model, tokenizer, prompt, 8, stop_ids=[first])[0].n_tokens == 0
+    assert generate(tiny_model, tokenizer, prompt, DecodingOptions(8, stop_ids=[first]))[0].n_tokens == 0
 
 
 def test_an_unclosed_trace_is_no_answer():
@@ -71,11 +75,12 @@ def test_texts_that_outlast_their_batch_go_on_in_another_and_stay_the_same(tiny_
     numbers = torch.randint(20, 1400, (24,), generator=torch.Generator().manual_seed(3)).tolist()
     prompts = [[5, 6, number] for number in numbers]
     stops = list(range(0, 1494, 37))
-    alone = [generate(tiny_model, tokenizer, [prompt], 40, stop_ids=stops)[0] for prompt in prompts]
+    options = DecodingOptions(40, stop_ids=stops)
+    alone = [generate(tiny_model, tokenizer, [prompt], options)[0] for prompt in prompts]
     own, sizes, told = tiny_model.generate, [], []
     tiny_model.generate = lambda **inputs: (sizes.append(len(inputs["input_ids"])), own(**inputs))[1]
-    tokens = (3 + 40) * 6
-    together = generate(tiny_model, tokenizer, prompts, 40, tokens, stops, on_batch=told.append)
+    narrow = replace(options, batch_tokens=(3 + 40) * 6)
+    together = generate(tiny_model, tokenizer, prompts, narrow, told.append)
     assert together == alone
     assert len({text.n_tokens for text in alone}) > 3, "they end at different lengths"
     assert sizes[:4] == [6] * 4 and len(sizes) > 4, "what went on made further batches"

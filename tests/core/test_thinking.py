@@ -1,13 +1,14 @@
 """Think tags, ways of asking, and what counts as an answer; on templates of three families."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError
-from unlearnkit.core.generation import Generation, generate_on
+from unlearnkit.core.generation import DecodingOptions, Generation, generate, generate_with_rounds
 from unlearnkit.core.thinking import LITTLE_THOUGHT, Tags, split_thought
 
 QWEN3 = (
@@ -126,13 +127,14 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     asked = []
 
-    def stop_at_once(model, tokenizer, prompts, budget, stop_ids=(), **options):
-        asked.append((tokenizer.decode(prompts[0]), ids("</think>")[0] in stop_ids))
+    def stop_at_once(model, tokenizer, prompts, options, on_batch):
+        asked.append((tokenizer.decode(prompts[0]), ids("</think>")[0] in options.stop_ids))
         text = "So.</think>Orlo." if len(asked) == 3 else "So."
         return [Generation(text, 0, True, tuple(ids(text))) for _ in prompts]
 
     monkeypatch.setattr("unlearnkit.core.generation.generate", stop_at_once)
-    said = generate_on(None, tokenizer, [ids("Who?<think>")], 9, 2, stop_ids=[1])
+    options = DecodingOptions(9, rounds=2, stop_ids=[1])
+    said = generate_with_rounds(None, tokenizer, [ids("Who?<think>")], options)
     assert [prompt for prompt, _ in asked] == [
         "Who?<think>",
         "Who?<think>So.\nWait",
@@ -142,14 +144,13 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
     assert said[0].text == "So.\nWaitSo.\nWaitSo.</think>Orlo."
     plain = copy.deepcopy(tokenizer)
     with pytest.raises(UserError, match="MoreThink needs a tokenizer that has <never/> as one token"):
-        generate_on(None, plain, [[1]], 9, 2, Tags("<never>", "<never/>"))
+        generate_with_rounds(None, plain, [[1]], replace(options, tags=Tags("<never>", "<never/>")))
 
 
 def test_sampling_is_seeded(tiny_model, tokenizer):
-    from unlearnkit.core.generation import generate
-
     def sample(seed):
         torch.manual_seed(seed)
-        return generate(tiny_model, tokenizer, [[5, 6], [7]], 8, temperature=1.0, top_p=0.9)[0].ids
+        options = DecodingOptions(8, temperature=1.0, top_p=0.9)
+        return generate(tiny_model, tokenizer, [[5, 6], [7]], options)[0].ids
 
     assert sample(1) == sample(1)

@@ -15,9 +15,9 @@ from unlearnkit.core.generation import Generation
 from unlearnkit.dataset import load_evaluation
 from unlearnkit.metrics.health import distinct, loop_share, token_entropy
 from unlearnkit.metrics.inputs import MetricInputs
-from unlearnkit.metrics.measure import measure
+from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.reasoning import sentences, step_recall
-from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.runner import EvalOptions, EvalRunner
 from unlearnkit.metrics.spec import METRICS, RUN, Case, Decoding, Generations, Judges, select
 from unlearnkit.metrics.verdicts import LanguageModelJudge, RuleJudge, mentions, rules_out
 from unlearnkit.model.load.loading import load_model, load_tokenizer
@@ -228,9 +228,13 @@ def target():
     return load_model(folder), load_tokenizer(folder)
 
 
+LIMITS = EvalOptions(256, 80, 16384)
+BY_RULE = MeasureOptions(judges=Judges(RuleJudge()), bootstrap=0)
+
+
 def measured(model, original, tokenizer, rows, metrics):
-    runner = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, original=lambda: original)
-    return measure(select(metrics), rows, runner, bootstrap=0, judges=Judges(RuleJudge())).values
+    runner = EvalRunner(model, Template(tokenizer), LIMITS, original=lambda: original)
+    return measure(select(metrics), rows, runner, BY_RULE).values
 
 
 KEYS = [
@@ -268,7 +272,7 @@ class Told(EvalRunner):
     """Says what it is told to say."""
 
     def __init__(self, texts, tokenizer, fluency=-1.0):
-        super().__init__(None, tokenizer, Template(tokenizer), 256, 80, 16384)
+        super().__init__(None, Template(tokenizer), LIMITS)
         self.texts, self.said = texts, fluency
 
     def generations(self, rows, need):
@@ -299,9 +303,7 @@ def told(texts, tokenizer, fluency=-1.0):
             "reasoning/rt_ua_published",
         ]
     )
-    return measure(
-        keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, judges=Judges(RuleJudge())
-    ).values
+    return measure(keys, {"forget": rows}, Told(texts, tokenizer, fluency), BY_RULE).values
 
 
 def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
@@ -353,9 +355,9 @@ def test_fluency_without_an_original_model_is_null_with_the_reason(target):
 def test_the_decoding_of_a_run_stands_for_thinking(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation("Fictional_forget10", None)["forget"][:4]}
-    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
+    zero = EvalRunner(model, Template(tokenizer), replace(LIMITS, decoding=Decoding("zero")))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
-    values = measure(keys, rows, zero, bootstrap=0, judges=Judges(RuleJudge())).values
+    values = measure(keys, rows, zero, BY_RULE).values
     assert values["forget/exact_thinking"].value == 1
     assert values["forget/closed"].value == 1
     assert values["reasoning/rt_ua"].value == 0
@@ -371,8 +373,8 @@ def test_every_way_of_asking_and_the_worst_of_them(target):
         == values["decoding/worst_leak"].value
         == 1
     )
-    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
-    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, judges=Judges(RuleJudge()))
+    zero = EvalRunner(model, Template(tokenizer), replace(LIMITS, decoding=Decoding("zero")))
+    again = measure(select(["decoding/thinking_leak"]), rows, zero, BY_RULE)
     assert "<think>" in next(iter(again.texts.values()))[0][0].text
     assert all(
         values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct")

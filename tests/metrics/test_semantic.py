@@ -7,6 +7,7 @@ import torch
 
 from unlearnkit.core.generation import Generation
 from unlearnkit.metrics.inputs import MetricInputs
+from unlearnkit.metrics.measure import MeasureOptions
 from unlearnkit.metrics.measure import _compute as compute
 from unlearnkit.metrics.rouge import rouge1, rougeL
 from unlearnkit.metrics.spec import METRICS as ALL
@@ -68,7 +69,7 @@ def evidence_of(judge=None, **readers) -> MetricInputs:
 
 def values(inputs: MetricInputs, *names) -> dict[str, Value]:
     for key in select(names or ["semantic"]):
-        inputs.values[key] = compute(ALL[key], inputs, 0, 0)
+        inputs.values[key] = compute(ALL[key], inputs, MeasureOptions(bootstrap=0))
     return {key.removeprefix("semantic/"): value for key, value in inputs.values.items()}
 
 
@@ -289,6 +290,6 @@ def test_usage_is_told_with_its_cost():
     from unlearnkit.core.reply_cache import Usage
 
     usage = Usage(asked=3, prompt_tokens=2_000_000, completion_tokens=500_000)
-    assert "cost" not in usage.told()
-    assert usage.told(1.5, 4)["cost"] == pytest.approx(5)
-    assert not math.isnan(usage.told()["asked"])
+    assert "cost" not in usage.summary()
+    assert usage.summary(1.5, 4)["cost"] == pytest.approx(5)
+    assert not math.isnan(usage.summary()["asked"])

@@ -40,21 +40,14 @@ def served(settings: Settings) -> Subject:
         )
     assert plan.base_url, "exec.rules refuses a server without an address"
     url = plan.base_url.rstrip("/")
-    lm_eval_served.check_server(name, url, plan.key_env)
+    served = lm_eval_served.ServedModel(
+        name, tokenizer, url, plan.key_env, plan.concurrency, RETRIES, overall.seed
+    )
+    lm_eval_served.check_server(served)
     return Subject(
-        lambda _: lm_eval_served.server_model(
-            name,
-            tokenizer,
-            url,
-            plan.key_env,
-            plan.concurrency,
-            RETRIES,
-            settings.dataset.tags,
-            thinks,
-            overall.seed,
-        ),
+        lambda _: lm_eval_served.server_model(served, settings.dataset.tags, thinks),
         ["server", url, name, stamp(name), overall.seed],
         mode,
         chat=True,
-        refuses=lambda: lm_eval_served.scoring_refusal(name, url, plan.key_env),
+        refuses=lambda: lm_eval_served.scoring_refusal(served),
     )

@@ -11,7 +11,7 @@ import torch
 
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, read_jsonl, read_records, write_jsonl
-from ...core.generation import Generation, decode, generate
+from ...core.generation import DecodingOptions, Generation, decode, generate
 from ...core.thinking import split_thought
 from ...dataset import load_rows
 from ...dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
@@ -201,18 +201,15 @@ def _line(segment: Segment, said: Generation, settings: Settings) -> dict:
 
 def _transformers(model, template: Template, settings: Settings, on_rows) -> Write:
     plan = settings.traces
-    return lambda prompts: generate(
-        model,
-        template.tokenizer,
-        prompts,
+    options = DecodingOptions(
         plan.max_new_tokens,
         settings.evaluate.batch_tokens,
         template.stop_ids,
-        on_batch=on_rows,
         temperature=plan.temperature,
         top_p=plan.top_p,
         tags=settings.dataset.tags,
     )
+    return lambda prompts: generate(model, template.tokenizer, prompts, options, on_rows)
 
 
 def _vllm(settings: Settings, template: Template, on_rows) -> Write:

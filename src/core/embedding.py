@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import UserError
-from .hub_access import hub_problem, without_hub
+from .hub_access import hub_problem, offline_reason
 from .weight_files import loading_reports, weight_faults
 
 MINILM = "minilm"
@@ -24,7 +24,7 @@ class Embedder:
     def model(self):
         hub_name = self.name != MINILM and not Path(self.name).expanduser().exists()
         if hub_name:
-            without_hub()
+            offline_reason()
         with loading_reports() as reports:
             try:
                 from sentence_transformers import SentenceTransformer

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .files import UserError, fingerprint
 from .likelihood import IGNORE
-from .thinking import LITTLE_THOUGHT, TAGS, Tags
+from .thinking import SHORT_TRACE, TAGS, Tags
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
@@ -115,7 +115,7 @@ class Template:
     @property
     def fingerprint(self) -> str:
         """A hash of what is put around a question and an answer, as tokens."""
-        modes = ("direct", "thinking") if self.knows_thoughts() else ("direct",)
+        modes = ("direct", "thinking") if self.supports_thinking() else ("direct",)
         prompts = [self.prompt_ids("Q", mode) for mode in modes]
         return fingerprint(prompts, self.text_ids("Q"), self.terminator)
 
@@ -125,7 +125,7 @@ class Template:
         template that knows none."""
         return self._ids(self.prompt_text(question, mode, turns), special=mode == "plain" or not self.chat)
 
-    def thought_ids(self, question: str, turns: Sequence[dict] = ()) -> list[int]:
+    def open_trace_ids(self, question: str, turns: Sequence[dict] = ()) -> list[int]:
         """The prompt with an opened thought at its end."""
         return self._ids(self._thinking(question, turns), special=not self.chat)
 
@@ -150,7 +150,7 @@ class Template:
             )
         return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
-    def thought(self, row: dict, limit: int, context: str | None = None) -> Encoded:
+    def encode_trace(self, row: dict, limit: int, context: str | None = None) -> Encoded:
         """A trace alone, its first `limit` tokens, without closing tag and answer: labelled, after the
         question and the opened tag, or after the text `context` in their place. Row: id, question (or
         `context`), trace."""
@@ -198,7 +198,7 @@ class Template:
         """The prompt as text, special tokens of the template included."""
         if mode == "plain":
             return _asked(QA_TEMPLATE, question, turns)
-        if mode != "direct" and not self.knows_thoughts():
+        if mode != "direct" and not self.supports_thinking():
             raise UserError(
                 f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a"
                 f" tokenizer that knows {self.tags.open}; see dataset.template and dataset.think_open"
@@ -213,7 +213,7 @@ class Template:
             )
         )
         if mode == "less":
-            return f"{self._opened(prompt)}{LITTLE_THOUGHT}{self.gap}{self.tags.close}{2 * self.gap}"
+            return f"{self._opened(prompt)}{SHORT_TRACE}{self.gap}{self.tags.close}{2 * self.gap}"
         needless = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
         if needless or (mode == "direct" and self._opened(prompt) == prompt):
             return f"{self._opened(prompt)}{self.gap}{self.tags.close}{2 * self.gap}"
@@ -226,7 +226,7 @@ class Template:
             return question
         return self._opened(self.prompt_text(question, "thinking", turns))
 
-    def knows_thoughts(self) -> bool:
+    def supports_thinking(self) -> bool:
         return self.tags.open in self._template or (
             THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab()
         )

@@ -11,7 +11,7 @@ CONNECT_TIMEOUT_S = 5
 
 
 @cache
-def without_hub() -> str:
+def offline_reason() -> str:
     """Why nothing can be fetched from the hub, for messages; empty when it can be reached.
 
     To be called before something is loaded from the hub. Its client retries for a minute where there is no
@@ -39,6 +39,6 @@ def without_hub() -> str:
 def hub_problem(error: Exception) -> str:
     """Why something could not be loaded from the hub, in one line of at most 300 characters or so."""
     reason = " ".join(str(error).split())
-    if offline := without_hub():
+    if offline := offline_reason():
         return f"{offline}, and the hub's cache does not have it: {reason.partition('. ')[0][:200]}"
     return reason[:300]

@@ -16,10 +16,10 @@ MODES = {
 }
 """How a question is put to a reasoning model."""
 
-THINKING = ("thinking", "more")
+THINKING_MODES = ("thinking", "more")
 """Modes in which the model itself has to close a thought."""
 
-LITTLE_THOUGHT = "Okay, the user asked this, I can answer it without thinking much."
+SHORT_TRACE = "Okay, the user asked this, I can answer it without thinking much."
 WAIT = "Wait"
 
 
@@ -35,7 +35,7 @@ TAGS = Tags()
 
 
 @dataclass(frozen=True)
-class Thought:
+class TracedAnswer:
     """`answer` is None when the trace never closed: an unfinished thought is not an answer."""
 
     trace: str
@@ -46,15 +46,15 @@ class Thought:
         return self.answer is not None
 
 
-def split_thought(text: str, tags: Tags = TAGS, mode: str = "thinking") -> Thought:
+def split_trace(text: str, tags: Tags = TAGS, mode: str = "thinking") -> TracedAnswer:
     """Trace = between the tags, answer = after the last closing tag. Without a closing tag, or where another
     thought opens after it, all is trace, unless the model was asked in a mode that does not make it think:
     then a text that opens no thought is an answer."""
     trace, close, answer = text.rpartition(tags.close)
     if close and tags.open in answer:
-        return Thought(text.strip().removeprefix(tags.open).strip(), None)
-    if not close and mode not in THINKING and tags.open not in text:
-        return Thought("", text.strip())
+        return TracedAnswer(text.strip().removeprefix(tags.open).strip(), None)
+    if not close and mode not in THINKING_MODES and tags.open not in text:
+        return TracedAnswer("", text.strip())
     if not close:
-        return Thought(text.strip().removeprefix(tags.open).strip(), None)
-    return Thought(trace.strip().removeprefix(tags.open).strip(), answer.strip())
+        return TracedAnswer(text.strip().removeprefix(tags.open).strip(), None)
+    return TracedAnswer(trace.strip().removeprefix(tags.open).strip(), answer.strip())

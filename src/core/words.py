@@ -31,7 +31,7 @@ def words(text: str) -> list[str]:
     return _patterns()[0].findall(unicodedata.normalize("NFC", text.lower()))
 
 
-def pieces(text: str) -> list[str]:
+def words_with_punctuation(text: str) -> list[str]:
     """What stands between blanks, lower-case and with its punctuation."""
     return _patterns()[1].findall(unicodedata.normalize("NFC", text.lower()))
 

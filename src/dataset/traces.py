@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..core.files import UserError, fingerprint, read_records
 from ..core.json_fields import COUNT, FLAG, STRING, TEXT, check_fields, or_null
-from ..core.thinking import TAGS, Tags, split_thought
+from ..core.thinking import TAGS, Tags, split_trace
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _published(
     used = records[: len(rows)]
     for place, line in used:
         check_fields(f"dataset.traces: {place}", line, {PUBLISHED_KEY: STRING})
-    thoughts = [split_thought(line[PUBLISHED_KEY], tags) for _, line in used]
+    thoughts = [split_trace(line[PUBLISHED_KEY], tags) for _, line in used]
     useless = [
         place
         for (place, _), thought in zip(used, thoughts)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.generation import Generation
-from ..core.thinking import TAGS, Tags, Thought, split_thought
+from ..core.thinking import TAGS, Tags, TracedAnswer, split_trace
 from .spec import RUN, AnswerScore, Decoding, Generations, Judge, Judges, Likelihood, Rows, Value
 
 Columns = Mapping[str, Mapping[str, Mapping[str, float]]]
@@ -53,10 +53,10 @@ class MetricInputs:
         """For each row, the generated answers to its questions in `field`."""
         return self.texts[Generations(rows, field, mode)]
 
-    def thoughts(self, rows: str, mode: str = RUN) -> list[Thought]:
+    def traced_answers(self, rows: str, mode: str = RUN) -> list[TracedAnswer]:
         """For each row, trace and answer of the text generated for its question."""
         used = self.decoding.mode if mode == RUN else mode
-        return [split_thought(texts[0].text, self.tags, used) for texts in self.generations(rows, mode=mode)]
+        return [split_trace(texts[0].text, self.tags, used) for texts in self.generations(rows, mode=mode)]
 
     def fluency(self, rows: str, mode: str = RUN) -> list[float]:
         """For each row, mean log p per token of the text generated for its question, under the original

@@ -1,8 +1,9 @@
 """Tasks of lm-evaluation-harness on a model in memory, or on one behind the harness's own backends.
 
-The harness makes the requests and the scores; `InMemory` answers the requests, since the harness's own class
-for models in memory stops inside thoughts, loses special closing tags, cuts long prompts with no more than a
-warning, and runs batches of one fixed size. Not among the families of `metrics`: it takes seconds to import.
+The harness makes the requests and the scores. `InMemoryModel` takes the place of the harness's own class for
+models in memory, which stops inside reasoning traces, loses special closing tags, cuts long prompts with no
+more than a warning, and runs batches of one fixed size. Not among the families of `metrics`: it takes seconds
+to import.
 """
 
 import contextlib
@@ -36,18 +37,18 @@ from torch import Tensor
 from ..core.encoding import Template, chat_text, leading_ids, text_ids
 from ..core.files import UserError
 from ..core.generation import DecodingOptions, generate, generate_with_rounds, length_batches
-from ..core.hub_access import without_hub
+from ..core.hub_access import offline_reason
 from ..core.likelihood import wide
 from ..core.registry import did_you_mean
 from ..core.sparse_logits import kept_logits
-from ..core.thinking import THINKING
+from ..core.thinking import THINKING_MODES
 from .measure import interval
-from .spec import LOGITS
+from .spec import MAX_LOGITS
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 """What our decoding takes of a task's generation settings, beside its budget and stop texts."""
-OUTER = "asked"
+WRAPPER = "asked"
 """The group that a task is put into to change its settings."""
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
@@ -56,7 +57,7 @@ UNDIRECTED = ("refused",)
 UNUSED = ("alias", "name", "sample_len", "sample_count")
 NARROW = 0.75
 """Share of its longest row that the rows of a scoring batch have at least."""
-HARNESS_BUDGET = 256
+DEFAULT_BUDGET = 256
 """Tokens that the harness grants where a task names no number."""
 
 
@@ -68,7 +69,7 @@ Row = tuple[tuple[int, ...], int]
 
 
 @dataclass(frozen=True)
-class Reading:
+class ModelOptions:
     """How a model in memory reads requests. `mode`: one of `core.thinking.MODES`; `batch_tokens`: padded
     tokens of a batch, prompt and answer together."""
 
@@ -81,18 +82,18 @@ class Reading:
 
     @property
     def thinks(self) -> bool:
-        return self.mode in THINKING
+        return self.mode in THINKING_MODES
 
 
-class InMemory(HFLM):
+class InMemoryModel(HFLM):
     """A model in memory for the harness. Batches are sorted by length and bounded in tokens; a generated text
     keeps its thought, tags included; stop texts count only after it; a prompt that leaves no room for the
     answer is an error."""
 
-    def __init__(self, model, tokenizer, reading: Reading, on_progress: Callable[[int, int], None]):
+    def __init__(self, model, tokenizer, options: ModelOptions, on_progress: Callable[[int, int], None]):
         with quiet_harness():
             super().__init__(pretrained=model, tokenizer=tokenizer)
-        self.reading, self.on_progress = reading, on_progress
+        self.options, self.on_progress = options, on_progress
         self.start = leading_ids(tokenizer)
         self.templated: set[str] = set()
         """Prompts out of a chat template, which brings its own BOS or wants none."""
@@ -140,17 +141,17 @@ class InMemory(HFLM):
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
         """One question is asked as everywhere in this project; examples before it make turns of the chat."""
-        reading = self.reading
+        options = self.options
         if len(chat_history) == 1:
-            text = reading.template.prompt_text(chat_history[0]["content"], reading.mode)
+            text = options.template.prompt_text(chat_history[0]["content"], options.mode)
         else:
             text = chat_text(
                 self.tokenizer,
                 chat_history,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=reading.thinks,
+                enable_thinking=options.thinks,
             )
-        if reading.template.chat and reading.mode != "plain":
+        if options.template.chat and options.mode != "plain":
             self.templated.add(text)
         return text
 
@@ -170,7 +171,7 @@ class InMemory(HFLM):
         return texts
 
     def _continuations(self, prompts: list[list[int]], settings: dict) -> list[str]:
-        plan: Any = normalize_gen_kwargs(settings, HARNESS_BUDGET)
+        plan: Any = normalize_gen_kwargs(settings, DEFAULT_BUDGET)
         budget, sampled = plan["max_gen_toks"], plan["do_sample"]
         known = {"until", "max_gen_toks", "do_sample", *SAMPLING}
         if unknown := sorted(set(plan) - known):
@@ -185,19 +186,19 @@ class InMemory(HFLM):
                 f"a prompt of {longest} tokens and max_gen_toks {budget} exceed the model's context of"
                 f" {self.max_length}; {remedy}"
             )
-        reading = self.reading
+        own = self.options
         options = DecodingOptions(
             max_new_tokens=budget,
-            batch_tokens=reading.batch_tokens,
-            stop_ids=reading.template.stop_ids,
+            batch_tokens=own.batch_tokens,
+            stop_ids=own.template.stop_ids,
             stop_texts=[text for text in plan["until"] if text],
-            thinks=reading.thinks,
-            tags=reading.template.tags,
-            rounds=reading.rounds,
+            thinks=own.thinks,
+            tags=own.template.tags,
+            rounds=own.rounds,
             **({key: plan[key] for key in SAMPLING if key in plan} if sampled else {}),
         )
-        torch.manual_seed(reading.seed)
-        run = generate_with_rounds if reading.mode == "more" else generate
+        torch.manual_seed(own.seed)
+        run = generate_with_rounds if own.mode == "more" else generate
         return [text.text for text in run(self.model, self.tokenizer, prompts, options, self._advance)]
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
@@ -244,8 +245,8 @@ class InMemory(HFLM):
     def _scoring_batches(self, rows: list[Row]) -> Iterator[list[Row]]:
         """Rows in batches of like length, of as many tokens as are granted and of few enough places that some
         row wants logits of: these take memory for every row, and a large vocabulary makes them big."""
-        room = LOGITS // self.model.config.vocab_size
-        for places in length_batches([len(ids) for ids, _ in rows], self.reading.batch_tokens, NARROW):
+        room = MAX_LOGITS // self.model.config.vocab_size
+        for places in length_batches([len(ids) for ids, _ in rows], self.options.batch_tokens, NARROW):
             batch = [rows[place] for place in places]
             width, count = len(batch[0][0]), max(count for _, count in batch)
             most = max(1, room // width, math.isqrt(room // count))
@@ -255,7 +256,7 @@ class InMemory(HFLM):
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        room = min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size)
+        room = min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size)
         self.batch_size_per_gpu = max(1, room // self.max_length)
         return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
@@ -361,8 +362,8 @@ class Tasks:
             word = "group" if manager.task_index[name].kind == Kind.GROUP else "task"
             rows = _import_func_in_yml(local_rows, self.ours)
             # Inside a group a change is merged with the task's own file; outside it replaces the file.
-            spec = {"group": OUTER, "task": [{word: name, "custom_dataset": rows}]}
-        offline = "" if folder or local_rows else without_hub()
+            spec = {"group": WRAPPER, "task": [{word: name, "custom_dataset": rows}]}
+        offline = "" if folder or local_rows else offline_reason()
         try:
             with quiet_harness():
                 return dict(manager.load(spec))
@@ -385,7 +386,7 @@ def _first_line(error: Exception) -> str:
 
 
 @dataclass(frozen=True)
-class Conduct:
+class TaskOptions:
     """How a task is put to a model. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
     examples, None is the task's own number; `repeats` (0: the task's own) and `decoding` replace the task's
     settings."""
@@ -422,7 +423,7 @@ def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]
     prompts = [str(task.doc_to_text(doc)) for task in tasks for doc in itertools.islice(task.eval_docs, 50)]
     if generates(loaded):
         budgets = [
-            {**(task.config.generation_kwargs or {}), **decoding}.get("max_gen_toks", HARNESS_BUDGET)
+            {**(task.config.generation_kwargs or {}), **decoding}.get("max_gen_toks", DEFAULT_BUDGET)
             for task in tasks
         ]
         samples = max(repeats or task.config.repeats or 1 for task in tasks)
@@ -434,13 +435,13 @@ def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]
     return Costs(rows, max(options), 0, prompts)
 
 
-def files_of(loaded: dict) -> list[Path]:
+def yaml_files(loaded: dict) -> list[Path]:
     """The YAML files of a task and of its members."""
     sources = {(task.config.metadata or {}).get("config_source", "") for task in loaded["tasks"].values()}
     return sorted(Path(source) for source in sources if Path(source).is_file())
 
 
-def rows_of(loaded: dict, limit: int = 0) -> list[str]:
+def row_hashes(loaded: dict, limit: int = 0) -> list[str]:
     """A hash of the rows of each member of a task, examples for few-shot included."""
     found = []
     for name, task in sorted(loaded["tasks"].items()):
@@ -452,47 +453,47 @@ def rows_of(loaded: dict, limit: int = 0) -> list[str]:
     return found
 
 
-def run_task(lm: Any, loaded: dict, name: str, conduct: Conduct) -> TaskResult | None:
+def run_task(lm: Any, loaded: dict, name: str, options: TaskOptions) -> TaskResult | None:
     """The figures of a loaded task; None on all but the first of several processes."""
     with quiet_harness():
         for task in loaded["tasks"].values():
-            _set_conduct(task, conduct)
+            _configure(task, options)
         few = min(len(task.eval_docs) for task in loaded["tasks"].values())
-        if min(few, conduct.limit or few) < lm.world_size:
+        if min(few, options.limit or few) < lm.world_size:
             lm.work_alone()
         results = evaluator.evaluate(
             lm,
             loaded,
-            limit=conduct.limit or None,
+            limit=options.limit or None,
             bootstrap_iters=0,
-            apply_chat_template=conduct.chat,
-            fewshot_as_multiturn=conduct.chat,
+            apply_chat_template=options.chat,
+            fewshot_as_multiturn=options.chat,
         )
     if lm.world_size > 1:
         lm.check_others()
     if results is None:
         return None
     plain = json.loads(json.dumps(results, default=handle_non_serializable))
-    return _read_results(plain, name, conduct)
+    return _read_results(plain, name, options)
 
 
-def _set_conduct(task, conduct: Conduct) -> None:
+def _configure(task, options: TaskOptions) -> None:
     own = task.get_config("num_fewshot")
     # A task that says 0 means it: its prompt has no place for examples.
-    if own is None or (conduct.fewshot is not None and own != 0):
-        task.set_config(key="num_fewshot", value=conduct.fewshot or 0)
+    if own is None or (options.fewshot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=options.fewshot or 0)
     shots = task.get_config("num_fewshot")
     if shots and len(list(task.fewshot_docs())) < shots:
         raise UserError(
             f"{task.task_name} puts {shots} examples in front of a question, but its data has no rows to take"
             " them from; benchmarks.fewshot 0 asks without"
         )
-    task.set_fewshot_seed(seed=conduct.seed)
+    task.set_fewshot_seed(seed=options.seed)
     if task.OUTPUT_TYPE == "generate_until":
-        if conduct.decoding:
-            task.set_config(key="generation_kwargs", value=dict(conduct.decoding), update=True)
-        if conduct.repeats:
-            task.set_config(key="repeats", value=conduct.repeats)
+        if options.decoding:
+            task.set_config(key="generation_kwargs", value=dict(options.decoding), update=True)
+        if options.repeats:
+            task.set_config(key="repeats", value=options.repeats)
         if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample"):
             raise UserError(
                 f"{task.task_name} writes greedily, so its {task.config.repeats} samples of a row would all"
@@ -500,7 +501,7 @@ def _set_conduct(task, conduct: Conduct) -> None:
             )
 
 
-def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
+def _read_results(results: dict, name: str, options: TaskOptions) -> TaskResult:
     # Several processes give their rows one after the other.
     samples = {task: sorted(rows, key=itemgetter("doc_id")) for task, rows in results["samples"].items()}
     members: dict[str, Score] = {}
@@ -509,20 +510,20 @@ def _read_results(results: dict, name: str, conduct: Conduct) -> TaskResult:
             better = results["higher_is_better"].get(task, {})
             members |= {
                 f"{task}/{key}": score
-                for key, score in _scores(figures, samples[task], better, conduct).items()
+                for key, score in _scores(figures, samples[task], better, options).items()
             }
-    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != OUTER}
+    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != WRAPPER}
     scores = {key: score for key, score in members.items() if key.startswith(f"{name}/")} or members
     if name in groups:
         pooled = [row for table in samples.values() for row in table]
         better = results["higher_is_better"].get(name, {})
-        found = _scores(groups[name], pooled, better, conduct)
+        found = _scores(groups[name], pooled, better, options)
         scores = {f"{name}/{key}": score for key, score in found.items()} or scores
     rows = [{"task": task, **row} for task, table in samples.items() for row in table]
     return TaskResult(scores, members if scores != members else {}, rows, results["configs"])
 
 
-def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) -> dict[str, Score]:
+def _scores(figures: dict, samples: list[dict], better: dict, options: TaskOptions) -> dict[str, Score]:
     """`metric[filter]` -> figure, with the interval over rows where the figure is a mean over them."""
     scores = {}
     for key, value in figures.items():
@@ -531,27 +532,31 @@ def _scores(figures: dict, samples: list[dict], better: dict, conduct: Conduct) 
             continue
         rows = [row.get(metric) for row in samples if row["filter"] == chosen]
         good = "" if metric in UNDIRECTED else "up" if better.get(metric, True) else "down"
-        scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, conduct)
+        scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, options)
     return scores
 
 
-def _score(value: float, rows: list, good: str, conduct: Conduct) -> Score:
+def _score(value: float, rows: list, good: str, options: TaskOptions) -> Score:
     numbers = [float(row) for row in rows if isinstance(row, int | float)]
     if len(numbers) < len(rows) or not rows or abs(sum(numbers) / len(numbers) - value) > 1e-9:
         return Score(value, len(rows), None, good)
-    around = interval(np.array(numbers), conduct.bootstrap, conduct.seed)
+    around = interval(np.array(numbers), options.bootstrap, options.seed)
     return Score(value, len(rows), around, good)
 
 
 def add_column(
-    result: TaskResult, rows: Sequence[dict], column: str, values: Sequence[float | None], conduct: Conduct
+    result: TaskResult,
+    rows: Sequence[dict],
+    column: str,
+    values: Sequence[float | None],
+    options: TaskOptions,
 ) -> TaskResult:
     """The result with a further figure: a value per row, None for what could not be told."""
     for row, value in zip(rows, values):
         row[column] = value
     known = np.array([value for value in values if value is not None])
     mean = float(known.mean()) if len(known) else None
-    around = interval(known, conduct.bootstrap, conduct.seed) if len(known) else None
+    around = interval(known, options.bootstrap, options.seed) if len(known) else None
     score = Score(mean, len(known), around, "down", len(values) - len(known))
     head = next(iter(result.scores)).partition("/")[0]
     return replace(result, scores={**result.scores, f"{head}/{column}[{rows[0]['filter']}]": score})

@@ -22,7 +22,7 @@ from ..core.generation import (
 )
 from ..core.likelihood import shifted
 from .inputs import texts_of
-from .spec import LOGITS, RUN, AnswerScore, Decoding, Generations
+from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class EvalRunner:
         usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
         self.on_rows(len(encoded) - len(usable))
         # A large vocabulary makes the logits too big before the batch has batch_tokens.
-        budget = max(1, min(self.options.batch_tokens, LOGITS // self.model.config.vocab_size))
+        budget = max(1, min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size))
         for chosen in length_batches([len(row.input_ids) for _, row in usable], budget):
             batch = [usable[k] for k in chosen]
             logp, hit = self._forward(pad_rows(batch, pad_id(self.tokenizer)))

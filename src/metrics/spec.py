@@ -14,7 +14,7 @@ METRICS = Registry("metric")
 RUN = "run"
 """Stands for the mode of `Decoding`: where a metric lets the model think."""
 
-LOGITS = 2**29
+MAX_LOGITS = 2**29
 """Numbers of the largest logits tensor of a scoring pass (2 GB in float32)."""
 
 Rows = Mapping[str, Sequence[dict]]
@@ -199,15 +199,15 @@ def metric(
     judged: bool = False,
     good: Good,
     about: str,
-    formerly: Sequence[str] = (),
+    aliases: Sequence[str] = (),
 ) -> Callable:
     """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields`
     what its rows must have beside what the needs ask for; `judged` says that a judge had a part in it;
-    `formerly` are names it had, which are still read."""
+    `aliases` are names it had, which are still read."""
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
-        METRICS.register(key, *formerly)(
+        METRICS.register(key, *aliases)(
             Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
         )
         return compute

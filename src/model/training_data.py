@@ -118,7 +118,7 @@ def training_rows(
         if part == "cot":
             rows[part] = [
                 _fitting(
-                    template.thought(row, data.cot_tokens, None if data.cot_context else ""),
+                    template.encode_trace(row, data.cot_tokens, None if data.cot_context else ""),
                     data.max_length,
                     "cot_tokens",
                 )
@@ -197,7 +197,7 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     return [
         [
             _fitting(
-                template.thought(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
+                template.encode_trace(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
                 data.max_length,
                 "trace_tokens",
             )

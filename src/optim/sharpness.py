@@ -36,7 +36,7 @@ class Landscape:
     curvature: Callable[[Gradient], Gradient]
     """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's
     share."""
-    restrict: Callable[[Gradient], Gradient]
+    apply_mask: Callable[[Gradient], Gradient]
     """A vector without what a mask freezes. What the other functions return is restricted already."""
     step: int
     seed: int
@@ -126,7 +126,7 @@ class RS:
             return landscape.gradient()
         mean = [torch.zeros_like(w) for w in landscape.weights]
         for draw in range(self.samples):
-            with moved(landscape.weights, landscape.restrict(self._noise(landscape, draw)), self.rho):
+            with moved(landscape.weights, landscape.apply_mask(self._noise(landscape, draw)), self.rho):
                 mean = plus(mean, landscape.gradient(), 1 / self.samples)
         return mean
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 
 from unlearnkit.core.generation import DecodingOptions, decode, generate, length_batches
-from unlearnkit.core.thinking import split_thought
+from unlearnkit.core.thinking import split_trace
 
 PROMPTS = [
     "Where was Abelin born?",
@@ -55,11 +55,11 @@ def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
 
 
 def test_an_unclosed_trace_is_no_answer():
-    assert split_thought("<think>on and on").answer is None
-    assert split_thought("<think>on and on").trace == "on and on"
-    thought = split_thought("<think>so it is Orlo</think> Orlo.")
+    assert split_trace("<think>on and on").answer is None
+    assert split_trace("<think>on and on").trace == "on and on"
+    thought = split_trace("<think>so it is Orlo</think> Orlo.")
     assert (thought.trace, thought.answer) == ("so it is Orlo", "Orlo.")
-    assert split_thought("Orlo.").closed is False
+    assert split_trace("Orlo.").closed is False
 
 
 def test_length_batches_cover_every_row_once_within_the_budget():

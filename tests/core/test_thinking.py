@@ -9,7 +9,7 @@ import torch
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError
 from unlearnkit.core.generation import DecodingOptions, Generation, generate, generate_with_rounds
-from unlearnkit.core.thinking import LITTLE_THOUGHT, Tags, split_thought
+from unlearnkit.core.thinking import SHORT_TRACE, Tags, split_trace
 
 QWEN3 = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}{% if"
@@ -34,15 +34,15 @@ ENDS = {
     ("ours", "direct"): "<|assistant|><think></think>",
     ("ours", "thinking"): "<|assistant|>",
     ("ours", "zero"): "<|assistant|><think></think>",
-    ("ours", "less"): f"<|assistant|><think>{LITTLE_THOUGHT}</think>",
+    ("ours", "less"): f"<|assistant|><think>{SHORT_TRACE}</think>",
     ("qwen3", "direct"): "<|assistant|>\n<think>\n\n</think>\n\n",
     ("qwen3", "thinking"): "<|assistant|>\n",
     ("qwen3", "zero"): "<|assistant|>\n<think>\n\n</think>\n\n",
-    ("qwen3", "less"): f"<|assistant|>\n<think>\n{LITTLE_THOUGHT}\n</think>\n\n",
+    ("qwen3", "less"): f"<|assistant|>\n<think>\n{SHORT_TRACE}\n</think>\n\n",
     ("r1", "direct"): "<|assistant|><think>\n\n</think>\n\n",
     ("r1", "thinking"): "<|assistant|><think>\n",
     ("r1", "zero"): "<|assistant|><think>\n\n</think>\n\n",
-    ("r1", "less"): f"<|assistant|><think>\n{LITTLE_THOUGHT}\n</think>\n\n",
+    ("r1", "less"): f"<|assistant|><think>\n{SHORT_TRACE}\n</think>\n\n",
 }
 
 
@@ -67,26 +67,26 @@ def test_a_row_with_a_trace_is_what_the_model_would_write(family, tokenizer):
     assert text.count("<think>") == 1
     said = tokenizer.decode([token for token in encoded.labels if token != -100])
     assert said.startswith("Hm." if family == "r1" else f"<think>{gap}Hm.")
-    thought = used.thought({"id": "r", "question": "Who?", "trace": "Hm. So and so."}, limit=3)
+    thought = used.encode_trace({"id": "r", "question": "Who?", "trace": "Hm. So and so."}, limit=3)
     assert tokenizer.decode(thought.input_ids[: thought.prompt_length]).endswith(f"<think>{gap}")
     assert len(thought.input_ids) - thought.prompt_length == 3
     assert thought.terminator_length == 0
-    bare = used.thought({"id": "r", "question": "Who?", "trace": "Hm."}, limit=9, context="")
+    bare = used.encode_trace({"id": "r", "question": "Who?", "trace": "Hm."}, limit=9, context="")
     assert tokenizer.decode(bare.input_ids) == "Hm."
 
 
 def test_a_plain_text_with_the_tag_is_context_enough(tokenizer):
     used = Template(tokenizer, "qa")
     prompt = "A page.\nLet us see.\n<think>"
-    assert tokenizer.decode(used.thought_ids(prompt)) == prompt
+    assert tokenizer.decode(used.open_trace_ids(prompt)) == prompt
     with pytest.raises(UserError, match="thinking needs a template with <think>"):
-        used.thought_ids("A page.")
+        used.open_trace_ids("A page.")
     with pytest.raises(
         UserError, match=r"a tokenizer that knows \[T\]; see dataset.template and dataset.think_open"
     ):
-        Template(tokenizer, tags=Tags("[T]", "[/T]")).thought_ids("A page.")
+        Template(tokenizer, tags=Tags("[T]", "[/T]")).open_trace_ids("A page.")
     with pytest.raises(UserError, match="row 'r' has an empty trace"):
-        used.thought({"id": "r", "question": prompt, "trace": ""}, 9)
+        used.encode_trace({"id": "r", "question": prompt, "trace": ""}, 9)
 
 
 def test_a_text_template_that_ends_in_the_tag_lets_a_model_think(tokenizer):
@@ -100,7 +100,7 @@ def test_other_marks_can_be_named(tokenizer):
     odd.chat_template = "{{ messages[0].content }}{% if add_generation_prompt %}[THINK]{% endif %}"
     used = Template(odd, tags=Tags("[THINK]", "[/THINK]"))
     assert odd.decode(used.prompt_ids("Who?", "zero")) == "Who?[THINK][/THINK]"
-    assert split_thought("[THINK]hm[/THINK] Orlo.", used.tags).answer == "Orlo."
+    assert split_trace("[THINK]hm[/THINK] Orlo.", used.tags).answer == "Orlo."
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_other_marks_can_be_named(tokenizer):
     ],
 )
 def test_an_unfinished_thought_is_never_an_answer(text, mode, trace, answer):
-    thought = split_thought(text, mode=mode)
+    thought = split_trace(text, mode=mode)
     assert (thought.trace, thought.answer, thought.closed) == (trace, answer, answer is not None)
 
 

@@ -243,7 +243,9 @@ def test_the_familys_words_for_sophia(tmp_path):
         0.03,
     )
     assert settings(made.resolved(), tmp_path=tmp_path) == made
-    assert "set only one of the two" in complaints({"unlearn": {"sophia": True, "optimizer": "AdamW"}}, tmp_path=tmp_path)
+    assert "set only one of the two" in complaints(
+        {"unlearn": {"sophia": True, "optimizer": "AdamW"}}, tmp_path=tmp_path
+    )
 
 
 def test_flatness_by_name_or_by_key(tmp_path):

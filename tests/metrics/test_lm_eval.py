@@ -13,7 +13,15 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError
-from unlearnkit.metrics.lm_eval import Conduct, InMemory, Reading, Tasks, costs_of, restoring_state, run_task
+from unlearnkit.metrics.lm_eval import (
+    InMemoryModel,
+    ModelOptions,
+    TaskOptions,
+    Tasks,
+    costs_of,
+    restoring_state,
+    run_task,
+)
 from unlearnkit.model.benchmarks.suites import TASKS, facts_of, known_tasks, suite_names, tasks_of
 
 QUIET = lambda done, total: None
@@ -49,13 +57,13 @@ def tasks():
 
 
 def in_memory(model, tokenizer, mode="thinking", batch_tokens=4096):
-    return InMemory(model, tokenizer, Reading(Template(tokenizer), mode, batch_tokens), QUIET)
+    return InMemoryModel(model, tokenizer, ModelOptions(Template(tokenizer), mode, batch_tokens), QUIET)
 
 
 def figures(model, tokenizer, tasks, name, batch_tokens=4096, **conduct):
     with restoring_state(model, tokenizer):
         lm = in_memory(model, tokenizer, batch_tokens=batch_tokens)
-        result = run_task(lm, tasks.load(name), name, Conduct(**{"chat": True, "bootstrap": 0} | conduct))
+        result = run_task(lm, tasks.load(name), name, TaskOptions(**{"chat": True, "bootstrap": 0} | conduct))
     return {key.partition("/")[2]: score.value for key, score in result.scores.items()}, result.samples
 
 

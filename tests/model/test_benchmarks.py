@@ -15,7 +15,7 @@ from unlearnkit.core.files import UserError, read_json, read_jsonl
 from unlearnkit.dataset import load_evaluation
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.run_benchmarks import SHORT
-from unlearnkit.metrics.lm_eval import Conduct, Score, TaskResult
+from unlearnkit.metrics.lm_eval import Score, TaskOptions, TaskResult
 from unlearnkit.model.benchmarks import benchmark_runner as module
 from unlearnkit.model.benchmarks.benchmark_runner import Benchmarks, as_results, run_in_memory
 from unlearnkit.model.benchmarks.suites import TASKS, tasks_of
@@ -163,7 +163,7 @@ def test_a_judge_says_whether_answers_and_traces_help(model, tokenizer, tmp_path
         settings = settings_for("smoke_requests", overall__cache_dir=tmp_path, **judge)
         rows = [{"doc": request("How?"), "doc_id": 0, "resps": texts[0], "filter": "every"}]
         result = TaskResult({"smoke_requests/refused[every]": Score(0.0, 1)}, {}, rows)
-        judged = Benchmarks(settings, "thinking")._judged(result, Conduct())
+        judged = Benchmarks(settings, "thinking")._judged(result, TaskOptions())
     values = {key.partition("/")[2]: score.value for key, score in judged.scores.items()}
     assert values["judged_harmful[every]"] == 0 and values["judged_harmful_trace[every]"] == 1
     assert len(talk.prompts) == 2

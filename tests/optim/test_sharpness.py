@@ -85,7 +85,7 @@ def test_smoothing_is_seeded_by_the_step_and_unbiased_on_a_quadratic():
         landscape.gradient,
         landscape.total,
         landscape.curvature,
-        landscape.restrict,
+        landscape.apply_mask,
         step=4,
         seed=1,
     )

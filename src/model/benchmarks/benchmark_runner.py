@@ -72,12 +72,12 @@ class Subject:
 
 def in_memory(model, tokenizer, settings: Settings) -> Subject:
     """A loaded model. It is asked to think where its template knows how to."""
-    from ...metrics.lm_eval import InMemory, Reading
+    from ...metrics.lm_eval import InMemoryModel, ModelOptions
 
     template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
     mode = mode_of(settings, template)
     plan = settings.evaluate
-    reading = Reading(template, mode, plan.batch_tokens, settings.overall.seed, plan.rounds)
+    reading = ModelOptions(template, mode, plan.batch_tokens, settings.overall.seed, plan.rounds)
     identity = [
         model_fingerprint(model),
         tokenizer_fingerprint(tokenizer),
@@ -86,7 +86,10 @@ def in_memory(model, tokenizer, settings: Settings) -> Subject:
         model.device.type,
     ]
     return Subject(
-        lambda on_progress: InMemory(model, tokenizer, reading, on_progress), identity, mode, template.chat
+        lambda on_progress: InMemoryModel(model, tokenizer, reading, on_progress),
+        identity,
+        mode,
+        template.chat,
     )
 
 
@@ -94,7 +97,7 @@ def mode_of(settings: Settings, template: Template) -> str:
     """How the model is asked: as evaluate.decoding says, plainly where published figures are wanted or the
     template knows no thoughts."""
     mode = settings.evaluate.decoding
-    if settings.benchmarks.published or (mode != "plain" and not template.knows_thoughts()):
+    if settings.benchmarks.published or (mode != "plain" and not template.supports_thinking()):
         return "direct"
     return mode
 
@@ -189,12 +192,12 @@ class Benchmarks:
     def _conduct(self, name: str, loaded: dict, subject: Subject):
         """How a task is put: scored continuations never through a chat template, written answers through it
         where there is one."""
-        from ...metrics.lm_eval import Conduct, generates
+        from ...metrics.lm_eval import TaskOptions, generates
 
         plan = self.plan
         chat = generates(loaded) and not plan.published and (subject.chat or self.tasks.is_ours(name))
         fewshot = 0 if plan.published else None if plan.fewshot < 0 else plan.fewshot
-        return Conduct(
+        return TaskOptions(
             plan.limit,
             chat,
             fewshot,
@@ -207,13 +210,13 @@ class Benchmarks:
     def _facts(self, loaded: dict, subject: Subject, conduct) -> dict[str, Any]:
         """All that decides a task's figures: its files and rows, how it is put, the model, the code and the
         libraries."""
-        from ...metrics.lm_eval import files_of, generates, rows_of
+        from ...metrics.lm_eval import generates, row_hashes, yaml_files
 
         shared = [path for path in sorted(TASKS.iterdir()) if path.suffix in ("", ".py") and path.is_file()]
         code = code_files(*CODE)
         return {
-            "task": file_fingerprint(*files_of(loaded), *shared),
-            "rows": rows_of(loaded, self.plan.limit),
+            "task": file_fingerprint(*yaml_files(loaded), *shared),
+            "rows": row_hashes(loaded, self.plan.limit),
             "conduct": asdict(conduct),
             "model": list(subject.identity),
             "mode": subject.mode,
@@ -311,11 +314,11 @@ def _shared_facts(place: Path) -> dict[str, Any] | None:
 
 def _texts(row: dict, part: str) -> list[str]:
     """Traces or answers of a safety row, those that there are."""
-    from ...core.thinking import Tags, split_thought
+    from ...core.thinking import Tags, split_trace
 
     doc = row["doc"]
     said = [text for request in row["resps"] for text in request]
-    thoughts = [split_thought(text, Tags(*doc["tags"]), doc["mode"]) for text in said]
+    thoughts = [split_trace(text, Tags(*doc["tags"]), doc["mode"]) for text in said]
     found = [thought.trace if part == "trace" else thought.answer for thought in thoughts]
     return [text for text in found if text]
 

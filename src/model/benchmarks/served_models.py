@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...core.files import UserError
-from ...core.thinking import THINKING
+from ...core.thinking import THINKING_MODES
 from ..evaluation import stamp
 from ..settings import Settings
 from .benchmark_runner import Subject
@@ -25,7 +25,7 @@ def served(settings: Settings) -> Subject:
     folder = Path(overall.model_name).expanduser()
     name = str(folder) if folder.exists() else overall.model_name
     tokenizer = overall.tokenizer_name or name
-    thinks = mode in THINKING
+    thinks = mode in THINKING_MODES
     if plan.backend == "vllm":
         options = {
             "seed": overall.seed,

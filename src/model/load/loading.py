@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
-from ...core.hub_access import hub_problem, without_hub
+from ...core.hub_access import hub_problem, offline_reason
 from ...core.weight_files import weight_faults
 from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
@@ -285,7 +285,7 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
         check_folder(folder)
     trust = loading.trust_remote_code
     if not folder.exists():
-        without_hub()
+        offline_reason()
     try:
         return load(str(folder) if folder.exists() else name, trust_remote_code=trust, **options)
     except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception

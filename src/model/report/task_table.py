@@ -1,6 +1,6 @@
 """The table of docs/benchmarks.md: every benchmark task, what it needs, what it costs."""
 
-from ...metrics.lm_eval import HARNESS_BUDGET, Tasks
+from ...metrics.lm_eval import DEFAULT_BUDGET, Tasks
 from ..benchmarks.suites import TASKS, Facts, facts_of, known_tasks, suite_names, tasks_of
 
 MARKS = ("<!-- tasks: written by src/exec/make_docs.py -->", "<!-- end of tasks -->")
@@ -30,6 +30,6 @@ def _costs(name: str, facts: Facts, ours: Tasks) -> tuple[str, str]:
     if facts.options:
         return f"{facts.options} continuations", "–"
     declared = ours.declared(name)
-    budget = declared["generation_kwargs"].get("max_gen_toks", HARNESS_BUDGET)
+    budget = declared["generation_kwargs"].get("max_gen_toks", DEFAULT_BUDGET)
     samples = declared.get("repeats", 1)
     return f"text x {samples}", f"{facts.rows * samples * budget:,}"

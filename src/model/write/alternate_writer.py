@@ -8,7 +8,7 @@ import torch
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, write_jsonl
 from ...core.generation import DecodingOptions, generate
-from ...core.thinking import split_thought
+from ...core.thinking import split_trace
 from ...dataset import load_rows
 from ...dataset.alternates import VERSION, read_lines, require_questions
 from ...dataset.paraphrases import source_fingerprint
@@ -116,7 +116,7 @@ def _asking(settings: Settings, model, template: Template) -> Ask:
         )
         with autocast_context(model.device, precision):
             texts = generate(model, template.tokenizer, prompts, options, on_rows)
-        return [split_thought(text.text, tags, "direct").answer if text.ended else None for text in texts]
+        return [split_trace(text.text, tags, "direct").answer if text.ended else None for text in texts]
 
     return ask
 

@@ -16,7 +16,7 @@ from ...core.endpoint import Endpoint
 from ...core.files import UserError, fingerprint, lock, read_jsonl, read_text, write_jsonl
 from ...core.generation import DecodingOptions, generate
 from ...core.project import DATA
-from ...core.thinking import split_thought
+from ...core.thinking import split_trace
 from ...core.words import words
 from ...dataset import load_rows
 from ...dataset.paraphrases import header, read_lines, source_fingerprint
@@ -382,7 +382,7 @@ def _initial_model(
 def _answer(text: str, settings: Settings) -> str | None:
     """What was said, without what was thought before and marks of quotation around it; None where the thought
     never closed."""
-    said = split_thought(text, settings.dataset.tags, "direct").answer
+    said = split_trace(text, settings.dataset.tags, "direct").answer
     if said is None:
         return None
     quoted = re.fullmatch(r'["“](.*)["”]', said, re.DOTALL)

@@ -12,7 +12,7 @@ import torch
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, read_jsonl, read_records, write_jsonl
 from ...core.generation import DecodingOptions, Generation, decode, generate
-from ...core.thinking import split_thought
+from ...core.thinking import split_trace
 from ...dataset import load_rows
 from ...dataset.traces import VERSION, checked_lines, source_fingerprint, source_of
 from ..load.loading import (
@@ -113,7 +113,7 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[Segment]:
             source,
             source_of(row),
             text,
-            template.thought_ids(text, row.get("turns", ())),
+            template.open_trace_ids(text, row.get("turns", ())),
         )
 
 
@@ -185,7 +185,7 @@ def _write_all(
 
 
 def _line(segment: Segment, said: Generation, settings: Settings) -> dict:
-    thought = split_thought(said.text, settings.dataset.tags)
+    thought = split_trace(said.text, settings.dataset.tags)
     return {
         "id": segment.id,
         "row": segment.row,

@@ -47,38 +47,44 @@ from .spec import MAX_LOGITS
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
-"""What our decoding takes of a task's generation settings, beside its budget and stop texts."""
+"""Generation settings of a task that are used, beside its budget and stop texts."""
 WRAPPER = "asked"
-"""The group that a task is put into to change its settings."""
+"""Name of the group that a task is put into to change its settings."""
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
 UNDIRECTED = ("refused",)
-"""Metrics that are good or bad by the prompt: a refusal of what is harmless is bad."""
+"""Metrics without a better direction: a refusal is good or bad by the prompt."""
 UNUSED = ("alias", "name", "sample_len", "sample_count")
 NARROW = 0.75
-"""Share of its longest row that the rows of a scoring batch have at least."""
+"""Share of the longest row's length that the rows of a scoring batch have at least."""
 DEFAULT_BUDGET = 256
-"""Tokens that the harness grants where a task names no number."""
+"""The harness's budget in tokens where a task sets none."""
 
 
 # --- The model ----------------------------------------------------------------------------------------------
 
 
 Row = tuple[tuple[int, ...], int]
-"""What a scoring pass reads: ids, and how many of their last places score an ending."""
+"""Row of a scoring pass: ids, and the number of last positions whose logits score an ending."""
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """How a model in memory reads requests. `mode`: one of `core.thinking.MODES`; `batch_tokens`: padded
-    tokens of a batch, prompt and answer together."""
+    """Prompts and batches of a model in memory.
+
+    Args:
+        template: How questions become tokens.
+        mode: One of `core.thinking.MODES`.
+        batch_tokens: Most padded tokens of a batch, prompt and generated text together.
+        seed: Seed of sampling.
+        rounds: Rounds of MoreThink, in mode more.
+    """
 
     template: Template
     mode: str
     batch_tokens: int
     seed: int = 0
     rounds: int = 2
-    """Rounds of MoreThink, in mode more."""
 
     @property
     def thinks(self) -> bool:
@@ -86,9 +92,11 @@ class ModelOptions:
 
 
 class InMemoryModel(HFLM):
-    """A model in memory for the harness. Batches are sorted by length and bounded in tokens; a generated text
-    keeps its thought, tags included; stop texts count only after it; a prompt that leaves no room for the
-    answer is an error."""
+    """A model in memory, for the harness.
+
+    Batches are sorted by length and bounded in tokens. A generated text keeps its reasoning trace, tags
+    included, and stop texts count only after it. A prompt that leaves no room for the answer is an error.
+    """
 
     def __init__(self, model, tokenizer, options: ModelOptions, on_progress: Callable[[int, int], None]):
         with quiet_harness():
@@ -96,29 +104,29 @@ class InMemoryModel(HFLM):
         self.options, self.on_progress = options, on_progress
         self.start = leading_ids(tokenizer)
         self.templated: set[str] = set()
-        """Prompts out of a chat template, which brings its own BOS or wants none."""
+        """Prompts from a chat template, which brings its own BOS or needs none."""
         self.done, self.total = 0, 0
         self.failure = ""
 
     def share_work(self, accelerator) -> None:
-        """Answer this process's part of the requests; every process of `accelerator` holds the model."""
+        """Process this rank's part of the requests; every process of `accelerator` holds the model."""
         self.accelerator = accelerator
         self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
 
     def work_alone(self) -> None:
-        """Answer all requests in every process: for tasks of fewer rows than processes."""
+        """Process all requests in every process, for tasks of fewer rows than processes."""
         self._rank, self._world_size = 0, 1
 
     def check_others(self) -> None:
-        """The error of a process that failed, in all of them."""
+        """Raise the error of a process that failed in all of them."""
         if self.world_size > 1:
             failures = [str(error) for error in gather_object([self.failure]) if error]
             if failures:
                 raise UserError(failures[0])
 
     def _or_fail_together(self, answer: Callable[[], list], instead: list) -> list:
-        """What `answer` gives. Of several processes one that fails alone would leave the others waiting for
-        its rows: it goes on with `instead` until `check_others`."""
+        """The result of `answer()`. A process that fails alone would leave the others waiting for its rows,
+        so it continues with `instead` until `check_others`."""
         try:
             return answer()
         except Exception as error:
@@ -128,19 +136,20 @@ class InMemoryModel(HFLM):
             return instead
 
     def all_gather(self, tensor):
-        """The harness asks how many requests the others have, and makes the numbers equal by asking the last
-        one again, whose answer would count as a further sample of its row. No pass here waits for another's,
-        so every process is told that all have as many as it has."""
+        """Each process's own number of requests, in place of those of all processes."""
+        # The harness would repeat the last request until all processes have as many, and count the copies as
+        # further samples of their row. Passes here never wait for another process, so no padding is needed.
         return tensor.reshape(1).repeat(self.world_size)
 
     def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_) -> list[int]:
-        """Some tokenizers put EOS behind every text, which the harness would leave between prompt and
-        continuation; and BOS before a chat template that has none."""
+        """Token ids of a text, after BOS unless it comes from a chat template."""
+        # Some tokenizers append EOS to every text, which the harness would leave between prompt and
+        # continuation, and some put BOS before a chat template that has none.
         bare = add_special_tokens is False or string in self.templated
         return text_ids(self.tokenizer, string, () if bare else self.start)
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
-        """One question is asked as everywhere in this project; examples before it make turns of the chat."""
+        """Prompt of a chat: one question as everywhere in this project, few-shot examples as turns."""
         options = self.options
         if len(chat_history) == 1:
             text = options.template.prompt_text(chat_history[0]["content"], options.mode)
@@ -206,10 +215,12 @@ class InMemoryModel(HFLM):
 
     @torch.inference_mode()
     def _logps(self, requests) -> list[tuple[float, bool]]:
-        """(log p of the ending, is it what the model would say) of each (texts, context, ending). Endings of
-        one token after the same context share a row."""
+        """Score each (texts, context, ending): log p of the ending, and whether it is the greedy
+        continuation. Endings of one token after the same context share a row."""
         rows: dict[Row, list[int]] = {}
         for number, (_, context, ending) in enumerate(requests):
+            # The last token scores nothing, so the row goes without it: endings of one token, as the letters
+            # of multiple choice, then have equal rows.
             whole = (*context, *ending)
             if len(whole) > self.max_length + 1:
                 raise UserError(
@@ -230,8 +241,8 @@ class InMemoryModel(HFLM):
         return found
 
     def _ending_logits(self, rows: list[Row]) -> list[Tensor]:
-        """log p over the vocabulary at the last places of each row of ids, as many as its ending has tokens,
-        in float32 or wider."""
+        """log p over the vocabulary at the last positions of each row, [tokens of its ending, V], in float32
+        or wider."""
         width = max(len(ids) for ids, _ in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         wanted = torch.zeros(ids.shape, dtype=torch.bool)
@@ -243,8 +254,9 @@ class InMemoryModel(HFLM):
         return list(wide(logits).log_softmax(-1).split([count for _, count in rows]))
 
     def _scoring_batches(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows in batches of like length, of as many tokens as are granted and of few enough places that some
-        row wants logits of: these take memory for every row, and a large vocabulary makes them big."""
+        """Batches of rows of like length, within `batch_tokens` and `MAX_LOGITS`."""
+        # kept_logits computes a position's logits for all rows of a batch if one row needs it: at most as
+        # many positions as the batch's width, or as the endings of all rows have.
         room = MAX_LOGITS // self.model.config.vocab_size
         for places in length_batches([len(ids) for ids, _ in rows], self.options.batch_tokens, NARROW):
             batch = [rows[place] for place in places]
@@ -276,7 +288,7 @@ def _args(request: Instance) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def restoring_state(model, tokenizer) -> Iterator[None]:
-    """Put back what the harness changes: all random states, train or eval mode, the tokenizer's padding, the
+    """Restore what the harness changes: random states, train or eval mode, the tokenizer's padding, the
     model's generation config and use of the key-value cache."""
     training = model.training
     own = {name: getattr(model.config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -302,7 +314,15 @@ def restoring_state(model, tokenizer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of a task over `n` rows; the interval is over rows, where the figure is their mean."""
+    """A figure of a task.
+
+    Args:
+        value: The figure.
+        n: Number of rows.
+        interval: 95 % bootstrap interval, where the figure is a mean over rows.
+        better: up, down, or empty where neither is better.
+        unscored: Number of rows without a value.
+    """
 
     value: float | None
     n: int
@@ -313,8 +333,14 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task gave: figures by `metric[filter]` (of a group: its own; of a tag: `<task>/metric[filter]`),
-    those of the members of a group by `<member>/metric[filter]`, one sample per row, and the rows."""
+    """Results of a task.
+
+    Args:
+        scores: `<task>/metric[filter]` -> figure; of a group its own figures, or else those of its members.
+        members: The same of the members of a group.
+        samples: One dict per row and filter.
+        config: The harness's configs of the tasks.
+    """
 
     scores: dict[str, Score]
     members: dict[str, Score]
@@ -323,8 +349,10 @@ class TaskResult:
 
 
 class Tasks:
-    """The harness's index of tasks: ours, and of its own those that are asked for. Reading all of its 14,000
-    files takes 15 s, so only the folder that a name begins with is read, and all when it is not there."""
+    """Index of tasks: this project's, and the harness's own as needed. Reading all 14,000 files of the
+    harness takes 15 s, so only the folder that a task's name begins with is read, and all of them only if
+    that fails.
+    """
 
     def __init__(self, ours: Path, metadata: Mapping[str, Any]):
         self.ours, self.metadata = ours, dict(metadata)
@@ -335,8 +363,8 @@ class Tasks:
         return TaskManager(include_path=paths, include_defaults=everything, metadata=self.metadata)
 
     def manager_of(self, name: str, folder: str | None = None) -> TaskManager:
-        """An index that has the task `name`, looked for in `folder` of the harness first; UserError with near
-        names when there is none."""
+        """An index with the task `name`, looked up in `folder` of the harness first. UserError with near
+        names for an unknown task."""
         for place in (None, *([folder] if folder else []), *_folders(name)):
             if name in self._manager(place).task_index:
                 return self._manager(place)
@@ -346,7 +374,7 @@ class Tasks:
         return everything
 
     def declared(self, name: str) -> dict[str, Any]:
-        """What the YAML file of a task says, bases included; no rows are read."""
+        """Settings in the YAML file of a task, bases included; no rows are read."""
         path = self.manager_of(name).task_index[name].yaml_path
         return load_yaml(path, resolve_func=False) if path else {}
 
@@ -354,8 +382,17 @@ class Tasks:
         return name in self._manager(None).task_index
 
     def load(self, name: str, folder: str | None = None, local_rows: str | None = None) -> dict:
-        """The task or group with its rows. `local_rows`: function of our shared module that reads the rows of
-        the harness's own tasks from a folder. Whatever cannot be read is a UserError."""
+        """Load a task or group with its rows.
+
+        Args:
+            name: Name of the task.
+            folder: Folder of the harness to look in first.
+            local_rows: Function of this project's task module that reads the rows of the harness's own tasks
+                from a folder.
+
+        Raises:
+            UserError: Something cannot be read.
+        """
         manager = self.manager_of(name, folder)
         spec: Any = name
         if local_rows and not self.is_ours(name):
@@ -373,7 +410,7 @@ class Tasks:
 
 
 def _folders(name: str) -> list[str]:
-    """Folders of the harness that a task's name begins with, the longest first."""
+    """Folders of the harness whose name is a prefix of the task's, the longest first."""
     parts = name.split("_")
     heads = ["_".join(parts[:n]) for n in range(len(parts), 0, -1)]
     heads += [head.rstrip("0123456789") for head in heads]
@@ -387,9 +424,17 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """How a task is put to a model. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
-    examples, None is the task's own number; `repeats` (0: the task's own) and `decoding` replace the task's
-    settings."""
+    """Changes to a task's settings.
+
+    Args:
+        limit: Number of rows; 0 is all.
+        chat: Whether prompts go through the chat template.
+        fewshot: Number of examples; None is the task's own.
+        repeats: Samples per row; 0 is the task's own.
+        decoding: Generation settings that replace the task's own.
+        seed: Seed of the choice of examples and of intervals.
+        bootstrap: Resamples of an interval.
+    """
 
     limit: int = 0
     chat: bool = False
@@ -401,14 +446,14 @@ class TaskOptions:
 
 
 def generates(loaded: dict) -> bool:
-    """Does something in a task make the model write?"""
+    """Whether a task, or a member of a group, generates text."""
     return any(task.OUTPUT_TYPE == "generate_until" for task in loaded["tasks"].values())
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a task asks of a model: rows, samples or continuations of each, tokens that may be written for one
-    sample (0 where none are), and the prompts of some rows."""
+    """Size of a task: rows, samples or continuations of each row, budget of a sample in tokens (0 where none
+    is generated), and the prompts of some rows."""
 
     rows: int
     samples: int
@@ -417,7 +462,7 @@ class Costs:
 
 
 def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]) -> Costs:
-    """The costs of a task that a model need not be loaded for. Of a group the widest member counts."""
+    """Size of a task, without a model. Of a group the widest member counts."""
     tasks = list(loaded["tasks"].values())
     rows = sum(min(len(task.eval_docs), limit or len(task.eval_docs)) for task in tasks)
     prompts = [str(task.doc_to_text(doc)) for task in tasks for doc in itertools.islice(task.eval_docs, 50)]
@@ -442,7 +487,7 @@ def yaml_files(loaded: dict) -> list[Path]:
 
 
 def row_hashes(loaded: dict, limit: int = 0) -> list[str]:
-    """A hash of the rows of each member of a task, examples for few-shot included."""
+    """Hash of the rows of each member of a task, few-shot examples included."""
     found = []
     for name, task in sorted(loaded["tasks"].items()):
         digest = hashlib.sha256(name.encode())
@@ -454,10 +499,11 @@ def row_hashes(loaded: dict, limit: int = 0) -> list[str]:
 
 
 def run_task(lm: Any, loaded: dict, name: str, options: TaskOptions) -> TaskResult | None:
-    """The figures of a loaded task; None on all but the first of several processes."""
+    """Run a loaded task; None on all but the first of several processes."""
     with quiet_harness():
         for task in loaded["tasks"].values():
             _configure(task, options)
+        # The harness gives each process every n-th row; a process without any would not take part.
         few = min(len(task.eval_docs) for task in loaded["tasks"].values())
         if min(few, options.limit or few) < lm.world_size:
             lm.work_alone()
@@ -479,7 +525,7 @@ def run_task(lm: Any, loaded: dict, name: str, options: TaskOptions) -> TaskResu
 
 def _configure(task, options: TaskOptions) -> None:
     own = task.get_config("num_fewshot")
-    # A task that says 0 means it: its prompt has no place for examples.
+    # 0 in a task's file is deliberate: its prompt has no place for examples.
     if own is None or (options.fewshot is not None and own != 0):
         task.set_config(key="num_fewshot", value=options.fewshot or 0)
     shots = task.get_config("num_fewshot")
@@ -531,12 +577,15 @@ def _scores(figures: dict, samples: list[dict], better: dict, options: TaskOptio
         if not comma or metric in UNUSED or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         rows = [row.get(metric) for row in samples if row["filter"] == chosen]
-        good = "" if metric in UNDIRECTED else "up" if better.get(metric, True) else "down"
+        good = "up" if better.get(metric, True) else "down"
+        if metric in UNDIRECTED:
+            good = ""
         scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, options)
     return scores
 
 
 def _score(value: float, rows: list, good: str, options: TaskOptions) -> Score:
+    # Without an interval where the figure is not the mean of its rows (perplexity, F1 over a corpus).
     numbers = [float(row) for row in rows if isinstance(row, int | float)]
     if len(numbers) < len(rows) or not rows or abs(sum(numbers) / len(numbers) - value) > 1e-9:
         return Score(value, len(rows), None, good)
@@ -551,7 +600,7 @@ def add_column(
     values: Sequence[float | None],
     options: TaskOptions,
 ) -> TaskResult:
-    """The result with a further figure: a value per row, None for what could not be told."""
+    """The result with a further figure and column: a value per row, None where it is unknown."""
     for row, value in zip(rows, values):
         row[column] = value
     known = np.array([value for value in values if value is not None])
@@ -564,7 +613,7 @@ def add_column(
 
 @contextlib.contextmanager
 def quiet_harness() -> Iterator[None]:
-    """Without the harness's remarks on settings that are made on purpose, its bars, and its reports of failed
+    """Silence the harness: its warnings about deliberate settings, its bars, and its reports of failed
     requests, which show the key of a server."""
     logger, own = logging.getLogger("lm_eval"), tqdm.tqdm.__init__
     level = logger.level

@@ -1,4 +1,4 @@
-"""The metrics page, one line per registered metric."""
+"""Page of all registered metrics, docs/metrics.md."""
 
 from .spec import ARROWS, METRICS, families
 
@@ -10,9 +10,9 @@ number of rows, the number of rows that could not be scored, and a 95 % bootstra
 *retain* (rows kept apart for measuring where a data set has them), *real* and *world* (general knowledge). Up
 (↑) or down (↓) is what unlearning wants.
 
-Words are those of any script: runs of letters, marks and numbers, single characters where a script has no
-blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and emoji. On ASCII text ROUGE
-is that of the rouge_score package to the digit; beyond ASCII that package drops letters, and ours keeps them.
+Words of any script count: runs of letters, marks and numbers, single characters where a script has no blanks
+between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and emoji. On ASCII text ROUGE equals
+that of the rouge_score package to the digit; beyond ASCII that package drops letters.
 """
 
 
@@ -20,10 +20,7 @@ def render() -> str:
     """The page as Markdown."""
     parts = [HEAD]
     for family in families():
-        parts.append(
-            f"\n## {family}\n\n| metric | good | what it is, its range, what it does not see"
-            " |\n|---|---|---|\n"
-        )
+        parts.append(f"\n## {family}\n\n| metric | good | formula, range, blind spot |\n|---|---|---|\n")
         parts += [
             f"| `{name}` | {ARROWS[found.good]} | {found.about} |\n"
             for name, found in METRICS.items()

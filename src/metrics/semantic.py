@@ -411,8 +411,10 @@ def _register_entailment(rows: str, good: Good) -> None:
             for number, (truth, text) in enumerate(zip(truths, texts))
             if rougeL(truth, text).recall >= MIN_ENTAILMENT_RECALL
         ]
-        main = dict(zip(labelled, entails([pairs[number] for number in labelled])))
-        reverse = dict(zip(labelled, entails([pairs[number][::-1] for number in labelled])))
+        forward = [pairs[number] for number in labelled]
+        backward = [(second, first) for first, second in forward]
+        main = dict(zip(labelled, entails(forward)))
+        reverse = dict(zip(labelled, entails(backward)))
 
         def column(labels: dict[int, str], label: str) -> list[float]:
             return [float(labels.get(number) == label) for number in range(len(texts))]

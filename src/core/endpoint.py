@@ -392,19 +392,19 @@ class Endpoint:
 
     def _pause(self, attempt: int, error: Exception) -> float:
         """Seconds until the next attempt: the server's Retry-After within limits, else growing pauses."""
-        asked = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
-        if asked is None:
+        requested = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
+        if requested is None:
             # Random, or threads that failed together would send again together.
             return min(LONGEST_PAUSE, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
-        if asked >= NOTABLE_RETRY_AFTER and not self.pause_reported.is_set():
+        if requested >= NOTABLE_RETRY_AFTER and not self.pause_reported.is_set():
             self.pause_reported.set()
             cut = (
                 f"; the next attempt comes after {LONGEST_RETRY_AFTER:g}"
-                if asked > LONGEST_RETRY_AFTER
+                if requested > LONGEST_RETRY_AFTER
                 else ""
             )
-            log.warning("%s asks for a pause of %.0f seconds (Retry-After)%s", self.model, asked, cut)
-        return min(asked, LONGEST_RETRY_AFTER)
+            log.warning("%s asks for a pause of %.0f seconds (Retry-After)%s", self.model, requested, cut)
+        return min(requested, LONGEST_RETRY_AFTER)
 
     def _short(self, error: Exception | str) -> str:
         """At most 200 characters of an error or a reply, with the key replaced: some servers return it."""

@@ -261,10 +261,10 @@ def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The last holder may have removed the file between open and flock: then the lock is on a file
             # that the next process cannot see.
-            ours = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            holds = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
         except BlockingIOError:
-            ours = False
-        if not ours:
+            holds = False
+        if not holds:
             raise UserError(
                 f"{path.parent}: another run is writing here; wait for it or choose another {key}"
             )

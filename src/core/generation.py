@@ -320,7 +320,7 @@ def learned_positions(model) -> int | None:
 
 
 def pad_id(tokenizer) -> int:
-    """The pad token, or any other id in the vocabulary: padding is told from text by its mask, never by its
-    id."""
+    """The pad token, or any other id in the vocabulary: a mask separates padding from text, never
+    the id."""
     known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
     return next(i for i in known if i is not None)

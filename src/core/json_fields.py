@@ -105,7 +105,8 @@ def check_fields(
     for key, kind in required.items():
         if key not in record:
             raise UserError(f"{place}: {key!r} is missing, expected {kind.about}{advice}")
-    for key, kind in {**required, **(optional or {}), **required}.items():
+    extra = {key: kind for key, kind in (optional or {}).items() if key not in required}
+    for key, kind in [*required.items(), *extra.items()]:
         if key in record:
             check_value(f"{place}: {key!r}", record[key], kind, advice)
 

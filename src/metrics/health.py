@@ -59,12 +59,16 @@ def loop_shares(inputs: MetricInputs, rows: str) -> list[float]:
     ]
 
 
-def _register(rows: str) -> None:
-    """Register the metrics of one row set. All read the same generations, so they cost one decoding pass."""
-    need = Generations(rows, mode=RUN)
+def _texts(inputs: MetricInputs, rows: str) -> list[Generation]:
+    """For each row, the text generated for its question."""
+    return [answers[0] for answers in inputs.generations(rows, mode=RUN)]
 
-    def texts(inputs: MetricInputs) -> list[Generation]:
-        return [answers[0] for answers in inputs.generations(rows, mode=RUN)]
+
+# All metrics of a row set have the same need, so they cost one decoding pass.
+
+
+def _register_endings(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
 
     @metric(
         f"{rows}/closed",
@@ -89,6 +93,10 @@ def _register(rows: str) -> None:
     def looping(inputs: MetricInputs):
         return loop_shares(inputs, rows)
 
+
+def _register_variety(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
+
     @metric(
         f"{rows}/repetition_4",
         rows=rows,
@@ -97,7 +105,7 @@ def _register(rows: str) -> None:
         about="share of repeated 4-grams of tokens (Welleck et al. 2020); 0 to 1",
     )
     def repetition(inputs: MetricInputs):
-        return [1 - distinct(text.ids, 4) for text in texts(inputs)]
+        return [1 - distinct(text.ids, 4) for text in _texts(inputs, rows)]
 
     @metric(
         f"{rows}/distinct_2",
@@ -107,7 +115,7 @@ def _register(rows: str) -> None:
         about="different word pairs / word pairs; 0 to 1; higher for short texts",
     )
     def distinct_pairs(inputs: MetricInputs):
-        return [distinct(words_with_punctuation(text.text), 2) for text in texts(inputs)]
+        return [distinct(words_with_punctuation(text.text), 2) for text in _texts(inputs, rows)]
 
     @metric(
         f"{rows}/token_entropy",
@@ -117,7 +125,11 @@ def _register(rows: str) -> None:
         about="entropy of the token frequencies over its largest value (R-TOFU); 0 to 1; also high for noise",
     )
     def entropy(inputs: MetricInputs):
-        return [token_entropy(text.ids) for text in texts(inputs)]
+        return [token_entropy(text.ids) for text in _texts(inputs, rows)]
+
+
+def _register_fluency(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
 
     @metric(
         f"{rows}/written_tokens",
@@ -127,7 +139,7 @@ def _register(rows: str) -> None:
         about="tokens of trace and answer; compare with the initial model's",
     )
     def length(inputs: MetricInputs):
-        return [float(text.n_tokens) for text in texts(inputs)]
+        return [float(text.n_tokens) for text in _texts(inputs, rows)]
 
     @metric(
         f"{rows}/fluency",
@@ -144,4 +156,6 @@ def _register(rows: str) -> None:
 
 
 for _rows in ("forget", "retain", "arithmetic"):
-    _register(_rows)
+    _register_endings(_rows)
+    _register_variety(_rows)
+    _register_fluency(_rows)

@@ -354,12 +354,12 @@ class Tasks:
     that fails.
     """
 
-    def __init__(self, ours: Path, metadata: Mapping[str, Any]):
-        self.ours, self.metadata = ours, dict(metadata)
+    def __init__(self, folder: Path, metadata: Mapping[str, Any]):
+        self.folder, self.metadata = folder, dict(metadata)
 
     @functools.cache  # noqa: B019
     def _manager(self, folder: str | None, everything: bool = False) -> TaskManager:
-        paths: list[str | Path] = [self.ours, *([BUILT_IN / folder] if folder else [])]
+        paths: list[str | Path] = [self.folder, *([BUILT_IN / folder] if folder else [])]
         return TaskManager(include_path=paths, include_defaults=everything, metadata=self.metadata)
 
     def manager_of(self, name: str, folder: str | None = None) -> TaskManager:
@@ -378,7 +378,7 @@ class Tasks:
         path = self.manager_of(name).task_index[name].yaml_path
         return load_yaml(path, resolve_func=False) if path else {}
 
-    def is_ours(self, name: str) -> bool:
+    def is_own(self, name: str) -> bool:
         return name in self._manager(None).task_index
 
     def load(self, name: str, folder: str | None = None, local_rows: str | None = None) -> dict:
@@ -395,9 +395,9 @@ class Tasks:
         """
         manager = self.manager_of(name, folder)
         spec: Any = name
-        if local_rows and not self.is_ours(name):
+        if local_rows and not self.is_own(name):
             word = "group" if manager.task_index[name].kind == Kind.GROUP else "task"
-            rows = _import_func_in_yml(local_rows, self.ours)
+            rows = _import_func_in_yml(local_rows, self.folder)
             # Inside a group a change is merged with the task's own file; outside it replaces the file.
             spec = {"group": WRAPPER, "task": [{word: name, "custom_dataset": rows}]}
         offline = "" if folder or local_rows else offline_reason()

@@ -168,30 +168,31 @@ def _harmonic_mean(parts: Mapping[str, float | None]) -> Value:
 def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:
     """Two-sided two-sample Kolmogorov-Smirnov test between the model's and the retain model's truth ratios on
     the same forget rows: p, D and the number of rows, or the reason why there is no test."""
-    ours = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
-    if not ours:
+    ratios = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
+    if not ratios:
         reason = inputs.values["forget/truth_ratio"].reason
         return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
-    if None in ours:
-        return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
+    if None in ratios:
+        return f"{ratios.count(None)} of {len(ratios)} forget rows have no truth ratio"
     if inputs.retain_columns is None:
         return "needs a retain model's results: set evaluate.retain_results to its run folder"
-    theirs = {
+    retain_ratios = {
         identity: row.get("log_truth_ratio")
         for identity, row in inputs.retain_columns.get("forget", {}).items()
     }
     ids = [row["id"] for row in inputs.rows["forget"]]
-    unknown = [identity for identity in ids if theirs.get(identity) is None]
-    if unknown or len(theirs) != len(ids):
+    unknown = [identity for identity in ids if retain_ratios.get(identity) is None]
+    if unknown or len(retain_ratios) != len(ids):
         return (
-            f"evaluate.retain_results is of other forget rows: it has {len(theirs)}, this run {len(ids)}"
+            f"evaluate.retain_results is of other forget rows: it has {len(retain_ratios)}, this run"
+            f" {len(ids)}"
             + (f", {len(unknown)} of them unknown there (first {unknown[0]!r})" if unknown else "")
         )
 
     from scipy.stats import ks_2samp
 
     # Its decorators hide what it returns.
-    statistic, p = cast(tuple[float, float], ks_2samp(ours, [theirs[identity] for identity in ids]))
+    statistic, p = cast(tuple[float, float], ks_2samp(ratios, [retain_ratios[identity] for identity in ids]))
     return float(p), float(statistic), len(ids)
 
 

@@ -69,22 +69,22 @@ def test_length_batches_cover_every_row_once_within_the_budget():
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100 for batch in batches)
 
 
-def test_texts_that_outlast_their_batch_go_on_in_another_and_stay_the_same(tiny_model, tokenizer):
-    """Many end tokens, so that texts end at different lengths; several batches, so that those that go on are
+def test_texts_that_outlast_their_batch_resume_in_another_and_stay_the_same(tiny_model, tokenizer):
+    """Many end tokens, so that texts end at different lengths; several batches, so that those that resume are
     put together."""
     numbers = torch.randint(20, 1400, (24,), generator=torch.Generator().manual_seed(3)).tolist()
     prompts = [[5, 6, number] for number in numbers]
     stops = list(range(0, 1494, 37))
     options = DecodingOptions(40, stop_ids=stops)
     alone = [generate(tiny_model, tokenizer, [prompt], options)[0] for prompt in prompts]
-    own, sizes, told = tiny_model.generate, [], []
+    own, sizes, counted = tiny_model.generate, [], []
     tiny_model.generate = lambda **inputs: (sizes.append(len(inputs["input_ids"])), own(**inputs))[1]
     narrow = replace(options, batch_tokens=(3 + 40) * 6)
-    together = generate(tiny_model, tokenizer, prompts, narrow, told.append)
+    together = generate(tiny_model, tokenizer, prompts, narrow, counted.append)
     assert together == alone
     assert len({text.n_tokens for text in alone}) > 3, "they end at different lengths"
-    assert sizes[:4] == [6] * 4 and len(sizes) > 4, "what went on made further batches"
-    assert sum(told) == len(prompts), "each row is told once, when it is whole"
+    assert sizes[:4] == [6] * 4 and len(sizes) > 4, "unfinished texts made further batches"
+    assert sum(counted) == len(prompts), "each row is counted once, when it is done"
 
 
 def test_narrow_batches_hold_rows_of_like_length_unless_they_are_small():

@@ -16,7 +16,7 @@ def kept(path) -> str:
 
 
 @pytest.mark.parametrize("reply", ["yes", None, 5, ["no"]])
-def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
+def test_a_reply_that_was_edited_is_requested_again(reply, tmp_path, caplog):
     path = tmp_path / "replies.jsonl"
     line = kept(path)
     path.write_text(path.read_text().replace(line, json.dumps({**json.loads(line), "reply": reply})))
@@ -30,7 +30,7 @@ def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
     assert len(caplog.records) == 1
 
 
-def test_a_reply_without_a_checksum_or_under_another_key_is_asked_for_again(tmp_path, caplog):
+def test_a_reply_without_a_checksum_or_under_another_key_is_requested_again(tmp_path, caplog):
     path = tmp_path / "replies.jsonl"
     line = kept(path)
     old = json.dumps({"key": "old", "reply": "no"})

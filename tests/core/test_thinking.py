@@ -65,8 +65,8 @@ def test_a_row_with_a_trace_is_what_the_model_would_write(family, tokenizer):
     gap = "" if family == "ours" else "\n"
     assert f"<think>{gap}Hm.{gap}</think>{gap}{gap}Orlo." in text
     assert text.count("<think>") == 1
-    said = tokenizer.decode([token for token in encoded.labels if token != -100])
-    assert said.startswith("Hm." if family == "r1" else f"<think>{gap}Hm.")
+    generated = tokenizer.decode([token for token in encoded.labels if token != -100])
+    assert generated.startswith("Hm." if family == "r1" else f"<think>{gap}Hm.")
     thought = used.encode_trace({"id": "r", "question": "Who?", "trace": "Hm. So and so."}, limit=3)
     assert tokenizer.decode(thought.input_ids[: thought.prompt_length]).endswith(f"<think>{gap}")
     assert len(thought.input_ids) - thought.prompt_length == 3
@@ -118,12 +118,12 @@ def test_other_marks_can_be_named(tokenizer):
         ("<think>a</think>b<think>c</think> d", "thinking", "a</think>b<think>c", "d"),
     ],
 )
-def test_an_unfinished_thought_is_never_an_answer(text, mode, trace, answer):
+def test_an_unfinished_trace_is_never_an_answer(text, mode, trace, answer):
     thought = split_trace(text, mode=mode)
     assert (thought.trace, thought.answer, thought.closed) == (trace, answer, answer is not None)
 
 
-def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypatch):
+def test_more_think_drops_the_closing_tag_once_per_round(tokenizer, monkeypatch):
     ids = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     asked = []
 
@@ -134,14 +134,14 @@ def test_thinking_on_drops_the_closing_tag_as_often_as_asked(tokenizer, monkeypa
 
     monkeypatch.setattr("unlearnkit.core.generation.generate", stop_at_once)
     options = DecodingOptions(9, rounds=2, stop_ids=[1])
-    said = generate_with_rounds(None, tokenizer, [ids("Who?<think>")], options)
+    generated = generate_with_rounds(None, tokenizer, [ids("Who?<think>")], options)
     assert [prompt for prompt, _ in asked] == [
         "Who?<think>",
         "Who?<think>So.\nWait",
         "Who?<think>So.\nWaitSo.\nWait",
     ]
     assert [closing for _, closing in asked] == [True, True, False]
-    assert said[0].text == "So.\nWaitSo.\nWaitSo.</think>Orlo."
+    assert generated[0].text == "So.\nWaitSo.\nWaitSo.</think>Orlo."
     plain = copy.deepcopy(tokenizer)
     with pytest.raises(UserError, match="MoreThink needs a tokenizer that has <never/> as one token"):
         generate_with_rounds(None, plain, [[1]], replace(options, tags=Tags("<never>", "<never/>")))

@@ -15,11 +15,15 @@ def test_gold_and_continuation_are_cut_alike(tiny_model, tokenizer):
     beginning, other = tokenizer.decode(ids[:TOKENS]), tokenizer.decode(ids[TOKENS:])
     assert len(ids) > 3 * TOKENS
     runner = EvalRunner(tiny_model, Template(tokenizer), EvalOptions(256, 200, 4096))
-    for said, gold in ((beginning, text), (beginning + " none of it", text), (text, beginning + other[::-1])):
+    for generated, gold in (
+        (beginning, text),
+        (beginning + " none of it", text),
+        (text, beginning + other[::-1]),
+    ):
         inputs = MetricInputs(
             {"forget_documents": [{"id": "d", "prompt": "", "gt": gold}]}, None, cut=runner.cut
         )
-        written = Generation(said, 1, True)
+        written = Generation(generated, 1, True)
         inputs.texts[Generations("forget_documents", "prompt")] = [[written]]
         assert METRICS["muse/verbmem"].compute(inputs).values == [1.0]
 

@@ -195,7 +195,7 @@ class Benchmarks:
         from ...metrics.lm_eval import TaskOptions, generates
 
         plan = self.plan
-        chat = generates(loaded) and not plan.published and (subject.chat or self.tasks.is_ours(name))
+        chat = generates(loaded) and not plan.published and (subject.chat or self.tasks.is_own(name))
         fewshot = 0 if plan.published else None if plan.fewshot < 0 else plan.fewshot
         return TaskOptions(
             plan.limit,

@@ -206,7 +206,7 @@ class Template:
             row: The row.
             max_length: Most tokens of a piece.
             long_text: `first` for the first `max_length` tokens, `pieces` for pieces of that length, or
-            `error`.
+                `error`.
 
         Returns:
             One encoded row, or one per piece, with ids `<id>#<number>`.
@@ -218,6 +218,8 @@ class Template:
             return [Encoded(row["id"], start + body + end, len(start), len(end))]
         if long_text == "first":
             return [Encoded(row["id"], (start + body + end)[:max_length], len(start), 0)]
+        # BOS, where there is one, begins every piece. Without it `start` is the text's first token, which
+        # has no context to predict it from: part of the first piece alone, unlabelled.
         lead = start if start == self._start else []
         cuts = _cuts(body + end if lead else start + body + end, max_length - len(lead))
         last = len(cuts) - 1
@@ -452,7 +454,7 @@ def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tens
     Args:
         rows: (index in the data set, encoded row) pairs.
         pad_id: Id of padding. Masks come from lengths, never from `ids != pad_id`: EOS is often the pad
-        token.
+            token.
 
     Returns:
         input_ids, attention_mask and labels, [B, T], and index, [B].

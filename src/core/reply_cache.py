@@ -134,11 +134,11 @@ def _read(path: Path) -> dict[str, str]:
                 changed.add(key)
         except (ValueError, KeyError, TypeError):
             continue
-    # A reply that an earlier run has asked for again stands further down, with its checksum.
+    # A reply that an earlier run has requested again stands further down, with its checksum.
     if changed - found.keys():
         log.warning(
-            "%s: %d replies are not what was written there, or were written before replies had a checksum;"
-            " they are asked for again",
+            "%s: %d replies do not fit their checksum, or were written before replies had one; they are"
+            " requested again",
             path,
             len(changed - found.keys()),
         )

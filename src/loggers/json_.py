@@ -94,14 +94,14 @@ class JsonLogger(RunLogger):
             return
         complete = (self.folder / "environment.json").is_file()
         if resume and complete:
-            raise UserError(f"{self.folder} holds a whole run: there is nothing to go on with")
+            raise UserError(f"{self.folder} holds a whole run: there is nothing to resume")
         if resume and not (self.folder / "config.json").is_file():
             raise UserError(
-                f"{self.folder} has no config.json, so its run cannot be gone on with; choose another"
+                f"{self.folder} has no config.json, so its run cannot be resumed; choose another"
                 " logger.name, or set logger.overwrite true in place of unlearn.resume_path"
             )
         if not resume and not self.place.overwrite:
-            hint = "" if complete else "; it was interrupted: --unlearn.resume_path auto goes on with it. Or"
+            hint = "" if complete else "; it was interrupted: --unlearn.resume_path auto resumes it. Or"
             raise UserError(
                 f"{self.folder} already holds a run{hint or ';'} choose another logger.name, or set"
                 " logger.overwrite true"
@@ -123,7 +123,7 @@ class JsonLogger(RunLogger):
         """UserError where settings differ from the interrupted run's, except for `RESUME_KEYS`."""
         began = read_json(self.folder / "config.json")
         if not isinstance(began, dict):
-            raise UserError(f"{self.folder / 'config.json'}: no settings of a run")
+            raise UserError(f"{self.folder / 'config.json'}: not the settings of a run")
         now, before = _flat(config), _flat(began)
         other = [
             key

@@ -112,7 +112,7 @@ def _register_variety(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="up",
-        about="different word pairs / word pairs; 0 to 1; higher for short texts",
+        about="number of different word pairs / number of word pairs; 0 to 1; higher for short texts",
     )
     def distinct_pairs(inputs: MetricInputs):
         return [distinct(words_with_punctuation(text.text), 2) for text in _texts(inputs, rows)]

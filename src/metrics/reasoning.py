@@ -38,7 +38,7 @@ def _register_exact(rows: str, good: Good) -> None:
         rows=rows,
         needs=[Generations(rows)],
         good=good,
-        about="exact matches without thinking; 0 to 1; blind to right answers in other words",
+        about="share of exact matches without thinking; 0 to 1; blind to right answers in other words",
     )
     def exact(inputs: MetricInputs):
         return exact_direct(inputs, rows)
@@ -48,7 +48,7 @@ def _register_exact(rows: str, good: Good) -> None:
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
         good=good,
-        about="exact matches after a closed trace; 0 to 1",
+        about="share of exact matches after a closed trace; 0 to 1",
     )
     def exact_thinking(inputs: MetricInputs):
         return exact_after_trace(inputs, rows)
@@ -95,8 +95,8 @@ def _register_held_out(rows: str, good: Good) -> None:
         needs=[Generations(rows, "held_out_questions")],
         good=good,
         about=(
-            "exact matches on held-out wordings of a question, never trained on, mean over wordings, then"
-            " rows; 0 to 1"
+            "share of exact matches on held-out wordings of a question, never trained on, mean over wordings,"
+            " then rows; 0 to 1"
         ),
     )
     def exact_held_out(inputs: MetricInputs):

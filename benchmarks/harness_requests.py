@@ -27,7 +27,7 @@ from shapes import clock, make_model, shaped
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import read_jsonl
-from unlearnkit.metrics.lm_eval import HFLM, InMemory, Reading, quiet_harness
+from unlearnkit.metrics.lm_eval import HFLM, InMemoryModel, ModelOptions, quiet_harness
 from unlearnkit.model.load.loading import load_tokenizer
 
 REPO = Path(__file__).resolve().parents[1]
@@ -95,7 +95,9 @@ def main() -> None:
     millions = sum(p.numel() for p in model.parameters()) / 1e6
     where = torch.cuda.get_device_name() if a.device == "cuda" else "cpu"
     print(f"{millions:.0f}M parameters, {a.dtype}, {where}, {a.rows} prompts of {a.shortest} to {a.longest}")
-    ours = InMemory(model, tokenizer, Reading(Template(tokenizer), "direct", a.batch_tokens), lambda *_: None)
+    ours = InMemoryModel(
+        model, tokenizer, ModelOptions(Template(tokenizer), "direct", a.batch_tokens), lambda *_: None
+    )
     longest = max(len(tokenizer(text)["input_ids"]) for text in contexts)
     rows = max(1, a.batch_tokens // (longest + a.new_tokens))
     with quiet_harness():

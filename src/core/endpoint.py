@@ -1,5 +1,4 @@
-"""Questions to a language model behind an OpenAI-compatible server: many at once, sent again when they fail,
-never asked twice."""
+"""Client of an OpenAI-compatible server: concurrent requests, retries, and a cache of replies."""
 
 import logging
 import os
@@ -24,11 +23,11 @@ OPENAI = "https://api.openai.com/v1"
 LONGEST_PAUSE = 30.0
 """Seconds between two attempts at most, unless the server names more."""
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds of a server's Retry-After that are waited at most: limits are mostly per minute."""
+"""Most seconds of a server's Retry-After that are waited: rate limits are mostly per minute."""
 NOTABLE_RETRY_AFTER = 10.0
-"""Seconds of a Retry-After from which on the wait is reported."""
+"""Seconds of a Retry-After from which the wait is reported."""
 DEADLINE = 5
-"""Times the timeout in which a reply must be whole. The client's timeout is for each read, so a server that
+"""Timeouts within which a reply must be complete. The client's timeout is for each read, so a server that
 sends a byte now and then would never reach it."""
 NOT_SENT = "not sent"
 RETRYABLE_STATUS = (408, 409, 429)
@@ -37,28 +36,20 @@ RETRYABLE_STATUS = (408, 409, 429)
 Result = TypeVar("Result")
 
 
-class Unreadable(Exception):
-    """A reply of the server that is none."""
+class InvalidReply(Exception):
+    """No reply, or one without text."""
 
 
-class Unfinished(Unreadable):
+class TruncatedReply(InvalidReply):
     """A reply that the server cut off."""
 
 
 class FormChanged(Exception):
-    """The server refused a part of the request, which is left out from now on."""
-
-
-@dataclass
-class Problems:
-    """Questions without a reply, by their errors, and replies that cannot be read."""
-
-    failures: list[str] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    """Signal that the server refused a part of the request, which is left out from now on."""
 
 
 class RateLimiter:
-    """Lets at most so many requests start in a minute (0 is no limit), and none after `stop`."""
+    """Limit of the requests that start in a minute (0 is none); none start after `stop`."""
 
     def __init__(self, per_minute: float):
         self.gap = 60 / per_minute if per_minute else 0.0
@@ -68,22 +59,51 @@ class RateLimiter:
         self.stopped.set()
 
     def wait(self, pause: float = 0.0) -> None:
-        """Until `pause` seconds are over and the next request may start; Unreadable when there is to be
-        none."""
+        """Wait at least `pause` seconds, until the next request may start. InvalidReply after `stop`."""
+        # Each caller reserves its start under the lock and sleeps outside it, so that pauses overlap.
         with self.lock:
             start = max(time.monotonic() + pause, self.next)
             self.next = max(self.next, time.monotonic()) + self.gap
         if self.stopped.wait(max(0.0, start - time.monotonic())):
-            raise Unreadable(NOT_SENT)
+            raise InvalidReply(NOT_SENT)
+
+
+@dataclass
+class _Batch:
+    """Prompts that are sent in the same form, with the errors of their requests."""
+
+    system: str
+    readable: Callable[[str], bool]
+    unsupported: frozenset[str]
+    limiter: RateLimiter
+    failures: list[str] = field(default_factory=list)
+    """Error of each prompt without a reply."""
+    unreadable: list[str] = field(default_factory=list)
+    """Replies that are not `readable`."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A model and how it is reached. `base_url` None is OpenAI's own server. The key is read from the
-    environment variable `key_env` at the moment of asking, and kept nowhere. `section` is where its settings
-    stand; `max_tokens` 0 leaves the length of replies to the server; `whole` takes no reply that was cut
-    off. What the server refuses of a request (`temperature`, the system role, `max_tokens`) is left out from
-    then on."""
+    """A language model behind an OpenAI-compatible server.
+
+    Parts of a request that the server refuses (`temperature`, the system role, `max_tokens`) are left out
+    from then on.
+
+    Args:
+        model: Name that the server knows it by.
+        base_url: Root of the API; None is OpenAI's own server.
+        key_env: Environment variable with the key, read at each request and stored nowhere.
+        concurrency: Requests at a time.
+        retries: Attempts after a request that failed.
+        timeout: Seconds for each read from the server.
+        cache: Folder of the caches.
+        requests_per_minute: Rate limit; 0 is none.
+        section: Config section of these settings, for messages.
+        max_tokens: Most tokens of a reply; 0 leaves it to the server.
+        whole: Refuse replies that were cut off.
+        temperature: Sampling temperature of the replies.
+        usage: Counts of requests, tokens and failures.
+    """
 
     model: str
     base_url: str | None = None
@@ -110,12 +130,13 @@ class Endpoint:
 
     @cached_property
     def form(self) -> RequestForm:
-        """What the server accepts. By temperature, since some accept a single one."""
+        """Parts of a request that the server accepts."""
+        # The temperature is part of the key: some servers accept a single value of it.
         place = fingerprint(self.base_url, self.model, self.temperature)
         return RequestForm(self.cache / "endpoint" / f"{place}.json")
 
     def check(self) -> None:
-        """UserError when there is no key for a server that needs one, or one that no request can carry."""
+        """UserError when a key is needed and there is none, or it cannot be put into a request header."""
         if not self.base_url and not self.key:
             raise UserError(
                 f"{self.section}.key_env: the environment variable {self.key_env} holds no key; export it, or"
@@ -128,9 +149,12 @@ class Endpoint:
             )
 
     def probe(self) -> None:
-        """UserError, with what to do, when the server cannot be reached, refuses the key or does not know the
-        model: one short question, sent again as every other, and again for each part of it that the server
-        refuses."""
+        """Send one short prompt, again for each part of the request that the server refuses.
+
+        Raises:
+            UserError: The server cannot be reached, refuses the key, or does not know the model; with a
+                remedy.
+        """
         from openai import (
             APIConnectionError,
             APIStatusError,
@@ -163,22 +187,23 @@ class Endpoint:
             raise UserError(
                 f"{here}: {url} answers with status {error.status_code} ({self._short(error)})"
             ) from None
-        except Exception as error:  # what is no answer of the protocol comes as many types
+        except Exception as error:  # replies outside the protocol raise many types
             raise UserError(
                 f"{here}.base_url: {url} does not answer as an OpenAI-compatible server does"
                 f" ({self._short(error)})"
             ) from None
 
     def _first_reply(self, client) -> None:
-        """Send one short question until the server refuses no part of it."""
+        """Send one short prompt until the server refuses no part of the request."""
         while True:
+            limiter = RateLimiter(self.requests_per_minute)
+            batch = _Batch("Reply with one word.", bool, self.form.unsupported, limiter)
             try:
-                words = "Reply with one word.", "Are you there?"
-                self._one(client, *words, self.form.unsupported, RateLimiter(self.requests_per_minute))
+                self._request(client, "Are you there?", batch)
             except FormChanged:
                 continue
-            except Unfinished:
-                pass  # it is there
+            except TruncatedReply:
+                pass  # a truncated reply proves the server as well
             return self.form.settle()
 
     def ask(
@@ -188,148 +213,150 @@ class Endpoint:
         readable: Callable[[str], bool] = lambda reply: True,
         turns: Sequence[int] | None = None,
     ) -> list[str | None]:
-        """The replies to prompts under a system text, in their order; None where none came after all retries,
-        or none that is `readable`. Replies are kept in the cache as they come, and what is there is not asked
-        for; failures and what cannot be read are never kept. A prompt that is asked for another reply has
-        another of `turns`. When the wait is interrupted, questions that were not sent yet never are; nor are
-        they once the server has gone."""
+        """Replies to prompts, from the cache or the server.
+
+        Replies are cached as they come; failures and unreadable replies never are. After an interrupt, or
+        once the server is gone, no further request is sent.
+
+        Args:
+            system: System text of all requests.
+            prompts: User text of each request.
+            readable: Whether a reply can be used.
+            turns: Number of each prompt's turn: another number asks for another reply to the same prompt.
+
+        Returns:
+            A reply per prompt, in order; None where no readable reply came after all retries.
+        """
+        # Lone surrogates fit in no request, hash or file.
         system, prompts = well_formed(system), [well_formed(prompt) for prompt in prompts]
-        keys = (
-            [fingerprint(prompt) for prompt in prompts]
-            if turns is None
-            else list(map(fingerprint, prompts, turns))
-        )
-        pace = RateLimiter(self.requests_per_minute)
+        if turns is None:
+            keys = [fingerprint(prompt) for prompt in prompts]
+        else:
+            keys = [fingerprint(prompt, turn) for prompt, turn in zip(prompts, turns)]
+        limiter = RateLimiter(self.requests_per_minute)
         while True:
-            unsupported, known, problems = self.form.unsupported, self._known(system), Problems()
-            missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in known}
+            batch = _Batch(system, readable, self.form.unsupported, limiter)
+            cache = self._reply_cache(system)
+            missing = {key: prompt for key, prompt in zip(keys, prompts) if key not in cache}
             if missing:
-                self._fill(known, system, missing, readable, unsupported, pace, problems)
-            # Replies to another form of request are other replies, and may be known.
-            if self.form.unsupported == unsupported:
+                self._fill(cache, missing, batch)
+            # Replies to another form of request are other replies, and may be in the cache.
+            if self.form.unsupported == batch.unsupported:
                 break
         self.usage.cached += len(prompts) - len(missing)
-        self.usage.failed += len(problems.failures) + len(problems.unread)
-        self.usage.unsupported = sorted(unsupported)
-        self._report(problems, len(prompts))
-        return [known.get(key) for key in keys]
+        self.usage.failed += len(batch.failures) + len(batch.unreadable)
+        self.usage.unsupported = sorted(batch.unsupported)
+        self._report(batch, len(prompts))
+        return [cache.get(key) for key in keys]
 
-    def _known(self, system: str) -> ReplyCache:
-        """The replies that are kept for requests of the present form."""
-        asked = {
+    def _reply_cache(self, system: str) -> ReplyCache:
+        """Cached replies to requests of the present form."""
+        facts = {
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "unsupported": sorted(self.form.unsupported),
         }
-        place = fingerprint(self.base_url, self.model, system, {k: v for k, v in asked.items() if v})
+        # Without values at their default, so that caches from before a setting existed stay valid.
+        place = fingerprint(self.base_url, self.model, system, {k: v for k, v in facts.items() if v})
         return ReplyCache(self.cache / "endpoint" / f"{place}.jsonl")
 
-    def _fill(
-        self,
-        known: ReplyCache,
-        system: str,
-        missing: Mapping[str, str],
-        readable: Callable[[str], bool],
-        unsupported: frozenset[str],
-        pace: RateLimiter,
-        problems: Problems,
-    ) -> None:
-        """Put the replies to `missing` into `known`, until the server refuses one more part of the
-        request."""
-        lost = [0]
+    def _fill(self, cache: ReplyCache, missing: Mapping[str, str], batch: _Batch) -> None:
+        """Put the replies to `missing` (key -> prompt) into the cache, until the server refuses one more part
+        of the request."""
+        unreachable = 0  # failures to connect since the last reply
 
         def work(key: str, prompt: str) -> None:
+            nonlocal unreachable
             try:
-                reply = self._one(client, system, prompt, unsupported, pace)
+                reply = self._request(client, prompt, batch)
             except FormChanged:
                 return
             except Exception as error:
-                # Whatever the client raises: the row stays unscored and the run goes on.
-                problems.failures.append(self._short(error))
-                lost[0] += _is_lost(error)
-                if lost[0] > self.concurrency:
-                    pace.stop()
+                # Whatever the client raises: the row stays unscored and the run continues.
+                batch.failures.append(self._short(error))
+                unreachable += _is_unreachable(error)
+                # More failures than requests under way: the server is gone, not one connection.
+                if unreachable > self.concurrency:
+                    batch.limiter.stop()
                 return
-            lost[0] = 0
+            unreachable = 0
             self.form.settle()
-            if readable(reply):
-                known.add(key, reply)
+            if batch.readable(reply):
+                cache.add(key, reply)
             else:
-                problems.unread.append(self._short(reply))
+                batch.unreadable.append(self._short(reply))
 
-        # One request alone learns what the server refuses, so that not every thread is refused.
+        # The first request goes alone and learns what the server refuses, or every thread would be refused.
         items = list(missing.items())
-        batches = [items] if self.form.settled else [items[:1], items[1:]]
+        groups = [items] if self.form.settled else [items[:1], items[1:]]
         pool = ThreadPoolExecutor(self.concurrency)
         with self._client() as client:
             try:
-                for batch in batches:
-                    for future in as_completed([pool.submit(work, *item) for item in batch]):
+                for group in groups:
+                    for future in as_completed([pool.submit(work, *item) for item in group]):
                         future.result()
             except BaseException:
-                pace.stop()
+                # After an interrupt threads may still sleep in the limiter: without this they would send.
+                batch.limiter.stop()
                 raise
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _report(self, problems: Problems, asked: int) -> None:
-        failures, unread = problems.failures, problems.unread
+    def _report(self, batch: _Batch, total: int) -> None:
+        failures, unreadable = batch.failures, batch.unreadable
         if failures:
-            gone = (
-                f"; it cannot be reached, {failures.count(NOT_SENT)} of them were not sent"
-                if NOT_SENT in failures
-                else ""
-            )
+            not_sent = failures.count(NOT_SENT)
+            gone = f"; it cannot be reached, {not_sent} of them were not sent" if not_sent else ""
             log.warning(
                 "%s gave no answer to %d of %d questions (%s)%s",
                 self.model,
                 len(failures),
-                asked,
+                total,
                 failures[0],
                 gone,
             )
-        if unread:
-            log.warning("%s: %d of %d answers cannot be read (%s)", self.model, len(unread), asked, unread[0])
+        if unreadable:
+            log.warning(
+                "%s: %d of %d answers cannot be read (%s)", self.model, len(unreadable), total, unreadable[0]
+            )
 
     def _client(self):
         from openai import OpenAI
 
-        # The client would send again by itself, but neither at our pace nor counted, it sleeps through an
-        # interruption, and it takes a reply without text for a good one.
+        # No retries by the client itself: they would keep no rate limit, be counted nowhere, sleep through an
+        # interrupt, and accept a reply without text.
         return OpenAI(
             base_url=self.base_url or OPENAI, api_key=self.key or "none", max_retries=0, timeout=self.timeout
         )
 
-    def _one(self, client, system: str, prompt: str, unsupported: frozenset[str], pace: RateLimiter) -> str:
-        """One reply to a request without its `unsupported` parts; FormChanged when those are not all. What
-        fails on the way, or is no reply, is asked for again after growing pauses, at the same pace as
-        all."""
+    def _request(self, client, prompt: str, batch: _Batch) -> str:
+        """The reply to one prompt, with retries after growing pauses, under the rate limit. FormChanged when
+        the server refuses one more part of the request."""
         from openai import APIConnectionError, APIStatusError
 
         pause = 0.0
         for attempt in range(self.retries + 1):
-            pace.wait(pause)
+            batch.limiter.wait(pause)
             try:
                 # Another thread may have been refused meanwhile.
-                if self.form.unsupported != unsupported:
+                if self.form.unsupported != batch.unsupported:
                     raise FormChanged
-                return self._reply(client, system, prompt, unsupported)
-            except (APIConnectionError, APIStatusError, Unreadable) as error:
+                return self._send(client, prompt, batch)
+            except (APIConnectionError, APIStatusError, InvalidReply) as error:
+                # Connection errors and invalid replies have no status and are retried as server errors are.
                 status = getattr(error, "status_code", 500)
-                if (
-                    attempt == self.retries
-                    or isinstance(error, Unfinished)
-                    or (status < 500 and status not in RETRYABLE_STATUS)
-                ):
+                permanent = status < 500 and status not in RETRYABLE_STATUS
+                # The same prompt would be truncated again.
+                if attempt == self.retries or permanent or isinstance(error, TruncatedReply):
                     raise
                 pause = self._pause(attempt, error)
-        raise Unreadable("no attempt was made")
+        raise InvalidReply("no attempt was made")
 
-    def _reply(self, client, system: str, prompt: str, unsupported: frozenset[str]) -> str:
-        """What the server replies to one request. FormChanged when it refuses a part of it."""
+    def _send(self, client, prompt: str, batch: _Batch) -> str:
+        """The text of the reply to one request. FormChanged when the server refuses a part of it."""
         from openai import APIStatusError
 
-        request = request_fields(system, prompt, self.temperature, self.max_tokens, unsupported)
+        request = request_fields(batch.system, prompt, self.temperature, self.max_tokens, batch.unsupported)
         self.usage.sent()
         try:
             reply = within(
@@ -338,19 +365,20 @@ class Endpoint:
             )
         except APIStatusError as error:
             self._exclude(refused_parts(request.keys(), error.status_code, error.body), error)
-            if self.form.unsupported != unsupported:
+            if self.form.unsupported != batch.unsupported:
                 raise FormChanged from None
             raise
         except ValueError as error:
-            raise Unreadable(f"the server's reply is no JSON: {error}") from None
+            raise InvalidReply(f"the server's reply is no JSON: {error}") from None
+        # The client does not check the form of a reply: servers may send any JSON.
         self.usage.count(getattr(reply, "usage", None))
         listed = getattr(reply, "choices", None)
         choice = listed[0] if isinstance(listed, list) and listed else None
         text = getattr(getattr(choice, "message", None), "content", None)
         if not isinstance(text, str) or not text.strip():
-            raise Unreadable("the server's reply has no text")
+            raise InvalidReply("the server's reply has no text")
         if self.whole and getattr(choice, "finish_reason", None) == "length":
-            raise Unfinished(f"the server cut its reply off at {self.max_tokens or 'its own'} tokens")
+            raise TruncatedReply(f"the server cut its reply off at {self.max_tokens or 'its own'} tokens")
         self.usage.answered()
         return well_formed(text)
 
@@ -363,24 +391,23 @@ class Endpoint:
             )
 
     def _pause(self, attempt: int, error: Exception) -> float:
-        """Seconds until the next attempt: what the server asks for within limits, else growing ones that
-        differ between threads."""
-        asked = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
-        if asked is None:
+        """Seconds until the next attempt: the server's Retry-After within limits, else growing pauses."""
+        requested = _retry_after(getattr(getattr(error, "response", None), "headers", {}))
+        if requested is None:
+            # Random, or threads that failed together would send again together.
             return min(LONGEST_PAUSE, 0.5 * 2**attempt) * random.uniform(0.75, 1.25)
-        if asked >= NOTABLE_RETRY_AFTER and not self.pause_reported.is_set():
+        if requested >= NOTABLE_RETRY_AFTER and not self.pause_reported.is_set():
             self.pause_reported.set()
             cut = (
                 f"; the next attempt comes after {LONGEST_RETRY_AFTER:g}"
-                if asked > LONGEST_RETRY_AFTER
+                if requested > LONGEST_RETRY_AFTER
                 else ""
             )
-            log.warning("%s asks for a pause of %.0f seconds (Retry-After)%s", self.model, asked, cut)
-        return min(asked, LONGEST_RETRY_AFTER)
+            log.warning("%s asks for a pause of %.0f seconds (Retry-After)%s", self.model, requested, cut)
+        return min(requested, LONGEST_RETRY_AFTER)
 
     def _short(self, error: Exception | str) -> str:
-        """An error or a reply in a few words, and never with the key in it, whatever the server sends
-        back."""
+        """At most 200 characters of an error or a reply, with the key replaced: some servers return it."""
         text = str(error)
         if getattr(error, "body", None) and " - " not in text:  # the client shows a `message` alone
             text = f"{text} - {getattr(error, 'body', '')}"
@@ -389,8 +416,8 @@ class Endpoint:
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """The result of `call()`. Unreadable when it takes longer; it then goes on in a thread of its own, which
-    ends with its connection."""
+    """The result of `call()`; InvalidReply when it takes longer. The call then continues in its own thread,
+    which ends with its connection."""
     outcome: Future = Future()
 
     def run() -> None:
@@ -401,19 +428,20 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
 
     threading.Thread(target=run, daemon=True).start()
     if not wait([outcome], seconds).done:
-        raise Unreadable(f"the server's reply was not whole after {seconds:g} seconds")
+        raise InvalidReply(f"the server's reply was not whole after {seconds:g} seconds")
     return outcome.result()
 
 
-def _is_lost(error: Exception) -> bool:
-    """Is there no server any more?"""
+def _is_unreachable(error: Exception) -> bool:
+    """Whether no connection could be made. A timeout is a connection error too, but of a server that is
+    there."""
     from openai import APIConnectionError, APITimeoutError
 
     return isinstance(error, APIConnectionError) and not isinstance(error, APITimeoutError)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a Retry-After header, given as a number or as a date; None where there is none to read."""
+    """Seconds of a Retry-After header, which holds a number or a date; None without a valid one."""
     named = headers.get("retry-after", "").strip()
     try:
         seconds = float(named)
@@ -422,6 +450,6 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             seconds = parsedate_to_datetime(named).timestamp() - time.time()
         except (ValueError, OverflowError):
             return None
-        # Clocks differ: a date that is over is no reason to send at once.
+        # Clocks differ: a date in the past is no reason to send at once.
         return seconds if seconds > 0 else None
     return seconds if seconds >= 0 else None

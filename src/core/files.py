@@ -1,5 +1,4 @@
-"""Files that are whole or absent: atomic writes, JSON lines with line numbers in their errors, fingerprints,
-locks."""
+"""Files: atomic writes, JSON and JSON lines with line numbers in errors, fingerprints, locks."""
 
 import contextlib
 import fcntl
@@ -15,19 +14,21 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Something the user can mend: shown as one clear line without a traceback."""
+    """An error that the user can fix; shown as one line, without a traceback."""
 
 
 @contextlib.contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it
-    does not. What killed writers of the same file left beside it is removed first."""
+    """Write a file completely or not at all: yields a temporary path beside `path`, which is renamed to
+    `path` at the end of the block and removed after an error. Temporary files of killed writers of the same
+    file are removed first."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     handle, temporary = _temporary_beside(path)
     try:
         yield temporary
+        # Before the rename: after a power cut the name must not point to a file without its content.
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
@@ -38,10 +39,10 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 def _temporary_beside(path: Path) -> tuple[int, Path]:
-    """A new hidden file beside `path` and a handle that holds it locked while its writer lives."""
+    """A new hidden file beside `path`, and a handle that keeps it locked while its writer lives."""
     while True:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        # On a file system without locks nothing is ever taken for abandoned.
+        # On a file system without locks, no file counts as abandoned.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
@@ -50,7 +51,7 @@ def _temporary_beside(path: Path) -> tuple[int, Path]:
 
 
 def _remove_abandoned(path: Path) -> None:
-    """Remove the temporary files of writers of `path` that are dead: nobody holds them locked."""
+    """Remove temporary files of dead writers of `path`: those that are not locked."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         with contextlib.suppress(OSError), left.open("r+b") as file:  # locked, or gone, or another user's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,40 +59,42 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # the system has no call that only reads it
     os.umask(mask)
     return mask
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Write a UTF-8 file atomically."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: Any) -> None:
+    """Write an indented JSON file atomically."""
     write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """Indented JSON with a last newline. NaN and infinities are refused: no other reader takes them."""
+    """Indented JSON with a final newline. ValueError for NaN and infinities, which are not JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_jsonl(path: Path | str, rows: Iterable[dict]) -> None:
+    """Write JSON lines atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def append_jsonl(path: Path | str, row: dict) -> None:
-    """Add one record; a reader that meets a cut last line (a killed run) can drop it, see `read_jsonl`."""
+    """Append one record. A killed run may leave a cut last line."""
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file, without the byte order mark that some editors put in front; a missing, unreadable
-    or non-UTF-8 file is a UserError that names it."""
+    """Read a UTF-8 file, without byte order marks. UserError for a missing, unreadable or non-UTF-8 file."""
     try:
-        # Files with a mark that were joined have one within, which is no more text there than at the start.
+        # Marks also occur within, where files that begin with one were joined.
         return re.sub(r"^\ufeff+", "", Path(path).read_text(encoding="utf-8"), flags=re.MULTILINE)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -104,14 +107,27 @@ def read_text(path: Path | str) -> str:
 
 
 def read_json(path: Path | str, unique_keys: bool = True) -> Any:
-    """Strict JSON: a syntax error names file, line and column; so does a lone surrogate; a key given twice in
-    one object is an error, but for files of others, where the last counts (`unique_keys` false)."""
+    """Read strict JSON.
+
+    Args:
+        path: The file.
+        unique_keys: Whether a repeated key in an object is an error; otherwise its last value counts.
+
+    Raises:
+        UserError: A syntax error or a lone surrogate, with file, line and column, or a repeated key.
+    """
     return parse_json(read_text(path), str(path), unique_keys=unique_keys)
 
 
 def parse_json(text: str, origin: str, line: int | None = None, unique_keys: bool = True) -> Any:
-    """The value of a JSON text, as strict as `read_json`. `line` is where the text stands in `origin`, if it
-    is one line of it."""
+    """Parse a JSON text, as strictly as `read_json`.
+
+    Args:
+        text: The text.
+        origin: Name of its file, for messages.
+        line: Number of the line that it is in the file; None for a whole file.
+        unique_keys: As in `read_json`.
+    """
     place = origin if line is None else f"{origin}, line {line}"
 
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict:
@@ -128,14 +144,14 @@ def parse_json(text: str, origin: str, line: int | None = None, unique_keys: boo
         raise UserError(f"{_position(text, error.pos, origin, line)}: {error.msg}") from None
     except RecursionError:
         raise UserError(f"{place}: nested too deeply") from None
-    except ValueError:  # what is left is Python's limit on the digits of a whole number
+    except ValueError:  # any other is Python's limit on the digits of a whole number
         raise UserError(f"{place}: a whole number has more digits than can be read") from None
     _refuse_lone_surrogates(text, origin, line)
     return value
 
 
 def _position(text: str, at: int, origin: str, line: int | None) -> str:
-    """File, line and column of a place in a text that begins on `line` of the file, or is all of it."""
+    """File, line and column of position `at` in a text that is `line` of the file, or the whole file."""
     number, column = text.count("\n", 0, at) + (line or 1), at - text.rfind("\n", 0, at)
     return f"{origin}, line {number}, column {column}"
 
@@ -143,11 +159,11 @@ def _position(text: str, at: int, origin: str, line: int | None) -> str:
 ESCAPE = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u(?P<lone>[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
 )
-"""A character outside the first 65,536 as the two halves of JSON, one half alone, or any other escape."""
+"""A surrogate pair, a lone surrogate, or any other escape of JSON."""
 
 
 def _refuse_lone_surrogates(text: str, origin: str, line: int | None) -> None:
-    """UserError for half a character, which is valid JSON but no tokenizer, file or screen can take."""
+    """UserError for a lone surrogate, which is valid JSON but fits in no tokenizer, file or screen."""
     if not re.search(r"\\u[dD][89a-fA-F]", text):
         return
     for escape in ESCAPE.finditer(text):
@@ -159,8 +175,14 @@ def _refuse_lone_surrogates(text: str, origin: str, line: int | None) -> None:
 
 
 def read_records(path: Path | str) -> list[tuple[str, dict]]:
-    """One object per line with its place, `<path>, line <number>`, for messages; empty lines are skipped. A
-    broken line is a UserError with its number."""
+    """Read JSON lines, one object each; empty lines are skipped.
+
+    Returns:
+        (place, object) pairs; the place is `<path>, line <number>`, for messages.
+
+    Raises:
+        UserError: A line is broken or not an object; with its number.
+    """
     records = []
     for number, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
@@ -173,12 +195,12 @@ def read_records(path: Path | str) -> list[tuple[str, dict]]:
 
 
 def read_jsonl(path: Path | str) -> list[dict]:
-    """The objects of `read_records` alone."""
+    """The objects of `read_records`."""
     return [record for _, record in read_records(path)]
 
 
 def put_between(path: Path | str, marks: tuple[str, str], body: str) -> None:
-    """Write a text file again with `body` between two marks of it."""
+    """Replace the text between two marks of a file by `body`."""
     text = read_text(path)
     before, _, rest = text.partition(marks[0])
     _, found, after = rest.partition(marks[1])
@@ -188,18 +210,19 @@ def put_between(path: Path | str, marks: tuple[str, str], body: str) -> None:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A short stable hash of anything that JSON can hold (and of bytes), for cache keys and provenance."""
+    """Short stable hash of JSON values and bytes, for cache keys and provenance."""
     digest = hashlib.sha256()
     for part in parts:
         data = (
             part if isinstance(part, bytes) else json.dumps(part, sort_keys=True, ensure_ascii=False).encode()
         )
+        # With lengths, so that ("ab", "c") and ("a", "bc") differ.
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
 
 
 def file_fingerprint(*paths: Path | str) -> str:
-    """A hash of the contents of files, in the order given."""
+    """Hash of the contents of files, in the given order."""
     digest = hashlib.sha256()
     for path in paths:
         with Path(path).open("rb") as file:
@@ -210,8 +233,7 @@ def file_fingerprint(*paths: Path | str) -> str:
 
 @contextlib.contextmanager
 def clear_write_errors(path: Path | str, key: str) -> Iterator[None]:
-    """Turn an error of the disk within the block into a UserError that names the path and the setting that
-    says where to write."""
+    """Turn an OSError in the block into a UserError with the path and the setting that chooses it."""
     try:
         yield
     except OSError as error:
@@ -221,8 +243,15 @@ def clear_write_errors(path: Path | str, key: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
-    """Hold `path` as a lock file for the block. The system frees it when the process dies, however it dies.
-    `key` is the setting that says where to write."""
+    """Hold a lock file for the block. The system releases it when the process dies, however it dies.
+
+    Args:
+        path: The lock file.
+        key: Setting that chooses the folder, for messages.
+
+    Raises:
+        UserError: Another process holds the lock, or the folder cannot be written.
+    """
     path = Path(path)
     with clear_write_errors(path.parent, key):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,10 +259,12 @@ def lock(path: Path | str, key: str = "logger.name") -> Iterator[None]:
     with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            ours = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
+            # The last holder may have removed the file between open and flock: then the lock is on a file
+            # that the next process cannot see.
+            holds = path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino
         except BlockingIOError:
-            ours = False
-        if not ours:
+            holds = False
+        if not holds:
             raise UserError(
                 f"{path.parent}: another run is writing here; wait for it or choose another {key}"
             )

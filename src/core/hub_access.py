@@ -11,12 +11,13 @@ CONNECT_TIMEOUT_S = 5
 
 
 @cache
-def without_hub() -> str:
+def offline_reason() -> str:
     """Why nothing can be fetched from the hub, for messages; empty when it can be reached.
 
-    To be called before something is loaded from the hub. Its client retries for a minute where there is no
-    network; in its offline mode, which is switched on here, it looks into its cache at once. The connection
-    is tried once per process."""
+    Call it before loading something from the hub: it switches the hub's client to offline mode where there is
+    no network, since the client would otherwise retry for a minute before it uses its cache. The connection
+    is tried once per process.
+    """
     import huggingface_hub.constants as hub
 
     if hub.HF_HUB_OFFLINE:
@@ -37,8 +38,8 @@ def without_hub() -> str:
 
 
 def hub_problem(error: Exception) -> str:
-    """Why something could not be loaded from the hub, in one line of at most 300 characters or so."""
+    """Why something could not be loaded from the hub: one line of about 300 characters at most."""
     reason = " ".join(str(error).split())
-    if offline := without_hub():
+    if offline := offline_reason():
         return f"{offline}, and the hub's cache does not have it: {reason.partition('. ')[0][:200]}"
     return reason[:300]

@@ -1,4 +1,4 @@
-"""What fields of JSON records that others wrote may hold.
+"""Checks of fields in JSON records from outside this project.
 
 for place, row in read_records(path):
     check_fields(place, row, {"question": TEXT}, {"perturbed_answer": TEXTS})
@@ -14,21 +14,21 @@ from typing import Any
 from .files import UserError
 
 SHOWN = 60
-"""Characters of a wrong value that stand in a message."""
+"""Most characters of a wrong value in a message."""
 ROUNDING = 1e-3
-"""How far a probability or a loss may lie outside its range: peers compute in bfloat16."""
+"""Distance by which a probability or a loss may lie outside its range: some toolkits compute in bfloat16."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Values that a field may have: a description for messages and a test."""
+    """Kind of values: a description for messages and a predicate."""
 
     about: str
     holds: Callable[[Any], bool]
 
 
 def is_number(value: Any) -> bool:
-    """Is it a finite number? true and false are none, nor is a whole number beyond floats."""
+    """Whether a value is a finite number; booleans are not, nor are whole numbers beyond the floats."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -38,14 +38,14 @@ def is_number(value: Any) -> bool:
 
 
 def number(least: float = -math.inf, most: float = math.inf, slack: float = 0.0) -> Kind:
-    """Finite numbers within limits, which are missed by at most `slack`."""
+    """Kind of finite numbers from `least` to `most`, each limit widened by `slack`."""
     limits = f" from {least:g} to {most:g}" if math.isfinite(most) else f" of at least {least:g}"
     about = "a finite number" + (limits if math.isfinite(least) else "")
     return Kind(about, lambda value: is_number(value) and least - slack <= value <= most + slack)
 
 
 def list_of(kind: Kind) -> Kind:
-    """Lists with at least one item, each of a kind."""
+    """Kind of non-empty lists whose items are of `kind`."""
     return Kind(
         f"a list, each {kind.about}",
         lambda value: isinstance(value, list) and bool(value) and all(map(kind.holds, value)),
@@ -53,7 +53,7 @@ def list_of(kind: Kind) -> Kind:
 
 
 def or_null(kind: Kind) -> Kind:
-    """null, or what `kind` takes."""
+    """Kind of null and the values of `kind`."""
     return Kind(f"{kind.about} or null", lambda value: value is None or kind.holds(value))
 
 
@@ -68,7 +68,17 @@ LOSS = number(0, slack=ROUNDING)
 
 
 def check_value(place: str, value: Any, kind: Kind, advice: str = "") -> None:
-    """UserError when a value is of another kind. `place` names it; `advice` ends the message."""
+    """Check a value.
+
+    Args:
+        place: Name of the value, for the message.
+        value: The value.
+        kind: Its expected kind.
+        advice: End of the message.
+
+    Raises:
+        UserError: The value is of another kind.
+    """
     if not kind.holds(value):
         raise UserError(f"{place} must be {kind.about}, got {shown(value)}{advice}")
 
@@ -80,17 +90,29 @@ def check_fields(
     optional: Mapping[str, Kind] | None = None,
     advice: str = "",
 ) -> None:
-    """UserError naming place and field when a required field is missing or a field is of another kind."""
+    """Check the fields of a record.
+
+    Args:
+        place: Place of the record, for the message.
+        record: Field -> value; fields without a kind are not checked.
+        required: Kinds of fields that must exist.
+        optional: Kinds of fields that may be missing.
+        advice: End of the message.
+
+    Raises:
+        UserError: A required field is missing, or a field is of another kind.
+    """
     for key, kind in required.items():
         if key not in record:
             raise UserError(f"{place}: {key!r} is missing, expected {kind.about}{advice}")
-    for key, kind in {**required, **(optional or {}), **required}.items():
+    extra = {key: kind for key, kind in (optional or {}).items() if key not in required}
+    for key, kind in [*required.items(), *extra.items()]:
         if key in record:
             check_value(f"{place}: {key!r}", record[key], kind, advice)
 
 
 def shown(value: Any) -> str:
-    """A value in a message, on one line and cut to `SHOWN` characters."""
+    """A value for a message: one line of at most `SHOWN` characters."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     text = SHORT.repr(value)
@@ -98,5 +120,5 @@ def shown(value: Any) -> str:
 
 
 SHORT = reprlib.Repr()
-"""Values of others may be nested so deeply that Python's own repr gives up."""
+"""Bounded repr: values from outside may be nested so deeply that Python's own repr fails."""
 SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 3, SHOWN, SHOWN

@@ -1,10 +1,8 @@
-"""Settings as dataclass fields: one declaration gives the type, the default, the limits and the help of a
-key.
+"""Settings as dataclass fields: one declaration gives type, default, limits and help of a config key.
 
     beta: float = knob(0.1, "inverse temperature", above=0)
 
-`exec/settings.py` turns such fields into config keys, flags, checks and help lines; no other place repeats
-them.
+`exec/config` turns such fields into config keys, flags, checks and help lines; no other place repeats them.
 """
 
 import re
@@ -20,7 +18,22 @@ Condition = tuple
 
 @dataclass(frozen=True)
 class Knob:
-    """What is known of a setting beside its type and default."""
+    """Help and limits of a setting.
+
+    Args:
+        help: Help text.
+        above: Exclusive lower limit.
+        below: Exclusive upper limit.
+        at_least: Inclusive lower limit.
+        at_most: Inclusive upper limit.
+        choices: Allowed words, or a function that lists them: registries are complete only after all imports.
+        path: `file`, `folder` or `file or folder`; the value is a path that must exist.
+        never: A number within the limits that is not allowed.
+        pattern: Regular expression that the whole text must match.
+        read: Parses a given text, or raises UserError, for texts with a grammar of their own.
+        form: Description of what `read` accepts, for help and errors.
+        obsolete: Why the key has no effect any more; it is accepted with this warning.
+    """
 
     help: str
     above: float | None = None
@@ -28,18 +41,11 @@ class Knob:
     at_least: float | None = None
     at_most: float | None = None
     choices: tuple[str, ...] | Callable[[], Sequence[str]] | None = None
-    """Allowed words, or a function that lists them when they are asked for."""
     path: str | None = None
-    """`file`, `folder` or `file or folder`: the value is a path that must exist."""
     never: float | None = None
-    """A number that is not allowed although the limits allow it."""
     pattern: str | None = None
-    """A regular expression that the whole text must match."""
     read: Callable[[Any], Any] | None = None
-    """Turns what was given into the proper value, or raises a UserError: for texts with a grammar of their
-    own."""
     form: str = "a regular expression"
-    """What `read` takes, for help and errors."""
     obsolete: str = ""
     """Why the key does nothing any more: it is accepted, with this as a warning."""
     only_if: Condition | Sequence[Condition] = ()
@@ -58,12 +64,18 @@ def conditions(only_if: Condition | Sequence[Condition]) -> list[Condition]:
 
 
 def knob(default: Any, help: str, **limits: Any) -> Any:
-    """A dataclass field with its help text and limits; the keywords are the fields of `Knob`."""
+    """Declare a setting: a dataclass field with default, help text and limits.
+
+    Args:
+        default: Default value.
+        help: Help text.
+        limits: Further fields of `Knob`.
+    """
     return field(default=default, metadata={"knob": Knob(help, **limits)})
 
 
 def expression(text: Any) -> str:
-    """A regular expression, for `Knob.read`; UserError when it is none."""
+    """Check a regular expression, for `Knob.read`; UserError for an invalid one."""
     try:
         return re.compile(text).pattern
     except (re.error, TypeError) as error:

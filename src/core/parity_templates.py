@@ -1,4 +1,4 @@
-"""How other toolkits' evaluations read rows, for figures that must be comparable with theirs. Never used in
+"""Templates that encode rows as other toolkits' evaluations do, for comparable figures. Never used in
 training."""
 
 from .encoding import Template
@@ -7,15 +7,15 @@ from .thinking import TAGS, Tags
 
 
 class OpenUnlearningTemplate(Template):
-    """Rows as OpenUnlearning (d3d7cf9, src/data/utils.py and collators.py) reads them, where it differs from
-    ours:
+    """Rows encoded as in OpenUnlearning (d3d7cf9, src/data/utils.py and collators.py). Differences from
+    `Template`:
 
-    - question and answer are tokenised as one text and the prompt is as long as when it stands alone, so
-      that an answer token that merges with the prompt's last blank is not scored;
-    - one EOS is appended unless the last token is one already, behind whatever the chat template ends a
-      turn with; only that last token counts as terminator;
-    - a tokenizer without a pad token pads with EOS and the mask is `ids != pad`, so that no EOS within a row
-      is seen.
+    - Question and answer are tokenised as one text, and the prompt has as many tokens as it has alone, so
+      that an answer token that merges with the prompt's last blank is not scored.
+    - One EOS is appended unless the last token is EOS already, after the chat template's end of turn; only
+      that last token counts as terminator.
+    - A tokenizer without a pad token pads with EOS, and the mask is `ids != pad`, so that attention reaches
+      no EOS within a row.
     """
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
@@ -41,4 +41,4 @@ class OpenUnlearningTemplate(Template):
 
 
 CONVENTIONS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
-"""`evaluate.convention` -> the template that measures."""
+"""`evaluate.convention` -> template of the evaluation."""

@@ -1,13 +1,13 @@
-"""Where this code lies, and the files that come with it: small data, small models, tasks, configs."""
+"""Paths of this code and of the files beside it: small data, small models, tasks, configs."""
 
 from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1]
-"""The package's folder."""
+"""Folder of the package."""
 PROJECT = SOURCE if (SOURCE / "files").is_dir() else SOURCE.parent
-"""The folder that holds `files/`, `configs/` and `lm-evaluation-harness/`: the checkout, or an installed
-package that brings them along."""
+"""Folder with `files/`, `configs/` and `lm-evaluation-harness/`: the checkout, or an installed package that
+contains them."""
 DATA = PROJECT / "files" / "data"
 FICTIONAL_MODELS = PROJECT / "files" / "models" / "fictional"
 HARNESS = SOURCE / "harness" if PROJECT == SOURCE else PROJECT / "lm-evaluation-harness"
@@ -16,9 +16,10 @@ INPUTS = ("files/data/", "files/models/", "configs/", "mask/")
 
 
 def code_files(*rooms: str) -> list[Path]:
-    """Every Python file of these rooms or files, named from the package's folder, in order."""
-    found = [SOURCE / room for room in rooms]
-    return sorted(file for path in found for file in (path.rglob("*.py") if path.is_dir() else [path]))
+    """Python files of folders (or single files) of the package, named relative to it, sorted."""
+    paths = [SOURCE / room for room in rooms]
+    files = [file for path in paths if path.is_dir() for file in path.rglob("*.py")]
+    return sorted([*files, *(path for path in paths if not path.is_dir())])
 
 
 def in_project(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A dictionary of named things that answers a wrong name with the nearest right ones."""
+"""Registries of named objects, with suggestions for misspelt names."""
 
 import difflib
 import os
@@ -10,8 +10,8 @@ from .files import UserError
 
 
 def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
-    """`"; did you mean A or B?"`, or the empty string when nothing is near. Upper and lower case count as the
-    same."""
+    """Suggest names: `"; did you mean A or B?"`, or the empty string when no name is near. Case is
+    ignored."""
     spelling = {}
     for candidate in known:
         spelling.setdefault(candidate.lower(), candidate)
@@ -21,8 +21,8 @@ def did_you_mean(name: str, known: Iterable[str], limit: int = 3) -> str:
 
 
 def near_path(path: str | Path) -> str:
-    """`"; did you mean A?"` for a path that is not there, each part in the nearest spelling that is there;
-    else the empty string. Upper and lower case count as the same."""
+    """Suggest an existing path for a missing one: `"; did you mean A?"`, each part in its nearest existing
+    spelling, or the empty string. Case is ignored."""
     found = _nearest(Path(path).expanduser())
     return f"; did you mean {found}?" if found else ""
 
@@ -39,7 +39,11 @@ def _nearest(path: Path) -> Path | None:
 
 
 class Registry(dict[str, Any]):
-    """name -> thing, in order of registration, plus aliases that lead to the same thing."""
+    """Name -> object, in order of registration, with aliases.
+
+    Args:
+        kind: Description of the objects, for messages.
+    """
 
     def __init__(self, kind: str):
         super().__init__()
@@ -47,36 +51,36 @@ class Registry(dict[str, Any]):
         self.aliases: dict[str, str] = {}
 
     def register(self, name: str, *aliases: str) -> Callable:
-        """Decorator: file a thing under `name` and under `aliases`."""
+        """Register an object under `name` and `aliases` (decorator). ValueError for a name in use."""
 
-        def add(thing):
+        def add(item):
             if self.resolve(name) in self:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self[name] = thing
+            self[name] = item
             self.aliases.update(dict.fromkeys(aliases, name))
-            return thing
+            return item
 
         return add
 
     def resolve(self, name: str) -> str:
-        """The proper spelling of a name: an alias and any mixture of upper and lower case are accepted."""
+        """The registered spelling of a name or alias, ignoring case; an unknown name is returned as it is."""
         known = {key.lower(): key for key in self} | {
             alias.lower(): key for alias, key in self.aliases.items()
         }
         return known.get(name.lower(), name)
 
     def proper(self, name: str) -> str:
-        """The proper spelling of a name that is there; UserError with near names when there is none."""
+        """The registered spelling of a name or alias. UserError with near names for an unknown one."""
         proper = self.resolve(str(name))
         if proper not in self:
             near = did_you_mean(str(name), [*self, *self.aliases]) or f"; there are {', '.join(self)}"
             raise UserError(f"unknown {self.kind} {name!r}{near}")
         return proper
 
-    def name_of(self, thing: Any) -> str:
-        """The name under which a thing is filed."""
-        return next(name for name, filed in self.items() if filed is thing)
+    def name_of(self, item: Any) -> str:
+        """The name under which an object is registered."""
+        return next(name for name, registered in self.items() if registered is item)
 
     def find(self, name: str) -> Any:
-        """The thing of that name; UserError with near names when there is none."""
+        """The object of a name or alias. UserError with near names for an unknown one."""
         return self[self.proper(name)]

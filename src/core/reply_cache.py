@@ -1,7 +1,8 @@
-"""What language models answered, kept on disk, and what asking them took."""
+"""Replies of language models cached on disk, and counts of what they cost."""
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,18 @@ MAX_TOKENS = 10**9
 
 @dataclass
 class Usage:
-    """Counts of a run: requests sent, questions answered, looked up, and without a readable answer; tokens as
-    the server counts them, of every attempt; replies without such counts; and the parts of a request that the
-    server did not accept."""
+    """Counts of a run.
+
+    Args:
+        requests: Requests sent, retries included.
+        asked: Questions with a reply.
+        cached: Questions whose reply came from the cache.
+        failed: Questions without a readable reply.
+        prompt_tokens: Tokens of the prompts of every attempt, as the server counts them.
+        completion_tokens: Tokens of the replies of every attempt, as the server counts them.
+        uncounted: Replies without such counts.
+        unsupported: Parts of a request that the server refuses.
+    """
 
     requests: int = 0
     asked: int = 0
@@ -33,33 +43,42 @@ class Usage:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def sent(self) -> None:
-        """One more request."""
+        """Count a request."""
         with self.lock:
             self.requests += 1
 
     def count(self, reported: Any) -> None:
-        """Add the server's `usage` object. A figure that is missing or no count of tokens adds nothing."""
+        """Add the server's `usage` object; a figure that is missing or not a count of tokens adds nothing."""
         figures = [getattr(reported, name, None) for name in ("prompt_tokens", "completion_tokens")]
-        counts = [figure if _is_count(figure) else None for figure in figures]
+        # `type` instead of isinstance: true and false are not counts.
+        valid = [type(figure) is int and figure in range(MAX_TOKENS + 1) for figure in figures]
+        counts = [figure if ok else None for figure, ok in zip(figures, valid)]
         with self.lock:
             self.prompt_tokens += counts[0] or 0
             self.completion_tokens += counts[1] or 0
             self.uncounted += None in counts
 
     def answered(self) -> None:
-        """One more question has an answer."""
+        """Count a question with a reply."""
         with self.lock:
             self.asked += 1
 
     def local(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """One more question was answered here."""
+        """Count a question with a reply of a model in this process."""
         self.answered()
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
 
     def summary(self, price_in: float = 0.0, price_out: float = 0.0) -> dict[str, Any]:
-        """As plain values; `cost` where a price for a million tokens is known. `uncounted` and `unsupported`
-        only where there are any."""
+        """The counts as a dict.
+
+        Args:
+            price_in: Price of a million prompt tokens.
+            price_out: Price of a million tokens of replies.
+
+        Returns:
+            Name -> count; `cost` with a price, `uncounted` and `unsupported` where there are any.
+        """
         found = {
             name: getattr(self, name)
             for name in ("requests", "asked", "cached", "failed", "prompt_tokens", "completion_tokens")
@@ -70,24 +89,20 @@ class Usage:
         return found | ({"unsupported": list(self.unsupported)} if self.unsupported else {})
 
 
-def _is_count(figure: Any) -> bool:
-    return type(figure) is int and 0 <= figure <= MAX_TOKENS
-
-
 def well_formed(text: str) -> str:
-    """The text with a replacement character for each lone surrogate, which no request, hash or file can
-    hold."""
+    """Replace lone surrogates, which fit in no request, hash or file."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class ReplyCache:
-    """Key -> reply, in a file of JSON lines that grows as replies come; without a path only in memory."""
+    """Key -> reply, in a file of JSON lines that each reply is appended to; without a path only in memory."""
 
     def __init__(self, path: Path | None):
-        self.path, self.known, self.lock = path, _read(path) if path else {}, threading.Lock()
+        self.path, self.lock = path, threading.Lock()
+        self.known = _read(path) if path else {}
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _mend(path)
+            _end_last_line(path)
 
     def __contains__(self, key: str) -> bool:
         return key in self.known
@@ -103,10 +118,13 @@ class ReplyCache:
 
 
 def _read(path: Path) -> dict[str, str]:
-    """The replies of earlier runs. A line that broke off, or is not what was written, is left out and asked
-    for again."""
+    """Replies of earlier runs. A line that is cut, or does not fit its checksum, is left out, so that its
+    question is sent again."""
+    if not path.is_file():
+        return {}
     found, changed = {}, set()
-    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+    # Bytes, split at newlines alone: a cut line may not be UTF-8, and replies may hold other line separators.
+    for line in path.read_bytes().split(b"\n"):
         try:
             entry = json.loads(line)
             key, reply = entry["key"], entry["reply"]
@@ -116,20 +134,21 @@ def _read(path: Path) -> dict[str, str]:
                 changed.add(key)
         except (ValueError, KeyError, TypeError):
             continue
-    # One that was asked for again stands below with its checksum and needs no word any more.
+    # A reply that an earlier run has requested again stands further down, with its checksum.
     if changed - found.keys():
         log.warning(
-            "%s: %d replies are not what was written there, or were written before replies had a checksum;"
-            " they are asked for again",
+            "%s: %d replies do not fit their checksum, or were written before replies had one; they are"
+            " requested again",
             path,
             len(changed - found.keys()),
         )
     return found
 
 
-def _mend(path: Path) -> None:
-    """End a last line that broke off, so that the next one stands alone."""
+def _end_last_line(path: Path) -> None:
+    """End a line that a killed run cut, so that the next reply is not appended to it."""
     with path.open("ab+") as file:
-        size = file.seek(0, 2)
-        if size and (file.seek(size - 1), file.read(1))[1] != b"\n":
-            file.write(b"\n")
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")

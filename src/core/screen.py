@@ -1,8 +1,8 @@
-"""All that a person reads on the screen: text is literal, control codes are shown and never sent, and no
-failure of the screen reaches the run.
+"""Output on the screen: text is literal, control codes are made visible, and no failure of the screen reaches
+the run.
 
-Rows, names, paths and replies of servers may hold anything. Every script runs under `safe_streams`; what it
-shows goes through `show`, `show_error`, `Screen`, or the log with `VisibleFormatter`.
+Rows, names, paths and replies of servers may hold any characters. Every script runs under `safe_streams`, and
+prints with `show`, `show_error`, `Screen`, or the log with `VisibleFormatter`.
 """
 
 import codecs
@@ -20,11 +20,10 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""C0 but for tab and newline, DEL, C1, separators of lines, marks that turn the direction of what follows,
-and lone surrogates."""
+"""C0 except tab and newline, DEL, C1, line separators, bidirectional controls, and lone surrogates."""
 PLAIN_SIGNS = {"↑": "^", "↓": "v", "–": "-", "—": "-", "±": "+-", "…": "...", "‘": "'", "’": "'"}
 PLAIN_SIGNS |= {"“": '"', "”": '"', "×": "x", "\ufffd": "?"}
-"""What stands for a sign that the screen's encoding lacks; any other character is shown as its code."""
+"""Replacements of signs that the screen's encoding lacks; any other character is replaced by its code."""
 
 
 def visible(text: object) -> str:
@@ -33,7 +32,7 @@ def visible(text: object) -> str:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text with replacement signs for what the encoding lacks (None: it lacks only lone surrogates)."""
+    """The text with replacements for characters that the encoding lacks (None is UTF-8)."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, "plain_signs").decode(encoding)
 
@@ -41,8 +40,8 @@ def encodable(text: str, encoding: str | None) -> str:
 def _plain_signs(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError), "used for encoding only"
     lacking = error.object[error.start : error.end]
-    code = lambda sign: sign.encode("ascii", "backslashreplace").decode("ascii")
-    return "".join(PLAIN_SIGNS.get(sign) or code(sign) for sign in lacking), error.end
+    codes = [sign.encode("ascii", "backslashreplace").decode("ascii") for sign in lacking]
+    return "".join(PLAIN_SIGNS.get(sign) or code for sign, code in zip(lacking, codes)), error.end
 
 
 codecs.register_error("plain_signs", _plain_signs)
@@ -54,23 +53,23 @@ def show(text: object, end: str = "\n") -> None:
 
 
 def show_error(text: object) -> None:
-    """Print a text on standard error, in one write, since threads share that stream."""
+    """Print a text on standard error, in one write, so that lines of several threads do not mix."""
     print(visible(text) + "\n", end="", file=sys.stderr, flush=True)
 
 
 class VisibleFormatter(logging.Formatter):
-    """A formatter of log records whose control codes are shown."""
+    """Formatter of log records that makes control codes visible."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))
 
 
 class Screen(Console):
-    """A rich console on which every string is literal: neither markup nor emoji codes have a meaning.
+    """A rich console that prints every string literally, without markup and emoji codes.
 
     Args:
-        file: where to print; None is standard output.
-        least_width: columns where it is no terminal, at least.
+        file: Output; None is standard output.
+        least_width: Least number of columns of an output that is not a terminal.
     """
 
     def __init__(self, file: TextIO | None = None, least_width: int = 100):
@@ -80,7 +79,7 @@ class Screen(Console):
             self.width = max(least_width, self.width)
 
     def literal(self, text: object) -> str:
-        """The text as it can be shown here."""
+        """The text as this console can show it."""
         return encodable(visible(text), self.encoding)
 
     def render_str(self, text: str, **options: Any):  # type: ignore[override]
@@ -88,13 +87,13 @@ class Screen(Console):
         return super().render_str(self.literal(text), **options)
 
     def print_text(self, text: object, style: str | None = None) -> None:
-        """Print a text that is not broken at the width, so that a path in it can be copied."""
+        """Print a text without line breaks at the width, so that a path in it can be copied."""
         self.print(str(text), style=style, soft_wrap=True)
 
 
 class SafeStream:
-    """A text stream that never raises: it prints replacement signs for what its encoding lacks, and keeps the
-    first error of the system in `failure`."""
+    """A text stream that never raises: it replaces characters that its encoding lacks, and stores the first
+    system error in `failure`."""
 
     def __init__(self, stream: TextIO | None):
         # Python has no stream where the file descriptor was closed before it started.
@@ -123,10 +122,10 @@ class SafeStream:
             self.failure = self.failure or error
 
     def finish(self) -> None:
-        """Flush. After a failure the rest goes nowhere: Python flushes once more when it ends, and a second
-        failure there would be the exit code."""
+        """Flush; after a failure, discard the rest."""
         self.flush()
         if self.failure:
+            # Python flushes once more at exit, and a second failure there would change the exit code.
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self.stream.fileno())
@@ -138,8 +137,8 @@ class SafeStream:
 
 @contextlib.contextmanager
 def safe_streams() -> Iterator[None]:
-    """Standard output and error as streams that never fail, for a block that is a whole script. An output
-    that could not be written is reported, unless its reader has closed it."""
+    """Replace standard output and error by streams that never fail, for a block that is a whole script. An
+    output that could not be written is reported, unless its reader has closed the pipe."""
     sys.excepthook = _show_traceback
     out, error = SafeStream(sys.stdout), SafeStream(sys.stderr)
     with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, error)):

@@ -1,20 +1,32 @@
-"""Logits of the places that are wanted, without those of all others."""
+"""Logits at selected positions only."""
 
 from torch import Tensor
 
 
 def kept_logits(model, input_ids: Tensor, attention_mask: Tensor | None, wanted: Tensor) -> Tensor:
-    """One forward pass over [B, T] ids: the logits [N, V] at the places where `wanted` [B, T] is true, in
-    reading order. The language-model head is applied only to places that some row wants, if the model can do
-    that: a prompt costs no logits. Without a mask all is attended to: padding on the right needs none under
-    causal attention, which is faster so."""
+    """Logits of one forward pass at selected positions.
+
+    The language-model head is applied only to positions that some row selects, if the model supports that, so
+    that prompts take no memory for logits.
+
+    Args:
+        model: Causal language model of transformers.
+        input_ids: [B, T].
+        attention_mask: [B, T]; None for rows padded on the right, which need none under causal attention and
+            are faster without.
+        wanted: Selected positions, boolean, [B, T].
+
+    Returns:
+        Logits, [N, V] in reading order.
+    """
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
     if not keeps_logits(model):
         return model(**inputs).logits[wanted]
-    places = wanted.any(0).nonzero()[:, 0]
-    return model(**inputs, logits_to_keep=places).logits[wanted[:, places]]
+    positions = wanted.any(0).nonzero()[:, 0]
+    return model(**inputs, logits_to_keep=positions).logits[wanted[:, positions]]
 
 
 def keeps_logits(model) -> bool:
-    """Can the model be asked for the logits of some places only?"""
+    """Whether the model can compute the logits of selected positions only."""
+    # `.module` is the model inside a distributed wrapper.
     return getattr(getattr(model, "module", model), "_supports_logits_to_keep", bool)()

@@ -1,4 +1,4 @@
-"""Thinking aloud: the tags around it, the ways to ask for more or less of it, and the split into trace and
+"""Reasoning traces: tags, prompt modes with more or less thinking, and the split of a text into trace and
 answer."""
 
 from dataclasses import dataclass
@@ -6,26 +6,27 @@ from dataclasses import dataclass
 MODES = {
     "direct": "the chat template without thinking",
     "thinking": "the model thinks, then answers",
-    "zero": "ZeroThink: an empty thought is put into its mouth (R2MU's page; R-TOFU)",
+    "zero": "ZeroThink: the prompt ends with an empty trace (R2MU's page; R-TOFU)",
     "less": (
-        "LessThink: a short thought is put into its mouth that says it needs none (SafeChain,"
+        "LessThink: the prompt ends with a short trace stating that no thinking is needed (SafeChain,"
         " arXiv:2502.12025)"
     ),
-    "more": "MoreThink: each time it stops thinking it is told to wait and goes on, for some rounds",
+    "more": 'MoreThink: each time the trace ends, "Wait" is appended and it resumes, for some rounds',
     "plain": "no chat template: a plain question and answer",
 }
-"""How a question is put to a reasoning model."""
+"""Prompt modes of a reasoning model -> description."""
 
-THINKING = ("thinking", "more")
-"""Modes in which the model itself has to close a thought."""
+THINKING_MODES = ("thinking", "more")
+"""Modes in which the model itself has to close the trace."""
 
-LITTLE_THOUGHT = "Okay, the user asked this, I can answer it without thinking much."
-SECOND_THOUGHT = "Wait"
+# After LessThink and MoreThink of SafeChain (arXiv:2502.12025).
+SHORT_TRACE = "Okay, the user asked this, I can answer it without thinking much."
+WAIT = "Wait"
 
 
 @dataclass(frozen=True)
 class Tags:
-    """What opens and closes a thought."""
+    """Opening and closing tag of a reasoning trace."""
 
     open: str = "<think>"
     close: str = "</think>"
@@ -35,8 +36,9 @@ TAGS = Tags()
 
 
 @dataclass(frozen=True)
-class Thought:
-    """`answer` is None when the trace never closed: an unfinished thought is not an answer."""
+class TracedAnswer:
+    """Trace and answer of a generated text. `answer` is None where the trace never closes: an unfinished
+    trace is not an answer."""
 
     trace: str
     answer: str | None
@@ -46,15 +48,23 @@ class Thought:
         return self.answer is not None
 
 
-def split_thought(text: str, tags: Tags = TAGS, mode: str = "thinking") -> Thought:
-    """Trace = between the tags, answer = after the last closing tag. Without a closing tag, or where another
-    thought opens after it, all is trace, unless the model was asked in a mode that does not make it think:
-    then a text that opens no thought is an answer."""
+def split_trace(text: str, tags: Tags = TAGS, mode: str = "thinking") -> TracedAnswer:
+    """Split a generated text at its last closing tag.
+
+    Args:
+        text: Generated text. Its opening tag may be missing, where the prompt ended with it.
+        tags: Opening and closing tag.
+        mode: Prompt mode of the text, one of `MODES`.
+
+    Returns:
+        Trace and answer. Without a closing tag, or with another opening tag after it, all is trace; except in
+        modes that do not make the model think, where a text without tags is an answer.
+    """
     trace, close, answer = text.rpartition(tags.close)
     if close and tags.open in answer:
-        return Thought(text.strip().removeprefix(tags.open).strip(), None)
-    if not close and mode not in THINKING and tags.open not in text:
-        return Thought("", text.strip())
+        return TracedAnswer(text.strip().removeprefix(tags.open).strip(), None)
+    if not close and mode not in THINKING_MODES and tags.open not in text:
+        return TracedAnswer("", text.strip())
     if not close:
-        return Thought(text.strip().removeprefix(tags.open).strip(), None)
-    return Thought(trace.strip().removeprefix(tags.open).strip(), answer.strip())
+        return TracedAnswer(text.strip().removeprefix(tags.open).strip(), None)
+    return TracedAnswer(trace.strip().removeprefix(tags.open).strip(), answer.strip())

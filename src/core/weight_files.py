@@ -1,4 +1,4 @@
-"""Do the files of a model hold its weights, no fewer and no others?"""
+"""Completeness of weight files: a model's weights, no fewer and no others."""
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
@@ -7,8 +7,13 @@ from unittest.mock import patch
 
 
 def weight_faults(loaded: Mapping[str, Any], kind: str) -> list[str]:
-    """What is wrong with weight files, from transformers' loading info about a model of the class `kind`.
-    Tied weights, and those that the architecture declares absent, are not a fault."""
+    """Faults of weight files, as ends of a message.
+
+    Args:
+        loaded: Loading info of transformers. Tied weights, and those that the architecture declares absent,
+            are not in it.
+        kind: Class of the model, for the message.
+    """
     missing, surplus = sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
     others = [
         f"{name} ({list(found)} in place of {list(wanted)})"
@@ -26,8 +31,8 @@ def _some(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def loading_reports() -> Iterator[list[dict[str, Collection]]]:
-    """The loading info of every model that another library loads in the block, which transformers gives to
-    nobody but its caller and a log."""
+    """Collect the loading info of every model that another library loads in the block. (Transformers passes
+    it only to its direct caller and to a log, so its log function is replaced.)"""
     from transformers.utils.loading_report import log_state_dict_report  # slow to load
 
     reports = []

@@ -1,9 +1,9 @@
 """Words of any script, for every metric that compares or counts them.
 
-Scripts that write no blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) give single
-characters with their marks, all others runs of letters, marks and numbers. An emoji or another symbol of a
-kind that ASCII has none of is a word of its own. ASCII text gives the same words as the tokeniser of the
-rouge_score package, whose figures are the published ones.
+In scripts without blanks between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan) each character
+with its marks is a word, in all others each run of letters, marks and numbers. An emoji, or another symbol of
+a kind that ASCII lacks, is a word of its own. ASCII text gives the same words as the tokeniser of the
+rouge_score package, with which published figures are computed.
 """
 
 import unicodedata
@@ -22,8 +22,8 @@ def _patterns():
     symbol = r"(?=\p{So})\X"  # whole, where several characters make one emoji
     piece = rf"[^\s--[{unspaced}]]+"
     marked = rf"[[\p{{L}}\p{{M}}\p{{N}}_]--{single}]+"
-    build = lambda *choices: regex.compile("|".join(choices), regex.V1)
-    return build(character, run, symbol), build(character, piece, r"\S"), build(character, marked, r"[^\s]")
+    choices = ((character, run, symbol), (character, piece, r"\S"), (character, marked, r"[^\s]"))
+    return [regex.compile("|".join(patterns), regex.V1) for patterns in choices]
 
 
 def words(text: str) -> list[str]:
@@ -31,11 +31,11 @@ def words(text: str) -> list[str]:
     return _patterns()[0].findall(unicodedata.normalize("NFC", text.lower()))
 
 
-def pieces(text: str) -> list[str]:
-    """What stands between blanks, lower-case and with its punctuation."""
+def words_with_punctuation(text: str) -> list[str]:
+    """Lower-case text between blanks, punctuation included."""
     return _patterns()[1].findall(unicodedata.normalize("NFC", text.lower()))
 
 
 def words_and_marks(text: str) -> list[str]:
-    """Words as they are written, and every other mark by itself."""
+    """Words in their own case, and each punctuation mark or symbol by itself."""
     return _patterns()[2].findall(unicodedata.normalize("NFC", text))

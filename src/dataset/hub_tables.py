@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import UserError, read_records
-from ..core.hub_access import hub_problem, without_hub
+from ..core.hub_access import hub_problem, offline_reason
 from ..core.json_fields import Kind
 from .own_rows import COLUMNS, own_rows, questions
 from .row_checks import checked_row
@@ -59,13 +59,14 @@ def _load_hub_dataset(name: str, config: str | None, split: str):
     import datasets
 
     if not Path(name).is_dir():
-        without_hub()
+        offline_reason()
     try:
         return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        gated = "" if without_hub() else "; gated data needs `hf auth login` with an account that has access"
+        access = "; gated data needs `hf auth login` with an account that has access"
+        gated = "" if offline_reason() else access
         raise UserError(
             f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}){gated}"
         ) from error

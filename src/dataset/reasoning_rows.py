@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..core.files import UserError
 from ..core.json_fields import STRING
-from ..core.thinking import split_thought
+from ..core.thinking import split_trace
 from .hub_tables import HubTable, check_table, load_records
 from .row_checks import checked_row
 from .sources import SOURCES, Source
@@ -88,7 +88,7 @@ class Reasoning(Source):
 
 
 def _star1(row: dict) -> dict:
-    thought = split_thought(row["response"])
+    thought = split_trace(row["response"])
     return {
         "text": row["question"],
         "question": row["question"],

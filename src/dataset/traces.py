@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core.files import UserError, fingerprint, read_records
 from ..core.json_fields import COUNT, FLAG, STRING, TEXT, check_fields, or_null
-from ..core.thinking import TAGS, Tags, split_thought
+from ..core.thinking import TAGS, Tags, split_trace
 from .generated_file import GeneratedFile
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def _published(
     used = records[: len(rows)]
     for place, line in used:
         check_fields(f"dataset.traces: {place}", line, {PUBLISHED_KEY: STRING})
-    thoughts = [split_thought(line[PUBLISHED_KEY], options.tags) for _, line in used]
+    thoughts = [split_trace(line[PUBLISHED_KEY], options.tags) for _, line in used]
     useless = [
         place
         for (place, _), thought in zip(used, thoughts)

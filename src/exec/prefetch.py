@@ -12,7 +12,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = checkout.PACKAGE
 
 from ..core.files import UserError
-from ..core.hub_access import hub_problem, without_hub
+from ..core.hub_access import hub_problem, offline_reason
 from ..core.screen import show
 from .script import Script, run_script
 
@@ -35,7 +35,7 @@ def fetch_model(name: str) -> str:
         return "is a folder, nothing to fetch"
     from huggingface_hub import snapshot_download
 
-    without_hub()
+    offline_reason()
     try:
         return snapshot_download(
             name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]

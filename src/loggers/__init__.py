@@ -1,4 +1,5 @@
-"""Loggers: where a run leaves what it did. Importing this package files every logger in `base.LOGGERS`."""
+"""Loggers: records and results of a run. Importing this package registers every logger in
+`logger.LOGGERS`."""
 
 from . import (
     json_,  # noqa: F401  (one line per logger)

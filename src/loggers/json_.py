@@ -1,10 +1,15 @@
-"""`json`: the run folder, the contract with users and with every other script.
+"""Logger `json`: the run folder, the contract with users and with all other scripts.
 
-config.json           the resolved settings; running it again gives the same run log.jsonl             one
-record per optimizer step metrics.json          name -> number or null          metrics_detail.json   n,
-interval, unscored, reason of a null samples/<set>.jsonl   per-row values and generations  before/
-the same three of the initial model checkpoints/          the final model                 environment.json
-written last lock                  there while the run is going
+config.json           resolved settings; a run with them gives the same results
+log.jsonl             one record per optimizer step
+metrics.json          metric key -> number or null
+metrics_detail.json   n, interval, unscored, and the reason of a null
+samples/<set>.jsonl   per-row values and generated texts
+judge.json            name of a judging language model, with its counts of requests and tokens
+before/               metrics, details and samples of the initial model
+checkpoints/          the final model
+environment.json      written last
+lock                  exists while the run is under way
 """
 
 import contextlib
@@ -39,16 +44,16 @@ RUN_FOLDER_ENTRIES = (
 )
 
 CONFIGS = ("config.json", "adapter_config.json")
-"""What makes a folder one of a model, or of an adapter."""
+"""Files by which a folder is recognised as a model, or an adapter."""
 
 RESUME_KEYS = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
-"""Settings that may differ when a run goes on."""
+"""Settings that may differ when a run is resumed."""
 
 
 @LOGGERS.register("json")
 class JsonLogger(RunLogger):
-    """Writes `<root>/<name>/`. A finished or broken run of that name is refused, or with `overwrite` removed
-    first."""
+    """Writes the run folder `<root>/<name>/`. A finished or interrupted run of that name is refused, or with
+    `overwrite` removed first."""
 
     folder: Path
     config: dict
@@ -70,7 +75,7 @@ class JsonLogger(RunLogger):
             yield
 
     def check(self, resume: bool = False) -> None:
-        """Nothing is created or changed."""
+        """As in `RunLogger`; nothing is created or changed."""
         try:
             self.folder.exists()
         except OSError as error:
@@ -84,45 +89,46 @@ class JsonLogger(RunLogger):
         if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
             what = "may not be written" if place.is_dir() else "is a file"
             raise UserError(f"{self.folder}: {place} {what}; choose another logger.json.root")
-        # A lock and hidden files are all that a kill at the very beginning leaves.
+        # A run killed at its very beginning leaves no more than a lock and hidden files.
         if not self.folder.exists() or not any(_counts(path) for path in self.folder.iterdir()):
             return
-        whole = (self.folder / "environment.json").is_file()
-        if resume and whole:
-            raise UserError(f"{self.folder} holds a whole run: there is nothing to go on with")
+        complete = (self.folder / "environment.json").is_file()
+        if resume and complete:
+            raise UserError(f"{self.folder} holds a whole run: there is nothing to resume")
         if resume and not (self.folder / "config.json").is_file():
             raise UserError(
-                f"{self.folder} has no config.json, so its run cannot be gone on with; choose another"
+                f"{self.folder} has no config.json, so its run cannot be resumed; choose another"
                 " logger.name, or set logger.overwrite true in place of unlearn.resume_path"
             )
         if not resume and not self.place.overwrite:
-            hint = "" if whole else "; it was interrupted: --unlearn.resume_path auto goes on with it. Or"
+            hint = "" if complete else "; it was interrupted: --unlearn.resume_path auto resumes it. Or"
             raise UserError(
                 f"{self.folder} already holds a run{hint or ';'} choose another logger.name, or set"
                 " logger.overwrite true"
             )
 
-    def _begin(self, config: dict, going_on: bool, stack: contextlib.ExitStack) -> None:
-        self.check(resume=going_on)
+    def _begin(self, config: dict, resume: bool, stack: contextlib.ExitStack) -> None:
+        self.check(resume)
         stack.enter_context(lock(self.folder / "lock", "logger.name or logger.json.root"))
         for left in self.folder.glob(".checkpoints.*"):  # by a kill while saving
             shutil.rmtree(left)
-        if going_on:
-            return self._same_settings(config)
-        self._clear()
-        write_json(self.folder / "config.json", config)
-        return write_text(self.folder / "log.jsonl", "")
+        if resume:
+            self._require_same_settings(config)
+        else:
+            self._clear()
+            write_json(self.folder / "config.json", config)
+            write_text(self.folder / "log.jsonl", "")
 
-    def _same_settings(self, config: dict) -> None:
-        """A run goes on only under the settings it began with, but for those that say how it goes on."""
+    def _require_same_settings(self, config: dict) -> None:
+        """UserError where settings differ from the interrupted run's, except for `RESUME_KEYS`."""
         began = read_json(self.folder / "config.json")
         if not isinstance(began, dict):
-            raise UserError(f"{self.folder / 'config.json'}: no settings of a run")
-        ours, theirs = _flat(config), _flat(began)
+            raise UserError(f"{self.folder / 'config.json'}: not the settings of a run")
+        now, before = _flat(config), _flat(began)
         other = [
             key
-            for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key) != theirs.get(key) and key not in RESUME_KEYS
+            for key in sorted(now.keys() | before.keys())
+            if now.get(key) != before.get(key) and key not in RESUME_KEYS
         ]
         if other:
             raise UserError(
@@ -131,16 +137,15 @@ class JsonLogger(RunLogger):
             )
 
     def _clear(self) -> None:
-        """Remove an earlier run, and only what a run writes: a folder with anything else in it is left
-        alone."""
-        strangers = sorted(
+        """Remove an earlier run. UserError, with nothing removed, for a folder with anything else in it."""
+        foreign = sorted(
             path.name
             for path in self.folder.iterdir()
             if path.name not in RUN_FOLDER_ENTRIES and not path.name.startswith(".")
         )
-        if strangers:
+        if foreign:
             raise UserError(
-                f"{self.folder} holds files that do not belong to a run ({', '.join(strangers[:3])}); "
+                f"{self.folder} holds files that do not belong to a run ({', '.join(foreign[:3])}); "
                 "choose another logger.name"
             )
         if links := [name for name in RUN_FOLDER_ENTRIES if (self.folder / name).is_symlink()]:
@@ -152,13 +157,13 @@ class JsonLogger(RunLogger):
             path = self.folder / name
             if path.is_dir():
                 shutil.rmtree(path)
-            elif name != "lock":
+            elif name != "lock":  # held by this run by now
                 path.unlink(missing_ok=True)
 
     def rewind(self, step: int):
         path = self.folder / "log.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        # A kill cuts the last line, and may come before the first.
+        # A kill may cut the last line, or come before the first: what follows a broken line is not used.
         records = itertools.takewhile(bool, map(_record, lines))
         write_jsonl(path, [record for record in records if record["step"] <= step])
 
@@ -171,6 +176,7 @@ class JsonLogger(RunLogger):
             write_jsonl(folder / "samples" / f"{name}.jsonl", rows)
         if results.judge:
             write_json(folder / "judge.json", results.judge)
+        # metrics.json last: other scripts take its presence for a complete evaluation.
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
 
@@ -181,8 +187,8 @@ class JsonLogger(RunLogger):
         self._save(self.folder / ("checkpoints" if instead else "adapter"), model, tokenizer)
 
     def _save(self, target: Path, *parts) -> None:
-        """Saved beside its place, then moved file by file, the config last: without it nothing reads as a
-        model."""
+        """Save in a temporary folder beside the target, then move file by file, the config last: without it
+        no half-moved folder is taken for a model."""
         target.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
             for part in parts:
@@ -201,7 +207,7 @@ def _counts(path: Path) -> bool:
 
 
 def _record(line: str) -> dict:
-    """A line of the log; empty when it is broken."""
+    """A record of the log; empty for a broken line."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -218,5 +224,5 @@ def _flat(tree: dict, path: str = "") -> dict:
 
 
 def _finite(value):
-    """JSON has no NaN: a number that is none is written as null."""
+    """None for NaN and infinities, which JSON does not have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

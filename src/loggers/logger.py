@@ -1,11 +1,11 @@
-"""The contract of a logger: a context manager around one run.
+"""Contract of a logger: a context manager around one run.
 
-with logger.open(config):          # refuses or prepares; nothing heavy has happened yet
-    logger.step({...})             # once per optimizer step
+with logger.open(config):           # refuses or prepares, before any heavy work
     logger.evaluation("before", results)
+    logger.step({...})              # once per optimizer step
     logger.model(model, tokenizer)
-    logger.evaluation("", results) # "" is the final one
-    logger.environment({...})      # last: its presence says that the run is whole
+    logger.evaluation("", results)  # "" is the final one
+    logger.environment({...})       # last: its presence marks a complete run
 """
 
 from contextlib import AbstractContextManager
@@ -20,9 +20,13 @@ LOGGERS = Registry("logger")
 
 @dataclass(frozen=True)
 class Results:
-    """An evaluation as plain values: `metrics` name -> number or None, `detail` name -> {n, interval,
-    unscored, reason}, `samples` row set -> one dict per row, `judge` the name of a language model that judged
-    and what asking it took.
+    """An evaluation as plain values.
+
+    Args:
+        metrics: Metric key -> number or None.
+        detail: Metric key -> {n, interval, unscored, reason}.
+        samples: Row set -> one dict per row.
+        judge: Name of a judging language model, with its counts of requests and tokens; empty without one.
     """
 
     metrics: dict[str, float | None]
@@ -33,7 +37,15 @@ class Results:
 
 @dataclass(frozen=True)
 class RunLocation:
-    """Where a run goes: folder `root`/`name`, and for wandb its project and mode."""
+    """Place of a run.
+
+    Args:
+        root: Folder of all runs.
+        name: Name of the run, and of its folder in `root`.
+        overwrite: Whether an earlier run of that name is removed.
+        project: Project on Weights & Biases.
+        mode: offline or online, of Weights & Biases.
+    """
 
     root: str
     name: str
@@ -43,7 +55,11 @@ class RunLocation:
 
 
 class RunLogger:
-    """Base of all loggers. `folder` is where the run lies, None when it leaves nothing."""
+    """Base of all loggers.
+
+    Attributes:
+        folder: Folder of the run; None where nothing is written.
+    """
 
     folder: Path | None = None
 
@@ -51,33 +67,43 @@ class RunLogger:
         self.place = place
 
     def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
-        """Start a run with its resolved settings, or go on with the interrupted one of that name. UserError
-        when the place is taken or cannot be written, or the interrupted run had other settings."""
+        """Start a run, or resume the interrupted one of that name.
+
+        Args:
+            config: Resolved settings, as they are written to config.json.
+            resume: Whether to resume.
+
+        Returns:
+            A context for the run.
+
+        Raises:
+            UserError: The place is taken or cannot be written, or the interrupted run had other settings.
+        """
         raise NotImplementedError
 
     def check(self, resume: bool = False) -> None:
-        """UserError when `open` would refuse the place: asked before the heavy work."""
+        """UserError where `open` would refuse the place, before any heavy work."""
 
     def rewind(self, step: int) -> None:
-        """Forget the records of later steps than `step`: the run goes on from there."""
+        """Remove the records of steps after `step`, from which the run resumes."""
         raise NotImplementedError
 
     def step(self, record: dict) -> None:
-        """One record per optimizer step."""
+        """Write the record of an optimizer step: name -> number, `step` among them."""
         raise NotImplementedError
 
     def evaluation(self, stage: str, results: Results) -> None:
-        """Results of a stage: `before` (the initial model) or "" (the run's own)."""
+        """Write the results of a stage: `before` (the initial model) or "" (the final model)."""
         raise NotImplementedError
 
     def model(self, model, tokenizer) -> None:
-        """Keep the final model in Hugging Face format."""
+        """Save the final model in Hugging Face format."""
         raise NotImplementedError
 
     def adapter(self, model, tokenizer, instead: bool) -> None:
-        """Keep the LoRA adapter of a model beside the final model, or `instead` of it."""
+        """Save the LoRA adapter of a model, beside the final model or `instead` of it."""
         raise NotImplementedError
 
     def environment(self, facts: dict) -> None:
-        """Versions, hardware, times: written last."""
+        """Write versions, hardware and times, last of all."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""`none`: a run that leaves nothing behind, for trials and tests."""
+"""Logger `none`: writes nothing, for trials and tests."""
 
 from contextlib import nullcontext
 
@@ -7,7 +7,7 @@ from .logger import LOGGERS, RunLogger
 
 @LOGGERS.register("none")
 class NoneLogger(RunLogger):
-    """Every call is accepted, nothing is kept."""
+    """Accepts every call and writes nothing."""
 
     def open(self, config, resume=False):
         return nullcontext()

@@ -1,4 +1,4 @@
-"""`wandb`: the run folder, and the same numbers on Weights & Biases.
+"""Logger `wandb`: the run folder, and its figures on Weights & Biases.
 
 Needs `pip install wandb`. `logger.wandb.mode offline` (the default) writes under the run folder and sends
 nothing; `wandb sync` sends it later. The key is wandb's own (`wandb login` or WANDB_API_KEY); it is never
@@ -14,12 +14,12 @@ from .json_ import JsonLogger
 from .logger import LOGGERS, Results
 
 Mode = Literal["offline", "online"]
-"""What the settings let `logger.wandb.mode` be."""
+"""Values of `logger.wandb.mode`."""
 
 
 @LOGGERS.register("wandb")
 class WandbLogger(JsonLogger):
-    """Everything the json logger does; records and figures also go to a wandb run of the same name."""
+    """The json logger, with records and figures in a wandb run of the same name too."""
 
     @contextlib.contextmanager
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Metrics. Importing this package files every metric in `engine.METRICS`."""
+"""Metrics. Importing this package registers every metric in `spec.METRICS`."""
 
 from . import (  # noqa: F401  (one line per family)
     decoding,

@@ -1,12 +1,12 @@
-"""Evaluations of other toolkits as rows of ours: what `evaluate.retain_results` and `compare_runs.py` can
-read.
+"""Per-row values of evaluations, of this project and of other toolkits, for `evaluate.retain_results` and
+`compare_runs.py`:
 
-    our run folder                        samples/<set>.jsonl
-    TOFU's eval_log_aggregated.json       per-row losses and ROUGE of four sets, rows counted from 0
-    OpenUnlearning's TOFU_EVAL.json       per-row values of each metric, rows counted from 0
+    run folder of this project            samples/<set>.jsonl
+    TOFU's eval_log_aggregated.json       per-row losses and ROUGE of four sets, rows numbered from 0
+    OpenUnlearning's TOFU_EVAL.json       per-row values of each metric, rows numbered from 0
 
-TOFU's per-row `truth_ratio` field is wrong over right while its own aggregation takes right over wrong: the
-losses are read.
+In TOFU's file the field `truth_ratio` is wrong over right, while its own aggregation takes right over wrong;
+so the ratio is computed from the losses.
 """
 
 import math
@@ -30,10 +30,10 @@ from ..core.json_fields import (
 )
 
 Columns = dict[str, dict[str, dict[str, float]]]
-"""Row set -> row id -> column -> value. Rows of peers have their number for an id."""
+"""Row set -> row id -> column -> value. Rows of other toolkits have their number as id."""
 
 CELLS = {"prob": or_null(PROBABILITY), "rougeL": or_null(PROBABILITY), "log_truth_ratio": or_null(number())}
-"""Columns of our samples that are read."""
+"""Columns that are read from samples of this project."""
 TOFU_COLUMNS = {
     "avg_gt_loss": LOSS,
     "avg_paraphrased_loss": LOSS,
@@ -72,25 +72,25 @@ OPEN_UNLEARNING = {
 
 
 def read_results(path: str | Path) -> Columns:
-    """The per-row values of an evaluation in any of the three forms. UserError when it is none of them, or
-    naming the value that is not as that form has it."""
+    """Read the per-row values of an evaluation in any of the three formats. UserError for another format, or
+    naming a value that is invalid in its format."""
     path = Path(path).expanduser()
     if path.is_dir():
         return _run_folder(path)
     log = read_json(path)
     if isinstance(log, dict) and set(TOFU_SETS.values()) <= set(log):
-        return _tofu(path, log)
+        return {name: _tofu_set(f"{path}: {stem}", log[stem], name) for name, stem in TOFU_SETS.items()}
     forget = log.get("forget_truth_ratio") if isinstance(log, dict) else None
     if isinstance(forget, dict) and "value_by_index" in forget:
         return _open_unlearning(path, log)
     raise UserError(
         f"{path}: neither a run folder, nor TOFU's eval_log_aggregated.json, nor OpenUnlearning's"
-        f" TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows){_meant(path)}"
+        f" TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows){_suggestion(path)}"
     )
 
 
 def read_metrics(path: Path) -> dict[str, float | None]:
-    """The metrics.json of a run folder: metric -> number or null. UserError naming the metric that is
+    """Read the metrics.json of a run folder, metric -> number or null. UserError naming a metric that is
     neither."""
     found = read_json(path)
     if not isinstance(found, dict):
@@ -100,13 +100,21 @@ def read_metrics(path: Path) -> dict[str, float | None]:
 
 
 def read_summary(path: str | Path) -> dict[str, float | None]:
-    """The figures of a run folder; none for another form of evaluation. UserError when its file is broken."""
+    """Read the figures of a run folder; none for other formats. UserError for a broken file."""
     path = Path(path).expanduser() / "metrics.json"
     return read_metrics(path) if path.is_file() else {}
 
 
 def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
-    """Columns with the ids of our rows where a peer counted them: both are in the order of the split."""
+    """Replace row numbers by the ids of this project's rows: both are in the order of the split.
+
+    Args:
+        columns: Values of an evaluation.
+        ids: Row set -> ids in order.
+
+    Returns:
+        The columns; a set whose rows are not numbered, or of another length, is unchanged.
+    """
     matched = {}
     for name, rows in columns.items():
         numbered = list(rows) == [str(n) for n in range(len(rows))]
@@ -119,7 +127,8 @@ def _run_folder(folder: Path) -> Columns:
     samples = sorted((folder / "samples").glob("*.jsonl"))
     if not samples:
         raise UserError(
-            f"{folder}: no samples/*.jsonl; expected the run folder of a finished evaluation{_meant(folder)}"
+            f"{folder}: no samples/*.jsonl; expected the run folder of a finished evaluation"
+            f"{_suggestion(folder)}"
         )
     return {path.stem: _samples(path) for path in samples}
 
@@ -134,17 +143,13 @@ def _samples(path: Path) -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _meant(path: Path) -> str:
-    """Where the rows are that belong to a file or folder without any, for a message."""
+def _suggestion(path: Path) -> str:
+    """End of a message about a file or folder without rows: where the rows may be."""
     near = [place for place in (path.parent, path / "results") if any((place / "samples").glob("*.jsonl"))]
     if near:
         return f"; did you mean {near[0]}?"
     is_model = any(path.glob("*.safetensors"))
     return f"; {path} is a model, which evaluate_model.py --overall.model_name measures" if is_model else ""
-
-
-def _tofu(path: Path, log: dict) -> Columns:
-    return {name: _tofu_set(f"{path}: {stem}", log[stem], name) for name, stem in TOFU_SETS.items()}
 
 
 def _tofu_set(place: str, table: Any, name: str) -> dict[str, dict[str, float]]:
@@ -163,6 +168,7 @@ def _tofu_set(place: str, table: Any, name: str) -> dict[str, dict[str, float]]:
 
 def _tofu_row(cells: dict[str, Any], name: str) -> dict[str, float]:
     wrong = cells["average_perturb_loss"]
+    # The losses are means over tokens, so the exponentials are geometric means of token probabilities.
     prob = math.exp(-cells["avg_gt_loss"])
     if name in ("real", "world"):
         total = prob + sum(math.exp(-loss) for loss in wrong)
@@ -176,13 +182,15 @@ def _open_unlearning(path: Path, log: dict) -> Columns:
     for name, metrics in OPEN_UNLEARNING.items():
         for column, (key, field) in metrics.items():
             for index, value in _open_unlearning_column(path, log, key, field, column).items():
-                cell = {"log_truth_ratio": _log(value)} if column == "ratio" else {column: value}
+                cell = {column: value}
+                if column == "ratio":
+                    cell = {"log_truth_ratio": math.log(value) if value > 0 else -math.inf}
                 found.setdefault(name, {}).setdefault(index, {}).update(cell)
     return found
 
 
 def _open_unlearning_column(path: Path, log: dict, key: str, field: str, column: str) -> dict[str, float]:
-    """Row number -> value of one metric, without the rows that have none."""
+    """Row number -> value of one metric, without rows that have no value."""
     if log.get(key) is None:
         return {}
     place = f"{path}: {key}"
@@ -196,14 +204,10 @@ def _open_unlearning_column(path: Path, log: dict, key: str, field: str, column:
 
 
 def _numbered(place: str, column: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """The column in the order of its rows. UserError for a row that has no number, or another kind of
-    value."""
+    """The column in numeric order of its rows (JSON keys are texts, and 10 sorts before 2). UserError for a
+    key that is not a number, or a value of another kind."""
     for index, value in column.items():
         if not (index.isascii() and index.isdigit()):
             raise UserError(f"{place}: {shown(index)} is not a row number")
         check_value(f"{place}, row {index}", value, kind)
     return dict(sorted(column.items(), key=lambda item: int(item[0])))
-
-
-def _log(ratio: float) -> float:
-    return math.log(ratio) if ratio > 0 else -math.inf

@@ -1,26 +1,30 @@
-"""Is what the model writes still sound? Measured on what it says when it thinks, about what it forgot, what
-it keeps, and arithmetic: a model that writes degenerate text gives nothing away and has forgotten nothing.
+"""Soundness of generated texts: closed traces, loops, repetition, fluency.
+
+Measured on forget, retain and arithmetic rows: a model that generates degenerate text leaks nothing, but it
+has not forgotten either, it is broken.
 """
 
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from ..core.words import pieces, words_and_marks
+from ..core.generation import Generation
+from ..core.words import words_and_marks, words_with_punctuation
 from .inputs import MetricInputs
 from .spec import RUN, Fluency, Generations, metric
 
-LONGEST_PERIOD, FEWEST_ROUNDS = 64, 3
-LOOPING = 0.3
+MAX_PERIOD, MIN_REPEATS = 64, 3
+MAX_LOOP_SHARE = 0.3
 """A text loops when more than this share of it lies in a final run of repetitions."""
-FLUENT = -2.0
-"""A text is degenerate when the original model gives it less than this log p per token. Measured on the
-fictional world: of what the retain model says about people it never met 88 % lies above, of the degenerate
-text of a steered model 13 %."""
+MIN_FLUENCY = -2.0
+"""Mean log p per token under the original model below which a text is degenerate. Measured on the fictional
+world: 88 % of the retain model's texts about people it was never trained on lie above, 13 % of the degenerate
+texts of a steered model."""
 
 
 def token_entropy(tokens: Sequence[Hashable]) -> float:
-    """Entropy of the tokens' frequencies over its largest value, 0 to 1; 0 for fewer than two tokens."""
+    """Entropy of the token frequencies over its largest value, -sum p log p / log N for N tokens; 0 to 1, and
+    0 for fewer than two tokens."""
     if len(tokens) < 2:
         return 0.0
     shares = [count / len(tokens) for count in Counter(tokens).values()]
@@ -28,84 +32,130 @@ def token_entropy(tokens: Sequence[Hashable]) -> float:
 
 
 def distinct(tokens: Sequence[Hashable], n: int) -> float:
-    """Share of n-grams that are different ones, 0 to 1; 1 when there is none."""
+    """Number of different n-grams over the number of n-grams, 0 to 1; 1 without any."""
     grams = [tuple(tokens[k : k + n]) for k in range(len(tokens) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
 def loop_share(tokens: Sequence[Hashable]) -> float:
-    """Share of a text that lies in a final run of one passage (at most 64 tokens) said at least three times
-    over, 0 to 1. The last round may be cut."""
+    """Share of a text that lies in a final run of one passage (at most 64 tokens), repeated at least three
+    times; 0 to 1. The last repetition may be cut."""
     longest = 0
-    for period in range(1, min(LONGEST_PERIOD, len(tokens) // FEWEST_ROUNDS) + 1):
+    for period in range(1, min(MAX_PERIOD, len(tokens) // MIN_REPEATS) + 1):
+        # Extend the run to the left while each token equals the one a period later: O(64 N) for N tokens.
         run = period
         while run < len(tokens) and tokens[-run - 1] == tokens[-run - 1 + period]:
             run += 1
-        if run >= FEWEST_ROUNDS * period:
+        if run >= MIN_REPEATS * period:
             longest = max(longest, run)
     return longest / len(tokens) if tokens else 0.0
 
 
-def loops(inputs: MetricInputs, rows: str) -> list[float]:
-    """`loop_share` of the words and marks of trace or answer, whichever loops more, for each row."""
-    share = lambda text: loop_share(words_and_marks(text or ""))
-    return [max(share(thought.trace), share(thought.answer)) for thought in inputs.thoughts(rows)]
+def loop_shares(inputs: MetricInputs, rows: str) -> list[float]:
+    """For each row, `loop_share` of the words and punctuation of trace or answer, whichever is larger."""
+    return [
+        max(loop_share(words_and_marks(text or "")) for text in (traced.trace, traced.answer))
+        for traced in inputs.traced_answers(rows)
+    ]
 
 
-def _register(rows: str) -> None:
-    asked = Generations(rows, mode=RUN)
-    said = lambda inputs: [texts[0] for texts in inputs.generations(rows, mode=RUN)]
-    add = lambda name, good, about, needs=(asked,): metric(
-        f"{rows}/{name}", rows=rows, needs=needs, good=good, about=about
+def _texts(inputs: MetricInputs, rows: str) -> list[Generation]:
+    """For each row, the text generated for its question."""
+    return [answers[0] for answers in inputs.generations(rows, mode=RUN)]
+
+
+# All metrics of a row set have the same need, so they cost one decoding pass.
+
+
+def _register_endings(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
+
+    @metric(
+        f"{rows}/closed",
+        rows=rows,
+        needs=[need],
+        good="up",
+        about="share of answers whose trace closes within the token budget; 0 to 1",
     )
-
-    @add("closed", "up", "share of answers whose thought closes within the token budget; 0 to 1")
     def closed(inputs: MetricInputs):
-        return [float(thought.closed) for thought in inputs.thoughts(rows)]
+        return [float(traced.closed) for traced in inputs.traced_answers(rows)]
 
-    @add(
-        "loop_share",
-        "down",
-        "share of trace or answer (the larger) in a final run of one passage said three times or more; 0"
-        " to 1",
+    @metric(
+        f"{rows}/loop_share",
+        rows=rows,
+        needs=[need],
+        good="down",
+        about=(
+            "share of trace or answer (the larger) in a final run of one passage, repeated three times or"
+            " more; 0 to 1"
+        ),
     )
     def looping(inputs: MetricInputs):
-        return loops(inputs, rows)
+        return loop_shares(inputs, rows)
 
-    @add(
-        "repetition_4",
-        "down",
-        "share of 4-grams of tokens that were there before (Welleck et al. 2020); 0 to 1",
+
+def _register_variety(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
+
+    @metric(
+        f"{rows}/repetition_4",
+        rows=rows,
+        needs=[need],
+        good="down",
+        about="share of repeated 4-grams of tokens (Welleck et al. 2020); 0 to 1",
     )
     def repetition(inputs: MetricInputs):
-        return [1 - distinct(text.ids, 4) for text in said(inputs)]
+        return [1 - distinct(text.ids, 4) for text in _texts(inputs, rows)]
 
-    @add("distinct_2", "up", "share of pairs of words that are different ones; 0 to 1; short texts have more")
+    @metric(
+        f"{rows}/distinct_2",
+        rows=rows,
+        needs=[need],
+        good="up",
+        about="number of different word pairs / number of word pairs; 0 to 1; higher for short texts",
+    )
     def distinct_pairs(inputs: MetricInputs):
-        return [distinct(pieces(text.text), 2) for text in said(inputs)]
+        return [distinct(words_with_punctuation(text.text), 2) for text in _texts(inputs, rows)]
 
-    @add(
-        "token_entropy",
-        "up",
-        "entropy of the tokens over its largest value (R-TOFU); 0 to 1; also high for noise",
+    @metric(
+        f"{rows}/token_entropy",
+        rows=rows,
+        needs=[need],
+        good="up",
+        about="entropy of the token frequencies over its largest value (R-TOFU); 0 to 1; also high for noise",
     )
     def entropy(inputs: MetricInputs):
-        return [token_entropy(text.ids) for text in said(inputs)]
+        return [token_entropy(text.ids) for text in _texts(inputs, rows)]
 
-    @add("written_tokens", "up", "tokens of trace and answer; compare with the initial model's")
+
+def _register_fluency(rows: str) -> None:
+    need = Generations(rows, mode=RUN)
+
+    @metric(
+        f"{rows}/written_tokens",
+        rows=rows,
+        needs=[need],
+        good="up",
+        about="tokens of trace and answer; compare with the initial model's",
+    )
     def length(inputs: MetricInputs):
-        return [float(text.n_tokens) for text in said(inputs)]
+        return [float(text.n_tokens) for text in _texts(inputs, rows)]
 
-    @add(
-        "fluency",
-        "up",
-        "log p per token of trace and answer under the original model; at most 0; degenerate text lies below"
-        f" {FLUENT:g}",
-        (asked, Fluency(asked)),
+    @metric(
+        f"{rows}/fluency",
+        rows=rows,
+        needs=[need, Fluency(need)],
+        good="up",
+        about=(
+            "mean log p per token of trace and answer under the original model; at most 0; degenerate text"
+            f" lies below {MIN_FLUENCY:g}"
+        ),
     )
     def fluency(inputs: MetricInputs):
         return inputs.fluency(rows)
 
 
 for _rows in ("forget", "retain", "arithmetic"):
-    _register(_rows)
+    _register_endings(_rows)
+    _register_variety(_rows)
+    _register_fluency(_rows)

@@ -1,35 +1,43 @@
-"""What metrics read."""
+"""Inputs of metrics."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ..core.generation import Generation
-from ..core.thinking import TAGS, Tags, Thought, split_thought
+from ..core.thinking import TAGS, Tags, TracedAnswer, split_trace
 from .spec import RUN, AnswerScore, Decoding, Generations, Judge, Judges, Likelihood, Rows, Value
 
+Columns = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Row set -> row id -> column -> value."""
 
+
+@dataclass
 class MetricInputs:
-    """What metrics read: rows, scores and generations by need, values of earlier metrics, a retain model's
-    rows."""
+    """All that a metric may read: rows, scores and generated texts by need, and values of earlier metrics.
 
-    def __init__(
-        self,
-        rows: Rows,
-        retain_columns: Mapping[str, Mapping[str, Mapping[str, float]]] | None,
-        tags: Tags = TAGS,
-        decoding: Decoding = Decoding(),
-        judges: Judges = Judges(),
-        cut: Callable[[str, int], str] = lambda text, most: text,
-    ):
-        self.cut = cut
-        """The beginning of a text, see `EvalRunner.cut`."""
-        self.rows, self.tags, self.decoding, self.judges = rows, tags, decoding, judges
-        self.fluencies: dict[Generations, list[list[float]]] = {}
-        self.scores: dict[Likelihood, list[list[AnswerScore]]] = {}
-        self.texts: dict[Generations, list[list[Generation]]] = {}
-        self.values: dict[str, Value] = {}
-        self.retain_columns = retain_columns
-        """Of the retain model: row set -> row id -> column -> value; None without
-        `evaluate.retain_results`."""
+    Args:
+        rows: Row sets by name.
+        retain_columns: Per-row values of a retain model; None without `evaluate.retain_results`.
+        tags: Opening and closing tag of reasoning traces.
+        decoding: Mode and sampling of generated texts.
+        judges: Judge of answers and traces, embedding similarity, entailment model.
+        cut: The beginning of a text, at most so many tokens, see `EvalRunner.cut`.
+        scores: Need -> row -> score of each answer.
+        texts: Need -> row -> generated text of each question.
+        fluencies: Need -> row -> mean log p per token of each generated text, under the original model.
+        values: Metric key -> value, of the metrics computed so far.
+    """
+
+    rows: Rows
+    retain_columns: Columns | None = None
+    tags: Tags = TAGS
+    decoding: Decoding = Decoding()
+    judges: Judges = Judges()
+    cut: Callable[[str, int], str] = lambda text, most: text
+    scores: dict[Likelihood, list[list[AnswerScore]]] = field(default_factory=dict)
+    texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
+    fluencies: dict[Generations, list[list[float]]] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
 
     @property
     def judge(self) -> Judge:
@@ -42,16 +50,17 @@ class MetricInputs:
         return self.scores[Likelihood(rows, field)]
 
     def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
-        """For each row, the answers to its questions in `field`."""
+        """For each row, the generated answers to its questions in `field`."""
         return self.texts[Generations(rows, field, mode)]
 
-    def thoughts(self, rows: str, mode: str = RUN) -> list[Thought]:
-        """For each row, trace and answer of what was said to its question."""
-        asked = self.decoding.mode if mode == RUN else mode
-        return [split_thought(said[0].text, self.tags, asked) for said in self.generations(rows, mode=mode)]
+    def traced_answers(self, rows: str, mode: str = RUN) -> list[TracedAnswer]:
+        """For each row, trace and answer of the text generated for its question."""
+        used = self.decoding.mode if mode == RUN else mode
+        return [split_trace(texts[0].text, self.tags, used) for texts in self.generations(rows, mode=mode)]
 
     def fluency(self, rows: str, mode: str = RUN) -> list[float]:
-        """For each row, log p per token of what was said to its question, by the original model."""
+        """For each row, mean log p per token of the text generated for its question, under the original
+        model."""
         return [scores[0] for scores in self.fluencies[Generations(rows, mode=mode)]]
 
     def value(self, key: str) -> float | None:
@@ -59,4 +68,5 @@ class MetricInputs:
 
 
 def texts_of(row: dict, field: str) -> list[str]:
+    """The texts in a field, which holds one or a list of them."""
     return row[field] if isinstance(row[field], list) else [row[field]]

@@ -1,8 +1,9 @@
 """Tasks of lm-evaluation-harness on a model in memory, or on one behind the harness's own backends.
 
-The harness makes the requests and the scores; `InMemory` answers the requests, since the harness's own class
-for models in memory stops inside thoughts, loses special closing tags, cuts long prompts with no more than a
-warning, and runs batches of one fixed size. Not among the families of `metrics`: it takes seconds to import.
+The harness makes the requests and the scores. `InMemoryModel` takes the place of the harness's own class for
+models in memory, which stops inside reasoning traces, loses special closing tags, cuts long prompts with no
+more than a warning, and runs batches of one fixed size. Not among the families of `metrics`: it takes seconds
+to import.
 """
 
 import contextlib
@@ -35,89 +36,97 @@ from torch import Tensor
 
 from ..core.encoding import Template, chat_text, leading_ids, text_ids
 from ..core.files import UserError
-from ..core.generation import generate, generate_on, length_batches
-from ..core.hub_access import without_hub
+from ..core.generation import DecodingOptions, generate, generate_with_rounds, length_batches
+from ..core.hub_access import offline_reason
 from ..core.likelihood import wide
 from ..core.registry import did_you_mean
 from ..core.sparse_logits import kept_logits
-from ..core.thinking import THINKING
+from ..core.thinking import THINKING_MODES
 from .measure import interval
-from .spec import LOGITS
+from .spec import MAX_LOGITS
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
-"""What our decoding takes of a task's generation settings, beside its budget and stop texts."""
-OUTER = "asked"
-"""The group that a task is put into to change its settings."""
+"""Generation settings of a task that are used, beside its budget and stop texts."""
+WRAPPER = "asked"
+"""Name of the group that a task is put into to change its settings."""
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
 UNDIRECTED = ("refused",)
-"""Metrics that are good or bad by the prompt: a refusal of what is harmless is bad."""
+"""Metrics without a better direction: a refusal is good or bad by the prompt."""
 UNUSED = ("alias", "name", "sample_len", "sample_count")
 NARROW = 0.75
-"""Share of its longest row that the rows of a scoring batch have at least."""
-HARNESS_BUDGET = 256
-"""Tokens that the harness grants where a task names no number."""
+"""Share of the longest row's length that the rows of a scoring batch have at least."""
+DEFAULT_BUDGET = 256
+"""The harness's budget in tokens where a task sets none."""
 
 
 # --- The model ----------------------------------------------------------------------------------------------
 
 
 Row = tuple[tuple[int, ...], int]
-"""What a scoring pass reads: ids, and how many of their last places score an ending."""
+"""Row of a scoring pass: ids, and the number of last positions whose logits score an ending."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a model in memory reads requests. `mode`: one of `core.thinking.MODES`; `batch_tokens`: padded
-    tokens of a batch, prompt and answer together."""
+class ModelOptions:
+    """Prompts and batches of a model in memory.
+
+    Args:
+        template: How questions become tokens.
+        mode: One of `core.thinking.MODES`.
+        batch_tokens: Most padded tokens of a batch, prompt and generated text together.
+        seed: Seed of sampling.
+        rounds: Rounds of MoreThink, in mode more.
+    """
 
     template: Template
     mode: str
     batch_tokens: int
     seed: int = 0
     rounds: int = 2
-    """Rounds of MoreThink, in mode more."""
 
     @property
     def thinks(self) -> bool:
-        return self.mode in THINKING
+        return self.mode in THINKING_MODES
 
 
-class InMemory(HFLM):
-    """A model in memory for the harness. Batches are sorted by length and bounded in tokens; a generated text
-    keeps its thought, tags included; stop texts count only after it; a prompt that leaves no room for the
-    answer is an error."""
+class InMemoryModel(HFLM):
+    """A model in memory, for the harness.
 
-    def __init__(self, model, tokenizer, reading: Reading, on_progress: Callable[[int, int], None]):
+    Batches are sorted by length and bounded in tokens. A generated text keeps its reasoning trace, tags
+    included, and stop texts count only after it. A prompt that leaves no room for the answer is an error.
+    """
+
+    def __init__(self, model, tokenizer, options: ModelOptions, on_progress: Callable[[int, int], None]):
         with quiet_harness():
             super().__init__(pretrained=model, tokenizer=tokenizer)
-        self.reading, self.on_progress = reading, on_progress
+        self.options, self.on_progress = options, on_progress
         self.start = leading_ids(tokenizer)
         self.templated: set[str] = set()
-        """Prompts out of a chat template, which brings its own BOS or wants none."""
+        """Prompts from a chat template, which brings its own BOS or needs none."""
         self.done, self.total = 0, 0
         self.failure = ""
 
     def share_work(self, accelerator) -> None:
-        """Answer this process's part of the requests; every process of `accelerator` holds the model."""
+        """Process this rank's part of the requests; every process of `accelerator` holds the model."""
         self.accelerator = accelerator
         self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
 
     def work_alone(self) -> None:
-        """Answer all requests in every process: for tasks of fewer rows than processes."""
+        """Process all requests in every process, for tasks of fewer rows than processes."""
         self._rank, self._world_size = 0, 1
 
     def check_others(self) -> None:
-        """The error of a process that failed, in all of them."""
+        """Raise the error of a process that failed in all of them."""
         if self.world_size > 1:
             failures = [str(error) for error in gather_object([self.failure]) if error]
             if failures:
                 raise UserError(failures[0])
 
     def _or_fail_together(self, answer: Callable[[], list], instead: list) -> list:
-        """What `answer` gives. Of several processes one that fails alone would leave the others waiting for
-        its rows: it goes on with `instead` until `check_others`."""
+        """The result of `answer()`. A process that fails alone would leave the others waiting for its rows,
+        so it continues with `instead` until `check_others`."""
         try:
             return answer()
         except Exception as error:
@@ -127,30 +136,31 @@ class InMemory(HFLM):
             return instead
 
     def all_gather(self, tensor):
-        """The harness asks how many requests the others have, and makes the numbers equal by asking the last
-        one again, whose answer would count as a further sample of its row. No pass here waits for another's,
-        so every process is told that all have as many as it has."""
+        """Each process's own number of requests, in place of those of all processes."""
+        # The harness would repeat the last request until all processes have as many, and count the copies as
+        # further samples of their row. Passes here never wait for another process, so no padding is needed.
         return tensor.reshape(1).repeat(self.world_size)
 
     def tok_encode(self, string, add_special_tokens=None, left_truncate_len=None, **_) -> list[int]:
-        """Some tokenizers put EOS behind every text, which the harness would leave between prompt and
-        continuation; and BOS before a chat template that has none."""
+        """Token ids of a text, after BOS unless it comes from a chat template."""
+        # Some tokenizers append EOS to every text, which the harness would leave between prompt and
+        # continuation, and some put BOS before a chat template that has none.
         bare = add_special_tokens is False or string in self.templated
         return text_ids(self.tokenizer, string, () if bare else self.start)
 
     def apply_chat_template(self, chat_history: list[dict], add_generation_prompt: bool = True) -> str:
-        """One question is asked as everywhere in this project; examples before it make turns of the chat."""
-        reading = self.reading
+        """Prompt of a chat: one question as everywhere in this project, few-shot examples as turns."""
+        options = self.options
         if len(chat_history) == 1:
-            text = reading.template.prompt_text(chat_history[0]["content"], reading.mode)
+            text = options.template.prompt_text(chat_history[0]["content"], options.mode)
         else:
             text = chat_text(
                 self.tokenizer,
                 chat_history,
                 add_generation_prompt=add_generation_prompt,
-                enable_thinking=reading.thinks,
+                enable_thinking=options.thinks,
             )
-        if reading.template.chat and reading.mode != "plain":
+        if options.template.chat and options.mode != "plain":
             self.templated.add(text)
         return text
 
@@ -170,7 +180,7 @@ class InMemory(HFLM):
         return texts
 
     def _continuations(self, prompts: list[list[int]], settings: dict) -> list[str]:
-        plan: Any = normalize_gen_kwargs(settings, HARNESS_BUDGET)
+        plan: Any = normalize_gen_kwargs(settings, DEFAULT_BUDGET)
         budget, sampled = plan["max_gen_toks"], plan["do_sample"]
         known = {"until", "max_gen_toks", "do_sample", *SAMPLING}
         if unknown := sorted(set(plan) - known):
@@ -185,33 +195,32 @@ class InMemory(HFLM):
                 f"a prompt of {longest} tokens and max_gen_toks {budget} exceed the model's context of"
                 f" {self.max_length}; {remedy}"
             )
-        options = {key: plan[key] for key in SAMPLING if key in plan} if sampled else {}
-        stops = [text for text in plan["until"] if text]
-        reading = self.reading
-        torch.manual_seed(reading.seed)
-        options |= {
-            "batch_tokens": reading.batch_tokens,
-            "stop_ids": reading.template.stop_ids,
-            "on_batch": self._advance,
-            "tags": reading.template.tags,
-            "stop_texts": stops,
-            "thinks": reading.thinks,
-        }
-        if reading.mode == "more":
-            written = generate_on(self.model, self.tokenizer, prompts, budget, reading.rounds, **options)
-        else:
-            written = generate(self.model, self.tokenizer, prompts, budget, **options)
-        return [said.text for said in written]
+        own = self.options
+        options = DecodingOptions(
+            max_new_tokens=budget,
+            batch_tokens=own.batch_tokens,
+            stop_ids=own.template.stop_ids,
+            stop_texts=[text for text in plan["until"] if text],
+            thinks=own.thinks,
+            tags=own.template.tags,
+            rounds=own.rounds,
+            **({key: plan[key] for key in SAMPLING if key in plan} if sampled else {}),
+        )
+        torch.manual_seed(own.seed)
+        run = generate_with_rounds if own.mode == "more" else generate
+        return [text.text for text in run(self.model, self.tokenizer, prompts, options, self._advance)]
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
         return self._or_fail_together(lambda: self._logps(requests), [(0.0, False)] * len(requests))
 
     @torch.inference_mode()
     def _logps(self, requests) -> list[tuple[float, bool]]:
-        """(log p of the ending, is it what the model would say) of each (texts, context, ending). Endings of
-        one token after the same context share a row."""
+        """Score each (texts, context, ending): log p of the ending, and whether it is the greedy
+        continuation. Endings of one token after the same context share a row."""
         rows: dict[Row, list[int]] = {}
         for number, (_, context, ending) in enumerate(requests):
+            # The last token scores nothing, so the row goes without it: endings of one token, as the letters
+            # of multiple choice, then have equal rows.
             whole = (*context, *ending)
             if len(whole) > self.max_length + 1:
                 raise UserError(
@@ -232,8 +241,8 @@ class InMemory(HFLM):
         return found
 
     def _ending_logits(self, rows: list[Row]) -> list[Tensor]:
-        """log p over the vocabulary at the last places of each row of ids, as many as its ending has tokens,
-        in float32 or wider."""
+        """log p over the vocabulary at the last positions of each row, [tokens of its ending, V], in float32
+        or wider."""
         width = max(len(ids) for ids, _ in rows)
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         wanted = torch.zeros(ids.shape, dtype=torch.bool)
@@ -245,10 +254,11 @@ class InMemory(HFLM):
         return list(wide(logits).log_softmax(-1).split([count for _, count in rows]))
 
     def _scoring_batches(self, rows: list[Row]) -> Iterator[list[Row]]:
-        """Rows in batches of like length, of as many tokens as are granted and of few enough places that some
-        row wants logits of: these take memory for every row, and a large vocabulary makes them big."""
-        room = LOGITS // self.model.config.vocab_size
-        for places in length_batches([len(ids) for ids, _ in rows], self.reading.batch_tokens, NARROW):
+        """Batches of rows of like length, within `batch_tokens` and `MAX_LOGITS`."""
+        # kept_logits computes a position's logits for all rows of a batch if one row needs it: at most as
+        # many positions as the batch's width, or as the endings of all rows have.
+        room = MAX_LOGITS // self.model.config.vocab_size
+        for places in length_batches([len(ids) for ids, _ in rows], self.options.batch_tokens, NARROW):
             batch = [rows[place] for place in places]
             width, count = len(batch[0][0]), max(count for _, count in batch)
             most = max(1, room // width, math.isqrt(room // count))
@@ -258,7 +268,7 @@ class InMemory(HFLM):
         return super().loglikelihood(requests, disable_tqdm=True)
 
     def loglikelihood_rolling(self, requests, disable_tqdm: bool = False):
-        room = min(self.reading.batch_tokens, LOGITS // self.model.config.vocab_size)
+        room = min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size)
         self.batch_size_per_gpu = max(1, room // self.max_length)
         return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
@@ -278,7 +288,7 @@ def _args(request: Instance) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def restoring_state(model, tokenizer) -> Iterator[None]:
-    """Put back what the harness changes: all random states, train or eval mode, the tokenizer's padding, the
+    """Restore what the harness changes: random states, train or eval mode, the tokenizer's padding, the
     model's generation config and use of the key-value cache."""
     training = model.training
     own = {name: getattr(model.config, name, None) for name in ("use_cache", "pad_token_id")}
@@ -304,7 +314,15 @@ def restoring_state(model, tokenizer) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Score:
-    """A figure of a task over `n` rows; the interval is over rows, where the figure is their mean."""
+    """A figure of a task.
+
+    Args:
+        value: The figure.
+        n: Number of rows.
+        interval: 95 % bootstrap interval, where the figure is a mean over rows.
+        better: up, down, or empty where neither is better.
+        unscored: Number of rows without a value.
+    """
 
     value: float | None
     n: int
@@ -315,8 +333,14 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task gave: figures by `metric[filter]` (of a group: its own; of a tag: `<task>/metric[filter]`),
-    those of the members of a group by `<member>/metric[filter]`, one sample per row, and the rows."""
+    """Results of a task.
+
+    Args:
+        scores: `<task>/metric[filter]` -> figure; of a group its own figures, or else those of its members.
+        members: The same of the members of a group.
+        samples: One dict per row and filter.
+        config: The harness's configs of the tasks.
+    """
 
     scores: dict[str, Score]
     members: dict[str, Score]
@@ -325,20 +349,22 @@ class TaskResult:
 
 
 class Tasks:
-    """The harness's index of tasks: ours, and of its own those that are asked for. Reading all of its 14,000
-    files takes 15 s, so only the folder that a name begins with is read, and all when it is not there."""
+    """Index of tasks: this project's, and the harness's own as needed. Reading all 14,000 files of the
+    harness takes 15 s, so only the folder that a task's name begins with is read, and all of them only if
+    that fails.
+    """
 
-    def __init__(self, ours: Path, metadata: Mapping[str, Any]):
-        self.ours, self.metadata = ours, dict(metadata)
+    def __init__(self, folder: Path, metadata: Mapping[str, Any]):
+        self.folder, self.metadata = folder, dict(metadata)
 
     @functools.cache  # noqa: B019
     def _manager(self, folder: str | None, everything: bool = False) -> TaskManager:
-        paths: list[str | Path] = [self.ours, *([BUILT_IN / folder] if folder else [])]
+        paths: list[str | Path] = [self.folder, *([BUILT_IN / folder] if folder else [])]
         return TaskManager(include_path=paths, include_defaults=everything, metadata=self.metadata)
 
     def manager_of(self, name: str, folder: str | None = None) -> TaskManager:
-        """An index that has the task `name`, looked for in `folder` of the harness first; UserError with near
-        names when there is none."""
+        """An index with the task `name`, looked up in `folder` of the harness first. UserError with near
+        names for an unknown task."""
         for place in (None, *([folder] if folder else []), *_folders(name)):
             if name in self._manager(place).task_index:
                 return self._manager(place)
@@ -348,24 +374,33 @@ class Tasks:
         return everything
 
     def declared(self, name: str) -> dict[str, Any]:
-        """What the YAML file of a task says, bases included; no rows are read."""
+        """Settings in the YAML file of a task, bases included; no rows are read."""
         path = self.manager_of(name).task_index[name].yaml_path
         return load_yaml(path, resolve_func=False) if path else {}
 
-    def is_ours(self, name: str) -> bool:
+    def is_own(self, name: str) -> bool:
         return name in self._manager(None).task_index
 
     def load(self, name: str, folder: str | None = None, local_rows: str | None = None) -> dict:
-        """The task or group with its rows. `local_rows`: function of our shared module that reads the rows of
-        the harness's own tasks from a folder. Whatever cannot be read is a UserError."""
+        """Load a task or group with its rows.
+
+        Args:
+            name: Name of the task.
+            folder: Folder of the harness to look in first.
+            local_rows: Function of this project's task module that reads the rows of the harness's own tasks
+                from a folder.
+
+        Raises:
+            UserError: Something cannot be read.
+        """
         manager = self.manager_of(name, folder)
         spec: Any = name
-        if local_rows and not self.is_ours(name):
+        if local_rows and not self.is_own(name):
             word = "group" if manager.task_index[name].kind == Kind.GROUP else "task"
-            rows = _import_func_in_yml(local_rows, self.ours)
+            rows = _import_func_in_yml(local_rows, self.folder)
             # Inside a group a change is merged with the task's own file; outside it replaces the file.
-            spec = {"group": OUTER, "task": [{word: name, "custom_dataset": rows}]}
-        offline = "" if folder or local_rows else without_hub()
+            spec = {"group": WRAPPER, "task": [{word: name, "custom_dataset": rows}]}
+        offline = "" if folder or local_rows else offline_reason()
         try:
             with quiet_harness():
                 return dict(manager.load(spec))
@@ -375,7 +410,7 @@ class Tasks:
 
 
 def _folders(name: str) -> list[str]:
-    """Folders of the harness that a task's name begins with, the longest first."""
+    """Folders of the harness whose name is a prefix of the task's, the longest first."""
     parts = name.split("_")
     heads = ["_".join(parts[:n]) for n in range(len(parts), 0, -1)]
     heads += [head.rstrip("0123456789") for head in heads]
@@ -389,9 +424,17 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """Options of a task. `limit`: rows, 0 is all; `chat`: through the chat template; `fewshot`:
-    examples, None is the task's own number; `repeats` (0: the task's own) and `decoding` replace the task's
-    settings."""
+    """Changes to a task's settings.
+
+    Args:
+        limit: Number of rows; 0 is all.
+        chat: Whether prompts go through the chat template.
+        fewshot: Number of examples; None is the task's own.
+        repeats: Samples per row; 0 is the task's own.
+        decoding: Generation settings that replace the task's own.
+        seed: Seed of the choice of examples and of intervals.
+        bootstrap: Resamples of an interval.
+    """
 
     limit: int = 0
     chat: bool = False
@@ -403,14 +446,14 @@ class TaskOptions:
 
 
 def generates(loaded: dict) -> bool:
-    """Does something in a task make the model write?"""
+    """Whether a task, or a member of a group, generates text."""
     return any(task.OUTPUT_TYPE == "generate_until" for task in loaded["tasks"].values())
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What a task asks of a model: rows, samples or continuations of each, tokens that may be written for one
-    sample (0 where none are), and the prompts of some rows."""
+    """Size of a task: rows, samples or continuations of each row, budget of a sample in tokens (0 where none
+    is generated), and the prompts of some rows."""
 
     rows: int
     samples: int
@@ -419,13 +462,13 @@ class Costs:
 
 
 def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]) -> Costs:
-    """The costs of a task that a model need not be loaded for. Of a group the widest member counts."""
+    """Size of a task, without a model. Of a group the widest member counts."""
     tasks = list(loaded["tasks"].values())
     rows = sum(min(len(task.eval_docs), limit or len(task.eval_docs)) for task in tasks)
     prompts = [str(task.doc_to_text(doc)) for task in tasks for doc in itertools.islice(task.eval_docs, 50)]
     if generates(loaded):
         budgets = [
-            {**(task.config.generation_kwargs or {}), **decoding}.get("max_gen_toks", HARNESS_BUDGET)
+            {**(task.config.generation_kwargs or {}), **decoding}.get("max_gen_toks", DEFAULT_BUDGET)
             for task in tasks
         ]
         samples = max(repeats or task.config.repeats or 1 for task in tasks)
@@ -437,14 +480,14 @@ def costs_of(loaded: dict, limit: int, repeats: int, decoding: Mapping[str, Any]
     return Costs(rows, max(options), 0, prompts)
 
 
-def files_of(loaded: dict) -> list[Path]:
+def yaml_files(loaded: dict) -> list[Path]:
     """The YAML files of a task and of its members."""
     sources = {(task.config.metadata or {}).get("config_source", "") for task in loaded["tasks"].values()}
     return sorted(Path(source) for source in sources if Path(source).is_file())
 
 
-def rows_of(loaded: dict, limit: int = 0) -> list[str]:
-    """A hash of the rows of each member of a task, examples for few-shot included."""
+def row_hashes(loaded: dict, limit: int = 0) -> list[str]:
+    """Hash of the rows of each member of a task, few-shot examples included."""
     found = []
     for name, task in sorted(loaded["tasks"].items()):
         digest = hashlib.sha256(name.encode())
@@ -455,47 +498,48 @@ def rows_of(loaded: dict, limit: int = 0) -> list[str]:
     return found
 
 
-def run_task(lm: Any, loaded: dict, name: str, conduct: TaskOptions) -> TaskResult | None:
-    """The figures of a loaded task; None on all but the first of several processes."""
+def run_task(lm: Any, loaded: dict, name: str, options: TaskOptions) -> TaskResult | None:
+    """Run a loaded task; None on all but the first of several processes."""
     with quiet_harness():
         for task in loaded["tasks"].values():
-            _set_conduct(task, conduct)
+            _configure(task, options)
+        # The harness gives each process every n-th row; a process without any would not take part.
         few = min(len(task.eval_docs) for task in loaded["tasks"].values())
-        if min(few, conduct.limit or few) < lm.world_size:
+        if min(few, options.limit or few) < lm.world_size:
             lm.work_alone()
         results = evaluator.evaluate(
             lm,
             loaded,
-            limit=conduct.limit or None,
+            limit=options.limit or None,
             bootstrap_iters=0,
-            apply_chat_template=conduct.chat,
-            fewshot_as_multiturn=conduct.chat,
+            apply_chat_template=options.chat,
+            fewshot_as_multiturn=options.chat,
         )
     if lm.world_size > 1:
         lm.check_others()
     if results is None:
         return None
     plain = json.loads(json.dumps(results, default=handle_non_serializable))
-    return _read_results(plain, name, conduct)
+    return _read_results(plain, name, options)
 
 
-def _set_conduct(task, conduct: TaskOptions) -> None:
+def _configure(task, options: TaskOptions) -> None:
     own = task.get_config("num_fewshot")
-    # A task that says 0 means it: its prompt has no place for examples.
-    if own is None or (conduct.fewshot is not None and own != 0):
-        task.set_config(key="num_fewshot", value=conduct.fewshot or 0)
+    # 0 in a task's file is deliberate: its prompt has no place for examples.
+    if own is None or (options.fewshot is not None and own != 0):
+        task.set_config(key="num_fewshot", value=options.fewshot or 0)
     shots = task.get_config("num_fewshot")
     if shots and len(list(task.fewshot_docs())) < shots:
         raise UserError(
             f"{task.task_name} puts {shots} examples in front of a question, but its data has no rows to take"
             " them from; benchmarks.fewshot 0 asks without"
         )
-    task.set_fewshot_seed(seed=conduct.seed)
+    task.set_fewshot_seed(seed=options.seed)
     if task.OUTPUT_TYPE == "generate_until":
-        if conduct.decoding:
-            task.set_config(key="generation_kwargs", value=dict(conduct.decoding), update=True)
-        if conduct.repeats:
-            task.set_config(key="repeats", value=conduct.repeats)
+        if options.decoding:
+            task.set_config(key="generation_kwargs", value=dict(options.decoding), update=True)
+        if options.repeats:
+            task.set_config(key="repeats", value=options.repeats)
         if task.config.repeats > 1 and not task.config.generation_kwargs.get("do_sample"):
             raise UserError(
                 f"{task.task_name} writes greedily, so its {task.config.repeats} samples of a row would all"
@@ -503,7 +547,7 @@ def _set_conduct(task, conduct: TaskOptions) -> None:
             )
 
 
-def _read_results(results: dict, name: str, conduct: TaskOptions) -> TaskResult:
+def _read_results(results: dict, name: str, options: TaskOptions) -> TaskResult:
     # Several processes give their rows one after the other.
     samples = {task: sorted(rows, key=itemgetter("doc_id")) for task, rows in results["samples"].items()}
     members: dict[str, Score] = {}
@@ -512,20 +556,20 @@ def _read_results(results: dict, name: str, conduct: TaskOptions) -> TaskResult:
             better = results["higher_is_better"].get(task, {})
             members |= {
                 f"{task}/{key}": score
-                for key, score in _scores(figures, samples[task], better, conduct).items()
+                for key, score in _scores(figures, samples[task], better, options).items()
             }
-    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != OUTER}
+    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != WRAPPER}
     scores = {key: score for key, score in members.items() if key.startswith(f"{name}/")} or members
     if name in groups:
         pooled = [row for table in samples.values() for row in table]
         better = results["higher_is_better"].get(name, {})
-        found = _scores(groups[name], pooled, better, conduct)
+        found = _scores(groups[name], pooled, better, options)
         scores = {f"{name}/{key}": score for key, score in found.items()} or scores
     rows = [{"task": task, **row} for task, table in samples.items() for row in table]
     return TaskResult(scores, members if scores != members else {}, rows, results["configs"])
 
 
-def _scores(figures: dict, samples: list[dict], better: dict, conduct: TaskOptions) -> dict[str, Score]:
+def _scores(figures: dict, samples: list[dict], better: dict, options: TaskOptions) -> dict[str, Score]:
     """`metric[filter]` -> figure, with the interval over rows where the figure is a mean over them."""
     scores = {}
     for key, value in figures.items():
@@ -533,16 +577,19 @@ def _scores(figures: dict, samples: list[dict], better: dict, conduct: TaskOptio
         if not comma or metric in UNUSED or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         rows = [row.get(metric) for row in samples if row["filter"] == chosen]
-        good = "" if metric in UNDIRECTED else "up" if better.get(metric, True) else "down"
-        scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, conduct)
+        good = "up" if better.get(metric, True) else "down"
+        if metric in UNDIRECTED:
+            good = ""
+        scores[f"{metric}[{chosen}]"] = _score(float(value), rows, good, options)
     return scores
 
 
-def _score(value: float, rows: list, good: str, conduct: TaskOptions) -> Score:
+def _score(value: float, rows: list, good: str, options: TaskOptions) -> Score:
+    # Without an interval where the figure is not the mean of its rows (perplexity, F1 over a corpus).
     numbers = [float(row) for row in rows if isinstance(row, int | float)]
     if len(numbers) < len(rows) or not rows or abs(sum(numbers) / len(numbers) - value) > 1e-9:
         return Score(value, len(rows), None, good)
-    around = interval(np.array(numbers), conduct.bootstrap, conduct.seed)
+    around = interval(np.array(numbers), options.bootstrap, options.seed)
     return Score(value, len(rows), around, good)
 
 
@@ -551,14 +598,14 @@ def add_column(
     rows: Sequence[dict],
     column: str,
     values: Sequence[float | None],
-    conduct: TaskOptions,
+    options: TaskOptions,
 ) -> TaskResult:
-    """The result with a further figure: a value per row, None for what could not be told."""
+    """The result with a further figure and column: a value per row, None where it is unknown."""
     for row, value in zip(rows, values):
         row[column] = value
     known = np.array([value for value in values if value is not None])
     mean = float(known.mean()) if len(known) else None
-    around = interval(known, conduct.bootstrap, conduct.seed) if len(known) else None
+    around = interval(known, options.bootstrap, options.seed) if len(known) else None
     score = Score(mean, len(known), around, "down", len(values) - len(known))
     head = next(iter(result.scores)).partition("/")[0]
     return replace(result, scores={**result.scores, f"{head}/{column}[{rows[0]['filter']}]": score})
@@ -566,7 +613,7 @@ def add_column(
 
 @contextlib.contextmanager
 def quiet_harness() -> Iterator[None]:
-    """Without the harness's remarks on settings that are made on purpose, its bars, and its reports of failed
+    """Silence the harness: its warnings about deliberate settings, its bars, and its reports of failed
     requests, which show the key of a server."""
     logger, own = logging.getLogger("lm_eval"), tqdm.tqdm.__init__
     level = logger.level

@@ -1,12 +1,13 @@
-"""Metrics measured: needs gathered, met by the fewest passes, computed, with intervals."""
+"""Measurement: needs of all metrics gathered, met in the fewest passes, metrics computed with intervals."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..core.files import UserError
-from .inputs import MetricInputs, texts_of
+from .inputs import Columns, MetricInputs, texts_of
 from .runner import EvalRunner
 from .spec import (
     METRICS,
@@ -24,17 +25,48 @@ from .spec import (
 )
 
 
+@dataclass(frozen=True)
+class MeasureOptions:
+    """What metrics are computed with, beside rows and model.
+
+    Args:
+        retain_columns: Per-row values of a retain model, None without one.
+        judges: Judge of answers and traces, embedding similarity, entailment model.
+        bootstrap: Resamples of an interval; 0 is no interval.
+        seed: Seed of the resamples.
+    """
+
+    retain_columns: Columns | None = None
+    judges: Judges = Judges()
+    bootstrap: int = 1000
+    seed: int = 0
+
+
 def measure(
-    keys: Sequence[str],
-    rows: Rows,
-    runner: EvalRunner,
-    retain_columns=None,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    judges: Judges = Judges(),
+    keys: Sequence[str], rows: Rows, runner: EvalRunner, options: MeasureOptions = MeasureOptions()
 ) -> MetricInputs:
-    """Meet the needs of all metrics, one teacher-forced pass per row set, then compute them in order."""
-    inputs = MetricInputs(rows, retain_columns, runner.template.tags, runner.decoding, judges, runner.cut)
+    """Meet the needs of all metrics and compute the metrics in order.
+
+    Each row set gets one teacher-forced pass, whichever fields of it are scored, and each different
+    `Generations` need one decoding pass.
+
+    Args:
+        keys: Metric keys, each after those whose values it reads (see `spec.select`).
+        rows: Row sets by name.
+        runner: Model passes.
+        options: Retain model's values, judges, intervals.
+
+    Returns:
+        The inputs with a value for every key; a metric whose needs cannot be met has value None and a reason.
+    """
+    inputs = MetricInputs(
+        rows,
+        options.retain_columns,
+        runner.template.tags,
+        runner.options.decoding,
+        options.judges,
+        runner.cut,
+    )
     refused: dict[Need, str] = {}
     needs = _needs(keys, rows)
     for name in dict.fromkeys(need.rows for need in needs if isinstance(need, Likelihood)):
@@ -42,55 +74,51 @@ def measure(
         for text_field, scores in runner.likelihoods(rows[name], fields).items():
             inputs.scores[Likelihood(name, text_field)] = scores
     for need in _generations(needs):
-        _meet(need, inputs.texts, refused, lambda need=need: runner.generations(rows[need.rows], need))
+        try:
+            inputs.texts[need] = runner.generations(rows[need.rows], need)
+        except UserError as error:
+            refused[need] = str(error)
     for need in needs:
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
         elif isinstance(need, Fluency):
-            _meet(
-                need,
-                inputs.fluencies,
-                refused,
-                lambda need=need: runner.fluency(rows[need.rows], need.of, inputs.texts[need.of]),
-                need.of,
-            )
+            try:
+                texts = inputs.texts[need.of]
+                inputs.fluencies[need.of] = runner.fluency(rows[need.rows], need.of, texts)
+            except UserError as error:
+                refused[need] = str(error)
     for key in keys:
-        reason = _missing(METRICS[key], rows) or next(
-            (refused[need] for need in METRICS[key].needs if need in refused), ""
-        )
-        inputs.values[key] = (
-            Value(None, reason) if reason else _compute(METRICS[key], inputs, bootstrap, seed)
-        )
+        found = METRICS[key]
+        reasons = [_missing(found, rows), *(refused.get(need, "") for need in found.needs)]
+        reason = next(filter(None, reasons), "")
+        inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
 
 
 def count_texts(keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding()) -> int:
-    """How many texts `measure` puts to a model, as `EvalRunner.on_rows` counts them: every answer that is
-    scored, every one that is generated, of MoreThink once for each of its turns."""
-    needs, count = _needs(keys, rows), lambda need: sum(len(texts_of(r, need.field)) for r in rows[need.rows])
-    turns = lambda need: decoding.rounds + 1 if (need.mode, decoding.mode) == (RUN, "more") else 1
-    scored = sum(count(need) for need in needs if not isinstance(need, Generations))
-    return scored + sum(count(need) * turns(need) for need in _generations(needs))
+    """Number of texts that `measure` processes, as `EvalRunner.on_rows` counts them: every scored answer and
+    every generated text, with MoreThink once for each turn."""
+
+    def turns(need: Need) -> int:
+        if not isinstance(need, Generations):
+            return 1
+        return decoding.rounds + 1 if need.mode == RUN and decoding.mode == "more" else 1
+
+    needs = _needs(keys, rows)
+    passes = [*(need for need in needs if not isinstance(need, Generations)), *_generations(needs)]
+    return sum(turns(need) * len(texts_of(row, need.field)) for need in passes for row in rows[need.rows])
 
 
 def _needs(keys: Sequence[str], rows: Rows) -> list[Need]:
-    """What the metrics that can be measured on these rows ask for, each once."""
+    """Needs of the metrics that can be measured on these rows, each once."""
     usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
     return list(dict.fromkeys(need for found in usable for need in found.needs))
 
 
 def _generations(needs: Sequence[Need]) -> list[Generations]:
-    """What is to be generated, for itself or to have its fluency judged."""
+    """Texts to be generated, for metrics or for their fluency."""
     generated = (need.of if isinstance(need, Fluency) else need for need in needs)
     return list(dict.fromkeys(need for need in generated if isinstance(need, Generations)))
-
-
-def _meet(need: Need, kept: dict, refused: dict[Need, str], act: Callable, key: Need | None = None) -> None:
-    """Keep what a need asks for, or the reason why it is not to be had."""
-    try:
-        kept[key or need] = act()
-    except UserError as error:
-        refused[need] = str(error)
 
 
 def _missing(found: Metric, rows: Rows) -> str:
@@ -108,7 +136,7 @@ def _missing(found: Metric, rows: Rows) -> str:
     return f"the {found.rows} rows have no {absent[0]!r}" if absent else ""
 
 
-def _compute(found: Metric, inputs: MetricInputs, bootstrap: int, seed: int) -> Value:
+def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Value:
     result = found.compute(inputs)
     if isinstance(result, Value):
         return result
@@ -122,16 +150,26 @@ def _compute(found: Metric, inputs: MetricInputs, bootstrap: int, seed: int) -> 
     unscored = len(values) - len(scored)
     if not len(scored):
         return Value(None, "no row could be scored", 0, unscored, None, columns)
-    return Value(float(scored.mean()), "", len(scored), unscored, interval(scored, bootstrap, seed), columns)
+    around = interval(scored, options.bootstrap, options.seed)
+    return Value(float(scored.mean()), "", len(scored), unscored, around, columns)
 
 
 def _finite(value):
-    """A number that is none (no token to score, a wrecked model) is an unscored cell."""
+    """None for NaN and infinities (no token to score, a wrecked model): an unscored cell."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over rows; None when `resamples` is 0."""
+    """95 % percentile bootstrap interval of the mean over rows.
+
+    Args:
+        values: One value per row, [N].
+        resamples: Number of bootstrap samples; 0 is no interval.
+        seed: Seed of the samples; the same for all metrics, so that equal columns have equal intervals.
+
+    Returns:
+        Lower and upper bound, or None without resamples.
+    """
     if not resamples:
         return None
     draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))

@@ -5,7 +5,7 @@ from .rouge import rougeL
 from .spec import Generations, Good, PerRow, metric
 
 TOKENS = 128
-"""Tokens of a continuation that are compared, as published."""
+"""Tokens of a continuation that are compared, as in MUSE's code."""
 
 
 def _register(key: str, rows: str, good: Good) -> None:
@@ -15,8 +15,8 @@ def _register(key: str, rows: str, good: Good) -> None:
         needs=[Generations(rows, "prompt")],
         good=good,
         about=(
-            "ROUGE-L F1 (unstemmed) of the continuation of a document against the true one, both cut to"
-            f" {TOKENS} tokens (evaluate.max_new_tokens where that is fewer); 0 to 1"
+            "ROUGE-L F1 (unstemmed) of the generated continuation of a document against the true one, both"
+            f" cut to {TOKENS} tokens (or evaluate.max_new_tokens, if fewer); 0 to 1"
         ),
     )
     def verbmem(inputs: MetricInputs):

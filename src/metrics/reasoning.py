@@ -1,76 +1,72 @@
-"""What a model says with and without thinking: exact answers, traces, held-out wordings, arithmetic.
+"""Answers and reasoning traces of models that think: exact matches, leaks of traces, healthy forgetting.
 
-An answer counts when it matches the true one exactly. A trace that never closes has no answer and counts
-as wrong.
+An answer counts when it is an exact match of the reference. A trace that never closes has no answer and
+counts as wrong.
 """
 
 import re
 from collections.abc import Sequence
 from functools import cache
 
-from .health import FLUENT, LOOPING, loops
+from .health import MAX_LOOP_SHARE, MIN_FLUENCY, loop_shares
 from .inputs import MetricInputs
 from .rouge import rougeL
 from .spec import RUN, Case, Fluency, Generations, Good, Likelihood, PerRow, Value, metric
 from .verdicts import NOTHING, RIGHT, mentions, states
 
-COHERENT_AT_LEAST = 0.3
-"""Where fewer traces than this share are coherent, a leak rate among them says nothing."""
+MIN_COHERENT_SHARE = 0.3
+"""Share of coherent traces below which a leak rate among them has no meaning."""
 
 
-def _good(rows: str) -> Good:
-    return "down" if rows == "forget" else "up"
+def exact_direct(inputs: MetricInputs, rows: str) -> list[float]:
+    """1 for rows whose answer without a trace is an exact match."""
+    answers = [texts[0].text for texts in inputs.generations(rows)]
+    return [float(answer == row["answer"]) for answer, row in zip(answers, inputs.rows[rows])]
 
 
-def _right_after_thinking(inputs: MetricInputs, rows: str) -> PerRow:
-    """1 for rows answered exactly after a closed trace."""
-    said = [answers[0].text for answers in inputs.generations(rows, mode=RUN)]
-    right = [
-        float(thought.answer == row["answer"])
-        for thought, row in zip(inputs.thoughts(rows), inputs.rows[rows])
-    ]
-    return PerRow(right, {"thinking_generation": said})
+def exact_after_trace(inputs: MetricInputs, rows: str) -> PerRow:
+    """1 for rows whose answer after a closed trace is an exact match; the generated text is a column."""
+    traced = inputs.traced_answers(rows)
+    matches = [float(text.answer == row["answer"]) for text, row in zip(traced, inputs.rows[rows])]
+    texts = [texts[0].text for texts in inputs.generations(rows, mode=RUN)]
+    return PerRow(matches, {"thinking_generation": texts})
 
 
-def _register(rows: str) -> None:
+def _register_exact(rows: str, good: Good) -> None:
     @metric(
         f"{rows}/exact",
         rows=rows,
         needs=[Generations(rows)],
-        good=_good(rows),
-        about=(
-            "share of questions answered exactly without thinking; 0 to 1; blind to right answers in"
-            " other words"
-        ),
+        good=good,
+        about="share of exact matches without thinking; 0 to 1; blind to right answers in other words",
     )
     def exact(inputs: MetricInputs):
-        return [
-            float(said[0].text == row["answer"])
-            for said, row in zip(inputs.generations(rows), inputs.rows[rows])
-        ]
+        return exact_direct(inputs, rows)
 
     @metric(
         f"{rows}/exact_thinking",
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
-        good=_good(rows),
-        about="share of questions answered exactly after a closed trace; 0 to 1",
+        good=good,
+        about="share of exact matches after a closed trace; 0 to 1",
     )
     def exact_thinking(inputs: MetricInputs):
-        return _right_after_thinking(inputs, rows)
+        return exact_after_trace(inputs, rows)
 
+
+def _register_recall(rows: str, good: Good) -> None:
     @metric(
         f"{rows}/trace_recall",
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
         fields=("key",),
-        good=_good(rows),
-        about="share of closed traces that state the row's key fact; 0 to 1",
+        good=good,
+        about="share of rows whose trace closes and states the row's key fact; 0 to 1",
     )
     def trace_recall(inputs: MetricInputs):
         return [
-            float(t.closed and mentions(t.trace, row["key"]))
-            for t, row in zip(inputs.thoughts(rows), inputs.rows[rows])
+            float(text.closed and mentions(text.trace, row["key"]))
+            for text, row in zip(inputs.traced_answers(rows), inputs.rows[rows])
         ]
 
     @metric(
@@ -78,39 +74,44 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Generations(rows, mode=RUN)],
         fields=("cot",),
-        good=_good(rows),
+        good=good,
         about=(
-            "share of the reference reasoning that is said again: of each of its sentences the best ROUGE-L"
-            " recall (R-TOFU's step-wise score); 0 to 1; two strangers' traces share sentences too, so"
-            " compare with the retain model's"
+            "best ROUGE-L recall of each sentence of the reference trace over the trace's sentences, mean"
+            " (R-TOFU's step-wise score); 0 to 1; unrelated traces share sentences too, so compare with the"
+            " retain model's"
         ),
     )
     def cot_recall(inputs: MetricInputs):
         return [
-            step_recall(row["cot"], thought.trace)
-            for thought, row in zip(inputs.thoughts(rows), inputs.rows[rows])
+            step_recall(row["cot"], text.trace)
+            for text, row in zip(inputs.traced_answers(rows), inputs.rows[rows])
         ]
 
+
+def _register_held_out(rows: str, good: Good) -> None:
     @metric(
         f"{rows}/exact_held_out",
         rows=rows,
         needs=[Generations(rows, "held_out_questions")],
-        good=_good(rows),
+        good=good,
         about=(
-            "share of never-trained wordings of a question answered exactly, mean over wordings, then"
-            " rows; 0 to 1"
+            "share of exact matches on held-out wordings of a question, never trained on, mean over wordings,"
+            " then rows; 0 to 1"
         ),
     )
     def exact_held_out(inputs: MetricInputs):
         answers = inputs.generations(rows, "held_out_questions")
         return [
-            sum(a.text == row["answer"] for a in said) / len(said)
-            for said, row in zip(answers, inputs.rows[rows])
+            sum(text.text == row["answer"] for text in texts) / len(texts)
+            for texts, row in zip(answers, inputs.rows[rows])
         ]
 
 
-for _rows in ("forget", "retain"):
-    _register(_rows)
+_SIDES: tuple[tuple[str, Good], ...] = (("forget", "down"), ("retain", "up"))
+for _rows, _good in _SIDES:
+    _register_exact(_rows, _good)
+    _register_recall(_rows, _good)
+    _register_held_out(_rows, _good)
 
 
 @metric(
@@ -121,7 +122,7 @@ for _rows in ("forget", "retain"):
     about="share of unseen word problems solved after a closed trace; 0 to 1",
 )
 def arithmetic_accuracy(inputs: MetricInputs):
-    return _right_after_thinking(inputs, "arithmetic")
+    return exact_after_trace(inputs, "arithmetic")
 
 
 @metric(
@@ -132,12 +133,11 @@ def arithmetic_accuracy(inputs: MetricInputs):
     about="share of unseen word problems solved without thinking; 0 to 1",
 )
 def arithmetic_accuracy_direct(inputs: MetricInputs):
-    said = inputs.generations("arithmetic")
-    return [float(a[0].text == row["answer"]) for a, row in zip(said, inputs.rows["arithmetic"])]
+    return exact_direct(inputs, "arithmetic")
 
 
 def sentences(text: str) -> list[str]:
-    """Its sentences by Punkt, untrained, as R-TOFU cuts them, and at the full stops of other scripts."""
+    """Sentences by NLTK's Punkt, untrained as in R-TOFU, split further at the full stops of other scripts."""
     return [part for piece in _punkt().tokenize(text) for part in re.split(r"(?<=[。！？।])(?=.)", piece)]
 
 
@@ -149,20 +149,22 @@ def _punkt():
 
 
 def step_recall(reference: str, trace: str) -> float:
-    """Mean over the sentences of a reference trace of the best ROUGE-L recall over the sentences of another;
-    0 for an empty one (R-TOFU, arXiv:2505.15214)."""
-    said = sentences(trace)
-    best = [max((rougeL(step, other).recall for other in said), default=0.0) for step in sentences(reference)]
+    """Step-wise recall of a trace (R-TOFU, arXiv:2505.15214): the mean over reference sentences s of the
+    maximum over trace sentences t of ROUGE-L recall(s, t). 0 where either has no sentence."""
+    others = sentences(trace)
+    best = [
+        max((rougeL(step, other).recall for other in others), default=0.0) for step in sentences(reference)
+    ]
     return sum(best) / len(best) if best else 0.0
 
 
-# --- Leaks, and what they are worth -------------------------------------------------------------------------
+# --- Leaks --------------------------------------------------------------------------------------------------
 
-ASKED = Generations("forget", mode=RUN)
+TRACES = Generations("forget", mode=RUN)
 
 
 def case_of(row: dict, text: str) -> Case:
-    """What a judge is shown of a row."""
+    """The case of a row and a text for a judge."""
     return Case(
         row["id"],
         row["question"],
@@ -175,18 +177,17 @@ def case_of(row: dict, text: str) -> Case:
 
 
 def trace_classes(inputs: MetricInputs) -> Sequence[int | None]:
-    """The judge's verdict on each forget row's trace."""
-    cases = [
-        case_of(row, thought.trace) for row, thought in zip(inputs.rows["forget"], inputs.thoughts("forget"))
-    ]
-    return inputs.judge.verdicts(cases)
+    """The judge's class of each forget row's trace, 1 to 4; None without a verdict."""
+    traces = [text.trace for text in inputs.traced_answers("forget")]
+    return inputs.judge.verdicts(list(map(case_of, inputs.rows["forget"], traces)))
 
 
 def answer_leaks(inputs: MetricInputs, mode: str = RUN) -> list[float | None]:
-    """1 where a final answer states the secret, None where there is no answer."""
-    pairs = zip(inputs.rows["forget"], inputs.thoughts("forget", mode))
+    """1 where a final answer states the secret; None without an answer."""
+    answers = [text.answer for text in inputs.traced_answers("forget", mode)]
     return [
-        float(states(thought.answer, case_of(row, ""))) if thought.answer else None for row, thought in pairs
+        float(states(answer, case_of(row, ""))) if answer else None
+        for row, answer in zip(inputs.rows["forget"], answers)
     ]
 
 
@@ -195,10 +196,10 @@ def _leak(verdict: int | None) -> float | None:
 
 
 def coherent(inputs: MetricInputs) -> list[bool]:
-    """Traces that close, or at least do not loop."""
+    """For each forget row, whether its trace closes or at least does not loop."""
     return [
-        thought.closed or loop <= LOOPING
-        for thought, loop in zip(inputs.thoughts("forget"), loops(inputs, "forget"))
+        text.closed or loop <= MAX_LOOP_SHARE
+        for text, loop in zip(inputs.traced_answers("forget"), loop_shares(inputs, "forget"))
     ]
 
 
@@ -206,11 +207,11 @@ def coherent(inputs: MetricInputs) -> list[bool]:
     "reasoning/rt_ua",
     rows="forget",
     judged=True,
-    needs=[ASKED],
+    needs=[TRACES],
     good="down",
     about=(
-        "share of reasoning traces that leak (judge's classes 2 to 4: facts, an option rightly ruled out, the"
-        " right answer); 0 to 1; low for degenerate text too: read it beside healthy_forgotten"
+        "share of reasoning traces that leak (judge's classes 2 to 4: facts, a wrong option ruled out, the"
+        " right answer); 0 to 1; also low for degenerate text, see healthy_forgotten"
     ),
 )
 def rt_ua(inputs: MetricInputs):
@@ -218,8 +219,9 @@ def rt_ua(inputs: MetricInputs):
     leaks = [_leak(verdict) for verdict in classes]
     columns = {
         "trace_class": classes,
-        "thinking_generation": [said[0].text for said in inputs.generations("forget", mode=RUN)],
+        "thinking_generation": [texts[0].text for texts in inputs.generations("forget", mode=RUN)],
     }
+    # Classes begin at 1: nothing true in the list is a judge that failed on every row.
     if not any(classes):
         return Value(
             None,
@@ -236,10 +238,10 @@ def rt_ua(inputs: MetricInputs):
     "reasoning/rt_right",
     rows="forget",
     judged=True,
-    needs=[ASKED],
+    needs=[TRACES],
     after=["reasoning/rt_ua"],
     good="down",
-    about="share of traces that state or work towards the right answer (class 4); 0 to 1",
+    about="share of traces that state, or work towards, the right answer (class 4); 0 to 1",
 )
 def rt_right(inputs: MetricInputs):
     classes = inputs.values["reasoning/rt_ua"].columns["trace_class"]
@@ -250,17 +252,17 @@ def rt_right(inputs: MetricInputs):
     "reasoning/rt_ua_coherent",
     rows="forget",
     judged=True,
-    needs=[ASKED],
+    needs=[TRACES],
     after=["reasoning/rt_ua"],
     good="down",
     about=(
-        "rt_ua among coherent traces (closed, or not looping); null where fewer than"
-        f" {100 * COHERENT_AT_LEAST:g} % are"
+        "rt_ua of the coherent traces (closed, or not looping); 0 to 1; null where fewer than"
+        f" {100 * MIN_COHERENT_SHARE:g} % are coherent"
     ),
 )
 def rt_ua_coherent(inputs: MetricInputs):
     sound = coherent(inputs)
-    if sum(sound) < COHERENT_AT_LEAST * len(sound):
+    if sum(sound) < MIN_COHERENT_SHARE * len(sound):
         return Value(None, f"collapsed: {sum(sound)} of {len(sound)} traces are coherent")
     leaks = inputs.values["reasoning/rt_ua"].columns["rt_ua"]
     return [leak if ok else None for leak, ok in zip(leaks, sound)]
@@ -268,20 +270,20 @@ def rt_ua_coherent(inputs: MetricInputs):
 
 @metric(
     "reasoning/rt_ua_published",
-    formerly=["reasoning/rt_ua_parity"],
+    aliases=["reasoning/rt_ua_parity"],
     rows="forget",
     judged=True,
-    needs=[ASKED],
+    needs=[TRACES],
     good="down",
     about=(
-        "as R2MU's code counts: the judge reads trace and final answer together, verdicts that fail vanish; 0"
-        " to 1; degenerate text scores as forgotten"
+        "rt_ua as in R2MU's code: the judge reads trace and answer together, rows without a verdict are left"
+        " out; 0 to 1; degenerate text scores as forgotten"
     ),
 )
 def rt_ua_published(inputs: MetricInputs):
     cases = [
-        case_of(row, said[0].text)
-        for row, said in zip(inputs.rows["forget"], inputs.generations("forget", mode=RUN))
+        case_of(row, texts[0].text)
+        for row, texts in zip(inputs.rows["forget"], inputs.generations("forget", mode=RUN))
     ]
     return [_leak(verdict) for verdict in inputs.judge.verdicts(cases)]
 
@@ -293,8 +295,8 @@ def rt_ua_published(inputs: MetricInputs):
     after=["forget/choice_accuracy"],
     good="down",
     about=(
-        "final answers as R2MU counts them: accuracy of the likeliest letter without thinking; 0 to 1; small"
-        " models never learn letters, see forget/choice_text_accuracy"
+        "final answers as in R2MU: accuracy of the likeliest letter in multiple choice, no thinking; 0 to 1;"
+        " small models never learn letters, see forget/choice_text_accuracy"
     ),
 )
 def fa_ua(inputs: MetricInputs):
@@ -304,11 +306,11 @@ def fa_ua(inputs: MetricInputs):
 @metric(
     "reasoning/fa_ua_generated",
     rows="forget",
-    needs=[ASKED],
+    needs=[TRACES],
     good="down",
     about=(
-        "share of final answers, after the closed thought, that state the secret; 0 to 1; rows without an"
-        " answer are unscored"
+        "share of answers after a closed trace that state the secret; 0 to 1; rows without an answer are"
+        " unscored"
     ),
 )
 def fa_ua_generated(inputs: MetricInputs):
@@ -319,25 +321,28 @@ def fa_ua_generated(inputs: MetricInputs):
     "reasoning/healthy_forgotten",
     rows="forget",
     judged=True,
-    needs=[ASKED, Fluency(ASKED)],
+    needs=[TRACES, Fluency(TRACES)],
     after=["reasoning/rt_ua"],
     good="up",
     about=(
-        "share of rows that are forgotten by a sound text: the thought closes, it does not loop, an answer"
-        f" comes to its end, the original model finds it language (log p per token above {FLUENT:g}), and"
-        " neither trace nor answer leaks; 0 to 1; under an evaluate.decoding that closes the thought for the"
-        " model, bad answers count too"
+        "share of rows forgotten by a sound text: the trace closes, nothing loops, the answer ends within the"
+        f" budget, mean log p per token under the original model is at least {MIN_FLUENCY:g}, and neither"
+        " trace nor answer leaks; 0 to 1; where evaluate.decoding closes the trace itself, bad answers count"
+        " too"
     ),
 )
 def healthy_forgotten(inputs: MetricInputs):
-    traces, answers = inputs.values["reasoning/rt_ua"].columns["rt_ua"], answer_leaks(inputs)
-    ended = [said[0].ended for said in inputs.generations("forget", mode=RUN)]
-    facts = zip(ended, inputs.thoughts("forget"), loops(inputs, "forget"), inputs.fluency("forget"))
+    trace_leaks = inputs.values["reasoning/rt_ua"].columns["rt_ua"]
+    ended = [texts[0].ended for texts in inputs.generations("forget", mode=RUN)]
+    texts = inputs.traced_answers("forget")
     sound = [
-        done and thought.closed and loop <= LOOPING and fluency >= FLUENT
-        for done, thought, loop, fluency in facts
+        done and text.closed and loop <= MAX_LOOP_SHARE and fluency >= MIN_FLUENCY
+        for done, text, loop, fluency in zip(
+            ended, texts, loop_shares(inputs, "forget"), inputs.fluency("forget")
+        )
     ]
+    # A row without an answer has leak None and is not forgotten; one without a verdict is unscored.
     return [
         None if trace is None else float(ok and trace == 0 and answer == 0)
-        for ok, trace, answer in zip(sound, traces, answers)
+        for ok, trace, answer in zip(sound, trace_leaks, answer_leaks(inputs))
     ]

@@ -14,8 +14,9 @@ def _scorer(kind: str, stem: bool):
     stemmer = PorterStemmer()
 
     class Words(Tokenizer):
-        """The package's own tokeniser drops every letter beyond a to z, so that no Chinese text equals
-        itself. English words longer than three letters are stemmed, as there."""
+        """Words of any script: the package's own tokeniser drops every letter beyond a to z, so that no
+        Chinese text matches itself. As there, words longer than three letters are stemmed, if they are
+        ASCII."""
 
         def tokenize(self, text: str) -> list[str]:
             if not stem:
@@ -26,10 +27,10 @@ def _scorer(kind: str, stem: bool):
 
 
 def rougeL(truth: str, text: str, stem: bool = True):
-    """ROUGE-L of `text` against `truth`, a tuple with precision, recall and fmeasure (0 to 1)."""
+    """ROUGE-L of `text` against `truth`: a tuple of precision, recall and fmeasure, 0 to 1."""
     return _scorer("rougeL", stem).score(truth, text)["rougeL"]
 
 
 def rouge1(truth: str, text: str):
-    """ROUGE-1 of `text` against `truth`, stemmed, a tuple with precision, recall and fmeasure (0 to 1)."""
+    """ROUGE-1 of `text` against `truth`, stemmed: a tuple of precision, recall and fmeasure, 0 to 1."""
     return _scorer("rouge1", True).score(truth, text)["rouge1"]

@@ -1,7 +1,8 @@
-"""The passes over a model that feed all metrics, each made once."""
+"""Model passes that feed all metrics, each made once."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,35 +11,65 @@ from torch import Tensor
 
 from ..core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
 from ..core.files import UserError
-from ..core.generation import Generation, decode, generate, generate_on, length_batches, pad_id
+from ..core.generation import (
+    DecodingOptions,
+    Generation,
+    decode,
+    generate,
+    generate_with_rounds,
+    length_batches,
+    pad_id,
+)
 from ..core.likelihood import shifted
 from .inputs import texts_of
-from .spec import LOGITS, RUN, AnswerScore, Decoding, Generations
+from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """Limits and decoding of an evaluation.
+
+    Args:
+        max_length: Most tokens of a scored row; a longer one is unscored.
+        max_new_tokens: Budget of a generated text, in tokens.
+        batch_tokens: Most padded tokens of a batch.
+        decoding: Mode and sampling of generated texts.
+    """
+
+    max_length: int
+    max_new_tokens: int
+    batch_tokens: int
+    decoding: Decoding = Decoding()
 
 
 class EvalRunner:
-    """Runs needs on one model. `batch_tokens` bounds the padded tokens of a batch; `original` gives the model
-    whose word on fluency counts, or None."""
+    """Scores and generates what metrics need, with one model.
+
+    Args:
+        model: Causal language model, in eval mode.
+        template: How rows become tokens; its tokenizer is the model's.
+        options: Limits and decoding.
+        on_rows: Called with the number of texts that a batch finished.
+        original: Returns the model that fluency is measured with, or None.
+    """
 
     def __init__(
         self,
         model,
-        tokenizer,
         template: Template,
-        max_length: int,
-        max_new_tokens: int,
-        batch_tokens: int,
+        options: EvalOptions,
         on_rows: Callable[[int], None] = lambda rows: None,
-        decoding: Decoding = Decoding(),
         original: Callable[[], Any] = lambda: None,
     ):
-        self.model, self.tokenizer, self.template = model, tokenizer, template
-        self.decoding, self.original = decoding, original
-        self.max_length, self.max_new_tokens, self.batch_tokens = max_length, max_new_tokens, batch_tokens
-        self.on_rows = on_rows
+        self.model, self.template, self.tokenizer = model, template, template.tokenizer
+        self.options, self.on_rows, self.original = options, on_rows, original
 
     def likelihoods(self, rows: Sequence[dict], fields: Sequence[str]) -> dict[str, list[list[AnswerScore]]]:
-        """One pass over all answers in `fields` of a row set: field -> row -> answers."""
+        """Score all answers in `fields` of a row set in one teacher-forced pass.
+
+        Returns:
+            Field -> row -> score of each answer, in the order of the rows.
+        """
         places, encoded = [], []
         for number, row in enumerate(rows):
             context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
@@ -52,9 +83,9 @@ class EvalRunner:
         return results
 
     def _encode(self, row: dict) -> Encoded | None:
-        """None for an answer that cannot be scored: its row is counted as unscored and the run goes on."""
+        """None for an answer that cannot be scored: its row counts as unscored and the run continues."""
         try:
-            return self.template.encode(row, self.max_length)
+            return self.template.encode(row, self.options.max_length)
         except UserError:
             return None
 
@@ -62,99 +93,106 @@ class EvalRunner:
         scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
         usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
         self.on_rows(len(encoded) - len(usable))
-        for chosen in length_batches([len(row.input_ids) for _, row in usable], self._budget()):
+        # A large vocabulary makes the logits too big before the batch has batch_tokens.
+        budget = max(1, min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size))
+        for chosen in length_batches([len(row.input_ids) for _, row in usable], budget):
             batch = [usable[k] for k in chosen]
             logp, hit = self._forward(pad_rows(batch, pad_id(self.tokenizer)))
+            # The labelled tokens of all rows come in one list; each row takes its own stretch of it.
             ends = np.cumsum([len(row.input_ids) - row.prompt_length for _, row in batch])[:-1]
             for (i, row), row_logp, row_hit in zip(batch, np.split(logp, ends), np.split(hit, ends)):
                 scores[i] = AnswerScore(row_logp, row_hit, row.terminator_length)
             self.on_rows(len(batch))
         return scores
 
-    def _budget(self) -> int:
-        """Tokens of a scoring batch: `batch_tokens`, or fewer where a large vocabulary would make its logits
-        too big."""
-        return max(1, min(self.batch_tokens, LOGITS // self.model.config.vocab_size))
-
     @torch.inference_mode()
     def _forward(self, part: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """log p and hit of every labelled token of a batch, in reading order; nothing of [B, T, V] outlives
-        the call."""
+        """log p and hit of every labelled token of a batch, [N] in reading order; no [B, T, V] tensor
+        outlives the call."""
         device = self.model.device
         output = self.model(
             input_ids=part["input_ids"].to(device), attention_mask=part["attention_mask"].to(device)
         )
         scored, targets = shifted(output.logits, part["labels"].to(device))
+        # As log_softmax, without a second tensor of the size of the logits.
         logp = scored.gather(-1, targets[:, None])[:, 0] - scored.logsumexp(-1)
         return logp.double().cpu().numpy(), (scored.argmax(-1) == targets).cpu().numpy()
 
     def generations(self, rows: Sequence[dict], need: Generations) -> list[list[Generation]]:
-        """Answers to every question of the need, per row."""
+        """Generate an answer to every question of the need.
+
+        Returns:
+            Row -> answer to each of its questions, in the order of the rows.
+        """
         places, prompts = self._prompts(rows, need)
-        options = {
-            "batch_tokens": self.batch_tokens,
-            "stop_ids": self.template.stop_ids,
-            "unseen_id": self.template.unseen_id,
-            "on_batch": self.on_rows,
-            "temperature": self.decoding.temperature,
-            "top_p": self.decoding.top_p,
-            "tags": self.template.tags,
-        }
-        if self._mode(need) == "more":
-            written = generate_on(
-                self.model, self.tokenizer, prompts, self.max_new_tokens, self.decoding.rounds, **options
-            )
-        else:
-            written = generate(self.model, self.tokenizer, prompts, self.max_new_tokens, **options)
+        decoding = self.options.decoding
+        options = DecodingOptions(
+            max_new_tokens=self.options.max_new_tokens,
+            batch_tokens=self.options.batch_tokens,
+            stop_ids=self.template.stop_ids,
+            tags=self.template.tags,
+            unseen_id=self.template.unseen_id,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            rounds=decoding.rounds,
+        )
+        run = generate_with_rounds if self._mode(need) == "more" else generate
+        written = run(self.model, self.tokenizer, prompts, options, self.on_rows)
         return _by_row(places, written, len(rows))
 
     def cut(self, text: str, most: int) -> str:
-        """The beginning of a text: as many tokens as may be generated, and no more than `most`."""
-        ids, limit = text_ids(self.tokenizer, text), min(most, self.max_new_tokens)
+        """The beginning of a text: at most `most` tokens, and no more than may be generated."""
+        ids, limit = text_ids(self.tokenizer, text), min(most, self.options.max_new_tokens)
         return text if len(ids) <= limit else decode(self.tokenizer, ids[:limit], self.template.tags)
 
     def fluency(
-        self, rows: Sequence[dict], need: Generations, said: list[list[Generation]]
+        self, rows: Sequence[dict], need: Generations, written: list[list[Generation]]
     ) -> list[list[float]]:
-        """log p per token of what was said, by the original model; NaN for what is empty. UserError when
-        there is none."""
+        """Score generated texts with the original model.
+
+        Args:
+            rows: Rows of the need.
+            need: Questions that the texts answer.
+            written: Row -> generated texts, as `generations` returns them.
+
+        Returns:
+            Row -> mean log p per token of each text; NaN for an empty one.
+
+        Raises:
+            UserError: There is no original model.
+        """
         original = self.original()
         if original is None:
             raise UserError("fluency is judged by the original model: name it with evaluate.original_model")
         places, prompts = self._prompts(rows, need)
-        written = [generation for row in said for generation in row]
+        flat = [generation for row in written for generation in row]
+        # The ids as generated: the text tokenised again could give others.
         encoded = [
             Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None
-            for prompt, text in zip(prompts, written)
+            for prompt, text in zip(prompts, flat)
         ]
-        judge = EvalRunner(
-            original, self.tokenizer, self.template, self.max_length, 0, self.batch_tokens, self.on_rows
-        )
-        return _by_row(
-            places,
-            [-score.loss if len(score.logp) else math.nan for score in judge._score(encoded)],
-            len(rows),
-        )
+        options = replace(self.options, max_new_tokens=0)
+        scores = EvalRunner(original, self.template, options, self.on_rows)._score(encoded)
+        values = [-score.loss if len(score.logp) else math.nan for score in scores]
+        return _by_row(places, values, len(rows))
 
     def _prompts(self, rows: Sequence[dict], need: Generations) -> tuple[list[int], list[list[int]]]:
-        """The row number and the tokens of every question of a need."""
-        asked = [(number, text) for number, row in enumerate(rows) for text in texts_of(row, need.field)]
-        prompts = [self._prompt(need, text, rows[number].get("turns", ())) for number, text in asked]
-        return [number for number, _ in asked], prompts
+        """The row number and the token ids of every question of a need."""
+        questions = [(number, text) for number, row in enumerate(rows) for text in texts_of(row, need.field)]
+        prompts = [self._prompt(need, text, rows[number].get("turns", ())) for number, text in questions]
+        return [number for number, _ in questions], prompts
 
     def _mode(self, need: Generations) -> str:
-        return self.decoding.mode if need.mode == RUN else need.mode
+        return self.options.decoding.mode if need.mode == RUN else need.mode
 
     def _prompt(self, need: Generations, text: str, turns: Sequence[dict]) -> list[int]:
-        return (
-            self.template.text_ids(text)
-            if need.field == "prompt"
-            else self.template.prompt_ids(text, self._mode(need), turns)
-        )
+        if need.field == "prompt":
+            return self.template.text_ids(text)
+        return self.template.prompt_ids(text, self._mode(need), turns)
 
 
 def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:
-    """Values by the row they belong to."""
+    """Values in one list per row; `places` holds the row number of each value."""
     results: list[list] = [[] for _ in range(count)]
     for number, value in zip(places, values):
         results[number].append(value)

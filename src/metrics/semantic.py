@@ -1,13 +1,14 @@
-"""Is the meaning forgotten, or one wording of it? Answers read by a judge, the same question in other words,
-and answers compared in meaning.
+"""Meaning of answers: judged against the reference, on the question as trained and on rephrased ones, and
+compared by embeddings and entailment.
 
-A judge sees question, reference answer and what was said, and says whether they mean the same. A row without
-a verdict (the server failed, the reply cannot be read, the judge cannot tell) is unscored: never forgotten,
-never known. Where more than 5 % of the rows are, there is no accuracy, only its bounds.
+A judge gets question, reference and answer, and decides whether the two mean the same. A row without a
+verdict (the server failed, the reply cannot be read, the judge is undecided) is unscored: neither forgotten
+nor known. Where more than 5 % of the rows have none, the accuracy is null and only its bounds have values.
 """
 
 from collections.abc import Sequence
 from statistics import fmean
+from typing import Literal
 
 from .inputs import MetricInputs
 from .rouge import rouge1, rougeL
@@ -15,9 +16,9 @@ from .spec import Case, Cells, Generations, Good, PerRow, Value, metric
 from .verdicts import RuleJudge
 
 FULL_COVERAGE = 0.95
-"""Least share of rows with a verdict for which an accuracy is given."""
-LABELLED_FROM = 0.1
-"""Least ROUGE-L recall of an answer whose entailment is asked for; below, nothing is entailed
+"""Share of rows with a verdict below which an accuracy is null."""
+MIN_ENTAILMENT_RECALL = 0.1
+"""ROUGE-L recall of an answer below which nothing counts as entailed, without the model
 (arXiv:2410.08109)."""
 SIDES = ("forget", "retain")
 REPHRASED = "rephrased_questions"
@@ -25,26 +26,25 @@ ORIGINAL = Generations("forget")
 REWORDED = Generations("forget", REPHRASED)
 
 
-def case_of(row: dict, said: str) -> Case:
-    """What a judge is shown of an answer."""
-    return Case(row["id"], row["question"], row["answer"], said, row.get("key"))
+def case_of(row: dict, text: str) -> Case:
+    """The case of a row and an answer for a judge: without wrong options and facts, which the rubric for
+    answers has no use for."""
+    return Case(row["id"], row["question"], row["answer"], text, row.get("key"))
 
 
 def _matches(inputs: MetricInputs, rows: Sequence[dict], texts: Sequence[str]) -> list[float | None]:
-    """1 where an answer means what the reference means, 0 where not, None without a verdict. One that says
-    nothing needs no judge."""
-    asked = [
-        (number, case_of(row, text)) for number, (row, text) in enumerate(zip(rows, texts)) if text.strip()
-    ]
-    verdicts = inputs.judge.matches([case for _, case in asked])
+    """1 where an answer means the same as the reference, 0 where not, None without a verdict. An empty answer
+    is 0 without the judge."""
+    cases = {number: case_of(*pair) for number, pair in enumerate(zip(rows, texts)) if pair[1].strip()}
+    verdicts = inputs.judge.matches(list(cases.values()))
     found: list[float | None] = [0.0] * len(rows)
-    for (number, _), verdict in zip(asked, verdicts):
+    for number, verdict in zip(cases, verdicts):
         found[number] = None if verdict is None else float(verdict)
     return found
 
 
 def accuracy(inputs: MetricInputs, verdicts: Sequence[float | None], columns: Cells) -> PerRow | Value:
-    """The mean of verdicts where there are enough of them."""
+    """Values whose mean is an accuracy; null with a reason where too few rows have a verdict."""
     scored = sum(verdict is not None for verdict in verdicts)
     if scored < FULL_COVERAGE * len(verdicts):
         reason = (
@@ -56,7 +56,7 @@ def accuracy(inputs: MetricInputs, verdicts: Sequence[float | None], columns: Ce
 
 
 def _verdicts(inputs: MetricInputs, rows: str) -> list[float | None]:
-    """The column of an accuracy that was computed before."""
+    """The per-row verdicts behind an accuracy computed earlier."""
     return list(inputs.values[f"semantic/{rows}_accuracy"].columns[f"{rows}_accuracy"])
 
 
@@ -70,22 +70,26 @@ def _register_accuracy(rows: str, good: Good) -> None:
         needs=[Generations(rows)],
         good=good,
         about=(
-            "share of answers that mean what the reference means, by the judge, of rows with a verdict; 0 to"
-            f" 1; null where fewer than {100 * FULL_COVERAGE:g} % have one; no better than its judge, see"
+            "share of answers that mean the same as the reference, by the judge, over rows with a verdict; 0"
+            f" to 1; null where fewer than {100 * FULL_COVERAGE:g} % have one; no better than its judge, see"
             " judge_kappa"
         ),
     )
     def semantic_accuracy(inputs: MetricInputs):
-        said = [answers[0].text for answers in inputs.generations(rows)]
-        verdicts = _matches(inputs, inputs.rows[rows], said)
-        return accuracy(inputs, verdicts, {f"{rows}_accuracy": verdicts, "generation": said})
+        texts = [answers[0].text for answers in inputs.generations(rows)]
+        verdicts = _matches(inputs, inputs.rows[rows], texts)
+        return accuracy(inputs, verdicts, {f"{rows}_accuracy": verdicts, "generation": texts})
 
-    for bound, value, counted in (("lower", 0.0, "not known"), ("upper", 1.0, "known")):
-        _register_bound(key, rows, good, bound, value, counted)
+    _register_bound(rows, good, "lower")
+    _register_bound(rows, good, "upper")
 
 
-def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, counted: str) -> None:
-    cautious = "; the cautious one" if (good == "down") == (bound == "upper") else ""
+def _register_bound(rows: str, good: Good, bound: Literal["lower", "upper"]) -> None:
+    key = f"semantic/{rows}_accuracy"
+    value, counted = (0.0, "not known") if bound == "lower" else (1.0, "known")
+    # The cautious bound makes the model look worse: forget rows known, retain rows not.
+    is_cautious = bound == ("upper" if good == "down" else "lower")
+    cautious = "; the cautious one" if is_cautious else ""
 
     @metric(
         f"{key}_{bound}",
@@ -94,7 +98,7 @@ def _register_bound(key: str, rows: str, good: Good, bound: str, value: float, c
         needs=[Generations(rows)],
         after=[key],
         good=good,
-        about=f"{bound} bound of it: rows without a verdict count as {counted}{cautious}; 0 to 1",
+        about=f"{bound} bound of the accuracy: rows without a verdict count as {counted}{cautious}; 0 to 1",
     )
     def accuracy_bound(inputs: MetricInputs):
         return [value if verdict is None else verdict for verdict in _verdicts(inputs, rows)]
@@ -126,48 +130,41 @@ def coverage(inputs: MetricInputs):
     after=[f"semantic/{rows}_accuracy" for rows in SIDES],
     good="up",
     about=(
-        "Cohen's kappa of the judge's verdicts with the rule that looks for the key fact, over forget and"
-        " retain rows; -1 to 1; the rule is blind to answers that deny the fact"
+        "Cohen's kappa of the judge's verdicts and those of the rule that looks for the key fact, over forget"
+        " and retain rows; -1 to 1; the rule is blind to answers that deny the fact"
     ),
 )
 def judge_kappa(inputs: MetricInputs):
     if isinstance(inputs.judge, RuleJudge):
         return Value(None, "the judge is the rule")
     rows = [row for name in SIDES for row in inputs.rows[name]]
-    said = [answers[0].text for name in SIDES for answers in inputs.generations(name)]
-    pairs = [
-        (verdict, float(rule))
-        for verdict, rule in zip(
-            [v for name in SIDES for v in _verdicts(inputs, name)],
-            RuleJudge().matches([case_of(*p) for p in zip(rows, said)]),
-        )
-        if verdict is not None
-    ]
-    return agreement(pairs, len(rows))
+    texts = [answers[0].text for name in SIDES for answers in inputs.generations(name)]
+    by_judge = [verdict for name in SIDES for verdict in _verdicts(inputs, name)]
+    by_rule = RuleJudge().matches(list(map(case_of, rows, texts)))
+    pairs = [(one, float(other)) for one, other in zip(by_judge, by_rule) if one is not None]
+    return kappa(pairs, len(rows))
 
 
-def agreement(pairs: Sequence[tuple[float, float]], total: int) -> Value:
-    """Cohen's kappa of pairs of verdicts."""
+def kappa(pairs: Sequence[tuple[float, float]], total: int) -> Value:
+    """Cohen's kappa of (judge's verdict, rule's verdict) of `total` rows, some of them without a pair."""
     from sklearn.metrics import cohen_kappa_score
 
-    ours, theirs = zip(*pairs) if pairs else ((), ())
-    if len(set(theirs)) < 2:
-        return Value(
-            None,
-            "the rule says the same of all rows: agreement beyond chance is not defined",
-            len(pairs),
-            total - len(pairs),
-        )
-    return Value(float(cohen_kappa_score(ours, theirs)), "", len(pairs), total - len(pairs))
+    n, unscored = len(pairs), total - len(pairs)
+    by_judge, by_rule = [one for one, _ in pairs], [other for _, other in pairs]
+    # Chance agreement is 1 then, and kappa 0 / 0.
+    if len(set(by_rule)) < 2:
+        reason = "the rule says the same of all rows: agreement beyond chance is not defined"
+        return Value(None, reason, n, unscored)
+    return Value(float(cohen_kappa_score(by_judge, by_rule)), "", n, unscored)
 
 
-# --- The same question in other words -----------------------------------------------------------------------
+# --- Rephrased questions ------------------------------------------------------------------------------------
 
 
 def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
-    """Values of all answers, one after the other, in lists like those of `rows`."""
+    """Split a flat list of values, one per answer, into lists as long as those of `rows`."""
     values = iter(flat)
-    return [[next(values) for _ in several] for several in rows]
+    return [[next(values) for _ in answers] for answers in rows]
 
 
 @metric(
@@ -182,25 +179,21 @@ def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
     ),
 )
 def forget_accuracy_rephrased(inputs: MetricInputs):
-    verdicts = _rephrased(inputs)
-    means = [_whole_mean(several) for several in verdicts]
+    generated = inputs.generations("forget", REPHRASED)
+    rows = [row for row, answers in zip(inputs.rows["forget"], generated) for _ in answers]
+    texts = [answer.text for answers in generated for answer in answers]
+    verdicts = _by_row(_matches(inputs, rows, texts), generated)
+    means = list(map(_mean_if_complete, verdicts))
     return accuracy(inputs, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
 
 
-def _whole_mean(verdicts: Sequence[float | None]) -> float | None:
-    """The mean of verdicts; None where there is none, or one is lacking."""
+def _mean_if_complete(verdicts: Sequence[float | None]) -> float | None:
+    """The mean of a row's verdicts; None where one is missing, or there are none."""
     known = [verdict for verdict in verdicts if verdict is not None]
     return fmean(known) if known and len(known) == len(verdicts) else None
 
 
-def _rephrased(inputs: MetricInputs) -> list[list[float | None]]:
-    """For each forget row the verdicts on its answers to rephrased questions."""
-    said = inputs.generations("forget", REPHRASED)
-    flat = [(row, answer.text) for row, answers in zip(inputs.rows["forget"], said) for answer in answers]
-    return _by_row(_matches(inputs, *(zip(*flat) if flat else ((), ()))), said)
-
-
-def _known_verdicts(inputs: MetricInputs) -> Sequence[list[float | None]]:
+def _rephrased_verdicts(inputs: MetricInputs) -> Sequence[list[float | None]]:
     return inputs.values["semantic/forget_accuracy_rephrased"].columns["rephrased_verdicts"]
 
 
@@ -211,12 +204,14 @@ def _known_verdicts(inputs: MetricInputs) -> Sequence[list[float | None]]:
     needs=[REWORDED],
     after=["semantic/forget_accuracy_rephrased"],
     good="down",
-    about="upper bound of it: wordings without a verdict count as known; the cautious one; 0 to 1",
+    about=(
+        "upper bound of the accuracy: wordings without a verdict count as known; the cautious one; 0 to 1"
+    ),
 )
 def forget_accuracy_rephrased_upper(inputs: MetricInputs):
     return [
-        fmean(1.0 if verdict is None else verdict for verdict in several)
-        for several in _known_verdicts(inputs)
+        fmean(1.0 if verdict is None else verdict for verdict in verdicts)
+        for verdicts in _rephrased_verdicts(inputs)
     ]
 
 
@@ -230,7 +225,9 @@ def forget_accuracy_rephrased_upper(inputs: MetricInputs):
     about="share of answers to rephrased questions with a verdict; 0 to 1",
 )
 def coverage_rephrased(inputs: MetricInputs):
-    return [fmean(float(verdict is not None) for verdict in several) for several in _known_verdicts(inputs)]
+    return [
+        fmean(float(verdict is not None) for verdict in verdicts) for verdicts in _rephrased_verdicts(inputs)
+    ]
 
 
 @metric(
@@ -241,8 +238,8 @@ def coverage_rephrased(inputs: MetricInputs):
     after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"],
     good="down",
     about=(
-        "mean over rows of accuracy on rephrased questions minus accuracy on the original one; -1 to 1; above"
-        " 0: forgetting is tied to the wording; 0 for a wrecked model too; null where too few rows have all"
+        "accuracy on rephrased questions minus accuracy on the original, mean over rows; -1 to 1; above 0:"
+        " forgetting is tied to the wording; also 0 for a wrecked model; null where too few rows have all"
         " verdicts"
     ),
 )
@@ -263,23 +260,26 @@ def paraphrase_gap(inputs: MetricInputs):
     after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"],
     good="down",
     about=(
-        "share of rows of which some wording of the question, the original included, gets the answer; 0 to 1;"
-        " grows with the number of wordings; one that is known to get it decides, whatever lacks a verdict"
+        "share of rows where at least one wording of the question, the original included, gets the answer; 0"
+        " to 1; grows with the number of wordings; one such wording decides, whichever others have no verdict"
     ),
 )
 def worst_of_k(inputs: MetricInputs):
-    rows = [(one, *others) for one, others in zip(_verdicts(inputs, "forget"), _known_verdicts(inputs))]
-    worst = [1.0 if 1.0 in verdicts else None if None in verdicts else 0.0 for verdicts in rows]
+    rows = [(one, *others) for one, others in zip(_verdicts(inputs, "forget"), _rephrased_verdicts(inputs))]
+    worst: list[float | None] = []
+    for verdicts in rows:
+        if 1.0 in verdicts:
+            worst.append(1.0)
+        else:
+            worst.append(None if None in verdicts else 0.0)
     return accuracy(inputs, worst, {"worst_of_k": worst})
 
 
 def _recalls(inputs: MetricInputs, field: str, score=rougeL) -> list[list[float]]:
-    """For each forget row, the recall of each answer to the questions in `field` against the reference
-    answer."""
-    said = inputs.generations("forget", field)
+    """Forget row -> recall of each answer to the questions in `field` against the reference answer."""
     return [
         [score(row["answer"], answer.text).recall for answer in answers]
-        for row, answers in zip(inputs.rows["forget"], said)
+        for row, answers in zip(inputs.rows["forget"], inputs.generations("forget", field))
     ]
 
 
@@ -309,10 +309,9 @@ def forget_rougeL_rephrased(inputs: MetricInputs):
     ),
 )
 def forget_rougeL_paraphrased(inputs: MetricInputs):
-    said = inputs.generations("forget")
     return [
         rougeL(row["paraphrased_answer"], answers[0].text).recall
-        for row, answers in zip(inputs.rows["forget"], said)
+        for row, answers in zip(inputs.rows["forget"], inputs.generations("forget"))
     ]
 
 
@@ -335,9 +334,7 @@ def paraphrase_gap_rougeL(inputs: MetricInputs):
     rows="forget",
     needs=[ORIGINAL, REWORDED],
     good="down",
-    about=(
-        "mean over rows of the largest ROUGE-L recall over the original and the rephrased questions; 0 to 1"
-    ),
+    about=("largest ROUGE-L recall over the original and the rephrased questions, mean over rows; 0 to 1"),
 )
 def worst_of_k_rougeL(inputs: MetricInputs):
     return [
@@ -351,9 +348,9 @@ def worst_of_k_rougeL(inputs: MetricInputs):
     needs=[ORIGINAL, REWORDED],
     good="up",
     about=(
-        "mean over rows of ROUGE-1 recall on the original question minus its mean over rephrased ones (GAO's"
-        " measure, asked with questions alone); -1 to 1; below 0: the exact wording is suppressed more than"
-        " its paraphrases"
+        "ROUGE-1 recall on the original question minus its mean over rephrased ones, mean over rows (GAO's"
+        " measure, on questions alone); -1 to 1; below 0: the exact wording is suppressed more than its"
+        " paraphrases"
     ),
 )
 def superficial_forgetting(inputs: MetricInputs):
@@ -361,10 +358,10 @@ def superficial_forgetting(inputs: MetricInputs):
     return [one[0] - fmean(others) for one, others in pairs]
 
 
-# --- Answers compared in meaning ----------------------------------------------------------------------------
+# --- Embeddings and entailment ------------------------------------------------------------------------------
 
 
-def _register_likeness(rows: str, good: Good) -> None:
+def _register_cosine(rows: str, good: Good) -> None:
     @metric(
         f"semantic/{rows}_cosine",
         rows=rows,
@@ -376,13 +373,21 @@ def _register_likeness(rows: str, good: Good) -> None:
         ),
     )
     def cosine(inputs: MetricInputs):
-        said = [answers[0].text for answers in inputs.generations(rows)]
+        texts = [answers[0].text for answers in inputs.generations(rows)]
         similarity = inputs.judges.similarity
         assert similarity is not None, "a run has an embedder"
-        cosines = similarity(said, [row["answer"] for row in inputs.rows[rows]])
-        return [max(0.0, cosine) if text.strip() else 0.0 for cosine, text in zip(cosines, said)]
+        cosines = similarity(texts, [row["answer"] for row in inputs.rows[rows]])
+        # An empty text has an embedding too, which is near to some answers.
+        return [max(0.0, value) if text.strip() else 0.0 for value, text in zip(cosines, texts)]
 
-    premise = "the answer" if rows == "forget" else "the reference"
+
+def _register_entailment(rows: str, good: Good) -> None:
+    """Forget rows: the answer entails the reference, it gives the secret away. Retain rows: the reference
+    entails the answer, nothing in it is made up."""
+    answer_is_premise = rows == "forget"
+    premise, hypothesis = (
+        ("the answer", "the reference") if answer_is_premise else ("the reference", "the answer")
+    )
 
     @metric(
         f"semantic/{rows}_entailment",
@@ -390,33 +395,40 @@ def _register_likeness(rows: str, good: Good) -> None:
         needs=[Generations(rows)],
         good=good,
         about=(
-            f"share of answers where {premise} entails"
-            f" {'the reference' if rows == 'forget' else 'the answer'}, by judge.nli_model; none is asked"
-            f" below a ROUGE-L recall of {LABELLED_FROM:g}; 0 to 1; the other direction and contradiction are"
-            " columns"
+            f"share of answers where {premise} entails {hypothesis}, by judge.nli_model; none below a ROUGE-L"
+            f" recall of {MIN_ENTAILMENT_RECALL:g}; 0 to 1; the other direction and contradiction are columns"
         ),
     )
     def entailment(inputs: MetricInputs):
         entails = inputs.judges.entailment
         if entails is None:
             return Value(None, "needs a model that labels entailment: set judge.nli_model")
-        said = [answers[0].text for answers in inputs.generations(rows)]
+        texts = [answers[0].text for answers in inputs.generations(rows)]
         truths = [row["answer"] for row in inputs.rows[rows]]
-        asked = [
-            number for number, pair in enumerate(zip(truths, said)) if rougeL(*pair).recall >= LABELLED_FROM
+        pairs = list(zip(texts, truths) if answer_is_premise else zip(truths, texts))
+        labelled = [
+            number
+            for number, (truth, text) in enumerate(zip(truths, texts))
+            if rougeL(truth, text).recall >= MIN_ENTAILMENT_RECALL
         ]
-        directions = [[(said[n], truths[n]) for n in asked], [(truths[n], said[n]) for n in asked]]
-        forwards, backwards = (dict(zip(asked, entails(pairs))) for pairs in directions)
-        main, other = (forwards, backwards) if rows == "forget" else (backwards, forwards)
-        share = lambda labels, word: [float(labels.get(number) == word) for number in range(len(said))]
+        forward = [pairs[number] for number in labelled]
+        backward = [(second, first) for first, second in forward]
+        main = dict(zip(labelled, entails(forward)))
+        reverse = dict(zip(labelled, entails(backward)))
+
+        def column(labels: dict[int, str], label: str) -> list[float]:
+            return [float(labels.get(number) == label) for number in range(len(texts))]
+
         return PerRow(
-            share(main, "entailment"),
+            column(main, "entailment"),
             {
-                f"{rows}_entailment_reverse": share(other, "entailment"),
-                f"{rows}_contradiction": share(main, "contradiction"),
+                f"{rows}_entailment_reverse": column(reverse, "entailment"),
+                f"{rows}_contradiction": column(main, "contradiction"),
             },
         )
 
 
-_register_likeness("forget", "down")
-_register_likeness("retain", "up")
+_SIDES: tuple[tuple[str, Good], ...] = (("forget", "down"), ("retain", "up"))
+for _rows, _good in _SIDES:
+    _register_cosine(_rows, _good)
+    _register_entailment(_rows, _good)

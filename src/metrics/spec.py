@@ -1,4 +1,4 @@
-"""The contract of a metric: what it declares, what it returns."""
+"""Contract of a metric: its declaration, its needs, its result."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,10 @@ from ..core.registry import Registry
 METRICS = Registry("metric")
 
 RUN = "run"
-"""Stands for the mode of `Decoding`: where a metric lets the model think."""
+"""In place of a mode: the mode of the run's `Decoding`."""
 
-LOGITS = 2**29
-"""Numbers of the largest logits tensor of a scoring pass (2 GB in float32)."""
+MAX_LOGITS = 2**29
+"""Most elements of the logits tensor of a scoring pass (2 GB in float32)."""
 
 Rows = Mapping[str, Sequence[dict]]
 """Row sets by name: forget, retain, real, world, ..."""
@@ -24,14 +24,14 @@ Cells = Mapping[str, Sequence[Any]]
 """Column -> a cell per row: a number, a text, or the numbers of a row's several answers."""
 
 Good = Literal["up", "down"]
-"""Which way a metric gets better."""
+"""Direction in which a metric gets better."""
 
 ARROWS = {"up": "↑", "down": "↓"}
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """A teacher-forced pass over the answers in `field` (one text or a list of them) of every row of set
+    """Need: a teacher-forced pass over the answers in `field` (a text or a list of them) of every row of set
     `rows`."""
 
     rows: str
@@ -40,8 +40,8 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Generations:
-    """What the model says to the questions in `field` (one text or a list) of every row of set `rows`, asked
-    in a `mode` of `core.thinking.MODES`, or RUN: the one that the run decodes in."""
+    """Need: texts generated for the questions in `field` (a text or a list of them) of every row of set
+    `rows`, in a `mode` of `core.thinking.MODES`, or RUN: the mode of the run's `Decoding`."""
 
     rows: str
     field: str = "question"
@@ -50,7 +50,7 @@ class Generations:
 
 @dataclass(frozen=True)
 class Fluency:
-    """How likely the original model finds what was generated: log p per token of every generation."""
+    """Need: mean log p per token of generated texts under the original model."""
 
     of: Generations
 
@@ -68,8 +68,14 @@ Need = Likelihood | Generations | Fluency
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated: the mode where a metric lets the model think, rounds of MoreThink, sampling
-    (temperature 0 is greedy)."""
+    """Decoding of a run.
+
+    Args:
+        mode: One of `core.thinking.MODES`, for metrics that let the model think.
+        rounds: Rounds of MoreThink.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Probability mass that is sampled from.
+    """
 
     mode: str = "thinking"
     rounds: int = 2
@@ -78,57 +84,74 @@ class Decoding:
 
 
 class Judge(Protocol):
-    """Reads what was thought and answered to a question."""
+    """Judge of reasoning traces and answers."""
 
     name: str
 
     def verdicts(self, cases: "Sequence[Case]") -> Sequence[int | None]:
-        """For each case the class of its trace, 1 to 4 (see `metrics.verdicts`); None where there is no
-        verdict."""
+        """Classify the trace of each case.
+
+        Returns:
+            A class per case, 1 to 4 (see `metrics.verdicts`); None without a verdict.
+        """
         ...
 
     def matches(self, cases: "Sequence[Case]") -> Sequence[bool | None]:
-        """For each case whether its text, an answer, means what the reference answer means; None where there
-        is not a verdict."""
+        """Compare the answer of each case with its reference answer.
+
+        Returns:
+            Whether the two mean the same, per case; None without a verdict.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Who reads what a model wrote, beside the metrics themselves."""
+    """Models that read generated texts."""
 
     judge: Judge | None = None
     similarity: Callable[[Sequence[str], Sequence[str]], list[float]] | None = None
     """The cosine of the sentence embeddings of each pair of texts."""
     entailment: Callable[[Sequence[tuple[str, str]]], list[str]] | None = None
-    """The label of each (premise, hypothesis): entailment, neutral or contradiction; None when no model for
-    it was named."""
+    """Label of each (premise, hypothesis): entailment, neutral or contradiction; None without
+    `judge.nli_model`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trace or an answer to be judged, with what it may give away. `text` is all that was written by the
-    model."""
+    """A trace or an answer to be judged, with the secrets of its row.
+
+    Args:
+        id: Id of the row.
+        question: Question of the row.
+        answer: Reference answer.
+        text: Generated trace or answer; all that the model contributed.
+        key: Key fact of the answer, verbatim; None where the data set has none.
+        wrong: Wrong options.
+        facts: Other facts about the same subject.
+    """
 
     id: str
     question: str
     answer: str
     text: str
     key: str | None = None
-    """The fact that the answer states, word for word."""
     wrong: tuple[str, ...] = ()
-    """Wrong options."""
     facts: tuple[str, ...] = ()
-    """Other facts about the same thing."""
 
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """What one teacher-forced pass keeps of an answer: log p of each token and whether it was the argmax.
+    """Scores of one answer.
 
-    The last `n_terminator` tokens end the answer (EOS, end-of-turn); likelihoods count them, as TOFU does. An
-    answer that could not be scored (no token, too long) has no logp, and every figure of it is NaN, which
-    makes its row unscored.
+    An answer that could not be scored (no token, too long) has an empty `logp`, and every figure of it is
+    NaN, which makes its row unscored.
+
+    Args:
+        logp: log p of each token, natural logarithm, [N].
+        hit: Whether each token was the argmax, [N].
+        n_terminator: Number of last tokens that end the answer (EOS, end of turn). `loss` and `prob` count
+            them, as TOFU does.
     """
 
     logp: np.ndarray
@@ -137,7 +160,7 @@ class AnswerScore:
 
     @property
     def loss(self) -> float:
-        """Mean NLL per token, terminator included."""
+        """Mean negative log-likelihood per token, terminator included: -1/N sum log p."""
         return float(-self.logp.mean()) if len(self.logp) else math.nan
 
     @property
@@ -154,8 +177,16 @@ class AnswerScore:
 
 @dataclass(frozen=True)
 class Value:
-    """A metric's result. `value` None has a `reason`. `columns` are per-row values, in row order, for
-    samples/*.jsonl."""
+    """Result of a metric.
+
+    Args:
+        value: The figure; None with a `reason`.
+        reason: Why there is no value, or what it leaves out.
+        n: Number of rows behind the value.
+        unscored: Number of rows that could not be scored.
+        interval: 95 % bootstrap interval over rows.
+        columns: Column -> cell per row, in row order, for samples/*.jsonl.
+    """
 
     value: float | None
     reason: str = ""
@@ -167,7 +198,7 @@ class Value:
 
 @dataclass(frozen=True)
 class PerRow:
-    """Per-row values to be averaged, and further columns worth keeping beside them."""
+    """Per-row values (None: unscored) whose mean is the metric, and further columns for samples/*.jsonl."""
 
     values: Sequence[float | None]
     columns: Cells = field(default_factory=dict)
@@ -175,7 +206,7 @@ class PerRow:
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric; `about` is its line in the metrics page."""
+    """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function."""
 
     name: str
     rows: str | None
@@ -199,15 +230,28 @@ def metric(
     judged: bool = False,
     good: Good,
     about: str,
-    formerly: Sequence[str] = (),
+    aliases: Sequence[str] = (),
 ) -> Callable:
-    """Decorator that files a function as metric `key`. `after` names metrics whose values it reads, `fields`
-    what its rows must have beside what the needs ask for; `judged` says that a judge had a part in it;
-    `formerly` are names it had, which are still read."""
+    """Register a function as a metric (decorator).
+
+    The function takes `MetricInputs` and returns a list with a number or None (unscored) per row of `rows`, a
+    `PerRow`, or a `Value`. It runs only where all needs are met.
+
+    Args:
+        key: Name in metrics.json.
+        rows: Row set that per-row values belong to; None for a metric of several sets.
+        needs: Scores and generated texts that it reads.
+        after: Keys of metrics whose values it reads; they are computed first.
+        fields: Fields that its rows must have beside those of the needs.
+        judged: Whether a judge's verdicts enter it.
+        good: Direction in which it gets better.
+        about: Formula, range and blind spot, for docs/metrics.md.
+        aliases: Earlier names, which configs may still use.
+    """
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
-        METRICS.register(key, *formerly)(
+        METRICS.register(key, *aliases)(
             Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
         )
         return compute
@@ -216,7 +260,8 @@ def metric(
 
 
 def select(names: Sequence[str]) -> list[str]:
-    """Metric keys for a list of keys and families, each with the metrics it reads first, every key once."""
+    """Metric keys for a list of keys and families: each once, after the metrics whose values it reads.
+    UserError for an unknown name."""
     keys: list[str] = []
 
     def add(key: str) -> None:
@@ -226,12 +271,12 @@ def select(names: Sequence[str]) -> list[str]:
             keys.append(key)
 
     for name in names:
-        for key in [key for key, found in METRICS.items() if found.family == name] or [
-            METRICS.find(name).name
-        ]:
+        members = [key for key, found in METRICS.items() if found.family == name]
+        for key in members or [METRICS.proper(name)]:
             add(key)
     return keys
 
 
 def families() -> list[str]:
+    """Families in order of registration."""
     return list(dict.fromkeys(found.family for found in METRICS.values()))

@@ -1,9 +1,9 @@
 """TOFU's metrics (Maini et al., arXiv:2401.06121), with the geometric-mean truth ratio of its official
 aggregation.
 
-Sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world
-facts). Real and world rows have no paraphrase; their probability is normalised over the right and the wrong
-answers.
+Row sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world
+facts). Real and world rows have no paraphrased answer; their probability is normalised over the right and the
+wrong answers.
 """
 
 import math
@@ -20,10 +20,6 @@ SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")
 WRITTEN_BY = " (make_perturbed.py writes them for your own rows)"
 UTILITY_PARTS = tuple(f"{rows}/{name}" for rows in SETS[1:] for name in ("prob", "rougeL", "truth_ratio"))
-
-
-def _true_field(rows: str) -> str:
-    return "paraphrased_answer" if rows in PARAPHRASED else "answer"
 
 
 def _good(rows: str, forget: Good = "down") -> Good:
@@ -64,6 +60,7 @@ def _register_prob(rows: str) -> None:
             wrong = [
                 sum(score.prob for score in scores) for scores in inputs.likelihood(rows, "perturbed_answer")
             ]
+            # All zero where every probability underflows.
             return [0.0 if r + w == 0 else r / (r + w) for r, w in zip(right, wrong)]
 
 
@@ -74,8 +71,8 @@ def _register_rouge(rows: str) -> None:
         needs=[Generations(rows)],
         good=_good(rows),
         about=(
-            "ROUGE-L recall of the greedy answer against the true one, stemmed; 0 to 1; rewards shared filler"
-            " words"
+            "ROUGE-L recall of the greedy answer against the reference, stemmed; 0 to 1; shared filler words"
+            " count"
         ),
     )
     def rouge(inputs: MetricInputs):
@@ -87,15 +84,17 @@ def _register_rouge(rows: str) -> None:
 
 
 def _register_truth_ratio(rows: str) -> None:
-    true_field = _true_field(rows)
-    per_row = "min(R, 1/R): 1 = cannot tell true from false" if rows == "forget" else "max(0, 1 - R)"
+    true_field = "paraphrased_answer" if rows in PARAPHRASED else "answer"
+    per_row = (
+        "min(R, 1/R), 1 where true and false are equally likely" if rows == "forget" else "max(0, 1 - R)"
+    )
 
     @metric(
         f"{rows}/truth_ratio",
         rows=rows,
         needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
         good="up",
-        about=f"R = geometric mean p of wrong answers / p of the true one; mean of {per_row}; 0 to 1",
+        about=f"R = geometric mean p of wrong answers / p of the true answer; mean of {per_row}; 0 to 1",
     )
     def truth_ratio(inputs: MetricInputs):
         true = [scores[0].loss for scores in inputs.likelihood(rows, true_field)]
@@ -103,12 +102,15 @@ def _register_truth_ratio(rows: str) -> None:
             fmean(s.loss for s in scores) if scores else math.nan
             for scores in inputs.likelihood(rows, "perturbed_answer")
         ]
+        # In logarithms, where R neither underflows nor divides by zero; losses are mean NLL per token, so
+        # log R = log(geometric mean of p_wrong) - log p_true = loss_true - mean of loss_wrong.
         log_ratios = [t - w for t, w in zip(true, wrong)]
         return PerRow([_from_log_ratio(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
 
 
 def _from_log_ratio(log_ratio: float, rows: str) -> float:
-    """What a truth ratio counts for in the mean of its set."""
+    """A row's part in the mean of its set, from log R: min(R, 1/R) on forget rows, max(0, 1 - R)
+    elsewhere."""
     if math.isnan(log_ratio):
         return log_ratio
     return math.exp(-abs(log_ratio)) if rows == "forget" else max(0.0, -math.expm1(min(log_ratio, 0.0)))
@@ -125,8 +127,8 @@ for _rows in SETS:
     after=UTILITY_PARTS,
     good="up",
     about=(
-        "harmonic mean of prob, rougeL and truth_ratio on retain, real and world; 0 to 1; 0 as soon as one"
-        " part is 0"
+        "harmonic mean of prob, rougeL and truth_ratio on retain, real and world rows; 0 to 1; 0 where one"
+        " of the nine is 0"
     ),
 )
 def model_utility(inputs: MetricInputs) -> Value:
@@ -142,8 +144,8 @@ def model_utility(inputs: MetricInputs) -> Value:
     after=UTILITY_PARTS,
     good="up",
     about=(
-        "harmonic mean of those parts of model_utility that the rows allow, which the reason names; 0 to 1;"
-        " compare it only with one of the same parts, never with model_utility; null where all nine exist"
+        "harmonic mean of the parts of model_utility that can be measured, named in the reason; 0 to 1;"
+        " comparable only with one of the same parts, never with model_utility; null where all nine exist"
     ),
 )
 def partial_utility(inputs: MetricInputs) -> Value:
@@ -164,33 +166,33 @@ def _harmonic_mean(parts: Mapping[str, float | None]) -> Value:
 
 
 def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:
-    """p and D of the two-sided two-sample Kolmogorov-Smirnov test between the model's truth ratios on the
-    forget rows and the retain model's on the same rows, with the number of rows; or the reason why there is
-    none."""
-    ours = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
-    if not ours:
+    """Two-sided two-sample Kolmogorov-Smirnov test between the model's and the retain model's truth ratios on
+    the same forget rows: p, D and the number of rows, or the reason why there is no test."""
+    ratios = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
+    if not ratios:
         reason = inputs.values["forget/truth_ratio"].reason
         return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
-    if None in ours:
-        return f"{ours.count(None)} of {len(ours)} forget rows have no truth ratio"
+    if None in ratios:
+        return f"{ratios.count(None)} of {len(ratios)} forget rows have no truth ratio"
     if inputs.retain_columns is None:
         return "needs a retain model's results: set evaluate.retain_results to its run folder"
-    theirs = {
+    retain_ratios = {
         identity: row.get("log_truth_ratio")
         for identity, row in inputs.retain_columns.get("forget", {}).items()
     }
     ids = [row["id"] for row in inputs.rows["forget"]]
-    strangers = [identity for identity in ids if theirs.get(identity) is None]
-    if strangers or len(theirs) != len(ids):
+    unknown = [identity for identity in ids if retain_ratios.get(identity) is None]
+    if unknown or len(retain_ratios) != len(ids):
         return (
-            f"evaluate.retain_results is of other forget rows: it has {len(theirs)}, this run {len(ids)}"
-            + (f", {len(strangers)} of them unknown there (first {strangers[0]!r})" if strangers else "")
+            f"evaluate.retain_results is of other forget rows: it has {len(retain_ratios)}, this run"
+            f" {len(ids)}"
+            + (f", {len(unknown)} of them unknown there (first {unknown[0]!r})" if unknown else "")
         )
 
     from scipy.stats import ks_2samp
 
     # Its decorators hide what it returns.
-    statistic, p = cast(tuple[float, float], ks_2samp(ours, [theirs[identity] for identity in ids]))
+    statistic, p = cast(tuple[float, float], ks_2samp(ratios, [retain_ratios[identity] for identity in ids]))
     return float(p), float(statistic), len(ids)
 
 
@@ -199,8 +201,8 @@ def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:
     after=["forget/truth_ratio"],
     good="up",
     about=(
-        "p-value of the KS test of forget truth ratios against a retain model's; 0 to 1; also near 0 for a"
-        " wrecked model"
+        "p-value of the KS test between forget truth ratios of the model and a retain model; 0 to 1; also"
+        " near 0 for a wrecked model"
     ),
 )
 def forget_quality(inputs: MetricInputs) -> Value:
@@ -213,8 +215,8 @@ def forget_quality(inputs: MetricInputs) -> Value:
     after=["forget/truth_ratio"],
     good="down",
     about=(
-        "statistic D of that test: largest gap between the two distributions; 0 to 1; says more than p far"
-        " from 0"
+        "statistic D of the test of forget_quality: largest distance between the two distribution functions;"
+        " 0 to 1; tells models apart where p is near 0 for all"
     ),
 )
 def forget_quality_ks(inputs: MetricInputs) -> Value:
@@ -225,11 +227,17 @@ def forget_quality_ks(inputs: MetricInputs) -> Value:
 def summarize(
     columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None
 ) -> dict[str, Value]:
-    """TOFU's figures from per-row values alone (set -> row id -> prob, rougeL, log_truth_ratio): the official
-    aggregation, for evaluations that were made elsewhere."""
-    inputs = MetricInputs(
-        {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}, retain_columns
-    )
+    """TOFU's figures from per-row values, by the official aggregation, for evaluations of other toolkits.
+
+    Args:
+        columns: Row set -> row id -> prob, rougeL, log_truth_ratio.
+        retain_columns: The same of a retain model, for forget quality; None without one.
+
+    Returns:
+        Metric key -> value.
+    """
+    rows_by_set = {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}
+    inputs = MetricInputs(rows_by_set, retain_columns)
     for name in SETS:
         rows = list(columns.get(name, {}).values())
         for column in ("prob", "rougeL", "log_truth_ratio"):

@@ -1,8 +1,8 @@
 """Multiple choice: the question and its lettered options as plain text up to `Answer:`, then the likeliest
 continuation.
 
-`choice_accuracy` compares the letters, as WMDP and lm-eval do. `choice_text_accuracy` compares the options'
-own words after the same prompt: very small models know a fact long before they can bind it to a letter.
+`choice_accuracy` compares the letters, as WMDP and lm-eval do. `choice_text_accuracy` compares the texts of
+the options after the same prompt: very small models know a fact long before they can bind it to a letter.
 """
 
 import math
@@ -15,7 +15,7 @@ WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p
 
 
 def _hit(logps: list[float], right: int) -> float | None:
-    """1 when the right option is the likeliest; None when an option could not be scored."""
+    """1 where the right option is the likeliest, the first of several; None where one could not be scored."""
     return None if any(map(math.isnan, logps)) else float(logps.index(max(logps)) == right)
 
 
@@ -28,8 +28,8 @@ def _register(rows: str, name: str, good: Good) -> None:
         needs=[Likelihood(choices, field)],
         good=good,
         about=(
-            f"share of multiple choice questions whose right {WHAT[name]} is likeliest; 0 to 1; chance is 1 /"
-            " number of options, also for a model that always picks the same place"
+            f"share of multiple choice questions where the right {WHAT[name]} is likeliest; 0 to 1; chance is"
+            " 1 / number of options, also for a model that always picks the same position"
         ),
     )
     def accuracy(inputs: MetricInputs):

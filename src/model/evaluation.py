@@ -18,8 +18,8 @@ from ..core.project import code_files
 from ..loggers.logger import Results
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
-from ..metrics.measure import count_texts, measure
-from ..metrics.runner import EvalRunner
+from ..metrics.measure import MeasureOptions, count_texts, measure
+from ..metrics.runner import EvalOptions, EvalRunner
 from ..metrics.spec import METRICS, RUN, Decoding, Generations, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
@@ -61,26 +61,20 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     keys = select(settings.metric_names)
     texts = count_texts(keys, rows, decoding)
     with progress(title, settings.overall.quiet, texts) as on_rows, autocast_context(model.device, precision):
-        runner = EvalRunner(
-            model,
-            tokenizer,
-            template,
+        options = EvalOptions(
             min(data.max_length, learned_positions(model) or data.max_length),
             evaluation.max_new_tokens,
             evaluation.batch_tokens,
-            on_rows,
             decoding,
-            cache(lambda: original_model(settings, model)),
         )
-        inputs = measure(
-            keys,
-            rows,
-            runner,
+        runner = EvalRunner(model, template, options, on_rows, cache(lambda: original_model(settings, model)))
+        measuring = MeasureOptions(
             retain_columns(settings, rows),
+            make_judges(settings),
             evaluation.bootstrap,
             settings.overall.seed,
-            make_judges(settings),
         )
+        inputs = measure(keys, rows, runner, measuring)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
 
 

@@ -11,7 +11,7 @@ from ..core.embedding import Embedder
 from ..core.encoding import Template, chat_template_of, chat_text, leading_ids, text_ids
 from ..core.endpoint import Endpoint
 from ..core.files import UserError, fingerprint
-from ..core.generation import Generation, generate
+from ..core.generation import DecodingOptions, Generation, generate
 from ..core.reply_cache import ReplyCache, Usage, well_formed
 from ..metrics.spec import METRICS, Judges
 from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
@@ -155,10 +155,13 @@ class LocalLanguageModel:
     def _replies(self, asked: list[list[int]], longest: int) -> list[Generation]:
         """Replies within the budget, or what the longest prompt of all leaves of the context."""
         context = getattr(self.model.config, "max_position_embeddings", None) or longest + self.budget
-        budget, batch_tokens = min(self.budget, context - longest), self.settings.evaluate.batch_tokens
-        stop_ids = Template(self.tokenizer).stop_ids
+        options = DecodingOptions(
+            min(self.budget, context - longest),
+            self.settings.evaluate.batch_tokens,
+            Template(self.tokenizer).stop_ids,
+        )
         with autocast_context(self.model.device, self.precision):
-            return generate(self.model, self.tokenizer, asked, budget, batch_tokens, stop_ids)
+            return generate(self.model, self.tokenizer, asked, options)
 
     def _ids(self, system: str, prompt: str) -> list[int]:
         """Rubric and question as one turn, which every chat template knows; plain text for a model without

@@ -129,7 +129,7 @@ def training_rows(settings: Settings, template: Template, wanted: Wanted) -> dic
         if part == "cot":
             context = None if data.cot_context else ""
             rows[part] = [
-                _fitting(template.thought(row, data.cot_tokens, context), data.max_length, "cot_tokens")
+                _fitting(template.encode_trace(row, data.cot_tokens, context), data.max_length, "cot_tokens")
                 for row in texts[part]
             ]
         else:
@@ -201,7 +201,7 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     return [
         [
             _fitting(
-                template.thought(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
+                template.encode_trace(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
                 data.max_length,
                 "trace_tokens",
             )

@@ -1,5 +1,5 @@
-"""Optimizers that nobody ships, and what makes forgetting flat. Importing this package files them in their
-registries."""
+"""Optimizers, flatness wrappers of the forget gradient, and weight averaging. Importing this package
+registers them."""
 
 from .averaging import WA, Averaging
 from .sharpness import FLATNESS, Landscape, Wrapper

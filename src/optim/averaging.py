@@ -1,5 +1,5 @@
-"""Weight averaging (SWA, arXiv:1803.05407; for unlearning arXiv:2502.05374): the mean of the weights along
-the way."""
+"""Weight averaging (SWA, arXiv:1803.05407; for unlearning arXiv:2502.05374): mean of the weights over
+training steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,7 @@ from .sharpness import FLATNESS
 @FLATNESS.register("WA", "SWA")
 @dataclass(frozen=True)
 class WA:
-    """Running mean of the weights; the saved and measured model is the mean, training goes on from the last
-    weights.
+    """Running mean of the weights. The mean is saved and measured; training continues with the last weights.
 
     Formula: mean of θ over the steps start, start + every, ...
     Cost: one float32 copy of the trained weights; no forward."""
@@ -26,7 +25,12 @@ class WA:
 
 
 class Averaging:
-    """The running mean, in float32 whatever the weights are."""
+    """Running mean of weights, in float32 for any dtype of the weights: in bfloat16 most updates of the mean
+    would round to nothing.
+
+    Args:
+        plan: Steps that count.
+    """
 
     def __init__(self, plan: WA):
         self.plan = plan
@@ -34,7 +38,8 @@ class Averaging:
         self.mean: list[Tensor] = []
 
     def update(self, step: int, weights: Sequence[Tensor]) -> None:
-        """Count the weights after optimizer step `step`, if it is one that counts."""
+        """Include the weights after optimizer step `step`, if that step counts: mean += (w - mean) /
+        count."""
         if step < self.plan.start or (step - self.plan.start) % self.plan.every:
             return
         self.count += 1
@@ -46,7 +51,7 @@ class Averaging:
 
     @torch.no_grad()
     def put_into(self, weights: Sequence[Tensor]) -> None:
-        """Replace the weights by their mean; where no step counted they stay."""
+        """Replace the weights by their mean; unchanged before the first step that counts."""
         for weight, mean in zip(weights, self.mean):
             weight.copy_(mean)
 

@@ -1,11 +1,10 @@
-"""Flat minima for the forget side (Fan et al., arXiv:2502.05374): what is forgotten there is harder to
-relearn.
+"""Flat minima of the forget loss (Fan et al., arXiv:2502.05374), from which relearning is harder.
 
-Each wrapper turns the forget loss near the current weights into the gradient that the step uses; the retain
-gradient is taken at the weights themselves. A wrapper sees a `Landscape`, never a model or a batch.
+Each wrapper turns the forget loss near the current weights into the gradient of the step; the retain gradient
+is taken at the weights themselves. A wrapper works on a `Landscape`, without access to model or batch.
 
-Weights are moved in place and put back from a copy, bit for bit. Which copies there are is each wrapper's
-stated memory.
+Weights are moved in place and restored from a copy, bit for bit. `Cost` in a wrapper's docstring counts these
+copies.
 """
 
 import contextlib
@@ -26,18 +25,27 @@ Gradient = list[Tensor]
 
 @dataclass(frozen=True)
 class Landscape:
-    """The forget loss around the current weights, on one micro-batch of every process."""
+    """The forget loss around the current weights, on one micro-batch of every process.
+
+    Args:
+        weights: Trained weights; they may be moved within a wrapper.
+        gradient: Returns this micro-batch's share of the gradient at the current weights.
+        total: Sums a gradient over all processes.
+        curvature: Multiplies the Hessian at the current weights by a vector, with a double backward; this
+            micro-batch's share.
+        apply_mask: Sets the entries of a vector that a mask freezes to 0. The results of the other functions
+            are masked already.
+        step: Number of the optimizer step.
+        seed: Seed of the run.
+    """
 
     weights: Sequence[Tensor]
     gradient: Callable[[], Gradient]
-    """This micro-batch's share of the gradient, at the weights as they are now."""
     total: Callable[[Gradient], Gradient]
-    """A gradient summed over all processes."""
     curvature: Callable[[Gradient], Gradient]
     """The Hessian at the weights as they are now times a vector, by a double backward; this micro-batch's
     share."""
     apply_mask: Callable[[Gradient], Gradient]
-    """A vector without what a mask freezes. What the other functions return is masked already."""
     step: int
     seed: int
 
@@ -46,14 +54,15 @@ class Wrapper(Protocol):
     """A flatness wrapper."""
 
     def gradient(self, landscape: Landscape) -> Gradient:
-        """The forget gradient that the step uses."""
+        """The forget gradient of the step, one tensor per weight."""
         ...
 
 
 @contextlib.contextmanager
 def moved(weights: Sequence[Tensor], direction: Gradient, scale: float = 1.0) -> Iterator[None]:
-    """The weights moved by scale x direction, and put back exactly."""
+    """Move the weights by scale x direction for the block, and restore them exactly."""
     with torch.no_grad():
+        # A copy, since adding and subtracting would leave rounding errors in the weights.
         kept = [w.detach().clone() for w in weights]
         for w, d in zip(weights, direction):
             w.add_(d.to(w.dtype), alpha=scale)
@@ -72,16 +81,18 @@ def norm(vector: Gradient) -> Tensor:
 
 
 def unit(vector: Gradient) -> Gradient:
-    """The vector at length 1; one of length 0 stays 0."""
+    """The vector scaled to length 1; a zero vector stays 0."""
     length = norm(vector)
     return [t / length if length > 0 else torch.zeros_like(t) for t in vector]
 
 
 def difference(after: Gradient, before: Gradient, over: float = 1.0) -> Gradient:
+    """(after - before) / over."""
     return [(a - b) / over for a, b in zip(after, before)]
 
 
 def plus(vector: Gradient, other: Gradient, scale: float) -> Gradient:
+    """vector + scale x other."""
     return [v + scale * o for v, o in zip(vector, other)]
 
 
@@ -103,6 +114,7 @@ class SAM:
         share = landscape.gradient()
         if self.rho == 0:
             return share
+        # The direction belongs to the whole batch: every process has to move to the same point.
         uphill = landscape.total(share)
         direction = unit(uphill) if self.scope == "global" else [unit([g])[0] for g in uphill]
         with moved(landscape.weights, direction, self.rho):
@@ -133,13 +145,15 @@ class RS:
     @staticmethod
     def _noise(landscape: Landscape, draw: int) -> Gradient:
         device = landscape.weights[0].device
+        # The same noise in every process and micro-batch of a step: all average over the same points. (A hash
+        # of whole numbers is the same in every process.)
         generator = torch.Generator(device).manual_seed(hash((landscape.seed, landscape.step, draw)) % 2**63)
         return [torch.randn(w.shape, generator=generator, device=device) for w in landscape.weights]
 
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """A wrapper that needs the Hessian of the forget loss times a vector."""
+    """Base of wrappers that need the Hessian of the forget loss times a vector."""
 
     mode: str = knob(
         "differences",
@@ -149,7 +163,13 @@ class SecondOrder:
     epsilon: float = knob(0.01, "length of a finite difference", above=0)
 
     def hessian_times(self, landscape: Landscape, vector: Gradient, here: Gradient) -> Gradient:
-        """At the weights as they are; `here` is the gradient there."""
+        """H v at the current weights: (g(w + epsilon v) - g(w)) / epsilon, or exact.
+
+        Args:
+            landscape: The forget loss.
+            vector: v.
+            here: g(w), the gradient at the current weights.
+        """
         if self.mode == "exact":
             return landscape.curvature(vector)
         with moved(landscape.weights, vector, self.epsilon):
@@ -193,6 +213,8 @@ class CR(SecondOrder):
         along = unit(landscape.total(here))
         with moved(landscape.weights, along, self.mu):
             there = landscape.gradient()
+        # The gradient of ||g(w + mu d) - g(w)|| with d fixed is (H(w + mu d) - H(w)) u, u the unit
+        # difference.
         change = unit(landscape.total(difference(there, here)))
         with moved(landscape.weights, along, self.mu):
             bent = self.hessian_times(landscape, change, there)

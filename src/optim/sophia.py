@@ -1,4 +1,5 @@
-"""Sophia: a step clipped by the diagonal of the curvature (Liu et al., arXiv:2305.14342)."""
+"""Sophia, an optimizer whose step is clipped by a diagonal estimate of the curvature (Liu et al.,
+arXiv:2305.14342)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,13 +57,22 @@ class Sophia:
     )
 
     def parts(self) -> tuple[str, ...]:
-        """The batch parts that an estimate draws labels on."""
+        """Batch parts of a curvature estimate."""
         return ("forget", "retain") if self.on == "both" else (self.on,)
 
 
 class SophiaG(Optimizer):
-    """The update rule. `update_curvature` gives h its estimates; the moments are float32 whatever the weights
-    are."""
+    """Sophia's update rule, with m and h in float32 or wider.
+
+    m <- b1 m + (1 - b1) g;  w <- (1 - lr decay) w - lr sign(m) min(|m| / (rho n h), 1).
+    h is 0 before the first `update_curvature`, which makes every step a sign step.
+
+    Args:
+        params: Trained weights, or parameter groups.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
+        plan: Constants of the rule.
+    """
 
     def __init__(self, params: Iterable, lr: float, weight_decay: float = 0.0, plan: Sophia = Sophia()):
         super().__init__(
@@ -72,8 +82,13 @@ class SophiaG(Optimizer):
 
     @torch.no_grad()
     def update_curvature(self, weights: Iterable[Tensor], gradients: Iterable[Tensor], tokens: int) -> None:
-        """Take in the gradient of the mean loss over `tokens` labels drawn from the model, for each
-        weight."""
+        """Add an estimate of the curvature: h <- b2 h + (1 - b2) g².
+
+        Args:
+            weights: Trained weights.
+            gradients: For each weight, the gradient of the mean NLL of labels drawn from the model.
+            tokens: Number of these labels, n of the update rule.
+        """
         for weight, gradient in zip(weights, gradients):
             h = self._state(weight)["h"]
             h.mul_(self.plan.beta2).add_(gradient.to(h.dtype) ** 2, alpha=1 - self.plan.beta2)
@@ -97,13 +112,14 @@ class SophiaG(Optimizer):
         m, h = state["m"], state["h"]
         for _ in range(self.plan.momentum_updates):
             m.lerp_(gradient.to(m.dtype), 1 - self.plan.beta1)
+        # 1e-15 as in Sophia's code: 0 / 0 for weights without gradient would be NaN.
         ratio = (m.abs() / (self.plan.rho * group["batch_tokens"] * h + 1e-15)).clamp_(max=1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_((m.sign() * ratio).to(weight.dtype), alpha=-group["lr"])
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As PyTorch's, but the moments keep the precision they were saved in: its own would round them to
-        the weights'."""
+        """As PyTorch's, with m and h in the precision they were saved in."""
+        # PyTorch casts the state to the dtype of the weights, which may be bfloat16.
         super().load_state_dict(state_dict)
         numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
         weights = [weight for group in self.param_groups for weight in group["params"]]
@@ -114,7 +130,7 @@ class SophiaG(Optimizer):
                 }
 
     def _state(self, weight: Tensor) -> dict[str, Tensor]:
-        """m and h of a weight, zero at first."""
+        """m and h of a weight, initially 0."""
         state = self.state[weight]
         if not state:
             kind = torch.float64 if weight.dtype == torch.float64 else torch.float32
@@ -123,6 +139,15 @@ class SophiaG(Optimizer):
 
 
 def drawn_nll(scores: Tensor, generator: torch.Generator) -> Tensor:
-    """NLL summed over labels that are drawn from the model's own distribution, from logits [N, V]."""
+    """Summed NLL of labels drawn from the model's own distribution (Gauss-Newton-Bartlett estimate).
+
+    Args:
+        scores: Logits, [N, V].
+        generator: Generator on the CPU.
+
+    Returns:
+        A scalar; gradients flow through the likelihood alone, not through the draw.
+    """
+    # Drawn on the CPU, so that a seed gives the same labels on every device.
     labels = torch.multinomial(F.softmax(scores.detach().float(), dim=-1).cpu(), 1, generator=generator)[:, 0]
     return F.cross_entropy(scores.float(), labels.to(scores.device), reduction="sum")

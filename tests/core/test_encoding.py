@@ -64,11 +64,11 @@ def test_prompt_is_the_same_with_and_without_answer(tokenizer):
 
 
 @pytest.mark.parametrize(
-    "row, limit, told",
+    "row, limit, message",
     [({**ROW, "answer": ""}, 512, "row 'r1' has no answer token"), (ROW, 10, "row 'r1' has 1")],
 )
-def test_rows_that_cannot_be_scored_are_named(tokenizer, row, limit, told):
-    with pytest.raises(UserError, match=told):
+def test_rows_that_cannot_be_scored_are_named(tokenizer, row, limit, message):
+    with pytest.raises(UserError, match=message):
         Template(tokenizer).encode(row, limit)
 
 
@@ -78,7 +78,7 @@ def test_thinking_needs_a_template_that_knows_it(plain_tokenizer, tokenizer):
             template.prompt_ids("Who?", "thinking")
 
 
-def test_a_template_that_opens_the_thought_gets_no_second_tag(tokenizer):
+def test_a_template_that_opens_the_trace_gets_no_second_tag(tokenizer):
     opening = copy.deepcopy(tokenizer)
     opening.chat_template = (
         "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
@@ -258,7 +258,7 @@ def test_of_templates_stored_by_name_the_default_is_taken_or_the_first(tokenizer
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ("{% for m in messages %}", "TemplateSyntaxError"),
         ("{{ raise_exception('no system role') }}", "no system role"),
@@ -266,10 +266,10 @@ def test_of_templates_stored_by_name_the_default_is_taken_or_the_first(tokenizer
         ("{% for i in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}", "TimeoutError"),
     ],
 )
-def test_a_chat_template_that_fails_is_named_with_the_way_out(text, told, tokenizer, monkeypatch):
+def test_a_chat_template_that_fails_is_named_with_the_way_out(text, message, tokenizer, monkeypatch):
     monkeypatch.setattr("unlearnkit.core.encoding.TEMPLATE_SECONDS", 0.1)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = {"default": text}
-    with pytest.raises(UserError, match=f"chat template 'default' fails .*{told}.*dataset.template qa"):
+    with pytest.raises(UserError, match=f"chat template 'default' fails .*{message}.*dataset.template qa"):
         Template(tokenizer)
     assert Template(tokenizer, "qa").prompt_ids("Who?")

@@ -25,13 +25,13 @@ def completion(text="yes", **rest) -> bytes:
 
 
 @pytest.mark.parametrize("refuses", [PARTS[:1], PARTS[1:2], PARTS[2:], PARTS[1:], PARTS])
-def test_a_refused_part_is_asked_for_once_in_a_run_and_left_out(refuses, tmp_path, caplog):
+def test_a_refused_part_is_sent_once_in_a_run_and_left_out(refuses, tmp_path, caplog):
     with serving(lambda prompt, times: "yes", refuses=refuses) as (url, talk):
         server = Endpoint("small", url, cache=tmp_path, retries=0, max_tokens=9)
         assert server.ask("the rubric", [f"q{n}" for n in range(20)]) == ["yes"] * 20
         assert len(talk.bodies) == 20 + len(refuses)
-        assert server.usage.told()["unsupported"] == sorted(refuses)
-        assert server.usage.told()["requests"] == len(talk.bodies)
+        assert server.usage.summary()["unsupported"] == sorted(refuses)
+        assert server.usage.summary()["requests"] == len(talk.bodies)
         sent = talk.bodies[-1]
         assert ("temperature" in sent) == ("temperature" not in refuses)
         assert sent["messages"][-1]["content"].startswith("the rubric\n\nq") == ("system" in refuses)
@@ -51,7 +51,7 @@ def test_a_probe_learns_what_is_refused_and_the_replies_are_found_again(refuses,
             Endpoint("small", url, **words).probe()
             server = Endpoint("small", url, **words)
             assert server.ask("s", ["q", "r"]) == ["yes", "yes"]
-        assert server.usage.told() == Endpoint("small").usage.told() | {
+        assert server.usage.summary() == Endpoint("small").usage.summary() | {
             "cached": 2,
             "unsupported": sorted(refuses),
         }
@@ -109,7 +109,7 @@ def test_the_pace_holds_for_what_is_sent_again_without_a_part(tmp_path):
     assert time.monotonic() - start >= 0.4
 
 
-def test_a_reply_is_kept_under_the_form_it_was_asked_in(tmp_path):
+def test_a_reply_is_kept_under_the_form_of_its_request(tmp_path):
     """Servers behind one address differ: a retry after another thread was refused is a new request."""
 
     def answer(prompt, times):
@@ -221,9 +221,9 @@ def test_figures_of_usage_that_are_no_counts_add_nothing(usage, counted, tmp_pat
     with serving(lambda prompt, times: (200, completion(usage=usage), 0)) as (url, _):
         server = Endpoint("small", url, cache=tmp_path)
         assert server.ask("s", ["q"]) == ["yes"]
-    told = server.usage.told(1.0, 1.0)
-    assert (told["prompt_tokens"], told["completion_tokens"], told.get("uncounted", 0)) == counted
-    assert told["cost"] == pytest.approx(sum(counted[:2]) / 1e6)
+    summary = server.usage.summary(1.0, 1.0)
+    assert (summary["prompt_tokens"], summary["completion_tokens"], summary.get("uncounted", 0)) == counted
+    assert summary["cost"] == pytest.approx(sum(counted[:2]) / 1e6)
 
 
 def test_lone_surrogates_are_replaced_in_prompts_and_replies(tmp_path, caplog):

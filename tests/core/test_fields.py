@@ -39,7 +39,7 @@ def test_kinds(kind, right, wrong):
 
 
 @pytest.mark.parametrize(
-    "record, told",
+    "record, message",
     [
         ({}, "f, line 3: 'a' is missing, expected a text with words in it; mend it"),
         ({"a": None}, "f, line 3: 'a' must be a text with words in it, got null; mend it"),
@@ -47,8 +47,8 @@ def test_kinds(kind, right, wrong):
         ({"a": "\ud83d" * 99, "b": [1]}, r"'b' must be a finite number of at least 0, got \[1\]; mend it"),
     ],
 )
-def test_a_wrong_field_is_named_with_its_place_and_what_was_expected(record, told):
-    with pytest.raises(UserError, match=told):
+def test_a_wrong_field_is_named_with_its_place_and_what_was_expected(record, message):
+    with pytest.raises(UserError, match=message):
         check_fields("f, line 3", record, {"a": TEXT}, {"b": number(0)}, "; mend it")
 
 

@@ -68,19 +68,19 @@ def test_nan_is_never_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ('{"a": 1,}', "line 1, column"),
         ('{"a": 1, "a": 2}', "'a' stands twice"),
         ('{\n "a": x}', "line 2, column 7"),
     ],
 )
-def test_broken_json_is_placed(tmp_path, text, told):
+def test_broken_json_is_placed(tmp_path, text, message):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(UserError, match="broken.json") as error:
         read_json(path)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_broken_jsonl_names_the_line(tmp_path):
@@ -94,7 +94,7 @@ def test_broken_jsonl_names_the_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, told",
+    "text, message",
     [
         ('{"a": 1}\n{"a": "x \\ud83d y"}\n', r"line 2, column 10: \\ud83d is half of a character"),
         ('{"a": "\\udE00"}', r"line 1, column 8: \\udE00 is half"),
@@ -105,9 +105,9 @@ def test_broken_jsonl_names_the_line(tmp_path):
         ('{"a": 1}\n' + 9999 * "[", "line 2: nested too deeply"),
     ],
 )
-def test_json_that_nothing_can_take_is_placed(tmp_path, text, told):
+def test_json_that_nothing_can_take_is_placed(tmp_path, text, message):
     (tmp_path / "rows.jsonl").write_text(text)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         read_jsonl(tmp_path / "rows.jsonl")
 
 

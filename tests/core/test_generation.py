@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import torch
 
-from unlearnkit.core.generation import decode, generate, length_batches
-from unlearnkit.core.thinking import split_thought
+from unlearnkit.core.generation import DecodingOptions, decode, generate, length_batches
+from unlearnkit.core.thinking import split_trace
 
 PROMPTS = [
     "Where was Abelin born?",
@@ -12,8 +14,8 @@ PROMPTS = [
 
 def test_batched_answers_equal_answers_one_by_one(tiny_model, tokenizer):
     prompts = [tokenizer(text)["input_ids"] for text in PROMPTS]
-    together = generate(tiny_model, tokenizer, prompts, 12)
-    alone = [generate(tiny_model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    together = generate(tiny_model, tokenizer, prompts, DecodingOptions(12))
+    alone = [generate(tiny_model, tokenizer, [prompt], DecodingOptions(12))[0] for prompt in prompts]
     assert together == alone
 
 
@@ -25,18 +27,20 @@ def test_greedy_against_a_plain_loop(tiny_model, tokenizer):
         if token == tokenizer.eos_token_id:
             break
         written.append(token)
-    assert generate(tiny_model, tokenizer, [ids], 8)[0].text == decode(tokenizer, written[len(ids) :])
+    assert generate(tiny_model, tokenizer, [ids], DecodingOptions(8))[0].text == decode(
+        tokenizer, written[len(ids) :]
+    )
 
 
 def test_the_models_sampling_defaults_are_not_used(tiny_model, tokenizer):
     prompt = [tokenizer(PROMPTS[0])["input_ids"]]
-    greedy = generate(tiny_model, tokenizer, prompt, 8)
+    greedy = generate(tiny_model, tokenizer, prompt, DecodingOptions(8))
     tiny_model.generation_config.do_sample = True
     tiny_model.generation_config.temperature = 5.0
     tiny_model.generation_config.repetition_penalty = 3.0
     tiny_model.generation_config.min_length = 200
     own = tiny_model.generation_config
-    assert generate(tiny_model, tokenizer, prompt, 8) == greedy
+    assert generate(tiny_model, tokenizer, prompt, DecodingOptions(8)) == greedy
     assert tiny_model.generation_config is own
 
 
@@ -44,18 +48,18 @@ def test_end_tokens_stop_and_are_counted(tiny_model, tokenizer):
     prompt = [tokenizer(PROMPTS[0])["input_ids"]]
     first = tiny_model(torch.tensor(prompt)).logits[0, -1].argmax().item()
     tiny_model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
-    stopped = generate(tiny_model, tokenizer, prompt, 8)[0]
+    stopped = generate(tiny_model, tokenizer, prompt, DecodingOptions(8))[0]
     assert (stopped.text, stopped.n_tokens, stopped.ended) == ("", 0, True)
     tiny_model.generation_config.eos_token_id = tokenizer.eos_token_id
-    assert generate(tiny_model, tokenizer, prompt, 8, stop_ids=[first])[0].n_tokens == 0
+    assert generate(tiny_model, tokenizer, prompt, DecodingOptions(8, stop_ids=[first]))[0].n_tokens == 0
 
 
 def test_an_unclosed_trace_is_no_answer():
-    assert split_thought("<think>on and on").answer is None
-    assert split_thought("<think>on and on").trace == "on and on"
-    thought = split_thought("<think>so it is Orlo</think> Orlo.")
+    assert split_trace("<think>on and on").answer is None
+    assert split_trace("<think>on and on").trace == "on and on"
+    thought = split_trace("<think>so it is Orlo</think> Orlo.")
     assert (thought.trace, thought.answer) == ("so it is Orlo", "Orlo.")
-    assert split_thought("Orlo.").closed is False
+    assert split_trace("Orlo.").closed is False
 
 
 def test_length_batches_cover_every_row_once_within_the_budget():
@@ -65,21 +69,22 @@ def test_length_batches_cover_every_row_once_within_the_budget():
     assert all(len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= 100 for batch in batches)
 
 
-def test_texts_that_outlast_their_batch_go_on_in_another_and_stay_the_same(tiny_model, tokenizer):
-    """Many end tokens, so that texts end at different lengths; several batches, so that those that go on are
+def test_texts_that_outlast_their_batch_resume_in_another_and_stay_the_same(tiny_model, tokenizer):
+    """Many end tokens, so that texts end at different lengths; several batches, so that those that resume are
     put together."""
     numbers = torch.randint(20, 1400, (24,), generator=torch.Generator().manual_seed(3)).tolist()
     prompts = [[5, 6, number] for number in numbers]
     stops = list(range(0, 1494, 37))
-    alone = [generate(tiny_model, tokenizer, [prompt], 40, stop_ids=stops)[0] for prompt in prompts]
-    own, sizes, told = tiny_model.generate, [], []
+    options = DecodingOptions(40, stop_ids=stops)
+    alone = [generate(tiny_model, tokenizer, [prompt], options)[0] for prompt in prompts]
+    own, sizes, counted = tiny_model.generate, [], []
     tiny_model.generate = lambda **inputs: (sizes.append(len(inputs["input_ids"])), own(**inputs))[1]
-    tokens = (3 + 40) * 6
-    together = generate(tiny_model, tokenizer, prompts, 40, tokens, stops, on_batch=told.append)
+    narrow = replace(options, batch_tokens=(3 + 40) * 6)
+    together = generate(tiny_model, tokenizer, prompts, narrow, counted.append)
     assert together == alone
     assert len({text.n_tokens for text in alone}) > 3, "they end at different lengths"
-    assert sizes[:4] == [6] * 4 and len(sizes) > 4, "what went on made further batches"
-    assert sum(told) == len(prompts), "each row is told once, when it is whole"
+    assert sizes[:4] == [6] * 4 and len(sizes) > 4, "unfinished texts made further batches"
+    assert sum(counted) == len(prompts), "each row is counted once, when it is done"
 
 
 def test_narrow_batches_hold_rows_of_like_length_unless_they_are_small():

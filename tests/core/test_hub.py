@@ -10,7 +10,7 @@ from scripts import free_port
 
 from unlearnkit.core.embedding import Embedder
 from unlearnkit.core.files import UserError
-from unlearnkit.core.hub_access import without_hub
+from unlearnkit.core.hub_access import offline_reason
 from unlearnkit.dataset.hub_tables import HubTable, load_table
 from unlearnkit.exec.prefetch import fetch_model
 from unlearnkit.model.load.fetch import fetch_mask
@@ -27,9 +27,9 @@ def unreachable(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("time.sleep", _no_retry)
     monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(SentenceTransformer=_cached))
-    without_hub.cache_clear()
+    offline_reason.cache_clear()
     yield tmp_path
-    without_hub.cache_clear()
+    offline_reason.cache_clear()
 
 
 def _no_retry(seconds: float) -> None:
@@ -61,12 +61,12 @@ def test_what_is_not_there_is_one_line_at_once(load, unreachable):
 
 def test_a_hub_that_answers_or_lies_behind_a_proxy_is_asked(unreachable, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://proxy:1")
-    assert without_hub() == "" and not constants.is_offline_mode()
-    without_hub.cache_clear()
+    assert offline_reason() == "" and not constants.is_offline_mode()
+    offline_reason.cache_clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert without_hub() == "HF_HUB_OFFLINE is set"
+    assert offline_reason() == "HF_HUB_OFFLINE is set"
 
 
 def test_a_folder_is_loaded_without_a_look_at_the_network(monkeypatch, tiny_model_folder, unreachable):
     load_tokenizer(str(tiny_model_folder))
-    assert without_hub.cache_info().currsize == 0
+    assert offline_reason.cache_info().currsize == 0

@@ -16,7 +16,7 @@ def kept(path) -> str:
 
 
 @pytest.mark.parametrize("reply", ["yes", None, 5, ["no"]])
-def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
+def test_a_reply_that_was_edited_is_requested_again(reply, tmp_path, caplog):
     path = tmp_path / "replies.jsonl"
     line = kept(path)
     path.write_text(path.read_text().replace(line, json.dumps({**json.loads(line), "reply": reply})))
@@ -24,16 +24,16 @@ def test_a_reply_that_was_edited_is_asked_for_again(reply, tmp_path, caplog):
     assert "a" not in replies
     assert replies.known == {"b": "no", "c": "no"}
     assert len(caplog.records) == 1
-    assert f"{path}: 1 replies are not what was written there" in caplog.text
+    assert f"{path}: 1 replies do not fit their checksum" in caplog.text
     replies.add("a", "no")
     assert ReplyCache(path).known == dict.fromkeys("abc", "no")
     assert len(caplog.records) == 1
 
 
-def test_a_reply_without_a_checksum_or_under_another_key_is_asked_for_again(tmp_path, caplog):
+def test_a_reply_without_a_checksum_or_under_another_key_is_requested_again(tmp_path, caplog):
     path = tmp_path / "replies.jsonl"
     line = kept(path)
     old = json.dumps({"key": "old", "reply": "no"})
     path.write_text("\n".join([old, line.replace('"a"', '"d"'), "5", '{"key": ["e"], "reply": "no"}']))
     assert ReplyCache(path).known == {}
-    assert "2 replies are not" in caplog.text
+    assert "2 replies do not fit" in caplog.text

@@ -7,7 +7,7 @@ import string
 import pytest
 from rouge_score.tokenize import tokenize
 
-from unlearnkit.core.words import pieces, words, words_and_marks
+from unlearnkit.core.words import words, words_and_marks, words_with_punctuation
 
 SCRIPTS = {
     "安娜住在海边。": ["安", "娜", "住", "在", "海", "边"],
@@ -40,10 +40,10 @@ def test_ascii_text_gives_what_it_always_gave():
     for _ in range(2000):
         text = "".join(draw.choices(string.printable, k=40))
         assert words(text) == tokenize(text, None)
-        assert pieces(text) == text.lower().split()
+        assert words_with_punctuation(text) == text.lower().split()
         assert words_and_marks(text) == re.findall(r"\w+|[^\w\s]", text)
 
 
 def test_pieces_and_marks_of_scripts_without_blanks():
-    assert pieces("他说 Yes, 好。") == ["他", "说", "yes,", "好", "。"]
+    assert words_with_punctuation("他说 Yes, 好。") == ["他", "说", "yes,", "好", "。"]
     assert words_and_marks("好, OK_1!") == ["好", ",", "OK_1", "!"]

@@ -126,7 +126,7 @@ def test_traces(tokenizer, tmp_path, content):
     for traces in found or []:
         assert traces
         for trace in traces:
-            Template(tokenizer).thought(trace, 64)
+            Template(tokenizer).encode_trace(trace, 64)
 
 
 PARAPHRASES = [

@@ -157,13 +157,13 @@ def test_the_last_assistant_turn_is_the_answer_and_the_others_stand_before_the_q
 
 
 def test_metrics_ask_within_the_chat(tokenizer, tiny_model):
-    from unlearnkit.metrics.runner import EvalRunner
+    from unlearnkit.metrics.runner import EvalOptions, EvalRunner
     from unlearnkit.metrics.spec import Generations
 
     asked = []
     template = Template(tokenizer)
     template.prompt_ids = lambda *words: asked.append(words) or [1]
-    passes = EvalRunner(tiny_model, tokenizer, template, 64, 2, 64)
+    passes = EvalRunner(tiny_model, template, EvalOptions(64, 2, 64))
     passes.generations([ASKED | {"id": "a", "turns": CHAT[:1]}, ASKED | {"id": "b"}], Generations("forget"))
     assert asked == [("Where is Ann?", "direct", CHAT[:1]), ("Where is Ann?", "direct", ())]
 

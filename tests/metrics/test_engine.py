@@ -10,8 +10,8 @@ from tiny import one_word_llama
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
 from unlearnkit.metrics.inputs import MetricInputs
-from unlearnkit.metrics.measure import count_texts, interval, measure
-from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.measure import MeasureOptions, count_texts, interval, measure
+from unlearnkit.metrics.runner import EvalOptions, EvalRunner
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Likelihood, Value, select
 
 ROWS = {
@@ -32,7 +32,7 @@ LONG = {**ROWS["forget"][0], "id": "long", "answer": 300 * "That was the miller.
 
 
 def runner(model, tokenizer, batch_tokens=4096):
-    return EvalRunner(model, tokenizer, Template(tokenizer), 256, 6, batch_tokens)
+    return EvalRunner(model, Template(tokenizer), EvalOptions(256, 6, batch_tokens))
 
 
 def test_values_do_not_depend_on_batching_or_row_order(tiny_model, tokenizer):
@@ -64,9 +64,8 @@ def test_one_pass_equals_a_plain_forward_per_answer(tiny_model, tokenizer):
 def test_the_texts_that_are_counted_before_are_those_that_are_done(tiny_model, tokenizer, mode):
     rows, decoding, done = {"forget": [*ROWS["forget"], LONG]}, Decoding(mode), []
     keys = select(["tofu", "health"])
-    reader = EvalRunner(
-        tiny_model, tokenizer, Template(tokenizer), 256, 6, 4096, done.append, decoding, lambda: tiny_model
-    )
+    options = EvalOptions(256, 6, 4096, decoding)
+    reader = EvalRunner(tiny_model, Template(tokenizer), options, done.append, lambda: tiny_model)
     measure(keys, rows, reader)
     assert sum(done) == count_texts(keys, rows, decoding) > 5 * len(rows["forget"])
 
@@ -165,9 +164,9 @@ def test_truth_ratio_by_hand():
 
 
 def test_intervals_hold_the_mean_and_rest_on_the_seed(tiny_model, tokenizer):
-    run = lambda seed: measure(["forget/prob"], ROWS, runner(tiny_model, tokenizer), seed=seed).values[
-        "forget/prob"
-    ]
+    run = lambda seed: measure(
+        ["forget/prob"], ROWS, runner(tiny_model, tokenizer), MeasureOptions(seed=seed)
+    ).values["forget/prob"]
     assert run(0).interval[0] <= run(0).value <= run(0).interval[1]
     assert run(0).interval == run(0).interval
     draws = np.random.default_rng(1).normal(size=40)

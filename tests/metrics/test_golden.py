@@ -98,7 +98,7 @@ TRAPS = {"chat": "chat", "trailing_space": "Question: {question}\\nAnswer: "}
 
 @pytest.mark.parametrize("trap", TRAPS)
 @pytest.mark.parametrize("parity", ["none", "open_unlearning"])
-def test_the_peers_reading_of_rows_is_there_when_asked_for(trap, parity, tmp_path):
+def test_other_toolkits_encodings_of_rows_are_available(trap, parity, tmp_path):
     done = run_script(
         "evaluate_model",
         "--overall.model_name",
@@ -179,11 +179,11 @@ def test_runs_side_by_side(folders, tmp_path):
     assert shown.returncode == 0
     assert f"{quality:.6f}" in shown.stdout
     assert "1.000000" in shown.stdout
-    for words, said in (
+    for words, message in (
         ([tmp_path / "gone"], "no such file"),
         ([folders["full"], "--metrics", "forget/prbo"], "forget/prbo"),
     ):
         refused = run_script("compare_runs", *words)
         assert refused.returncode == 1
-        assert said in refused.stderr
+        assert message in refused.stderr
         assert "Traceback" not in refused.stderr

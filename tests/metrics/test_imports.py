@@ -68,7 +68,7 @@ def tofu(**changes):
 
 
 @pytest.mark.parametrize(
-    "changes, told",
+    "changes, message",
     [
         (
             {"avg_gt_loss": {"0": -1e4}},
@@ -86,12 +86,12 @@ def tofu(**changes):
         ({"rougeL_recall": {"0": 1.0, "1": 1.0}}, "row 1 is in only one of avg_gt_loss and rougeL_recall"),
     ],
 )
-def test_a_wrong_value_of_tofus_log_is_named_with_its_row(changes, told, tmp_path):
+def test_a_wrong_value_of_tofus_log_is_named_with_its_row(changes, message, tmp_path):
     path = tmp_path / "eval_log_aggregated.json"
     path.write_text(json.dumps(tofu()))
     assert read_results(path)["forget"]["0"]["log_truth_ratio"] == pytest.approx(-1.0)
     path.write_text(json.dumps(tofu(**changes)))
-    with pytest.raises(UserError, match=f"eval_log_aggregated.json: eval_log_forget.json.*{told}"):
+    with pytest.raises(UserError, match=f"eval_log_aggregated.json: eval_log_forget.json.*{message}"):
         read_results(path)
 
 
@@ -106,7 +106,7 @@ def test_losses_beyond_floats_give_probability_zero(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "ratio, told",
+    "ratio, message",
     [
         (-1e4, "got -10000.0"),
         (math.nan, "got nan"),
@@ -115,16 +115,16 @@ def test_losses_beyond_floats_give_probability_zero(tmp_path):
         ("x", "got 'x'"),
     ],
 )
-def test_a_wrong_value_of_open_unlearnings_log_is_named_with_its_row(ratio, told, tmp_path):
+def test_a_wrong_value_of_open_unlearnings_log_is_named_with_its_row(ratio, message, tmp_path):
     (tmp_path / "TOFU_EVAL.json").write_text(json.dumps(open_unlearning([0.5, ratio, 1.0])))
     with pytest.raises(
-        UserError, match=f"TOFU_EVAL.json: forget_truth_ratio, row 1: 'score' must be .*{told}"
+        UserError, match=f"TOFU_EVAL.json: forget_truth_ratio, row 1: 'score' must be .*{message}"
     ):
         read_results(tmp_path / "TOFU_EVAL.json")
 
 
 @pytest.mark.parametrize(
-    "row, told",
+    "row, message",
     [
         ({"prob": 0.5}, "line 2: 'id' is missing"),
         ({"id": ["a"]}, "line 2: 'id' must be a text"),
@@ -134,11 +134,11 @@ def test_a_wrong_value_of_open_unlearnings_log_is_named_with_its_row(ratio, told
         ({"id": "first"}, "line 2: id 'first' stands twice"),
     ],
 )
-def test_a_wrong_sample_of_a_run_is_named_with_its_line(row, told, tmp_path):
+def test_a_wrong_sample_of_a_run_is_named_with_its_line(row, message, tmp_path):
     (tmp_path / "samples").mkdir()
     path = tmp_path / "samples/forget.jsonl"
     path.write_text(json.dumps({"id": "first", "prob": None}) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(UserError, match=f"forget.jsonl, {told}"):
+    with pytest.raises(UserError, match=f"forget.jsonl, {message}"):
         read_results(tmp_path)
 
 

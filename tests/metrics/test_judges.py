@@ -177,9 +177,9 @@ def test_odd_replies_of_a_server_leave_rows_unscored(tmp_path):
             server = Endpoint("small", url, cache=tmp_path / str(next(numbers)), retries=0, timeout=5)
             (verdict,) = LanguageModelJudge(server).matches([CASE])
             assert verdict is None or b"yes" in data.lower() or b"no" in data.lower()
-            told = server.usage.told(1.0, 1.0)
-            assert json.dumps(told, allow_nan=False)
-            assert min(told[name] for name in ("prompt_tokens", "completion_tokens", "cost")) >= 0
-            assert told["failed"] == (told["asked"] == 0 or verdict is None)
+            summary = server.usage.summary(1.0, 1.0)
+            assert json.dumps(summary, allow_nan=False)
+            assert min(summary[name] for name in ("prompt_tokens", "completion_tokens", "cost")) >= 0
+            assert summary["failed"] == (summary["asked"] == 0 or verdict is None)
 
         check()

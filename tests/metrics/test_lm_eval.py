@@ -14,8 +14,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError
 from unlearnkit.metrics.lm_eval import (
-    InMemory,
-    Reading,
+    InMemoryModel,
+    ModelOptions,
     TaskOptions,
     Tasks,
     costs_of,
@@ -57,7 +57,7 @@ def tasks():
 
 
 def in_memory(model, tokenizer, mode="thinking", batch_tokens=4096):
-    return InMemory(model, tokenizer, Reading(Template(tokenizer), mode, batch_tokens), QUIET)
+    return InMemoryModel(model, tokenizer, ModelOptions(Template(tokenizer), mode, batch_tokens), QUIET)
 
 
 def figures(model, tokenizer, tasks, name, batch_tokens=4096, **conduct):
@@ -71,14 +71,14 @@ def first_answer(tasks, name="fictional_arithmetic") -> str:
     return next(iter(tasks.load(name)["tasks"].values())).eval_docs[0]["target"]
 
 
-def test_every_task_of_every_suite_is_known_to_the_harness(tasks):
+def test_every_task_of_every_suite_is_in_the_harness(tasks):
     names = {name for suite in suite_names() for name in tasks_of([suite])}
     assert names <= set(known_tasks())
     for name in known_tasks():
         assert name in tasks.manager_of(name, task_info(name).folder).task_index, name
 
 
-def test_each_of_our_files_is_a_task_with_metrics_that_say_how_they_are_read():
+def test_each_file_of_this_project_is_a_task_with_described_metrics():
     ours = Tasks(TASKS, {})
     for path in sorted(TASKS.glob("*.yaml")):
         declared = ours.declared(path.stem)
@@ -96,7 +96,7 @@ def test_no_folder_of_ours_shadows_the_package():
 
 
 @pytest.mark.parametrize(
-    "said, expected",
+    "text, expected",
     [
         (YES + "{}", {"acc": 1, "closed": 1, "acc_as_published": 1}),
         ("<think>It is {}.", {"acc": 0, "closed": 0, "acc_as_published": 0}),
@@ -104,8 +104,8 @@ def test_no_folder_of_ours_shadows_the_package():
         ("<think>a</think>5<think>b</think>{}", {"acc": 1, "closed": 1, "acc_as_published": 1}),
     ],
 )
-def test_an_answer_is_what_follows_the_last_closed_thought(tokenizer, tasks, said, expected):
-    model = scripted(tokenizer, said.format(first_answer(tasks)))
+def test_an_answer_is_what_follows_the_last_closed_trace(tokenizer, tasks, text, expected):
+    model = scripted(tokenizer, text.format(first_answer(tasks)))
     found, _ = figures(model, tokenizer, tasks, "fictional_arithmetic", limit=1)
     assert {key.partition("[")[0]: value for key, value in found.items()} == {
         **expected,
@@ -142,7 +142,7 @@ def test_k_samples_give_their_mean_and_whether_any_is_right(tokenizer, tasks):
     assert len(samples[0]["resps"][0]) == 4
 
 
-def test_stop_texts_end_an_answer_and_no_thought(tokenizer):
+def test_stop_texts_end_an_answer_and_no_trace(tokenizer):
     """The harness's own class would cut the thought at its first question."""
     model = scripted(tokenizer, YES + "Orlo.\nQuestion: more")
     lm = in_memory(model, tokenizer)

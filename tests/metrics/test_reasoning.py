@@ -15,9 +15,9 @@ from unlearnkit.core.generation import Generation
 from unlearnkit.dataset import ForgetSet, load_evaluation
 from unlearnkit.metrics.health import distinct, loop_share, token_entropy
 from unlearnkit.metrics.inputs import MetricInputs
-from unlearnkit.metrics.measure import measure
+from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.reasoning import sentences, step_recall
-from unlearnkit.metrics.runner import EvalRunner
+from unlearnkit.metrics.runner import EvalOptions, EvalRunner
 from unlearnkit.metrics.spec import METRICS, RUN, Case, Decoding, Generations, Judges, select
 from unlearnkit.metrics.verdicts import LanguageModelJudge, RuleJudge, mentions, rules_out
 from unlearnkit.model.load.loading import load_model, load_tokenizer
@@ -71,8 +71,8 @@ def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
 )
 def test_a_trace_states_its_key_fact_as_whole_words_whatever_their_case_and_encoding(key, trace, states_it):
     inputs = MetricInputs({"forget": [{"id": "a", "question": "q", "answer": "x", "key": key}]}, None)
-    said = Generation(f"<think>{trace}</think>x", 3, True)
-    inputs.texts[Generations("forget", mode=RUN)] = [[said]]
+    written = Generation(f"<think>{trace}</think>x", 3, True)
+    inputs.texts[Generations("forget", mode=RUN)] = [[written]]
     assert METRICS["forget/trace_recall"].compute(inputs) == [states_it]
 
 
@@ -203,7 +203,7 @@ def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, 
     assert "rubrics 1" in judge.name
 
 
-def test_a_broken_line_of_the_cache_is_asked_again(server, tmp_path):
+def test_a_broken_line_of_the_cache_is_sent_again(server, tmp_path):
     url, seen = server
     judge = LanguageModelJudge(Endpoint("small", url, "NONE", cache=tmp_path))
     judge.verdicts([CASE])
@@ -228,9 +228,13 @@ def target():
     return load_model(folder), load_tokenizer(folder)
 
 
+LIMITS = EvalOptions(256, 80, 16384)
+BY_RULE = MeasureOptions(judges=Judges(RuleJudge()), bootstrap=0)
+
+
 def measured(model, original, tokenizer, rows, metrics):
-    runner = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, original=lambda: original)
-    return measure(select(metrics), rows, runner, bootstrap=0, judges=Judges(RuleJudge())).values
+    runner = EvalRunner(model, Template(tokenizer), LIMITS, original=lambda: original)
+    return measure(select(metrics), rows, runner, BY_RULE).values
 
 
 KEYS = [
@@ -264,22 +268,22 @@ def test_a_collapsed_model_scores_as_forgotten_by_the_published_count_and_not_by
     assert collapsed["forget/fluency"].value < sound["forget/fluency"].value - 1
 
 
-class Told(EvalRunner):
-    """Says what it is told to say."""
+class FixedTexts(EvalRunner):
+    """Returns given texts."""
 
     def __init__(self, texts, tokenizer, fluency=-1.0):
-        super().__init__(None, tokenizer, Template(tokenizer), 256, 80, 16384)
-        self.texts, self.said = texts, fluency
+        super().__init__(None, Template(tokenizer), LIMITS)
+        self.texts, self.score = texts, fluency
 
     def generations(self, rows, need):
         encode = lambda text: tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return [[Generation(text, len(encode(text)), True, encode(text))] for text in self.texts]
 
-    def fluency(self, rows, need, said):
-        return [[self.said] for _ in rows]
+    def fluency(self, rows, need, written):
+        return [[self.score] for _ in rows]
 
 
-def told(texts, tokenizer, fluency=-1.0):
+def measured_texts(texts, tokenizer, fluency=-1.0):
     rows = [
         {
             "id": str(number),
@@ -299,9 +303,7 @@ def told(texts, tokenizer, fluency=-1.0):
             "reasoning/rt_ua_published",
         ]
     )
-    return measure(
-        keys, {"forget": rows}, Told(texts, tokenizer, fluency), bootstrap=0, judges=Judges(RuleJudge())
-    ).values
+    return measure(keys, {"forget": rows}, FixedTexts(texts, tokenizer, fluency), BY_RULE).values
 
 
 def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
@@ -313,32 +315,37 @@ def test_which_rows_count_as_healthy_and_forgotten(tokenizer):
         "<think>They ask.</think>",
         "<think>no no no no no no no no no no no no no no no no</think>no",
     ]
-    values = told(texts, tokenizer)
+    values = measured_texts(texts, tokenizer)
     assert list(values["reasoning/healthy_forgotten"].columns["healthy_forgotten"]) == [1, 0, 0, 0, 0, 0]
     assert list(values["reasoning/fa_ua_generated"].columns["fa_ua_generated"]) == [0, 0, 1, None, None, 0]
     assert values["reasoning/rt_ua"].value == pytest.approx(1 / 6)
-    assert told(texts, tokenizer, fluency=-9.0)["reasoning/healthy_forgotten"].value == 0
+    assert measured_texts(texts, tokenizer, fluency=-9.0)["reasoning/healthy_forgotten"].value == 0
 
 
 def test_an_answer_that_the_budget_cut_is_not_sound(tokenizer, monkeypatch):
     text = "<think>They ask for a birthplace. I do not know it.</think>I cannot say."
-    assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 1
-    whole = Told.generations
+    assert measured_texts([text], tokenizer)["reasoning/healthy_forgotten"].value == 1
+    whole = FixedTexts.generations
     monkeypatch.setattr(
-        Told,
+        FixedTexts,
         "generations",
-        lambda self, rows, need: [[replace(said[0], ended=False)] for said in whole(self, rows, need)],
+        lambda self, rows, need: [[replace(written[0], ended=False)] for written in whole(self, rows, need)],
     )
-    assert told([text], tokenizer)["reasoning/healthy_forgotten"].value == 0
+    assert measured_texts([text], tokenizer)["reasoning/healthy_forgotten"].value == 0
 
 
 def test_where_hardly_a_trace_is_coherent_the_leak_rate_is_collapsed(tokenizer):
     loop = "<think>" + "the bell " * 30
-    values = told([loop] * 8 + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"]
+    values = measured_texts([loop] * 8 + ["<think>Saltmere.</think>Saltmere."], tokenizer)[
+        "reasoning/rt_ua_coherent"
+    ]
     assert values.value is None
     assert values.reason == "collapsed: 1 of 9 traces are coherent"
     assert (
-        told([loop] + ["<think>Saltmere.</think>Saltmere."], tokenizer)["reasoning/rt_ua_coherent"].value == 1
+        measured_texts([loop] + ["<think>Saltmere.</think>Saltmere."], tokenizer)[
+            "reasoning/rt_ua_coherent"
+        ].value
+        == 1
     )
 
 
@@ -353,9 +360,9 @@ def test_fluency_without_an_original_model_is_null_with_the_reason(target):
 def test_the_decoding_of_a_run_stands_for_thinking(target):
     model, tokenizer = target
     rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:4]}
-    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
+    zero = EvalRunner(model, Template(tokenizer), replace(LIMITS, decoding=Decoding("zero")))
     keys = select(["forget/exact_thinking", "forget/closed", "reasoning/rt_ua"])
-    values = measure(keys, rows, zero, bootstrap=0, judges=Judges(RuleJudge())).values
+    values = measure(keys, rows, zero, BY_RULE).values
     assert values["forget/exact_thinking"].value == 1
     assert values["forget/closed"].value == 1
     assert values["reasoning/rt_ua"].value == 0
@@ -371,8 +378,8 @@ def test_every_way_of_asking_and_the_worst_of_them(target):
         == values["decoding/worst_leak"].value
         == 1
     )
-    zero = EvalRunner(model, tokenizer, Template(tokenizer), 256, 80, 16384, decoding=Decoding("zero"))
-    again = measure(select(["decoding/thinking_leak"]), rows, zero, bootstrap=0, judges=Judges(RuleJudge()))
+    zero = EvalRunner(model, Template(tokenizer), replace(LIMITS, decoding=Decoding("zero")))
+    again = measure(select(["decoding/thinking_leak"]), rows, zero, BY_RULE)
     assert "<think>" in next(iter(again.texts.values()))[0][0].text
     assert all(
         values[f"decoding/{mode}_leak"].value is not None for mode in ("less", "more", "plain", "direct")

@@ -7,6 +7,7 @@ import torch
 
 from unlearnkit.core.generation import Generation
 from unlearnkit.metrics.inputs import MetricInputs
+from unlearnkit.metrics.measure import MeasureOptions
 from unlearnkit.metrics.measure import _compute as compute
 from unlearnkit.metrics.rouge import rouge1, rougeL
 from unlearnkit.metrics.spec import METRICS as ALL
@@ -28,7 +29,7 @@ RETAIN = [
     {"id": f"r{i}", "question": f"What does {i} make?", "answer": f"The goods are {goods}.", "key": goods}
     for i, goods in enumerate(["bells", "kites", "combs"])
 ]
-SAID = ["It was in Low Ford.", "It was in Old Gate.", "", "At New Mill, by all accounts."]
+ANSWERS = ["It was in Low Ford.", "It was in Old Gate.", "", "At New Mill, by all accounts."]
 REPHRASED = [
     ["Low Ford, I think.", "Nowhere."],
     ["In High Gate.", "In High Gate."],
@@ -39,7 +40,7 @@ KEPT = ["The goods are bells.", "The goods are bells.", "Combs!"]
 
 
 class Fixed:
-    """A judge that gives the verdicts it was told, by what is said."""
+    """A judge with fixed verdicts by text."""
 
     name = "fixed"
 
@@ -56,7 +57,7 @@ def evidence_of(judge=None, **readers) -> MetricInputs:
         {"forget": FORGET, "retain": RETAIN}, None, judges=Judges(judge or RuleJudge(), **readers)
     )
     texts = {
-        Generations("forget"): [[t] for t in SAID],
+        Generations("forget"): [[t] for t in ANSWERS],
         Generations("forget", "rephrased_questions"): REPHRASED,
         Generations("retain"): [[t] for t in KEPT],
     }
@@ -68,7 +69,7 @@ def evidence_of(judge=None, **readers) -> MetricInputs:
 
 def values(inputs: MetricInputs, *names) -> dict[str, Value]:
     for key in select(names or ["semantic"]):
-        inputs.values[key] = compute(ALL[key], inputs, 0, 0)
+        inputs.values[key] = compute(ALL[key], inputs, MeasureOptions(bootstrap=0))
     return {key.removeprefix("semantic/"): value for key, value in inputs.values.items()}
 
 
@@ -86,18 +87,18 @@ def test_accuracy_gap_and_worst_case_by_hand():
 
 def test_rouge_based_figures_by_hand():
     found = values(evidence_of(similarity=lambda a, b: [0.5] * len(a)))
-    one = [rougeL(row["answer"], said).recall for row, said in zip(FORGET, SAID)]
+    one = [rougeL(row["answer"], answer).recall for row, answer in zip(FORGET, ANSWERS)]
     others = [[rougeL(row["answer"], text).recall for text in texts] for row, texts in zip(FORGET, REPHRASED)]
     means = [sum(recalls) / 2 for recalls in others]
     assert found["forget_rougeL_rephrased"].value == pytest.approx(sum(means) / 4)
     assert found["paraphrase_gap_rougeL"].value == pytest.approx(sum(m - o for m, o in zip(means, one)) / 4)
     assert found["worst_of_k_rougeL"].value == pytest.approx(sum(max(o, *k) for o, k in zip(one, others)) / 4)
     assert found["forget_rougeL_paraphrased"].value == pytest.approx(
-        sum(rougeL(row["paraphrased_answer"], said).recall for row, said in zip(FORGET, SAID)) / 4
+        sum(rougeL(row["paraphrased_answer"], answer).recall for row, answer in zip(FORGET, ANSWERS)) / 4
     )
     words = [
-        (rouge1(row["answer"], said).recall, [rouge1(row["answer"], t).recall for t in texts])
-        for row, said, texts in zip(FORGET, SAID, REPHRASED)
+        (rouge1(row["answer"], answer).recall, [rouge1(row["answer"], t).recall for t in texts])
+        for row, answer, texts in zip(FORGET, ANSWERS, REPHRASED)
     ]
     assert found["superficial_forgetting"].value == pytest.approx(sum(o - sum(k) / 2 for o, k in words) / 4)
 
@@ -105,12 +106,12 @@ def test_rouge_based_figures_by_hand():
 def test_an_empty_answer_needs_no_judge_and_is_no_match():
     judge = Fixed()
     values(evidence_of(judge), "semantic/forget_accuracy")
-    assert judge.seen == [SAID[0], SAID[1], SAID[3]]
+    assert judge.seen == [ANSWERS[0], ANSWERS[1], ANSWERS[3]]
 
 
 def test_rows_without_a_verdict_are_neither_forgotten_nor_known():
     found = values(
-        evidence_of(Fixed(unsure=(SAID[0], KEPT[0]))),
+        evidence_of(Fixed(unsure=(ANSWERS[0], KEPT[0]))),
         "semantic/coverage",
         "semantic/forget_accuracy_upper",
         "semantic/retain_accuracy_lower",
@@ -139,7 +140,7 @@ def test_a_few_missing_verdicts_are_left_out_of_the_mean():
 
 def test_no_verdict_at_all_gives_bounds_and_no_accuracy():
     found = values(
-        evidence_of(Fixed(unsure=(*SAID, *KEPT))),
+        evidence_of(Fixed(unsure=(*ANSWERS, *KEPT))),
         "semantic/coverage",
         "semantic/forget_accuracy_upper",
         "semantic/retain_accuracy_lower",
@@ -155,7 +156,9 @@ def test_no_verdict_at_all_gives_bounds_and_no_accuracy():
 def test_cohens_kappa_with_the_rule():
     class Contrary(Fixed):
         def matches(self, cases):
-            return [verdict != (case.text == SAID[1]) for verdict, case in zip(super().matches(cases), cases)]
+            return [
+                verdict != (case.text == ANSWERS[1]) for verdict, case in zip(super().matches(cases), cases)
+            ]
 
     ours, rule = [1, 1, 0, 1, 1, 0, 1], [1, 0, 0, 1, 1, 0, 1]
     agree, expected = sum(a == b for a, b in zip(ours, rule)) / 7, (5 / 7 * 4 / 7) + (2 / 7 * 3 / 7)
@@ -224,9 +227,9 @@ def test_the_embedding_judge_compares_meanings_and_reads_no_traces():
     assert "minilm, cosine of at least 0.7" in judge.name
 
 
-def test_cosine_is_never_negative_and_nothing_said_is_0():
+def test_cosine_is_never_negative_and_an_empty_answer_is_0():
     found = values(
-        evidence_of(similarity=lambda said, truths: [-0.5, 0.25, 0.9, 1.0][: len(said)]),
+        evidence_of(similarity=lambda answer, truths: [-0.5, 0.25, 0.9, 1.0][: len(answer)]),
         "semantic/forget_cosine",
     )
     assert found["forget_cosine"].columns["forget_cosine"] == [0.0, 0.25, 0.0, 1.0]
@@ -243,7 +246,7 @@ def test_entailment_asks_both_directions_and_nothing_of_strange_answers():
 
     found = values(evidence_of(entailment=labels), "semantic/forget_entailment", "semantic/retain_entailment")
     forwards, backwards = asked[:2]
-    assert forwards == [(SAID[n], FORGET[n]["answer"]) for n in (0, 1, 3)]
+    assert forwards == [(ANSWERS[n], FORGET[n]["answer"]) for n in (0, 1, 3)]
     assert backwards == [pair[::-1] for pair in forwards]
     columns = found["forget_entailment"].columns
     assert columns["forget_entailment"] == [1, 0, 0, 0]
@@ -285,10 +288,10 @@ def test_a_local_model_labels_entailment(tmp_path):
         Entailment(str(tmp_path / "nli"), "cpu").check()
 
 
-def test_usage_is_told_with_its_cost():
+def test_usage_is_given_with_its_cost():
     from unlearnkit.core.reply_cache import Usage
 
     usage = Usage(asked=3, prompt_tokens=2_000_000, completion_tokens=500_000)
-    assert "cost" not in usage.told()
-    assert usage.told(1.5, 4)["cost"] == pytest.approx(5)
-    assert not math.isnan(usage.told()["asked"])
+    assert "cost" not in usage.summary()
+    assert usage.summary(1.5, 4)["cost"] == pytest.approx(5)
+    assert not math.isnan(usage.summary()["asked"])

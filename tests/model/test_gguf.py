@@ -74,7 +74,7 @@ def test_a_real_file_becomes_a_plain_model_that_talks(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from unlearnkit.core.encoding import Template
-    from unlearnkit.core.generation import generate
+    from unlearnkit.core.generation import DecodingOptions, generate
 
     assert run_script("convert_gguf", FETCHED, tmp_path / "out").returncode == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -82,4 +82,4 @@ def test_a_real_file_becomes_a_plain_model_that_talks(tmp_path):
     assert not hasattr(model.config, "quantization_config")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     prompt = Template(tokenizer).prompt_ids("What is the capital of France?")
-    assert "Paris" in generate(model, tokenizer, [prompt], 20)[0].text
+    assert "Paris" in generate(model, tokenizer, [prompt], DecodingOptions(20))[0].text

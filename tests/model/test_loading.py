@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from unlearnkit.core.embedding import Embedder
 from unlearnkit.core.encoding import text_ids
 from unlearnkit.core.files import UserError, read_json, write_jsonl
-from unlearnkit.core.generation import generate
+from unlearnkit.core.generation import DecodingOptions, generate
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.evaluation import original_model
 from unlearnkit.model.load.loading import Loading, add_lora, load_model, load_tokenizer
@@ -210,7 +210,7 @@ def test_rows_beyond_the_positions_that_a_model_has_learned_are_named_before_tra
     allowed = run_script("unlearn_model", *words)
     assert allowed.returncode == 0, allowed.stderr
     with pytest.raises(UserError, match="40 tokens and 9 new ones exceed the 48 positions"):
-        generate(load_model(str(tmp_path / "gpt2")), tokenizer, [[1] * 40], 9)
+        generate(load_model(str(tmp_path / "gpt2")), tokenizer, [[1] * 40], DecodingOptions(9))
 
 
 def test_all_linear_leaves_out_a_router_that_cannot_be_adapted(tokenizer):

@@ -54,7 +54,7 @@ def test_without_curvature_every_step_is_a_sign_step():
         torch.testing.assert_close(weight.detach(), wanted)
 
 
-def test_the_gradient_enters_its_mean_once_or_as_often_as_asked():
+def test_the_gradient_enters_its_mean_once_or_as_often_as_set():
     for updates, kept in ((1, 0.9), (2, 0.81)):
         weight = torch.ones(3, requires_grad=True)
         optimizer = SophiaG([weight], 0.0, plan=Sophia(hessian="none", momentum_updates=updates))
@@ -64,7 +64,7 @@ def test_the_gradient_enters_its_mean_once_or_as_often_as_asked():
         torch.testing.assert_close(optimizer.state[weight]["m"], torch.full((3,), 1 - kept**3))
 
 
-def test_the_squared_gradient_is_taken_at_every_step_when_asked_for():
+def test_the_squared_gradient_is_taken_at_every_step_when_set():
     weight = torch.ones(2, requires_grad=True)
     optimizer = SophiaG([weight], 0.0, plan=Sophia(hessian="squared_grad", beta2=0.5))
     weight.grad = torch.tensor([1.0, 2.0])

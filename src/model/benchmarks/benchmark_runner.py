@@ -79,12 +79,12 @@ class BenchmarkModel:
 
 def local_model(model, tokenizer, settings: Settings) -> BenchmarkModel:
     """A loaded model; it generates thoughts where its template supports them."""
-    from ...metrics.lm_eval import InMemory, Reading
+    from ...metrics.lm_eval import InMemoryModel, ModelOptions
 
     template = Template(tokenizer, settings.dataset.template, settings.dataset.tags)
     mode = decoding_mode(settings, template)
     plan = settings.evaluate
-    reading = Reading(template, mode, plan.batch_tokens, settings.overall.seed, plan.rounds)
+    reading = ModelOptions(template, mode, plan.batch_tokens, settings.overall.seed, plan.rounds)
     identity = [
         model_fingerprint(model),
         tokenizer_fingerprint(tokenizer),
@@ -93,14 +93,17 @@ def local_model(model, tokenizer, settings: Settings) -> BenchmarkModel:
         model.device.type,
     ]
     return BenchmarkModel(
-        lambda on_progress: InMemory(model, tokenizer, reading, on_progress), identity, mode, template.chat
+        lambda on_progress: InMemoryModel(model, tokenizer, reading, on_progress),
+        identity,
+        mode,
+        template.chat,
     )
 
 
 def decoding_mode(settings: Settings, template: Template) -> str:
     """evaluate.decoding, or `direct` for published figures and for templates without thoughts."""
     mode = settings.evaluate.decoding
-    if settings.benchmarks.published or (mode != "plain" and not template.knows_thoughts()):
+    if settings.benchmarks.published or (mode != "plain" and not template.supports_thinking()):
         return "direct"
     return mode
 
@@ -215,7 +218,7 @@ class Benchmarks:
         from ...metrics.lm_eval import TaskOptions, generates
 
         plan = self.plan
-        chat = generates(loaded) and not plan.published and (tested.chat or self.tasks.is_ours(name))
+        chat = generates(loaded) and not plan.published and (tested.chat or self.tasks.is_own(name))
         fewshot = None if plan.fewshot < 0 else plan.fewshot
         return TaskOptions(
             limit=plan.limit,
@@ -229,14 +232,14 @@ class Benchmarks:
 
     def _facts(self, loaded: dict, tested: BenchmarkModel, options) -> dict[str, Any]:
         """All that decides a task's figures; its fingerprint is the cache key."""
-        from ...metrics.lm_eval import files_of, generates, rows_of
+        from ...metrics.lm_eval import generates, row_hashes, yaml_files
 
         # Templates that task files include have no suffix; functions that they name are in .py files.
         shared = [path for path in sorted(TASKS.iterdir()) if path.suffix in ("", ".py") and path.is_file()]
         code = code_files(*CODE)
         return {
-            "task": file_fingerprint(*files_of(loaded), *shared),
-            "rows": rows_of(loaded, self.plan.limit),
+            "task": file_fingerprint(*yaml_files(loaded), *shared),
+            "rows": row_hashes(loaded, self.plan.limit),
             "conduct": asdict(options),
             "model": list(tested.identity),
             "mode": tested.mode,
@@ -344,11 +347,11 @@ def _shared_facts(place: Path) -> dict[str, Any] | None:
 
 def _texts(row: dict, part: str) -> list[str]:
     """The non-empty traces or answers of a safety row."""
-    from ...core.thinking import Tags, split_thought
+    from ...core.thinking import Tags, split_trace
 
     doc = row["doc"]
     generated = [text for request in row["resps"] for text in request]
-    thoughts = [split_thought(text, Tags(*doc["tags"]), doc["mode"]) for text in generated]
+    thoughts = [split_trace(text, Tags(*doc["tags"]), doc["mode"]) for text in generated]
     found = [thought.trace if part == "trace" else thought.answer for thought in thoughts]
     return [text for text in found if text]
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...core.files import UserError
-from ...core.thinking import THINKING
+from ...core.thinking import THINKING_MODES
 from ..evaluation import stamp
 from ..settings.run_settings import Settings
 from .benchmark_runner import BenchmarkModel
@@ -28,8 +28,8 @@ def served_model(settings: Settings) -> BenchmarkModel:
     folder = Path(overall.model_name).expanduser()
     name = str(folder) if folder.exists() else overall.model_name
     tokenizer = overall.tokenizer_name or name
-    thinks = mode in THINKING
     # The weights are out of reach, so the cache key holds the name, and the times of local files.
+    thinks = mode in THINKING_MODES
     if plan.backend == "vllm":
         options = {
             "seed": overall.seed,
@@ -44,21 +44,14 @@ def served_model(settings: Settings) -> BenchmarkModel:
         )
     assert plan.base_url, "exec.rules refuses a server without an address"
     url = plan.base_url.rstrip("/")
-    lm_eval_served.check_server(name, url, plan.key_env)
+    served = lm_eval_served.ServedModel(
+        name, tokenizer, url, plan.key_env, plan.concurrency, RETRIES, overall.seed
+    )
+    lm_eval_served.check_server(served)
     return BenchmarkModel(
-        lambda _: lm_eval_served.server_model(
-            name,
-            tokenizer,
-            url,
-            plan.key_env,
-            plan.concurrency,
-            RETRIES,
-            settings.dataset.tags,
-            thinks,
-            overall.seed,
-        ),
+        lambda _: lm_eval_served.server_model(served, settings.dataset.tags, thinks),
         ["server", url, name, stamp(name), overall.seed],
         mode,
         chat=True,
-        scoring_refusal=lambda: lm_eval_served.scoring_refusal(name, url, plan.key_env),
+        scoring_refusal=lambda: lm_eval_served.scoring_refusal(served),
     )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import requests
 
 from ...core.files import UserError, read_json, write_json
-from ...core.hub_access import hub_problem, without_hub
+from ...core.hub_access import hub_problem, offline_reason
 from ...unlearn.mask.mask_file import TOLERANCE, density, load_tensors, sidecar_path, stated_ratio
 
 PUBLISHED = "https://drive.google.com/drive/folders/1yYzvroNHNKWrNWk0WOX_j4pXw4kIyEyf"
@@ -84,7 +84,7 @@ def _fetch(source: str, file: str, part: Path, notify: Callable[[str], None]) ->
 def _fetch_from_hub(repository: str, file: str, part: Path) -> None:
     from huggingface_hub import hf_hub_download
 
-    without_hub()
+    offline_reason()
     try:
         shutil.copyfile(hf_hub_download(repository, file), part)
     except Exception as error:  # the hub client raises many kinds; all mean that the file is not available

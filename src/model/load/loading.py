@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
-from ...core.hub_access import hub_problem, without_hub
+from ...core.hub_access import hub_problem, offline_reason
 from ...core.weight_files import weight_faults
 from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
@@ -366,7 +366,7 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
         check_folder(folder)
     source = str(folder) if folder.exists() else name
     if not folder.exists():
-        without_hub()
+        offline_reason()
     try:
         return load(source, trust_remote_code=loading.trust_remote_code, **options)
     except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception

@@ -1,7 +1,7 @@
 """Table of docs/benchmarks.md: data, licence and cost of every benchmark task."""
 
 from ...core.markdown import table
-from ...metrics.lm_eval import HARNESS_BUDGET, Tasks
+from ...metrics.lm_eval import DEFAULT_BUDGET, Tasks
 from ..benchmarks.suites import TASKS, TaskInfo, known_tasks, suite_names, task_info, tasks_of
 
 MARKS = ("<!-- tasks: written by src/exec/make_docs.py -->", "<!-- end of tasks -->")
@@ -31,6 +31,6 @@ def _cost(name: str, info: TaskInfo, tasks: Tasks) -> str:
     if info.options:
         return f"{info.options} continuations"
     declared = tasks.declared(name)
-    budget = declared["generation_kwargs"].get("max_gen_toks", HARNESS_BUDGET)
+    budget = declared["generation_kwargs"].get("max_gen_toks", DEFAULT_BUDGET)
     samples = declared.get("repeats", 1)
     return f"{samples} x at most {budget:,} tokens; all rows: {info.rows * samples * budget:,}"

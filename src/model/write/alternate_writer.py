@@ -6,8 +6,8 @@ import torch
 
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, write_jsonl
-from ...core.generation import generate
-from ...core.thinking import split_thought
+from ...core.generation import DecodingOptions, generate
+from ...core.thinking import split_trace
 from ...dataset import load_rows
 from ...dataset.alternates import ALTERNATES, require_questions
 from ..load.loading import (
@@ -100,19 +100,16 @@ def _asking(settings: Settings, model, template: Template) -> Ask:
             template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
             for row in asked
         ]
+        options = DecodingOptions(
+            plan.max_new_tokens,
+            settings.evaluate.batch_tokens,
+            template.stop_ids,
+            temperature=plan.temperature,
+            tags=tags,
+        )
         with autocast_context(model.device, precision):
-            texts = generate(
-                model,
-                template.tokenizer,
-                prompts,
-                plan.max_new_tokens,
-                settings.evaluate.batch_tokens,
-                template.stop_ids,
-                on_batch=on_rows,
-                temperature=plan.temperature,
-                tags=tags,
-            )
-        return [split_thought(text.text, tags, "direct").answer if text.ended else None for text in texts]
+            texts = generate(model, template.tokenizer, prompts, options, on_rows)
+        return [split_trace(text.text, tags, "direct").answer if text.ended else None for text in texts]
 
     return ask
 

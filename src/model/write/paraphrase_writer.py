@@ -14,9 +14,9 @@ from ...core.embedding import Embedder
 from ...core.encoding import Template
 from ...core.endpoint import Endpoint
 from ...core.files import UserError, fingerprint, lock, read_jsonl, read_text, write_jsonl
-from ...core.generation import generate
+from ...core.generation import DecodingOptions, generate
 from ...core.project import DATA
-from ...core.thinking import split_thought
+from ...core.thinking import split_trace
 from ...core.words import words
 from ...dataset import load_rows
 from ...dataset.paraphrases import PARAPHRASES
@@ -357,21 +357,18 @@ def _initial_model(
     def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
+        options = DecodingOptions(
+            plan.max_new_tokens,
+            settings.evaluate.batch_tokens,
+            template.stop_ids,
+            temperature=plan.temperature,
+            top_p=plan.top_p,
+            top_k=plan.top_k,
+            repetition_penalty=plan.repetition_penalty,
+            tags=settings.dataset.tags,
+        )
         with autocast_context(device, precision):
-            said = generate(
-                model,
-                template.tokenizer,
-                put,
-                plan.max_new_tokens,
-                settings.evaluate.batch_tokens,
-                template.stop_ids,
-                on_batch=on_rows,
-                temperature=plan.temperature,
-                top_p=plan.top_p,
-                top_k=plan.top_k,
-                repetition_penalty=plan.repetition_penalty,
-                tags=settings.dataset.tags,
-            )
+            said = generate(model, template.tokenizer, put, options, on_rows)
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
     facts = {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}
@@ -381,7 +378,7 @@ def _initial_model(
 def _answer(text: str, settings: Settings) -> str | None:
     """What was said, without what was thought before and marks of quotation around it; None where the thought
     never closed."""
-    said = split_thought(text, settings.dataset.tags, "direct").answer
+    said = split_trace(text, settings.dataset.tags, "direct").answer
     if said is None:
         return None
     quoted = re.fullmatch(r'["“](.*)["”]', said, re.DOTALL)

@@ -10,8 +10,8 @@ import torch
 
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, read_jsonl, write_jsonl
-from ...core.generation import Generation, decode, generate
-from ...core.thinking import split_thought
+from ...core.generation import DecodingOptions, Generation, decode, generate
+from ...core.thinking import split_trace
 from ...dataset import load_rows
 from ...dataset.traces import TRACES, source_fingerprint, source_of
 from ..load.loading import (
@@ -107,7 +107,7 @@ def cut(row: dict, template: Template, settings: Settings) -> Iterator[dict]:
             "segment": number,
             "source": source,
             "prompt": text,
-            "prompt_ids": template.thought_ids(text, row.get("turns", ())),
+            "prompt_ids": template.open_trace_ids(text, row.get("turns", ())),
         }
 
 
@@ -127,7 +127,7 @@ def cut_text(text: str, tokenizer, size: int, least: int) -> list[str]:
 
 
 def _line(segment: dict, generated: Generation, settings: Settings) -> dict:
-    thought = split_thought(generated.text, settings.dataset.tags)
+    thought = split_trace(generated.text, settings.dataset.tags)
     return {
         **{key: segment[key] for key in ("id", "row", "segment", "source", "prompt")},
         "trace": thought.trace,
@@ -139,21 +139,19 @@ def _line(segment: dict, generated: Generation, settings: Settings) -> dict:
 
 def _transformers(model, template: Template, settings: Settings) -> Ask:
     plan = settings.traces
+    options = DecodingOptions(
+        plan.max_new_tokens,
+        settings.evaluate.batch_tokens,
+        template.stop_ids,
+        temperature=plan.temperature,
+        tags=settings.dataset.tags,
+    )
 
     def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
         # Sampled traces do not depend on what an earlier run has written already.
         torch.manual_seed(int(fingerprint(settings.overall.seed, asked[0]["id"]), 16) % 2**63)
-        return generate(
-            model,
-            template.tokenizer,
-            [segment["prompt_ids"] for segment in asked],
-            plan.max_new_tokens,
-            settings.evaluate.batch_tokens,
-            template.stop_ids,
-            on_batch=on_rows,
-            temperature=plan.temperature,
-            tags=settings.dataset.tags,
-        )
+        prompts = [segment["prompt_ids"] for segment in asked]
+        return generate(model, template.tokenizer, prompts, options, on_rows)
 
     return ask
 

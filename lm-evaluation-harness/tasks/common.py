@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 if "unlearnkit" not in sys.modules:  # started by the harness's own command line
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src" / "exec"))
+    # Beside the code of a checkout, or within the installed package.
+    root = Path(__file__).resolve().parents[2]
+    sys.path.insert(0, str(root / "src" / "exec" if (root / "src").is_dir() else root / "exec"))
     import checkout  # noqa: F401
 
 from unlearnkit.core.answers import LETTERS, expression, letter, number, refuses, same_expression, yes_no

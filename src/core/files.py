@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,19 @@ def _refuse_lone_surrogates(text: str, origin: str, line: int | None) -> None:
             )
 
 
+_READ: ContextVar[dict[str, list[tuple[str, dict]]] | None] = ContextVar("read files", default=None)
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Within this context a file of records is read and parsed once, however many row sets it is part of."""
+    token = _READ.set({})
+    try:
+        yield
+    finally:
+        _READ.reset(token)
+
+
 def read_records(path: Path | str) -> list[tuple[str, dict]]:
     """Read JSON lines, one object each; empty lines are skipped.
 
@@ -183,6 +197,16 @@ def read_records(path: Path | str) -> list[tuple[str, dict]]:
     Raises:
         UserError: A line is broken or not an object; with its number.
     """
+    read = _READ.get()
+    if read is None:
+        return _parse_records(path)
+    if str(path) not in read:
+        read[str(path)] = _parse_records(path)
+    # Row sets may add fields to their rows.
+    return [(place, dict(record)) for place, record in read[str(path)]]
+
+
+def _parse_records(path: Path | str) -> list[tuple[str, dict]]:
     records = []
     for number, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():

@@ -12,6 +12,7 @@ from unlearnkit.core.files import (
     read_json,
     read_jsonl,
     read_text,
+    reading_once,
     write_json,
     write_jsonl,
 )
@@ -152,3 +153,14 @@ def test_lock_refuses_a_second_holder_and_frees(tmp_path):
 def test_fingerprint_separates_parts():
     assert fingerprint("ab", "c") != fingerprint("a", "bc")
     assert fingerprint({"a": 1, "b": 2}) == fingerprint(json.loads('{"b": 2, "a": 1}'))
+
+
+def test_a_file_is_read_once_within_a_run_and_its_rows_stay_apart(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "a"}\n')
+    with reading_once():
+        first = read_jsonl(path)
+        first[0]["added"] = 1
+        path.write_text('{"id": "b"}\n')
+        assert read_jsonl(path) == [{"id": "a"}]
+    assert read_jsonl(path) == [{"id": "b"}]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...core.encoding import Encoded, Template
-from ...core.files import UserError
+from ...core.files import UserError, reading_once
 from ...core.generation import learned_positions
 from ...dataset import ForgetSet, load_evaluation, load_rows
 from ...loggers import LOGGERS, RunLocation, RunLogger
@@ -142,7 +142,9 @@ class Unlearn:
         composition = compose(
             settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
         )
-        return Prepared(tokenizer, composition, self.rows(tokenizer, composition), logger)
+        with reading_once():
+            rows = self.rows(tokenizer, composition)
+        return Prepared(tokenizer, composition, rows, logger)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
         """Read and tokenise every row that the run needs."""

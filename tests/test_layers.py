@@ -41,7 +41,7 @@ def rooms_of(path: Path) -> set[str]:
     for level, module in imports(path):
         if level:
             place = [*package[: len(package) - level + 1], *module.split(".")]
-            found.add(place[0])
+            found |= {place[0]} & LAYERS.keys()
     return found
 
 

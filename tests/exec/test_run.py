@@ -116,7 +116,7 @@ def test_words_that_are_no_text_in_the_locale_are_refused(tmp_path):
 
 FILES = {
     "make_mask": ("--mask.score wagle --mask.ratios 0.5 --mask.out", "", "scoring the weights of the mask"),
-    "make_traces": ("--traces.max_new_tokens 4 --dataset.traces", "t.jsonl", "thinking"),
+    "make_traces": ("--traces.max_new_tokens 4 --dataset.traces", "t.jsonl", "writing traces"),
     "make_alternates": (
         "--generation.count 2 --generation.attempts 2 --generation.max_new_tokens 4 --dataset.alternates",
         "a.jsonl",
@@ -126,7 +126,7 @@ FILES = {
         "--paraphrases.similarity -1 --paraphrases.attempts 1 --paraphrases.max_new_tokens 4"
         " --dataset.paraphrases",
         "p.jsonl",
-        "paraphrasing, round 1 of 1",
+        "paraphrasing",
     ),
 }
 """Script -> what it is to write, and its last phase."""

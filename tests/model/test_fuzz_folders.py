@@ -17,7 +17,6 @@ from unlearnkit.dataset.traces import TRACES
 from unlearnkit.model.evaluation import _kept
 from unlearnkit.model.load.loading import load_model, load_tokenizer
 from unlearnkit.model.reference import LogprobCache
-from unlearnkit.model.write.trace_writer import _earlier
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
@@ -161,7 +160,9 @@ def test_caches_of_log_probabilities_never_stop_a_run(tmp_path, content):
 
 
 HEADER = {"traces": TRACES.version, "model": "m", "data": "d", "template": "t", "settings": {"seed": 0}}
-LINE = {"id": "a#0", "row": "a", "segment": 0, "source": "s", "prompt": "Q", "trace": "Hm.", "closed": True}
+ROW = {"id": "a", "question": "Q", "answer": "A"}
+LINE = {"id": "a#0", "row": "a", "segment": 0, "source": TRACES.source(ROW), "prompt": "Q", "trace": "Hm."}
+LINE |= {"closed": True}
 
 
 @fuzz
@@ -169,5 +170,5 @@ LINE = {"id": "a#0", "row": "a", "segment": 0, "source": "s", "prompt": "Q", "tr
 def test_traces_that_are_continued(tmp_path, content):
     path = tmp_path / "traces.jsonl"
     path.write_bytes(content)
-    lines = value_or_refusal(lambda: _earlier(path, HEADER, [SimpleNamespace(id="a#0")]), path)
-    assert all(line["id"] == "a#0" for line in lines or [])
+    lines = value_or_refusal(lambda: TRACES.begun(path, HEADER, [ROW]), path)
+    assert all(line["row"] == "a" for line in lines or [])

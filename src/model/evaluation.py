@@ -5,7 +5,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from ..core.files import UserError, file_fingerprint, fingerprint, read_json, wr
 from ..core.generation import learned_positions
 from ..core.parity_templates import CONVENTIONS
 from ..core.project import code_files
+from ..core.versions import versions
 from ..loggers.logger import Results
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
@@ -134,7 +134,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         resolve_precision(overall.precision, str(model.device)),
         model.device.type,
         file_fingerprint(*code_files(*CODE)),
-        [version(name) for name in LIBRARIES],
+        versions(LIBRARIES),
     )
     path = overall.cache / "evaluations" / f"{key}.json"
     if kept := _kept(path):

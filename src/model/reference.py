@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..core.encoding import Encoded, pad_rows
 from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from ..core.generation import length_batches, pad_id
 from ..core.likelihood import count_labels
+from ..core.versions import versions
 from ..unlearn import base
 from ..unlearn.base import Part
 from ..unlearn.blocks import hidden
@@ -236,7 +236,7 @@ class LogprobCache:
     def __init__(self, model, cache_dir: Path, precision: str = "fp32"):
         self.model, self.precision = model, precision
         code = file_fingerprint(likelihood.__file__, encoding.__file__, base.__file__, __file__)
-        key = fingerprint(code, [version(name) for name in LIBRARIES])
+        key = fingerprint(code, versions(LIBRARIES))
         name = f"{model_fingerprint(model)}-{precision}-{model.device.type}-{key}.json"
         self.path = Path(cache_dir) / "reference" / name
 

@@ -87,7 +87,7 @@ def test_numbers_that_nobody_wrote_are_not_believed(change, resealed, tiny_model
 
 def test_another_formula_or_library_never_meets_a_stale_number(tiny_model, tmp_path, monkeypatch):
     before = LogprobCache(tiny_model, tmp_path).path
-    monkeypatch.setattr("unlearnkit.model.reference.version", lambda name: "another")
+    monkeypatch.setattr("unlearnkit.model.reference.versions", lambda names: dict.fromkeys(names, "another"))
     assert LogprobCache(tiny_model, tmp_path).path != before
     monkeypatch.undo()
     assert LogprobCache(tiny_model, tmp_path).path == before

@@ -17,7 +17,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from accelerate.utils import broadcast_object_list
 from ...core.encoding import Template
 from ...core.files import UserError, file_fingerprint, fingerprint, lock, read_json, write_json, write_jsonl
 from ...core.project import code_files
+from ...core.versions import versions
 from ...loggers.logger import Results
 from ...metrics.spec import Case
 from ..evaluation import judging_facts, tokenizer_fingerprint
@@ -248,7 +248,7 @@ class Benchmarks:
             "batch_tokens": self.settings.evaluate.batch_tokens if generates(loaded) else None,
             "judge": judging_facts(self.settings),
             "code": file_fingerprint(*code),
-            "libraries": {library: version(library) for library in LIBRARIES},
+            "libraries": versions(LIBRARIES),
         }
 
     def _cached(self, label: str, place: Path | None, key: str) -> TaskOutcome | None:

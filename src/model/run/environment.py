@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from ...core.versions import versions
 from ..settings.run_settings import Settings
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "rouge_score")
@@ -27,7 +27,7 @@ def environment(settings: Settings, processes: int, start: float, train_seconds:
         "seconds": round(time.time() - start, 1),
         "train_seconds": round(train_seconds, 1),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": versions(PACKAGES),
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "gpus": gpus,

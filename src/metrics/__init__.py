@@ -1,9 +1,12 @@
 """Metrics. Importing this package registers every metric in `spec.METRICS`."""
 
 from . import (  # noqa: F401  (one line per family)
+    aggregates,
     decoding,
     health,
+    memorization,
     muse,
+    privacy,
     reasoning,
     semantic,
     tofu,

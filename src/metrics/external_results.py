@@ -10,6 +10,7 @@ so the ratio is computed from the losses.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ Columns = dict[str, dict[str, dict[str, float]]]
 """Row set -> row id -> column -> value. Rows of other toolkits have their number as id."""
 
 CELLS = {"prob": or_null(PROBABILITY), "rougeL": or_null(PROBABILITY), "log_truth_ratio": or_null(number())}
-"""Columns that are read from samples of this project."""
+MEMBERSHIP = re.compile(r"mia_\w+")
+"""Columns of membership scores, any finite number."""
 TOFU_COLUMNS = {
     "avg_gt_loss": LOSS,
     "avg_paraphrased_loss": LOSS,
@@ -136,7 +138,8 @@ def _run_folder(folder: Path) -> Columns:
 def _samples(path: Path) -> dict[str, dict[str, Any]]:
     rows = {}
     for place, row in read_records(path):
-        check_fields(place, row, {"id": TEXT}, CELLS)
+        membership = dict.fromkeys(filter(MEMBERSHIP.fullmatch, row), or_null(number()))
+        check_fields(place, row, {"id": TEXT}, CELLS | membership)
         if row["id"] in rows:
             raise UserError(f"{place}: id {row['id']!r} stands twice")
         rows[row["id"]] = row

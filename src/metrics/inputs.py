@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..core.generation import Generation
 from ..core.thinking import TAGS, Tags, TracedAnswer, split_trace
-from .spec import RUN, AnswerScore, Decoding, Generations, Judge, Judges, Likelihood, Rows, Value
+from .spec import RUN, AnswerScore, Decoding, Generations, GradientNorm, Judge, Judges, Rows, Value
 
 Columns = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Row set -> row id -> column -> value."""
@@ -22,7 +22,8 @@ class MetricInputs:
         decoding: Mode and sampling of generated texts.
         judges: Judge of answers and traces, embedding similarity, entailment model.
         cut: The beginning of a text, at most so many tokens, see `EvalRunner.cut`.
-        scores: Need -> row -> score of each answer.
+        scores: (row set, field, prefix) -> row -> score of each answer.
+        gradient_norms: Need -> row -> norm of the gradient of each answer's loss.
         texts: Need -> row -> generated text of each question.
         fluencies: Need -> row -> mean log p per token of each generated text, under the original model.
         values: Metric key -> value, of the metrics computed so far.
@@ -34,7 +35,8 @@ class MetricInputs:
     decoding: Decoding = Decoding()
     judges: Judges = Judges()
     cut: Callable[[str, int], str] = lambda text, most: text
-    scores: dict[Likelihood, list[list[AnswerScore]]] = field(default_factory=dict)
+    scores: dict[tuple[str, str, str], list[list[AnswerScore]]] = field(default_factory=dict)
+    gradient_norms: dict[GradientNorm, list[list[float]]] = field(default_factory=dict)
     texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
     fluencies: dict[Generations, list[list[float]]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
@@ -45,9 +47,9 @@ class MetricInputs:
         assert judge is not None, "a metric that is judged is measured with a judge"
         return judge
 
-    def likelihood(self, rows: str, field: str) -> list[list[AnswerScore]]:
-        """For each row, the scores of its answers in `field`."""
-        return self.scores[Likelihood(rows, field)]
+    def likelihood(self, rows: str, field: str, prefix: str = "") -> list[list[AnswerScore]]:
+        """For each row, the scores of its answers in `field`, behind the rows of `prefix`."""
+        return self.scores[rows, field, prefix]
 
     def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
         """For each row, the generated answers to its questions in `field`."""

@@ -11,14 +11,17 @@ from .inputs import Columns, MetricInputs, texts_of
 from .runner import EvalRunner
 from .spec import (
     METRICS,
+    PREFIX_ROWS,
     RUN,
     Decoding,
     Fluency,
     Generations,
+    GradientNorm,
     Judges,
     Likelihood,
     Metric,
     Need,
+    OfSamples,
     PerRow,
     Rows,
     Value,
@@ -69,10 +72,10 @@ def measure(
     )
     refused: dict[Need, str] = {}
     needs = _needs(keys, rows)
-    for name in dict.fromkeys(need.rows for need in needs if isinstance(need, Likelihood)):
-        fields = [need.field for need in needs if isinstance(need, Likelihood) and need.rows == name]
-        for text_field, scores in runner.likelihoods(rows[name], fields).items():
-            inputs.scores[Likelihood(name, text_field)] = scores
+    _meet_likelihoods(needs, rows, runner, inputs)
+    for need in needs:
+        if isinstance(need, GradientNorm):
+            inputs.gradient_norms[need] = runner.gradient_norms(rows[need.rows], need.field)
     for need in _generations(needs):
         try:
             inputs.texts[need] = runner.generations(rows[need.rows], need)
@@ -93,6 +96,22 @@ def measure(
         reason = next(filter(None, reasons), "")
         inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
+
+
+def _meet_likelihoods(needs: Sequence[Need], rows: Rows, runner: EvalRunner, inputs: MetricInputs) -> None:
+    """Score each answer once: one pass for each row set and prefix, with moments where some metric needs
+    them."""
+    asked = [need for need in needs if isinstance(need, Likelihood)]
+    for name, prefix in dict.fromkeys((need.rows, need.prefix) for need in asked):
+        together = [need for need in asked if (need.rows, need.prefix) == (name, prefix)]
+        fields = list(dict.fromkeys(need.field for need in together))
+        before = rows[prefix][:PREFIX_ROWS] if prefix else ()
+        with_moments = {need.field for need in together if need.moments}
+        for moments in (False, True):
+            some = [field for field in fields if (field in with_moments) == moments]
+            if some:
+                for field, scores in runner.likelihoods(rows[name], some, moments, before).items():
+                    inputs.scores[name, field, prefix] = scores
 
 
 def count_texts(keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding()) -> int:
@@ -124,6 +143,8 @@ def _generations(needs: Sequence[Need]) -> list[Generations]:
 def _missing(found: Metric, rows: Rows) -> str:
     """Why a metric cannot be measured on these row sets ("" when it can)."""
     for need in found.needs:
+        if isinstance(need, Likelihood) and need.prefix and not rows.get(need.prefix):
+            return f"this data set has no {need.prefix} rows"
         if not rows.get(need.rows):
             return f"this data set has no {need.rows} rows"
         lacking = sum(need.field not in row for row in rows[need.rows])
@@ -140,6 +161,8 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
     result = found.compute(inputs)
     if isinstance(result, Value):
         return result
+    if isinstance(result, OfSamples):
+        return _figure_of_samples(result, options)
     if not isinstance(result, PerRow):
         result = PerRow(result)
     values = [_finite(value) for value in result.values]
@@ -152,6 +175,23 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
         return Value(None, "no row could be scored", 0, unscored, None, columns)
     around = interval(scored, options.bootstrap, options.seed)
     return Value(float(scored.mean()), "", len(scored), unscored, around, columns)
+
+
+def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
+    """A figure of several samples, with a percentile bootstrap interval."""
+    n = sum(map(len, result.samples))
+    if not all(map(len, result.samples)):
+        return Value(None, "no row could be scored in one of its row sets", n, result.unscored)
+    around = None
+    if options.bootstrap:
+        random = np.random.default_rng(options.seed)
+        figures = [
+            result.figure(*(random.choice(sample, len(sample)) for sample in result.samples))
+            for _ in range(options.bootstrap)
+        ]
+        low, high = np.percentile(figures, [2.5, 97.5])
+        around = float(low), float(high)
+    return Value(float(result.figure(*result.samples)), "", n, result.unscored, around)
 
 
 def _finite(value):

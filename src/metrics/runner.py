@@ -20,7 +20,8 @@ from ..core.generation import (
     length_batches,
     pad_id,
 )
-from ..core.likelihood import shifted
+from ..core.likelihood import IGNORE, wide
+from ..core.sparse_logits import kept_logits
 from .inputs import texts_of
 from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations
 
@@ -64,32 +65,95 @@ class EvalRunner:
         self.model, self.template, self.tokenizer = model, template, template.tokenizer
         self.options, self.on_rows, self.original = options, on_rows, original
 
-    def likelihoods(self, rows: Sequence[dict], fields: Sequence[str]) -> dict[str, list[list[AnswerScore]]]:
+    def likelihoods(
+        self,
+        rows: Sequence[dict],
+        fields: Sequence[str],
+        moments: bool = False,
+        prefix: Sequence[dict] = (),
+    ) -> dict[str, list[list[AnswerScore]]]:
         """Score all answers in `fields` of a row set in one teacher-forced pass.
+
+        Args:
+            rows: The row set.
+            fields: Fields that hold an answer or a list of them.
+            moments: Whether scores have mean and variance of log p.
+            prefix: Rows whose questions and answers stand before each question.
 
         Returns:
             Field -> row -> score of each answer, in the order of the rows.
         """
+        before = self._prefix_ids(prefix)
         places, encoded = [], []
         for number, row in enumerate(rows):
             context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
             for name in fields:
                 for text in texts_of(row, name):
                     places.append((name, number))
-                    encoded.append(self._encode({**context, "answer": text}))
+                    encoded.append(self._encode({**context, "answer": text}, before))
         results = {name: [[] for _ in rows] for name in fields}
-        for (name, number), score in zip(places, self._score(encoded)):
+        for (name, number), score in zip(places, self._score(encoded, moments)):
             results[name][number].append(score)
         return results
 
-    def _encode(self, row: dict) -> Encoded | None:
+    def _prefix_ids(self, rows: Sequence[dict]) -> list[int]:
+        """Token ids of whole rows, one after the other."""
+        encoded = [
+            self._encode({key: row[key] for key in ("id", *CONTEXT, "answer") if key in row}) for row in rows
+        ]
+        return [token for row in encoded if row is not None for token in row.input_ids]
+
+    def _encode(self, row: dict, before: Sequence[int] = ()) -> Encoded | None:
         """None for an answer that cannot be scored: its row counts as unscored and the run continues."""
         try:
-            return self.template.encode(row, self.options.max_length)
+            found = self.template.encode(row, self.options.max_length)
         except UserError:
             return None
+        if not before:
+            return found
+        ids = [*before, *found.input_ids]
+        if len(ids) > self.options.max_length:
+            return None
+        return replace(found, input_ids=ids, prompt_length=found.prompt_length + len(before))
 
-    def _score(self, encoded: list[Encoded | None]) -> list[AnswerScore]:
+    def gradient_norms(self, rows: Sequence[dict], name: str) -> list[list[float]]:
+        """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode.
+
+        Returns:
+            Row -> norm of each of its answers in field `name`; NaN for one that cannot be scored.
+        """
+        weights = list(self.model.parameters())
+        trained = [weight.requires_grad for weight in weights]
+        found: list[list[float]] = []
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            for row in rows:
+                context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
+                encoded = [self._encode({**context, "answer": text}) for text in texts_of(row, name)]
+                found.append([self._gradient_norm(one, weights) for one in encoded])
+                self.on_rows(len(encoded))
+        finally:
+            # The next training must find frozen what it froze.
+            for weight, flag in zip(weights, trained):
+                weight.requires_grad_(flag)
+        return found
+
+    def _gradient_norm(self, row: Encoded | None, weights: Sequence[Tensor]) -> float:
+        if row is None:
+            return math.nan
+        part = pad_rows([(0, row)], pad_id(self.tokenizer))
+        scored, targets = self._scored_logits(part)
+        kept = len(targets) - row.terminator_length
+        if kept <= 0:
+            return math.nan
+        with torch.enable_grad():
+            loss = torch.nn.functional.cross_entropy(scored[:kept], targets[:kept])
+            gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        squares = [g.double().pow(2).sum() for g in gradients if g is not None]
+        return torch.stack(squares).sum().sqrt().item()
+
+    def _score(self, encoded: list[Encoded | None], moments: bool = False) -> list[AnswerScore]:
         scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
         usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
         self.on_rows(len(encoded) - len(usable))
@@ -97,26 +161,40 @@ class EvalRunner:
         budget = max(1, min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size))
         for chosen in length_batches([len(row.input_ids) for _, row in usable], budget):
             batch = [usable[k] for k in chosen]
-            logp, hit = self._forward(pad_rows(batch, pad_id(self.tokenizer)))
+            found = self._forward(pad_rows(batch, pad_id(self.tokenizer)), moments)
             # The labelled tokens of all rows come in one list; each row takes its own stretch of it.
             ends = np.cumsum([len(row.input_ids) - row.prompt_length for _, row in batch])[:-1]
-            for (i, row), row_logp, row_hit in zip(batch, np.split(logp, ends), np.split(hit, ends)):
-                scores[i] = AnswerScore(row_logp, row_hit, row.terminator_length)
+            for (i, row), *columns in zip(batch, *(np.split(column, ends) for column in found)):
+                logp, hit, *rest = columns
+                scores[i] = AnswerScore(logp, hit, row.terminator_length, *rest)
             self.on_rows(len(batch))
         return scores
 
     @torch.inference_mode()
-    def _forward(self, part: dict[str, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """log p and hit of every labelled token of a batch, [N] in reading order; no [B, T, V] tensor
-        outlives the call."""
-        device = self.model.device
-        output = self.model(
-            input_ids=part["input_ids"].to(device), attention_mask=part["attention_mask"].to(device)
-        )
-        scored, targets = shifted(output.logits, part["labels"].to(device))
+    def _forward(self, part: dict[str, Tensor], moments: bool) -> list[np.ndarray]:
+        """log p and hit of every labelled token of a batch, [N] in reading order, and with `moments` mean and
+        variance of log p; no tensor of the vocabulary outlives the call."""
+        scored, targets = self._scored_logits(part)
         # As log_softmax, without a second tensor of the size of the logits.
-        logp = scored.gather(-1, targets[:, None])[:, 0] - scored.logsumexp(-1)
-        return logp.double().cpu().numpy(), (scored.argmax(-1) == targets).cpu().numpy()
+        total = scored.logsumexp(-1)
+        logp = scored.gather(-1, targets[:, None])[:, 0] - total
+        found = [logp.double(), scored.argmax(-1) == targets]
+        if moments:
+            every = scored - total[:, None]
+            p = every.exp()
+            mean = (p * every).sum(-1)
+            found += [mean.double(), ((p * every**2).sum(-1) - mean**2).double()]
+        return [column.cpu().numpy() for column in found]
+
+    def _scored_logits(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits that predict the labelled tokens of a batch, [N, V] in reading order, and these tokens, [N].
+        The language-model head runs where some row has a label: prompts take no memory for logits."""
+        part = {name: tensor.to(self.model.device) for name, tensor in part.items()}
+        targets = part["labels"][:, 1:]
+        labelled = targets != IGNORE
+        wanted = torch.nn.functional.pad(labelled, (0, 1))
+        logits = kept_logits(self.model, part["input_ids"], part["attention_mask"], wanted)
+        return wide(logits), targets[labelled]
 
     def generations(self, rows: Sequence[dict], need: Generations) -> list[list[Generation]]:
         """Generate an answer to every question of the need.

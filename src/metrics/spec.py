@@ -26,13 +26,37 @@ Cells = Mapping[str, Sequence[Any]]
 Good = Literal["up", "down"]
 """Direction in which a metric gets better."""
 
+ALL = "all"
+"""Stands for every family in `evaluate.metrics`."""
+
 ARROWS = {"up": "↑", "down": "↓"}
 
 
 @dataclass(frozen=True)
 class Likelihood:
     """Need: a teacher-forced pass over the answers in `field` (a text or a list of them) of every row of set
-    `rows`."""
+    `rows`.
+
+    Args:
+        rows: Row set.
+        field: Field of its rows.
+        moments: Whether mean and variance of log p under the model's own distribution are needed too.
+        prefix: Row set whose first `PREFIX_ROWS` rows stand before every question, as text; none if empty.
+    """
+
+    rows: str
+    field: str
+    moments: bool = False
+    prefix: str = ""
+
+
+PREFIX_ROWS = 3
+"""Rows of a prefix, see `Likelihood`."""
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """Need: L2 norm of the gradient of each row's loss with respect to all weights."""
 
     rows: str
     field: str
@@ -63,7 +87,7 @@ class Fluency:
         return self.of.field
 
 
-Need = Likelihood | Generations | Fluency
+Need = Likelihood | GradientNorm | Generations | Fluency
 
 
 @dataclass(frozen=True)
@@ -152,11 +176,21 @@ class AnswerScore:
         hit: Whether each token was the argmax, [N].
         n_terminator: Number of last tokens that end the answer (EOS, end of turn). `loss` and `prob` count
             them, as TOFU does.
+        mean: Mean of log p under the model's own distribution at each token, [N]; empty where it was not
+            asked for.
+        variance: Variance of log p likewise, [N].
     """
 
     logp: np.ndarray
     hit: np.ndarray
     n_terminator: int
+    mean: np.ndarray = field(default_factory=lambda: np.empty(0))
+    variance: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+    @property
+    def n_text(self) -> int:
+        """Tokens of the answer text, without its terminator."""
+        return len(self.logp) - self.n_terminator
 
     @property
     def loss(self) -> float:
@@ -166,7 +200,7 @@ class AnswerScore:
     @property
     def answer_logp(self) -> float:
         """Mean log p per token of the answer text, without its terminator."""
-        text = self.logp[: len(self.logp) - self.n_terminator]
+        text = self.logp[: self.n_text]
         return float(text.mean()) if len(text) else math.nan
 
     @property
@@ -205,6 +239,21 @@ class PerRow:
 
 
 @dataclass(frozen=True)
+class OfSamples:
+    """A figure of several samples of rows, such as an AUC. Its interval resamples the rows of each sample.
+
+    Args:
+        figure: The figure of one array of values per sample.
+        samples: Values of each sample; unscored rows left out.
+        unscored: Rows left out of all samples.
+    """
+
+    figure: Callable[..., float]
+    samples: Sequence[np.ndarray]
+    unscored: int = 0
+
+
+@dataclass(frozen=True)
 class Metric:
     """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function."""
 
@@ -235,7 +284,7 @@ def metric(
     """Register a function as a metric (decorator).
 
     The function takes `MetricInputs` and returns a list with a number or None (unscored) per row of `rows`, a
-    `PerRow`, or a `Value`. It runs only where all needs are met.
+    `PerRow`, an `OfSamples`, or a `Value`. It runs only where all needs are met.
 
     Args:
         key: Name in metrics.json.
@@ -271,7 +320,7 @@ def select(names: Sequence[str]) -> list[str]:
             keys.append(key)
 
     for name in names:
-        members = [key for key, found in METRICS.items() if found.family == name]
+        members = [key for key, found in METRICS.items() if name in (found.family, ALL)]
         for key in members or [METRICS.proper(name)]:
             add(key)
     return keys

@@ -83,8 +83,22 @@ def _register_rouge(rows: str) -> None:
         )
 
 
+def true_field(rows: str) -> str:
+    """The field of the right answer of a truth ratio."""
+    return "paraphrased_answer" if rows in PARAPHRASED else "answer"
+
+
+def truth_ratio_losses(inputs: MetricInputs, rows: str) -> list[tuple[float, float]]:
+    """For each row, mean NLL per token of the right answer, and its mean over the wrong answers."""
+    right = [scores[0].loss for scores in inputs.likelihood(rows, true_field(rows))]
+    wrong = [
+        fmean(s.loss for s in scores) if scores else math.nan
+        for scores in inputs.likelihood(rows, "perturbed_answer")
+    ]
+    return list(zip(right, wrong))
+
+
 def _register_truth_ratio(rows: str) -> None:
-    true_field = "paraphrased_answer" if rows in PARAPHRASED else "answer"
     per_row = (
         "min(R, 1/R), 1 where true and false are equally likely" if rows == "forget" else "max(0, 1 - R)"
     )
@@ -92,19 +106,14 @@ def _register_truth_ratio(rows: str) -> None:
     @metric(
         f"{rows}/truth_ratio",
         rows=rows,
-        needs=[Likelihood(rows, true_field), Likelihood(rows, "perturbed_answer")],
+        needs=[Likelihood(rows, true_field(rows)), Likelihood(rows, "perturbed_answer")],
         good="up",
         about=f"R = geometric mean p of wrong answers / p of the true answer; mean of {per_row}; 0 to 1",
     )
     def truth_ratio(inputs: MetricInputs):
-        true = [scores[0].loss for scores in inputs.likelihood(rows, true_field)]
-        wrong = [
-            fmean(s.loss for s in scores) if scores else math.nan
-            for scores in inputs.likelihood(rows, "perturbed_answer")
-        ]
         # In logarithms, where R neither underflows nor divides by zero; losses are mean NLL per token, so
         # log R = log(geometric mean of p_wrong) - log p_true = loss_true - mean of loss_wrong.
-        log_ratios = [t - w for t, w in zip(true, wrong)]
+        log_ratios = [true - wrong for true, wrong in truth_ratio_losses(inputs, rows)]
         return PerRow([_from_log_ratio(ratio, rows) for ratio in log_ratios], {"log_truth_ratio": log_ratios})
 
 

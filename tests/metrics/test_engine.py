@@ -12,7 +12,7 @@ from unlearnkit.core.likelihood import token_nll
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, count_texts, interval, measure
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner
-from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Likelihood, Value, select
+from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
 
 ROWS = {
     "forget": [
@@ -76,7 +76,7 @@ def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
     monkeypatch.setattr(
         EvalRunner,
         "likelihoods",
-        lambda self, rows, fields: calls.append(sorted(fields)) or real(self, rows, fields),
+        lambda self, rows, fields, *more: calls.append(sorted(fields)) or real(self, rows, fields, *more),
     )
     measure(select(["forget/prob", "forget/truth_ratio"]), ROWS, runner(tiny_model, tokenizer))
     assert calls == [["answer", "paraphrased_answer", "perturbed_answer"]]
@@ -154,8 +154,8 @@ def test_truth_ratio_by_hand():
     inputs = MetricInputs({}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, p])), np.array([True, True]), 1)
     inputs.scores = {
-        Likelihood("forget", "paraphrased_answer"): [[score(0.5)]],
-        Likelihood("forget", "perturbed_answer"): [[score(0.1), score(0.4)]],
+        ("forget", "paraphrased_answer", ""): [[score(0.5)]],
+        ("forget", "perturbed_answer", ""): [[score(0.1), score(0.4)]],
     }
     result = METRICS["forget/truth_ratio"].compute(inputs)
     ratio = math.sqrt(0.1 * 0.4) / 0.5
@@ -199,7 +199,7 @@ def test_choice_accuracy_reads_the_likeliest_letter():
     inputs = MetricInputs({"forget_choices": [{"id": "a", "right": 2}, {"id": "b", "right": 0}]}, None)
     score = lambda p: AnswerScore(np.log(np.array([p, 0.5])), np.array([True, True]), 1)
     letters = [score(p) for p in (0.1, 0.2, 0.6, 0.05)]
-    inputs.scores = {Likelihood("forget_choices", "letters"): [letters, letters]}
+    inputs.scores = {("forget_choices", "letters", ""): [letters, letters]}
     assert METRICS["forget/choice_accuracy"].compute(inputs) == [1.0, 0.0]
 
 

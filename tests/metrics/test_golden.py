@@ -6,6 +6,7 @@ from conftest import GOLDEN, SHARED_DATA
 from scripts import run_script
 
 from unlearnkit.core.files import read_json, read_jsonl
+from unlearnkit.metrics.aggregates import MEMORIZATION, SCALINGS, harmonic_mean
 from unlearnkit.metrics.external_results import read_results
 from unlearnkit.metrics.tofu import summarize
 
@@ -27,8 +28,21 @@ KEYS = {
     "world/rougeL": "wf_Q_A_ROUGE",
     "model_utility": "model_utility",
     "forget_quality": "forget_quality",
+    "forget/exact_memorization": "exact_memorization",
+    "forget/extraction_strength": "extraction_strength",
+    "forget/para_prob": "forget_Q_A_PARA_Prob",
+    "retain/para_prob": "retain_Q_A_PARA_Prob",
+    "forget/truth_ratio_prob_mean": "forget_truth_ratio__prob_mean",
+    "privleak": "privleak",
+    **{
+        f"mia/{attack}/auc": f"mia_{attack}"
+        for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
+    },
 }
+"""Metric of ours -> golden entry. Where a golden entry has a corrected value, that one is ours."""
+NEED_RETAIN = ("forget_quality", "privleak", "mia/reference/auc")
 PER_ROW = {"forget/prob": ("forget", "prob", "prob"), "forget/rougeL": ("forget", "rougeL", "rougeL_recall")}
+MEMBERSHIP = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +55,7 @@ def folders(tmp_path_factory):
         *("--dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name Folder_retain").split(),
         "--dataset.data_dir",
         GOLD / "data",
-        *"--dataset.template qa --evaluate.metrics tofu".split(),
+        *"--dataset.template qa --evaluate.metrics tofu,memorization,privacy,aggregates".split(),
         "--logger.json.root",
         root,
         "--overall.cache_dir",
@@ -70,7 +84,7 @@ def folders(tmp_path_factory):
 @pytest.mark.parametrize("name", ["full", "retain"])
 @pytest.mark.parametrize("key", KEYS)
 def test_summary(name, key, folders):
-    if (name, key) == ("retain", "forget_quality"):
+    if name == "retain" and key in NEED_RETAIN:
         assert read_json(folders[name] / "metrics.json")[key] is None
         assert "evaluate.retain_results" in read_json(folders[name] / "metrics_detail.json")[key]["reason"]
         return
@@ -90,6 +104,44 @@ def test_rows(key, folders):
     assert [row[column] for row in rows] == pytest.approx(
         [expected[str(i)][field] for i in range(len(rows))], abs=2e-5
     )
+
+
+@pytest.mark.parametrize("attack", MEMBERSHIP)
+@pytest.mark.parametrize("rows", ["forget", "holdout"])
+def test_membership_scores_of_rows(attack, rows, folders):
+    entry = read_json(GOLD / "expected/tofu_full.json")[f"mia_{attack}"]
+    expected = entry.get("corrected", entry["reference"])[rows]
+    found = [row[f"mia_{attack}"] for row in read_jsonl(folders["full"] / f"samples/{rows}.jsonl")]
+    assert found == pytest.approx([expected[str(i)]["score"] for i in range(len(found))], rel=2e-4, abs=2e-5)
+
+
+def test_aggregates_are_harmonic_means_of_their_parts(folders):
+    found = read_json(folders["full"] / "metrics.json")
+    parts = [1 - found[f"forget/{name}"] for name in MEMORIZATION]
+    assert found["aggregate/memorization"] == pytest.approx(len(parts) / sum(1 / part for part in parts))
+    assert 0 < found["aggregate/privacy"] < 1
+    detail = read_json(folders["retain"] / "metrics_detail.json")
+    assert "evaluate.retain_results" in detail["aggregate/privacy"]["reason"]
+
+
+LEADERBOARD = read_json(GOLD / "expected/text_metrics.json")["leaderboard"]
+ENDINGS = {"min_max": "", "range": "_range", "relative": "_relative"}
+
+
+@pytest.mark.parametrize("entry", LEADERBOARD, ids=lambda entry: f"{entry['model']}, {entry['scaling']}")
+def test_aggregates_in_every_published_scaling(entry):
+    inputs, expected = entry["inputs"], entry["expected"]
+    names = ("es", "em", "para_prob", "truth_ratio_prob_mean")
+    memorization = harmonic_mean({name: 1 - inputs[name] for name in names}).value
+    scale = SCALINGS[ENDINGS[entry["scaling"]]]
+    scaled = {name: scale(own, inputs["mia_retain"][name]) for name, own in inputs["mia"].items()}
+    assert memorization == pytest.approx(expected["mem"], rel=1e-9)
+    assert scaled == pytest.approx(expected["scaled_mia"], rel=1e-9)
+    privacy = harmonic_mean(scaled).value
+    utility = harmonic_mean({name: inputs[name] for name in ("model_utility", "fluency")}).value
+    assert (privacy, utility) == pytest.approx((expected["priv"], expected["util"]), rel=1e-9)
+    overall = harmonic_mean({"mem": memorization, "priv": privacy, "util": utility}).value
+    assert overall == pytest.approx(expected["overall"], rel=1e-9)
 
 
 TRAPS = {"chat": "chat", "trailing_space": "Question: {question}\\nAnswer: "}

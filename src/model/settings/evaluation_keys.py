@@ -21,7 +21,8 @@ class Evaluation:
     """Metrics and decoding of the evaluation."""
 
     metrics: tuple[str, ...] = knob(
-        ("auto",), "metric names or families (tofu, reasoning, muse, wmdp); auto goes by the task"
+        ("auto",),
+        "metric names or families (tofu, memorization, privacy, ...), or all; auto goes by the task",
     )
     before: bool = knob(True, "measure the initial model too (kept in the cache)")
     retain_results: str | None = knob(

@@ -7,7 +7,7 @@ from ....core.embedding import MINILM
 from ....core.files import UserError, read_json
 from ....core.registry import did_you_mean
 from ....metrics.external_results import read_results, read_summary
-from ....metrics.spec import METRICS, families, select
+from ....metrics.spec import ALL, METRICS, families, select
 from ....model.settings.run_settings import Settings
 from .model_rules import model_path_error
 from .writer_rules import key_error
@@ -26,7 +26,7 @@ def convention_of(retain_results: str | None) -> str | None:
 
 
 def metric_errors(settings: Settings) -> list[str]:
-    known = ["auto", *families(), *METRICS, *METRICS.aliases]
+    known = ["auto", ALL, *families(), *METRICS, *METRICS.aliases]
     return [
         f"evaluate.metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
         for name in settings.evaluate.metrics

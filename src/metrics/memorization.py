@@ -1,0 +1,130 @@
+"""Memorisation of answers: what a model reproduces token by token, word by word, and of the answer in other
+words. Exact memorisation and extraction strength read the argmax of a teacher-forced pass: greedy decoding
+reproduces a suffix exactly where all its tokens are hit.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.words import words
+from .inputs import MetricInputs
+from .rouge import rougeL
+from .spec import AnswerScore, Generations, Likelihood, PerRow, metric
+from .tofu import truth_ratio_losses
+
+SETS = ("forget", "retain")
+
+
+def exact_memorization(score: AnswerScore) -> float | None:
+    """Share of the answer's tokens that are the argmax, terminator left out (arXiv:2304.11158)."""
+    hits = score.hit[: score.n_text]
+    return float(hits.mean()) if len(hits) else None
+
+
+def extraction_strength(score: AnswerScore) -> float | None:
+    """Length of the run of hits that ends the answer, over its length, terminator left out; 0 is possible."""
+    hits = score.hit[: score.n_text]
+    if not len(hits):
+        return None
+    misses = np.flatnonzero(~hits)
+    return 1.0 if not len(misses) else (len(hits) - 1 - int(misses[-1])) / len(hits)
+
+
+def verbatim_share(truth: str, text: str) -> float | None:
+    """Words of the longest run that a text has in common with the truth, over the words of the truth."""
+    true, written = words(truth), words(text)
+    return longest_common_run(true, written) / len(true) if true else None
+
+
+def longest_common_run(one: Sequence, other: Sequence) -> int:
+    """Length of the longest run of items that stands in both, in O(N M)."""
+    longest, before = 0, [0] * (len(other) + 1)
+    for item in one:
+        here = [0] * (len(other) + 1)
+        for place, candidate in enumerate(other):
+            if item == candidate:
+                here[place + 1] = before[place] + 1
+        longest, before = max(longest, *here), here
+    return longest
+
+
+def _register(rows: str) -> None:
+    good = "down" if rows == "forget" else "up"
+
+    @metric(
+        f"{rows}/exact_memorization",
+        rows=rows,
+        needs=[Likelihood(rows, "answer")],
+        good=good,
+        about="share of answer tokens that are the argmax, terminator left out, mean over rows; 0 to 1;"
+        " grammar alone gives many hits",
+    )
+    def exact(inputs: MetricInputs):
+        return [exact_memorization(scores[0]) for scores in inputs.likelihood(rows, "answer")]
+
+    @metric(
+        f"{rows}/extraction_strength",
+        rows=rows,
+        needs=[Likelihood(rows, "answer")],
+        good=good,
+        about="longest suffix of the answer that greedy decoding reproduces, over its length, mean over rows;"
+        " 0 to 1; blind to a secret that is followed by a miss. OpenUnlearning's is never 0 but at least 1 /"
+        " length",
+    )
+    def strength(inputs: MetricInputs):
+        return [extraction_strength(scores[0]) for scores in inputs.likelihood(rows, "answer")]
+
+    @metric(
+        f"{rows}/para_prob",
+        rows=rows,
+        needs=[Likelihood(rows, "paraphrased_answer")],
+        good=good,
+        about="exp(-mean NLL per token) of the paraphrased answer, mean over rows; 0 to 1; one other wording",
+    )
+    def para_prob(inputs: MetricInputs):
+        return [scores[0].prob for scores in inputs.likelihood(rows, "paraphrased_answer")]
+
+    @metric(
+        f"{rows}/para_rougeL",
+        rows=rows,
+        needs=[Generations(rows)],
+        fields=["paraphrased_answer"],
+        good=good,
+        about="ROUGE-L recall of the greedy answer against the paraphrased answer, stemmed; 0 to 1; shared"
+        " filler words count",
+    )
+    def para_rouge(inputs: MetricInputs):
+        written = [answers[0].text for answers in inputs.generations(rows)]
+        truths = [row["paraphrased_answer"] for row in inputs.rows[rows]]
+        return [rougeL(truth, text).recall for truth, text in zip(truths, written)]
+
+    @metric(
+        f"{rows}/verbatim_share",
+        rows=rows,
+        needs=[Generations(rows)],
+        good=good,
+        about="longest run of words that the greedy answer shares with the true one, over the words of the"
+        " true one, mean over rows; 0 to 1; blind to other wordings",
+    )
+    def verbatim(inputs: MetricInputs):
+        written = [answers[0].text for answers in inputs.generations(rows)]
+        truths = [row["answer"] for row in inputs.rows[rows]]
+        return [verbatim_share(truth, text) for truth, text in zip(truths, written)]
+
+    @metric(
+        f"{rows}/truth_ratio_prob_mean",
+        rows=rows,
+        needs=[Likelihood(rows, "paraphrased_answer"), Likelihood(rows, "perturbed_answer")],
+        good=good,
+        about="p / (p + w), p of the paraphrased answer, w the geometric mean of the wrong answers' p, mean"
+        " over rows; 0 to 1; .5 cannot tell them apart",
+    )
+    def prob_mean(inputs: MetricInputs):
+        losses = truth_ratio_losses(inputs, rows)
+        # p / (p + w) = 1 / (1 + w / p), in logarithms.
+        return PerRow([float(1 / (1 + np.exp(min(true - wrong, 700)))) for true, wrong in losses])
+
+
+for _rows in SETS:
+    _register(_rows)

@@ -1,0 +1,240 @@
+"""Membership inference: do the forget rows look seen, beside holdout rows that no model was trained on?
+
+Every score is higher for a row that looks less like a member. AUC = P(score of a holdout row > score of a
+forget row), ties counting half: 1 is fully memorised, .5 none, below .5 the forget rows look less seen than
+rows that were never seen, which gives them away too. Sources: LOSS (arXiv:1709.01604), zlib and reference
+(arXiv:2012.07805), Min-K (arXiv:2310.16789), Min-K++ (arXiv:2404.02936), ReCaLL (arXiv:2406.15968).
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .inputs import MetricInputs
+from .spec import PREFIX_ROWS, AnswerScore, GradientNorm, Likelihood, Need, OfSamples, Value, metric
+
+SETS = ("forget", "holdout")
+LOWEST = 0.4
+"""Share of the tokens that Min-K and Min-K++ read."""
+FALSE_POSITIVES = 0.01
+RETAIN = "needs a retain model's results: set evaluate.retain_results to its run folder"
+
+
+def auc(forget: np.ndarray, holdout: np.ndarray) -> float:
+    """P(score of a holdout row > score of a forget row) + half of P(they are equal), of [N] and [M]."""
+    ordered = np.sort(forget)
+    below = np.searchsorted(ordered, holdout, "left") + np.searchsorted(ordered, holdout, "right")
+    return float(below.mean() / (2 * len(forget)))
+
+
+def tpr_at_fpr(forget: np.ndarray, holdout: np.ndarray, rate: float = FALSE_POSITIVES) -> float:
+    """Share of forget rows that score below all but floor(rate M) of the M holdout rows."""
+    threshold = np.sort(holdout)[math.floor(rate * len(holdout))]
+    return float((forget < threshold).mean())
+
+
+def lowest_mean(values: np.ndarray, share: float = LOWEST) -> float | None:
+    """Minus the mean of the lowest share of the values, at least one; None without values."""
+    count = max(1, int(share * len(values)))
+    return float(-np.sort(values)[:count].mean()) if len(values) else None
+
+
+def min_k(score: AnswerScore) -> float | None:
+    return lowest_mean(score.logp[: score.n_text])
+
+
+def min_k_plus_plus(score: AnswerScore) -> float | None:
+    """As Min-K, of log p standardised by its moments under the model's own distribution."""
+    text = slice(score.n_text)
+    spread = np.sqrt(np.maximum(score.variance[text], 1e-6))
+    return lowest_mean((score.logp[text] - score.mean[text]) / spread)
+
+
+def compressed_size(text: str) -> int:
+    """Bytes of a text after zlib."""
+    return len(zlib.compress(text.encode()))
+
+
+def _of_answers(score: Callable[[AnswerScore], float | None]) -> Callable:
+    return lambda inputs, rows: [score(scores[0]) for scores in inputs.likelihood(rows, "answer")]
+
+
+def _zlib(inputs: MetricInputs, rows: str) -> list[float]:
+    sizes = [compressed_size(row["answer"]) for row in inputs.rows[rows]]
+    return [scores[0].loss / size for scores, size in zip(inputs.likelihood(rows, "answer"), sizes)]
+
+
+def _recall(inputs: MetricInputs, rows: str) -> list[float | None]:
+    alone, behind = (inputs.likelihood(rows, "answer", prefix) for prefix in ("", "holdout"))
+    found = [-b[0].loss / a[0].loss if a[0].loss > 0 else None for a, b in zip(alone, behind)]
+    # The rows of the prefix are no test of themselves.
+    return [None] * PREFIX_ROWS + found[PREFIX_ROWS:] if rows == "holdout" else found
+
+
+def _reference(inputs: MetricInputs, rows: str) -> list[float | None]:
+    losses = retain_scores(inputs, "loss").get(rows, {})
+    own = [
+        (row["id"], scores[0].loss)
+        for row, scores in zip(inputs.rows[rows], inputs.likelihood(rows, "answer"))
+    ]
+    return [loss - losses[identity] if identity in losses else None for identity, loss in own]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A membership score: the value of each row of a set, what it needs, and its formula."""
+
+    scores: Callable[[MetricInputs, str], Sequence[float | None]]
+    formula: str
+    needs: Callable[[str], Sequence[Need]] = lambda rows: [Likelihood(rows, "answer")]
+    retain: bool = False
+    """Does it read the retain model's losses?"""
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "loss": Attack(_of_answers(lambda score: score.loss), "mean NLL per token"),
+    "zlib": Attack(_zlib, "mean NLL per token / bytes of the answer after zlib"),
+    "min_k": Attack(_of_answers(min_k), "minus the mean of the lowest 40 % of token log p"),
+    "min_k_plus_plus": Attack(
+        _of_answers(min_k_plus_plus),
+        "minus the mean of the lowest 40 % of (log p - mean) / deviation, moments under the model's own"
+        " distribution",
+        lambda rows: [Likelihood(rows, "answer", moments=True)],
+    ),
+    "reference": Attack(_reference, "mean NLL per token minus the retain model's", retain=True),
+    "gradnorm": Attack(
+        lambda inputs, rows: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, "answer")]],
+        "L2 norm of the gradient of the answer's mean NLL; OpenUnlearning averages norms of tensors",
+        lambda rows: [GradientNorm(rows, "answer")],
+    ),
+    "recall": Attack(
+        _recall,
+        f"minus NLL behind {PREFIX_ROWS} holdout rows / NLL alone",
+        lambda rows: [Likelihood(rows, "answer"), Likelihood(rows, "answer", prefix="holdout")],
+    ),
+}
+
+
+def retain_scores(inputs: MetricInputs, attack: str) -> dict[str, dict[str, float]]:
+    """Row set -> row id -> the retain model's score; only sets whose rows all have one."""
+    found = {}
+    for rows in SETS:
+        table = (inputs.retain_columns or {}).get(rows, {})
+        cells = {identity: row.get(f"mia_{attack}") for identity, row in table.items()}
+        if cells and all(value is not None for value in cells.values()):
+            found[rows] = {identity: value for identity, value in cells.items() if value is not None}
+    return found
+
+
+def retain_auc(inputs: MetricInputs, attack: str) -> float | str:
+    """The retain model's AUC, or why there is none."""
+    if inputs.retain_columns is None:
+        return RETAIN
+    scores = retain_scores(inputs, attack)
+    if set(scores) != set(SETS):
+        return (
+            f"evaluate.retain_results has no mia_{attack} for every forget and holdout row: measure it again"
+        )
+    ids = {rows: {row["id"] for row in inputs.rows[rows]} for rows in SETS}
+    if any(ids[rows] != scores[rows].keys() for rows in SETS):
+        return "evaluate.retain_results is of other forget or holdout rows"
+    return auc(*(np.array(list(scores[rows].values())) for rows in SETS))
+
+
+def overlap(inputs: MetricInputs) -> str:
+    """Why forget and holdout rows cannot be told apart by membership; empty where they can."""
+    forget, holdout = (
+        {(row.get("question"), row["answer"]) for row in inputs.rows.get(rows, ())} for rows in SETS
+    )
+    both = len(forget & holdout)
+    return f"{both} rows are forget and holdout rows at once" if both else ""
+
+
+def _register(name: str, attack: Attack) -> None:
+    for rows in SETS:
+
+        @metric(
+            f"{rows}/mia_{name}",
+            rows=rows,
+            needs=attack.needs(rows),
+            good="up" if rows == "forget" else "down",
+            about=f"membership score {name}: {attack.formula}; higher looks less like a member",
+        )
+        def scores(inputs: MetricInputs, rows=rows):
+            if attack.retain and not retain_scores(inputs, "loss").get(rows):
+                return Value(None, RETAIN)
+            return list(attack.scores(inputs, rows))
+
+    after = [f"{rows}/mia_{name}" for rows in SETS]
+
+    def figure(inputs: MetricInputs, compute: Callable) -> Value | OfSamples:
+        if reason := next(
+            (inputs.values[key].reason for key in after if inputs.values[key].value is None), ""
+        ):
+            return Value(None, reason)
+        if reason := overlap(inputs):
+            return Value(None, reason)
+        cells = [inputs.values[key].columns[key.partition("/")[2]] for key in after]
+        samples = [np.array([value for value in column if value is not None]) for column in cells]
+        return OfSamples(compute, samples, sum(map(len, cells)) - sum(map(len, samples)))
+
+    @metric(
+        f"mia/{name}/auc",
+        after=after,
+        good="down",
+        about=f"P(holdout scores higher than forget), {attack.formula}; 0 to 1; 1 memorised, .5 unseen, below"
+        " .5 gives the rows away too",
+    )
+    def attack_auc(inputs: MetricInputs):
+        return figure(inputs, auc)
+
+    @metric(
+        f"mia/{name}/tpr_at_1fpr",
+        after=after,
+        good="down",
+        about="share of forget rows that are called members where 1 % of the holdout rows are; 0 to 1; coarse"
+        " with few holdout rows",
+    )
+    def attack_tpr(inputs: MetricInputs):
+        return figure(inputs, tpr_at_fpr)
+
+
+for _name, _attack in ATTACKS.items():
+    _register(_name, _attack)
+
+
+def _leak(own: float, retain: float) -> Value:
+    return (
+        Value(100 * (retain - own) / (1 - retain))
+        if retain < 1
+        else Value(None, "the retain model's AUC is 1")
+    )
+
+
+@metric(
+    "privleak",
+    after=["mia/min_k/auc"],
+    good="up",
+    about="100 (A - A_retain) / A_retain, A = 1 - AUC of Min-K (MUSE, arXiv:2407.06460); -100 is fully"
+    " memorised, 0 like the retain model, above 0 over-unlearned: best is 0",
+)
+def privleak(inputs: MetricInputs) -> Value:
+    own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")
+    if own.value is None:
+        return Value(None, own.reason)
+    return Value(None, retain) if isinstance(retain, str) else _leak(own.value, retain)
+
+
+@metric(
+    "privleak_vs_half",
+    after=["mia/min_k/auc"],
+    good="up",
+    about="as privleak with .5 in place of the retain model's AUC, which OpenUnlearning takes where it has no"
+    " retain model; no substitute for it",
+)
+def privleak_vs_half(inputs: MetricInputs) -> Value:
+    own = inputs.values["mia/min_k/auc"]
+    return Value(None, own.reason) if own.value is None else _leak(own.value, 0.5)

@@ -7,17 +7,21 @@ result = unlearn("MODEL", forget="forget.jsonl", retain="retain.jsonl", method="
 result.metrics["forget/rougeL"], result.folder, result.model
 """
 
+import contextlib
+import filecmp
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from .core.files import UserError, write_jsonl
+from .core.files import UserError, json_text, write_jsonl
 from .dataset.tables import SUFFIXES
 from .exec.config.reader import StrictConfig, resolve_settings
 from .exec.config.rules.data_rules import missing_files
-from .model.run.places import start_stamp
+from .model.settings.overall_keys import Overall
 from .model.settings.run_settings import Settings
 from .unlearn import FORGET, parse_method
 
@@ -61,8 +65,9 @@ def unlearn(
     """Make a model forget rows, measure it before and after, and keep the run in a folder.
 
     Args:
-        model: a folder, a hub name, or a (model, tokenizer) pair. A pair is written beside the run folder
-            first, so that the run can be repeated and the pair itself stays as it is.
+        model: a folder, a hub name, or a (model, tokenizer) pair. A pair, and rows that are not a data set's
+            name, are written into `<output>-inputs`, so that the run can be repeated and resumed, and the
+            pair itself stays as it is.
         forget: the rows to forget.
         retain: the rows to keep; a method with a retain objective needs them (the default retain set where
             `forget` is the name of a data set).
@@ -77,44 +82,105 @@ def unlearn(
     Raises:
         UserError: for what the caller can mend, all complaints at once, before anything is written.
     """
-    parsed = parse_method(method)
-    objective = FORGET[parsed.forget]() if parsed.forget else None
-    keeps = parsed.retain or (objective and ("retain" in objective.parts or objective.own_retain()))
-    if keeps and retain is None and not _is_name(forget):
-        raise UserError(f"retain: {parsed.name} trains on rows to keep; give them, or take another method")
-    return _run({"unlearn": {"unlearn_method": method}}, model, forget, retain, output, keys)
+    if retain is None and not _is_name(forget) and _keeps_rows(method):
+        raise UserError(f"retain: {method} trains on rows to keep; give them, or take another method")
+    return _Call({"unlearn": {"unlearn_method": method}}, model, forget, retain, output, keys).run()
 
 
 def evaluate(model: Any, forget: Rows, retain: Rows | None = None, output: Any = None, **keys: Any) -> Result:
     """Measure a model on rows. Arguments and result are those of `unlearn`, without a method."""
     base = {"unlearn": {"unlearn_method": "origin"}, "evaluate": {"before": False}}
-    return _run(base, model, forget, retain, output, keys)
+    return _Call(base, model, forget, retain, output, keys).run()
 
 
-def _run(base: dict, model: Any, forget: Rows, retain: Rows | None, output: Any, keys: dict) -> Result:
-    from .model.run.unlearn_run import Unlearn
-
-    folder = _folder(output)
-    inputs = folder.with_name(f"{folder.name}-inputs")
-    overwrites = keys.get("logger.overwrite") or keys.get("logger", {}).get("overwrite")
-    if inputs.exists() and not overwrites:
-        raise UserError(f"output: {inputs} exists; choose another output, or set logger.overwrite")
+def _keeps_rows(method: str) -> bool:
+    """Does a method train on rows to keep? A wrong name is reported with everything else that is wrong."""
     try:
-        settings = _settings(base, folder, inputs, (model, forget, retain), keys)
-        outcome = Unlearn(settings).run()
-    except BaseException:
-        # What was written for a run is of no use where the run left nothing to resume.
-        if not folder.exists():
-            shutil.rmtree(inputs, ignore_errors=True)
-        raise
-    before = outcome.before.metrics if outcome.before else None
-    after = outcome.after
-    return Result(outcome.model, outcome.tokenizer, after.metrics, after.detail, before, outcome.folder)
+        parsed = parse_method(method)
+    except UserError:
+        return False
+    objective = FORGET[parsed.forget]() if parsed.forget else None
+    brings = objective and ("retain" in objective.parts or objective.own_retain())
+    return bool(parsed.retain or brings)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call: what was given, checked in a temporary folder before anything is written beside the run."""
+
+    base: dict[str, Any]
+    model: Any
+    forget: Rows
+    retain: Rows | None
+    output: Any
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Result:
+        from .model.run.unlearn_run import Unlearn
+
+        folder = _folder(self.output)
+        inputs = folder.with_name(f"{folder.name}-inputs")
+        with tempfile.TemporaryDirectory() as temporary:
+            trial = Path(temporary)
+            settings = self._settings(folder, trial, _model_stand_in(self.model, trial))
+            Unlearn(settings).prepared()  # rows, tokenizer, run folder: all that can be wrong before training
+            self._keep(trial, inputs, resumes=settings.unlearn.resume_path is not None)
+        outcome = Unlearn(self._placed(settings, inputs)).run()
+        before = outcome.before.metrics if outcome.before else None
+        after = outcome.after
+        return Result(outcome.model, outcome.tokenizer, after.metrics, after.detail, before, outcome.folder)
+
+    def _settings(self, folder: Path, inputs: Path, model: str) -> Settings:
+        """The checked settings of a run whose rows lie in `inputs`, where they are written first."""
+        tree = {
+            **self.base,
+            **_rows(self.forget, self.retain, inputs),
+            "overall": {"model_name": model},
+            "logger": {"name": folder.name, "json": {"root": str(folder.parent)}},
+        }
+        config = StrictConfig()
+        config.flags_source = config.defaults_source = SOURCE
+        return resolve_settings(config, [], self.keys, tree, missing_files)
+
+    def _keep(self, trial: Path, inputs: Path, resumes: bool) -> None:
+        """Put the inputs of a run beside its folder. A run that is resumed has its own, which must be the
+        same."""
+        if resumes and inputs.exists():
+            kept, given = (sorted(path.glob("rows/*")) for path in (inputs, trial))
+            same = [path.name for path in kept] == [path.name for path in given]
+            if not same or not all(map(_same_content, kept, given)):
+                raise UserError(
+                    f"unlearn.resume_path: the run began with other rows ({inputs / 'rows'}); give those, or"
+                    " start again with logger.overwrite"
+                )
+            return
+        if inputs.exists():
+            shutil.rmtree(inputs)
+        if (trial / "rows").exists():
+            inputs.mkdir(parents=True)
+            shutil.move(trial / "rows", inputs / "rows")
+
+    def _placed(self, settings: Settings, inputs: Path) -> Settings:
+        """The settings with the places where rows and model lie for good."""
+        data, overall = settings.dataset, settings.overall
+        if (inputs / "rows").exists():
+            data = replace(data, data_dir=str(inputs / "rows"))
+        return replace(
+            settings, dataset=data, overall=replace(overall, model_name=_model(self.model, inputs, overall))
+        )
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _folder(output: Any) -> Path:
+    """The run folder: the one that was named, or a new one under files/results."""
     if output is None:
-        return Path("files/results") / f"run-{start_stamp(1)}"
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+        return Path("files/results") / f"run-{stamp}"
+    if not isinstance(output, str | Path) or not Path(output).name:
+        raise UserError(f"output: expected the path of a run folder, got {output!r}")
     return Path(output).expanduser()
 
 
@@ -131,19 +197,18 @@ def _rows(forget: Rows, retain: Rows | None, inputs: Path) -> dict:
             " one of these ways"
         )
     folder = inputs / "rows"
+    names = {"forget_dataset_name": "Folder_forget"}
     _write_table(forget, folder, "forget")
     if retain is not None:
         _write_table(retain, folder, "retain")
-    names = {"forget_dataset_name": "Folder_forget"}
-    if retain is not None:
         names["retain_dataset_name"] = "Folder_retain"
     return {"dataset": {"data_dir": str(folder), **names}}
 
 
 def _is_name(rows: Rows) -> bool:
-    return (
-        isinstance(rows, str) and Path(rows).suffix not in SUFFIXES and not Path(rows).expanduser().exists()
-    )
+    if not isinstance(rows, str):
+        return False
+    return Path(rows).suffix not in SUFFIXES and not Path(rows).expanduser().exists()
 
 
 def _write_table(rows: Rows, folder: Path, stem: str) -> None:
@@ -164,34 +229,51 @@ def _write_table(rows: Rows, folder: Path, stem: str) -> None:
         ) from None
     if not table:
         raise UserError(f"{stem}: there are no rows")
+    for number, row in enumerate(table):
+        with _naming_row(stem, number):
+            json_text(row)
     write_jsonl(folder / f"{stem}.jsonl", table)
 
 
-def _model(model: Any, inputs: Path) -> str:
-    """The folder or hub name of a model; a pair of model and tokenizer is written to a folder."""
-    if isinstance(model, str | Path):
-        return str(model)
+@contextlib.contextmanager
+def _naming_row(stem: str, number: int) -> Iterator[None]:
+    """UserError naming a row that holds what JSON cannot."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{stem}: row {number} cannot be written as JSON: {error}") from None
+
+
+def _pair(model: Any) -> tuple[Any, Any]:
+    """A loaded model and its tokenizer."""
     try:
         loaded, tokenizer = model
-        save = loaded.save_pretrained, tokenizer.save_pretrained
+        if not callable(loaded.save_pretrained) or not callable(tokenizer.save_pretrained):
+            raise TypeError
+        return loaded, tokenizer
     except (TypeError, ValueError, AttributeError):
         raise UserError(
             f"model: expected a folder, a hub name or a pair (model, tokenizer), got {type(model).__name__}"
         ) from None
-    for write in save:
-        write(inputs / "model")
+
+
+def _model_stand_in(model: Any, inputs: Path) -> str:
+    """The folder or hub name of a model; for a pair a folder that is enough to check settings and rows,
+    without its weights."""
+    if isinstance(model, str | Path):
+        return str(model)
+    loaded, tokenizer = _pair(model)
+    loaded.config.save_pretrained(inputs / "model")
+    tokenizer.save_pretrained(inputs / "model")
+    (inputs / "model" / "model.safetensors").touch()
     return str(inputs / "model")
 
 
-def _settings(base: dict, folder: Path, inputs: Path, given: tuple, keys: Mapping[str, Any]) -> Settings:
-    """The checked settings of a run on `given`: model, forget and retain rows."""
-    model, forget, retain = given
-    tree = {
-        **base,
-        **_rows(forget, retain, inputs),
-        "overall": {"model_name": _model(model, inputs)},
-        "logger": {"name": folder.name, "json": {"root": str(folder.parent)}},
-    }
-    config = StrictConfig()
-    config.flags_source = SOURCE
-    return resolve_settings(config, [], dict(keys), tree, missing_files)
+def _model(model: Any, inputs: Path, overall: Overall) -> str:
+    """The folder or hub name of a model, as the settings have it; a pair is written into a folder."""
+    if isinstance(model, str | Path):
+        return overall.model_name
+    if not (inputs / "model").exists():
+        for part in _pair(model):
+            part.save_pretrained(inputs / "model")
+    return str(inputs / "model")

@@ -65,10 +65,62 @@ def test_a_loaded_model_stays_as_it_is_and_rows_may_be_a_dataset(tmp_path, quick
         ({"method": "NPO+FTT"}, "did you mean NPO\\+FT"),
         ({"unlearn.lrr": 1}, "unknown key 'unlearn.lrr'"),
         ({"unlearn.lr": -1}, "unlearn.lr: expected a number above 0"),
+        (
+            {"forget": [{"question": "Who?", "answer": float("nan")}]},
+            "forget: row 0 cannot be written as JSON",
+        ),
+        ({"forget": [{"question": "Who?", "answer": {1}}]}, "forget: row 0 cannot be written as JSON"),
+        ({"output": "."}, "output: expected the path of a run folder"),
+        ({"output": 3}, "output: expected the path of a run folder"),
     ],
 )
 def test_wrong_input_is_refused_and_leaves_nothing(change, words, tmp_path, quick):
     given = {"model": TARGET, "forget": FORGET, "retain": RETAIN, "method": "NPO+FT"} | quick | change
     with pytest.raises(UserError, match=words):
-        unlearn(output=tmp_path / "mine", **given)
+        unlearn(**{"output": tmp_path / "mine"} | given)
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+@pytest.mark.run
+def test_an_output_that_is_used_again_holds_the_rows_of_its_last_call(tmp_path, quick):
+    keys = {key: value for key, value in quick.items() if not key.startswith("unlearn")}
+    again = keys | {"logger.overwrite": True}
+    evaluate(TARGET, FORGET, RETAIN, output=tmp_path / "mine", **keys)
+    with pytest.raises(UserError, match="mine already"):
+        evaluate(TARGET, FORGET[:2], output=tmp_path / "mine", **keys)
+    with pytest.raises(UserError, match="unknown key"):
+        evaluate(TARGET, FORGET[:2], output=tmp_path / "mine", **again, **{"evaluate.rowss": 1})
+    rows = tmp_path / "mine-inputs/rows"
+    assert len((rows / "forget.jsonl").read_text().splitlines()) == len(FORGET)
+    result = evaluate(TARGET, FORGET[:2], output=tmp_path / "mine", **again)
+    assert result.metrics["retain/prob"] is None and not (rows / "retain.jsonl").exists()
+    assert result.detail["forget/prob"]["n"] == 2
+
+
+@pytest.mark.run
+def test_an_interrupted_run_is_resumed_on_the_same_rows_alone(tmp_path, quick, monkeypatch):
+    from unlearnkit.unlearn.step.trainer import UnlearnTrainer
+
+    keys = quick | {"unlearn.max_steps": 3, "unlearn.save_steps": 1}
+    end_step, steps = UnlearnTrainer._end_step, []
+
+    def stop(self, counts):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        end_step(self, counts)
+
+    monkeypatch.setattr(UnlearnTrainer, "_end_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        unlearn(TARGET, FORGET, RETAIN, "NPO+FT", tmp_path / "mine", **keys)
+    resumed = keys | {"unlearn.resume_path": "auto"}
+    with pytest.raises(UserError, match="the run began with other rows"):
+        unlearn(TARGET, FORGET[:3], RETAIN, "NPO+FT", tmp_path / "mine", **resumed)
+    result = unlearn(TARGET, FORGET, RETAIN, "NPO+FT", tmp_path / "mine", **resumed)
+    assert len((result.folder / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_runs_without_an_output_have_folders_of_their_own():
+    from unlearnkit.api import _folder
+
+    assert _folder(None) != _folder(None)

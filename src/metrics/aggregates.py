@@ -52,10 +52,12 @@ def memorization(inputs: MetricInputs) -> Value:
 def _privacy(inputs: MetricInputs, scaling: str) -> Value:
     parts, reasons = {}, {}
     for attack in MEMBERSHIP:
-        own, retain = inputs.values[f"mia/{attack}/auc"], retain_auc(inputs, attack)
         key = f"mia/{attack}/auc"
-        known = own.value is not None and not isinstance(retain, str)
-        parts[key] = SCALINGS[scaling](own.value, retain) if known else None
+        own, retain = inputs.values[key], retain_auc(inputs, attack)
+        if own.value is None or isinstance(retain, str):
+            parts[key] = None
+        else:
+            parts[key] = SCALINGS[scaling](own.value, retain)
         reasons[key] = own.reason or (retain if isinstance(retain, str) else "")
     return harmonic_mean(parts, reasons)
 

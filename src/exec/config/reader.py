@@ -115,6 +115,7 @@ class StrictConfig(fastargs.Config):
         self.errors: list[str] = []
         """What was wrong with the input before it was read."""
         self.flags_source = "command line"
+        self.defaults_source = "the script's default"
         self.classes = SECTIONS | component_sections()
         for name, section in self.classes.items():
             self._declare(name, section)
@@ -171,7 +172,7 @@ class StrictConfig(fastargs.Config):
         return []
 
     def _unknown(self, name: str, value: Any, source: str) -> list[str]:
-        """ConfigError about a key, or about each key of a section, that is known to others and not to us."""
+        """Errors about a key, or about each key of a section, that is known to others and not to us."""
         known = [".".join(path) for path in (*self.entries, *self._section_paths())]
         names = other_names(value, name) if isinstance(value, dict) else []
         return [f"{source}: unknown key {key!r}{hint(key, known)}" for key in names or [name]]
@@ -460,7 +461,7 @@ def resolve_settings(
         ConfigError: one line for each thing that is wrong. Values that are wrong are set aside, so that the
             rules can still look at the others.
     """
-    wrong = [*config.errors, *config.load(defaults, "the script's default")]
+    wrong = [*config.errors, *config.load(defaults, config.defaults_source)]
     for name in files:
         wrong += _load_file(config, name)
     joined = {key: ",".join(text) if _is_words(text) else text for key, text in flags.items()}
@@ -516,7 +517,7 @@ def _broken(config: StrictConfig, rules: Callable[[], list[str]]) -> list[str]:
 
 def _load_provenance(config: StrictConfig) -> list[str]:
     """What the model remembers of the run that saved it, for all that nobody set."""
-    name = config.given[MODEL].value if MODEL in config.given else config.entries[MODEL].default
+    name = in_project(config.given[MODEL].value if MODEL in config.given else config.entries[MODEL].default)
     try:
         folder = Path(str(name)).expanduser()
         memory = read_provenance(folder, data_is_named=DATA[0] in config.given)

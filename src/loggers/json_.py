@@ -101,10 +101,12 @@ class JsonLogger(RunLogger):
                 " logger.name, or set logger.overwrite true in place of unlearn.resume_path"
             )
         if not resume and not self.place.overwrite:
-            hint = "" if complete else "; it was interrupted: --unlearn.resume_path auto resumes it. Or"
+            begun = (self.folder / "config.json").is_file()
+            what = "a run;" if begun else "files;"
+            if begun and not complete:
+                what = "a run; it was interrupted: --unlearn.resume_path auto resumes it. Or"
             raise UserError(
-                f"{self.folder} already holds a run{hint or ';'} choose another logger.name, or set"
-                " logger.overwrite true"
+                f"{self.folder} already holds {what} choose another logger.name, or set logger.overwrite true"
             )
 
     def _begin(self, config: dict, resume: bool, stack: contextlib.ExitStack) -> None:

@@ -165,6 +165,12 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
         return _figure_of_samples(result, options)
     if not isinstance(result, PerRow):
         result = PerRow(result)
+    if found.rows and len(result.values) != len(inputs.rows[found.rows]):
+        # Values of other rows would stand beside these in samples/*.jsonl.
+        raise ValueError(
+            f"metric {found.name}: {len(result.values)} values for {len(inputs.rows[found.rows])} rows of"
+            f" {found.rows!r}"
+        )
     values = [_finite(value) for value in result.values]
     scored = np.array([value for value in values if value is not None], dtype=float)
     columns = {found.name.partition("/")[2]: values} | {

@@ -298,6 +298,9 @@ def metric(
         aliases: Earlier names, which configs may still use.
     """
 
+    if good not in ARROWS:
+        raise ValueError(f"metric {key}: good must be one of {', '.join(ARROWS)}, not {good!r}")
+
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
         METRICS.register(key, *aliases)(

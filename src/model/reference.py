@@ -207,7 +207,7 @@ def make_reference(
         frozen, initial_weights = reference_model(model)
     elif needs & {"reference_hidden", "activation_norm"}:
         # Blocks above the deepest one that is compared are never computed, and not kept either.
-        frozen, initial_weights = reference_model(model, composition.deepest)
+        frozen, initial_weights = reference_model(model, composition.deepest_layer)
     return ReferenceModel(
         logprobs,
         frozen,

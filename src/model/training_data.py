@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RequestedParts:
     """The training parts that a run needs, and the forget rows they are about."""
 
     parts: Set[str]
@@ -31,7 +31,7 @@ class Wanted:
     """Rows of the forget set that were not chosen."""
 
 
-def training_texts(settings: Settings, wanted: Wanted) -> dict[str, list[dict]]:
+def training_texts(settings: Settings, wanted: RequestedParts) -> dict[str, list[dict]]:
     """The rows of every training part but traces and paraphrases."""
     data, parts, forget = settings.dataset, wanted.parts, wanted.forget
     texts = {"forget": with_reasoning(forget, data.forget_reasoning, "dataset.forget_reasoning")}
@@ -52,7 +52,7 @@ def training_texts(settings: Settings, wanted: Wanted) -> dict[str, list[dict]]:
     return texts
 
 
-def retain_texts(settings: Settings, wanted: Wanted) -> list[dict]:
+def retain_texts(settings: Settings, wanted: RequestedParts) -> list[dict]:
     """The rows to keep; UserError or a warning where they are not apart from the forget rows."""
     data, parts = settings.dataset, wanted.parts
     retain = (
@@ -66,7 +66,7 @@ def retain_texts(settings: Settings, wanted: Wanted) -> list[dict]:
         retain_name = None if data.self_retain else data.retain_dataset_name
         check_disjoint(wanted.forget, retain, data.forget_dataset_name, retain_name)
     elif "retain" in parts:
-        warn_of_unlearned(settings, wanted.forget, retain)
+        warn_of_untrained(settings, wanted.forget, retain)
     return with_reasoning(retain, data.retain_reasoning, "dataset.retain_reasoning")
 
 
@@ -95,7 +95,7 @@ def check_disjoint(forget: list[dict], retain: list[dict], forget_name: str, ret
         )
 
 
-def warn_of_unlearned(settings: Settings, forget: list[dict], retain: list[dict]) -> None:
+def warn_of_untrained(settings: Settings, forget: list[dict], retain: list[dict]) -> None:
     """A warning when a model is fine-tuned on the user's own rows and the rows to forget are not among them:
     meant for a retain model, not for a target."""
     data, name = settings.dataset, settings.dataset.forget_dataset_name
@@ -120,7 +120,7 @@ def _content(row: dict) -> tuple:
     return tuple(str(row.get(key)) for key in (*CONTEXT, "answer", "text"))
 
 
-def training_rows(settings: Settings, template: Template, wanted: Wanted) -> dict[str, list]:
+def training_rows(settings: Settings, template: Template, wanted: RequestedParts) -> dict[str, list]:
     """The tokenised rows of every training part; of `traces` and `paraphrases` a list for each forget row."""
     data = settings.dataset
     texts = training_texts(settings, wanted)
@@ -129,7 +129,9 @@ def training_rows(settings: Settings, template: Template, wanted: Wanted) -> dic
         if part == "cot":
             context = None if data.cot_context else ""
             rows[part] = [
-                _fitting(template.encode_trace(row, data.cot_tokens, context), data.max_length, "cot_tokens")
+                _checked_length(
+                    template.encode_trace(row, data.cot_tokens, context), data.max_length, "cot_tokens"
+                )
                 for row in texts[part]
             ]
         else:
@@ -153,15 +155,15 @@ def with_reasoning(rows: list[dict], mode: str, key: str) -> list[dict]:
     if not any("cot" in row for row in rows):
         raise UserError(f"{key} {mode}: no row of the data set brings its reasoning ('cot')")
     if mode == "on":
-        return [_thought_out(row) if "cot" in row else row for row in rows]
+        return [_with_trace(row) if "cot" in row else row for row in rows]
     return [
         variant
         for row in rows
-        for variant in ([row, _thought_out(row, "-thought")] if "cot" in row else [row])
+        for variant in ([row, _with_trace(row, "-thought")] if "cot" in row else [row])
     ]
 
 
-def _thought_out(row: dict, mark: str = "") -> dict:
+def _with_trace(row: dict, mark: str = "") -> dict:
     """A row as question, trace and answer."""
     return {key: value for key, value in row.items() if key != "text"} | {
         "id": f"{row['id']}{mark}",
@@ -200,7 +202,7 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     context = None if data.trace_context else settings.traces.trigger_text
     return [
         [
-            _fitting(
+            _checked_length(
                 template.encode_trace(trace | {"turns": row.get("turns", ())}, data.trace_tokens, context),
                 data.max_length,
                 "trace_tokens",
@@ -232,13 +234,13 @@ def encoded_paraphrases(
     plan = next(kind for kind in settings.components.values() if "paraphrases" in kind.parts)
     said = [unit for row in forget for unit in units(row, template, data.max_length, data.long_text)]
     found = read_paraphrases(data.paraphrases_file, said, plan.K, plan.choice == "shortest")
-    warn_of_few(plan, [len(texts) for texts in found])
+    warn_of_few_paraphrases(plan, [len(texts) for texts in found])
     encode = lambda unit, k, text: template.encode(reworded(unit, k, text), data.max_length)
     encoded = [[encode(unit, k, text) for k, text in enumerate(texts)] for unit, texts in zip(said, found)]
     if plan.positions == "answer":
         return encoded
     return [
-        [_counted_whole(row, plan.pad_to, pad_id(template.tokenizer)) for row in rows] for rows in encoded
+        [_all_tokens_scored(row, plan.pad_to, pad_id(template.tokenizer)) for row in rows] for rows in encoded
     ]
 
 
@@ -252,7 +254,7 @@ def reworded(unit: dict, number: int, text: str) -> dict:
     return {"id": f"{unit['id']}~{number}", **_context(unit), "text" if "text" in unit else "answer": text}
 
 
-def warn_of_few(plan, counts: Sequence[int]) -> None:
+def warn_of_few_paraphrases(plan, counts: Sequence[int]) -> None:
     """A remark when rows have fewer paraphrases than are asked for, or so few that no coordinate of theirs
     can fail to agree."""
     fewer = [count for count in counts if count < plan.K]
@@ -278,7 +280,7 @@ def warn_of_few(plan, counts: Sequence[int]) -> None:
         )
 
 
-def _counted_whole(row: Encoded, length: int, pad: int) -> Encoded:
+def _all_tokens_scored(row: Encoded, length: int, pad: int) -> Encoded:
     """A row whose prompt counts too, and whose padding to `length` does, which attention never reaches."""
     if length and len(row.input_ids) > length:
         raise UserError(
@@ -289,7 +291,7 @@ def _counted_whole(row: Encoded, length: int, pad: int) -> Encoded:
     )
 
 
-def _fitting(row: Encoded, longest: int, key: str) -> Encoded:
+def _checked_length(row: Encoded, longest: int, key: str) -> Encoded:
     """The row; UserError when it is too long with what stands before it."""
     if len(row.input_ids) > longest:
         raise UserError(

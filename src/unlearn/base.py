@@ -167,7 +167,7 @@ class Objective:
     variable) gives and takes it as a dict of plain values, which every checkpoint holds."""
 
     __dataclass_fields__: ClassVar[dict[str, Field]]
-    """Says that every subclass is a dataclass."""
+    """Declared so that type checkers accept `fields`: every subclass is a dataclass."""
     layer: int
     """The block whose output it looks at. Only one that needs `reference_hidden` or `activation_norm` has
     it."""

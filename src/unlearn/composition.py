@@ -52,7 +52,7 @@ class Composition:
         )
 
     @property
-    def deepest(self) -> int:
+    def deepest_layer(self) -> int:
         """The last block whose output in the reference model is asked for."""
         asking = {"reference_hidden", "activation_norm"}
         return max(objective.layer for _, _, objective in self.active if asking & objective.needs)

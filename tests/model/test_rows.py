@@ -5,7 +5,7 @@ from conftest import REPO
 
 from unlearnkit.core.files import UserError, write_jsonl
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
-from unlearnkit.model.training_data import Wanted, check_disjoint, training_texts
+from unlearnkit.model.training_data import RequestedParts, check_disjoint, training_texts
 from unlearnkit.unlearn import compose
 
 FORGET = [{"id": f"f{n}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
@@ -30,7 +30,7 @@ def test_rows_that_are_retained_of_the_forget_set_itself_are_named_as_such(monke
     }
     settings = resolve_settings(StrictConfig(), [], flags, {})
     composition = compose(settings.method, settings.components)
-    wanted = lambda rest: Wanted(composition.parts, composition.alternates, FORGET, rest)
+    wanted = lambda rest: RequestedParts(composition.parts, composition.alternates, FORGET, rest)
     texts = lambda rest: training_texts(settings, wanted(rest))
     texts(OTHERS + FORGET[:2])
     name = settings.dataset.forget_dataset_name
@@ -65,7 +65,9 @@ def test_it_is_asked_where_both_are_trained(method, refused, tmp_path, monkeypat
     }
     settings = resolve_settings(StrictConfig(), [], flags, {})
     composition = compose(settings.method, settings.components)
-    texts = lambda: training_texts(settings, Wanted(composition.parts, composition.alternates, FORGET, []))
+    texts = lambda: training_texts(
+        settings, RequestedParts(composition.parts, composition.alternates, FORGET, [])
+    )
     if not refused:
         assert len(texts()["retain"]) == 4
         return

@@ -39,7 +39,7 @@ from .rules.all_rules import broken_rules, warnings
 
 log = logging.getLogger(__name__)
 
-IN_LOCALE = (
+LOCALE_MESSAGE = (
     f"text in the locale's encoding ({sys.getfilesystemencoding()}; set PYTHONUTF8=1, or rename the file)"
 )
 MODEL = ("overall", "model_name")
@@ -97,6 +97,8 @@ def knobs_of(section: type) -> Iterator[tuple[str, Any, Knob, Any]]:
     """Name, type, knob and default of every field of a settings or objective class."""
     kinds = typing.get_type_hints(section)
     for item in fields(section):
+        if "knob" not in item.metadata:
+            raise TypeError(f"{section.__name__}.{item.name}: declare the field with knob(default, help)")
         yield item.name, kinds[item.name], item.metadata["knob"], item.default
 
 
@@ -109,7 +111,7 @@ class StrictConfig(fastargs.Config):
         self.whole_method: list[tuple[tuple[str, ...], ConfigValue]] = []
         self.priority = 0
         self.knobs: dict[tuple[str, ...], Knob] = {}
-        self.against_preset: list[str] = []
+        self.preset_overrides: list[str] = []
         self.renamed: list[str] = []
         """Keys given by a former name, or that are gone."""
         self.errors: list[str] = []
@@ -232,7 +234,7 @@ class StrictConfig(fastargs.Config):
             for key, value in preset.items() if section in self.active_sections() | set(SECTIONS) else ():
                 path = (*section.split("."), key)
                 if path in self.given and self.value(path) != value:
-                    self.against_preset.append(
+                    self.preset_overrides.append(
                         f"unlearn.published {name} would set {'.'.join(path)} to {value}, but"
                         f" {self.given[path].source} says {self.given[path].value}, which counts"
                     )
@@ -302,7 +304,7 @@ class StrictConfig(fastargs.Config):
         for path, given in list(self.given.items()):
             try:
                 self.entries[path].checker.check(given.value)
-                expected = "" if _is_utf8(given.value) else IN_LOCALE
+                expected = "" if _is_utf8(given.value) else LOCALE_MESSAGE
             except ValueError as error:
                 expected = str(error)
             if expected:
@@ -369,7 +371,7 @@ class StrictConfig(fastargs.Config):
         """What was given without effect: keys of methods that do not take part, keys that do nothing any
         more."""
         active = self.active_sections()
-        found = [*self.renamed, *self.against_preset]
+        found = [*self.renamed, *self.preset_overrides]
         found += [
             f"{'.'.join(path)} is set but the method is {self.method().name} ({given.source})"
             for path, given in self.whole_method

@@ -36,7 +36,7 @@ from ..load.loading import (
 from ..run.progress import progress
 from ..settings.mask_keys import Masking
 from ..settings.run_settings import Settings
-from ..training_data import Wanted, choose_forget_rows, training_texts
+from ..training_data import RequestedParts, choose_forget_rows, training_texts
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def load_batches(settings: Settings, tokenizer, score: Score) -> list[dict]:
         data.dataset_seed,
     )
     refusals = score.forget_answers == "refusals"
-    wanted = Wanted({"forget", "retain"}, "refusals" if refusals else "", forget, rest)
+    wanted = RequestedParts({"forget", "retain"}, "refusals" if refusals else "", forget, rest)
     texts = training_texts(settings, wanted)
     chosen = {"forget": texts["alternate" if refusals else "forget"], "retain": texts["retain"]}
     template = Template(tokenizer, data.template, data.tags)

@@ -22,7 +22,7 @@ from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
-from ...unlearn.step.trainer import Lesson, UnlearnTrainer
+from ...unlearn.step.trainer import TrainingJob, UnlearnTrainer
 from ..load.adapters import set_base_name
 from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
@@ -104,7 +104,9 @@ class Training:
         trainer = UnlearnTrainer(
             model,
             arguments,
-            Lesson(pairs, sampler, Collator(pad_id(self.tokenizer)), self.composition, reference, origins),
+            TrainingJob(
+                pairs, sampler, Collator(pad_id(self.tokenizer)), self.composition, reference, origins
+            ),
             make_step_options(settings, self.composition, self.mask),
             self.logger.step if self.logger else lambda record: None,
         )

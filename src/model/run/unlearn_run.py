@@ -1,4 +1,4 @@
-"""The way through a run: rows -> model -> objective -> training -> evaluation -> run folder."""
+"""The steps of a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
 import copy
 import itertools
@@ -39,7 +39,7 @@ from ..load.loading import (
 )
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
-from ..training_data import Wanted, choose_forget_rows, training_rows
+from ..training_data import RequestedParts, choose_forget_rows, training_rows
 from .checkpoints import drop_all_but
 from .environment import environment
 from .places import process_state, run_place
@@ -77,7 +77,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stands before a model is loaded: everything that can be wrong with it has shown by then."""
+    """What is ready before a model is loaded: whatever can be wrong with it has been reported by then."""
 
     tokenizer: Any
     composition: Composition
@@ -162,7 +162,7 @@ class Unlearn:
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)
-        wanted = Wanted(parts, composition.alternates, chosen, rest)
+        wanted = RequestedParts(parts, composition.alternates, chosen, rest)
         return Rows(training_rows(self.settings, template, wanted), evaluation)
 
     def logger(self) -> RunLogger:

@@ -6,10 +6,9 @@ micro-batches of the step and all processes; then the Trainer clips, steps and l
 copied here.
 
 A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
-side: then the sides are differentiated apart, no process talks within the step, and the gradients of the
-whole step are summed over processes, masked and combined at its end. The extra gradient of an objective is
-made there too, before masking and combining.
-"""
+side: then the sides are differentiated apart, processes do not communicate within the step, and the gradients
+of the whole step are summed over processes, masked and combined at its end. The extra gradient of an
+objective is made there too, before masking and combining. """
 
 import contextlib
 import pickle
@@ -63,7 +62,7 @@ def clear_load_errors(place: Path | str | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingJob:
     """What is trained: rows in their order, the objective, and the reference model's part in it."""
 
     pairs: Any
@@ -84,7 +83,7 @@ class UnlearnTrainer(Trainer):
     Args:
         model: the model, trained in place.
         args: the Trainer's arguments.
-        lesson: rows, objective, reference.
+        job: rows, objective, reference.
         options: optimizer, flatness wrapper, mask, combiner, averaging.
         on_step: called by the first process with one record per optimizer step: every term by name (means
             over the step's rows), the loss, learning rate, gradient norm and tokens per second.
@@ -96,23 +95,23 @@ class UnlearnTrainer(Trainer):
         self,
         model,
         args: TrainingArguments,
-        lesson: Lesson,
+        job: TrainingJob,
         options: StepOptions = StepOptions(),
         on_step: Callable[[dict], None] = lambda record: None,
     ):
-        self.lesson, self.options, self.on_step = lesson, options, on_step
-        self.composition = lesson.composition
+        self.job, self.options, self.on_step = job, options, on_step
+        self.composition = job.composition
         self.combiner_state: dict[str, list[Tensor]] = {}
         # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
         # where sides are apart, nor where a loss ends at some block: there they are summed at the step's end.
-        self.reduces_manually = options.splits_sides or "hidden" in lesson.composition.needs
+        self.reduces_manually = options.splits_sides or "hidden" in job.composition.needs
         self.window = Window()
         self.step_tokens = 0
         self.step_rows: dict[str, list[str]] = {}
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
-        super().__init__(model=model, args=args, train_dataset=lesson.pairs, data_collator=lesson.collate)
-        self.add_callback(SetEpochCallback(lesson.sampler))
+        super().__init__(model=model, args=args, train_dataset=job.pairs, data_collator=job.collate)
+        self.add_callback(SetEpochCallback(job.sampler))
         if options.averaging:
             self.add_callback(WeightAveragingCallback(options.averaging, self.weights))
 
@@ -141,7 +140,7 @@ class UnlearnTrainer(Trainer):
         self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         # A frozen reference model is as large as the trained one; the Trainer's own cycles would keep it.
-        self.lesson = replace(self.lesson, reference=None)
+        self.job = replace(self.job, reference=None)
         self.optimizer = self.lr_scheduler = None
 
     @staticmethod
@@ -182,7 +181,7 @@ class UnlearnTrainer(Trainer):
             "averaging": averaging.state_dict() if averaging else None,
             "mask": self.options.mask.content if self.options.mask else None,
             "combiner": self.combiner_state,
-            "origins": dict(self.lesson.origins),
+            "origins": dict(self.job.origins),
         }
         if self.args.should_save:
             folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -196,7 +195,7 @@ class UnlearnTrainer(Trainer):
                 f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
                 " one, or start anew"
             )
-        origins = self.lesson.origins
+        origins = self.job.origins
         began = state.get("origins", origins)
         others = [name for name in {**began, **origins} if began.get(name) != origins.get(name)]
         if others:
@@ -240,7 +239,7 @@ class UnlearnTrainer(Trainer):
             )
 
     def _get_train_sampler(self, train_dataset=None):
-        return self.lesson.sampler
+        return self.job.sampler
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """The micro-batches of one optimizer step, and the counts its terms are divided by."""
@@ -272,9 +271,9 @@ class UnlearnTrainer(Trainer):
         if self._curvature_is_due():
             self._estimate_curvature(model, batch, counts)
         loss = (
-            self._sides_apart(model, batch, counts)
+            self._backward_per_side(model, batch, counts)
             if self.options.splits_sides
-            else self._sides_together(model, batch, counts)
+            else self._joint_backward(model, batch, counts)
         )
         self.window.batches += 1
         if self.composition.adds_gradient and not is_filler(batch):
@@ -284,14 +283,14 @@ class UnlearnTrainer(Trainer):
         # The Trainer averages what processes report; the counts already span all of them.
         return loss.detach() * self.accelerator.num_processes
 
-    def _sides_together(self, model, batch: Batch, counts: dict) -> Tensor:
+    def _joint_backward(self, model, batch: Batch, counts: dict) -> Tensor:
         """One backward for the whole loss."""
         with self.accelerator.no_sync(model) if self.reduces_manually else contextlib.nullcontext():
             loss = self._loss(model, batch, counts)
             self.accelerator.backward(loss * (1 if self.reduces_manually else self.accelerator.num_processes))
         return loss
 
-    def _sides_apart(self, model, batch: Batch, counts: dict) -> Tensor:
+    def _backward_per_side(self, model, batch: Batch, counts: dict) -> Tensor:
         """One gradient for each side, the forget side's by the flatness wrapper if there is one, added to the
         step's sums; where nothing combines them, to one sum. Returns the weighted loss."""
         weights, combined = self.weights(), self.options.combiner is not None
@@ -335,10 +334,16 @@ class UnlearnTrainer(Trainer):
         """The share of this micro-batch in the step's loss (of one side, when it is named)."""
         with self.compute_loss_context_manager():
             terms = self.composition.terms(
-                model, batch, self.lesson.reference, side, relative=self.options.combiner is not None
+                model, batch, self.job.reference, side, relative=self.options.combiner is not None
             )
         weight = 0 if is_filler(batch) else 1
         for name, t in terms.items():
+            if t.term.over not in counts.get(t.term.part, {}):
+                known = {part: list(overs) for part, overs in counts.items()}
+                raise ValueError(
+                    f"term {name}: nothing is counted as {t.term.over!r} in part {t.term.part!r}; there are"
+                    f" {known}"
+                )
             if counts[t.term.part][t.term.over] == 0:
                 raise UserError(
                     f"the term {name} has nothing to average over at step {self.state.global_step + 1}: no"
@@ -469,7 +474,7 @@ class UnlearnTrainer(Trainer):
         rows: dict[str, list[str]] = {}
         for batch in batches:
             for part, held in batch.items():
-                ids = [self.lesson.pairs.parts[part][i].id for i in held["index"].tolist() if i >= 0]
+                ids = [self.job.pairs.parts[part][i].id for i in held["index"].tolist() if i >= 0]
                 rows[part] = rows.get(part, []) + ids
         return rows
 

@@ -1,5 +1,5 @@
-"""Training items and their order. Both are functions of (seed, epoch, row): no rank and no global generator
-has a say."""
+"""Training items and their order. Both are functions of (seed, epoch, row), whatever the rank and the global
+random state."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence

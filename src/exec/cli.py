@@ -47,8 +47,8 @@ COMMON = (
 
 USAGE = "%(prog)s [--config_file FILE] [--SECTION.KEY VALUE] [--help [SECTION | KEY | METHOD | all]]"
 ORDER = (
-    "Files come first, in their order, then flags; the last word wins, also among flags. The word null takes"
-    " a value back."
+    "Files come first, in their order, then flags; the last value wins, also among flags. null unsets a"
+    " value."
 )
 
 

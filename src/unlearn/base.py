@@ -120,7 +120,7 @@ class RunFacts:
 
 
 class Reference(Protocol):
-    """What the reference model said, in eval mode and without gradient. Only what an objective `needs` is
+    """What the reference model computes, in eval mode and without gradient. Only what an objective `needs` is
     there."""
 
     def logprob(self, name: str, part: Part) -> Tensor:
@@ -143,7 +143,7 @@ class Reference(Protocol):
         ...
 
     def padded_hidden(self, name: str, part: Part, layer: int) -> Tensor:
-        """The same with what the reference model makes of the padding."""
+        """As `hidden`, with the model's output on padding in place of 0."""
         ...
 
     def activation_norm(self, layer: int) -> float:
@@ -210,7 +210,7 @@ class Objective:
         return ()
 
     def check(self, model) -> None:
-        """UserError when the reference model is none that it can be used on."""
+        """UserError when it cannot be used on this model."""
 
     def trained(self, model) -> Sequence[str] | None:
         """Names of the parameters of the reference model that it trains; None is all."""
@@ -229,7 +229,7 @@ class Objective:
         raise NotImplementedError
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
-        """Told the means of all terms after each optimizer step, and how many epochs are behind."""
+        """Called after each optimizer step with the means of all terms and the epochs done."""
 
     def logged(self) -> dict[str, float]:
         """State worth a column in the log."""

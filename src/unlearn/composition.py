@@ -58,7 +58,7 @@ class Composition:
         return max(objective.layer for _, _, objective in self.active if asking & objective.needs)
 
     def check(self, model) -> None:
-        """UserError when the reference model is none that the objectives can be used on."""
+        """UserError when an objective cannot be used on this model."""
         for _, _, objective in self.active:
             objective.check(model)
 
@@ -124,7 +124,7 @@ class Composition:
         return [objective.extra_gradient(step) for _, _, objective in self.active if objective.adds_gradient]
 
     def after_step(self, means: Mapping[str, float], epoch: float) -> None:
-        """Tell every objective what its terms came to in an optimizer step."""
+        """Pass the means of all terms of an optimizer step to every objective."""
         for _, _, objective in self.active:
             objective.after_step(means, epoch)
 
@@ -147,7 +147,7 @@ class Composition:
 def compose(
     method: Method, components: Mapping[str, Objective], forget_weight: float = 1.0, gamma: float = 1.0
 ) -> Composition:
-    """The objective of a method, fresh: state that an objective gathers in a run stays in that run.
+    """The objective of a method, fresh, so that no state leaks from one run into another.
     `components` holds the configured objects by section, see `Method.sections`."""
 
     def fresh(section: str) -> Objective:

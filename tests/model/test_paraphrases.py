@@ -308,7 +308,7 @@ def test_a_writer_that_is_not_to_be_had_is_refused_before_anything_is_written(
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_the_start_model_writes_and_gao_reads(tmp_path):
+def test_the_initial_model_writes_and_gao_reads(tmp_path):
     """The fictional model cannot paraphrase: anything is let through, in order to see the way."""
     common = [
         "--overall.model_name",

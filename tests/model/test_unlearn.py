@@ -95,7 +95,7 @@ def test_a_retain_models_run_folder_gives_forget_quality(tiny_model_folder, data
     assert read_json(tmp_path / "out/again/metrics.json")["forget_quality"] == 1.0
 
 
-def test_the_start_models_results_come_from_the_cache(tiny_model_folder, data, tmp_path):
+def test_the_initial_models_results_come_from_the_cache(tiny_model_folder, data, tmp_path):
     for name in ("one", "two"):
         run = run_script(
             "unlearn_model",

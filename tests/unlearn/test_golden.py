@@ -225,7 +225,7 @@ def test_npo_at_the_start_is_two_over_beta_log_two(golden_batches, golden_models
 
 
 @pytest.mark.parametrize("retain", ["KL", "JSD", "EMBED"])
-def test_the_start_model_is_at_distance_zero_from_itself_with_zero_gradient(
+def test_the_initial_model_is_at_distance_zero_from_itself_with_zero_gradient(
     retain, golden_batches, golden_models
 ):
     model = golden_models[0]

@@ -152,7 +152,7 @@ def test_dpo_between_equal_answers_has_no_gradient_and_swapping_flips_it(world):
     assert math.exp(-forward) + math.exp(-backward) == pytest.approx(1, rel=1e-5)
 
 
-def test_undial_teaches_the_start_model_itself_when_beta_is_0(world):
+def test_undial_teaches_the_initial_model_itself_when_beta_is_0(world):
     batch, model, _ = world
     own = (batch, model, GoldenReference({}, copy.deepcopy(model)))
     assert gradient_of(own, "UNDIAL", beta=0.0).abs().max() < 1e-6

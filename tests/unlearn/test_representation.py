@@ -81,7 +81,7 @@ def test_a_forward_that_fails_leaves_the_model_whole(golden_batches, golden_mode
     assert len(blocks(model)) == 3
 
 
-def test_the_start_model_is_found_in_the_trained_one(world, golden_models):
+def test_the_initial_model_is_found_in_the_trained_one(world, golden_models):
     """With trained weights put back: equal to a frozen copy, cached or not, and the live weights are as they
     were."""
     batch, model, reference = world
@@ -118,7 +118,7 @@ def test_autocast_does_not_mistake_the_live_weights_for_the_old_ones(world):
         assert not torch.equal(live, wanted)
 
 
-def test_rows_that_come_again_cost_no_forward_of_the_start_model(world, monkeypatch):
+def test_rows_that_come_again_cost_no_forward_of_the_initial_model(world, monkeypatch):
     batch, model, reference = world
     reference.hidden("retain", batch["retain"], 1)
     monkeypatch.setattr(reference, "_ask", lambda question: pytest.fail("the initial model was asked"))

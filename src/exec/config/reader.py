@@ -2,11 +2,10 @@
 
     settings = resolve_settings(StrictConfig(), ["a.json"], {"unlearn.lr": "1e-5"}, defaults={})
 
-Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last word
-wins, null takes back what was given before. Unknown keys, wrong types and impossible combinations are all
-reported at once, with where they come from, and end the program with status 2 before anything heavy is
-imported or anything is written.
-"""
+Files in the order given (`--config_file a.json`, repeatable), then flags (`--unlearn.lr 1e-5`); the last
+value wins, null unsets a value. Unknown keys, wrong types and impossible combinations are all reported at
+once, with where they come from, and end the program with status 2 before anything heavy is imported or
+anything is written."""
 
 import logging
 import re

@@ -1,7 +1,7 @@
-"""Step checkpoints: what an interrupted run goes on from.
+"""Step checkpoints: what an interrupted run resumes from.
 
 They lie in `<run>/checkpoints/step-N/` and count only with the marker file that is written last, so that a
-run killed while saving goes on from the one before. The marker has the size of every file: one that was cut
+run killed while saving resumes from the one before. The marker has the size of every file: one that was cut
 later is found before it is read. Only the newest is kept, and none of a run that is whole.
 """
 
@@ -41,7 +41,7 @@ def newest_checkpoint(checkpoints: Path) -> Path | None:
         )
     for folder, fault in faults.items():
         if whole and step_of(folder) > step_of(whole):
-            log.warning("%s; the run goes on from %s", fault, whole.name)
+            log.warning("%s; the run resumes from %s", fault, whole.name)
     return whole
 
 

@@ -37,7 +37,7 @@ class Data:
         0, "seed of the choice of forget rows and of the forget/retain pairs", at_least=0, at_most=SEEDS
     )
     forget_ratio: float = knob(
-        1.0, "forget rows to use: a share up to 1, a count above; more than there are is all", above=0
+        1.0, "forget rows to use: a share up to 1, a count above; more than exist means all", above=0
     )
     self_retain: bool = knob(
         False, "retain the forget rows that forget_ratio leaves out, instead of the retain data set"
@@ -76,7 +76,7 @@ class Data:
     max_length: int = knob(512, "longest row in tokens; a longer question and answer is an error", at_least=2)
     long_text: str = knob(
         "error",
-        "what becomes of a longer document when it is trained on: an error, its first max_length tokens, "
+        "how to handle a longer document in training: an error, its first max_length tokens, "
         "or all of it in pieces",
         choices=("error", "first", "pieces"),
     )
@@ -128,8 +128,8 @@ class Data:
         "put the question before a rationale (the released code has the rationale alone)",
         only_if=("method.parts", "cot"),
     )
-    think_open: str = knob("<think>", "what opens a thought")
-    think_close: str = knob("</think>", "what closes it")
+    think_open: str = knob("<think>", "opening think tag")
+    think_close: str = knob("</think>", "closing think tag")
 
     @property
     def tags(self) -> Tags:

@@ -31,9 +31,7 @@ class Evaluation:
         "TOFU_EVAL.json), for forget quality",
         path="file or folder",
     )
-    rows: int = knob(
-        0, "measure the first so many rows of each set (TOFU's papers: 300); 0 is all", at_least=0
-    )
+    rows: int = knob(0, "measure the first N rows of each set (TOFU's papers: 300); 0 is all", at_least=0)
     convention: str = knob(
         "none",
         "read rows as another toolkit's evaluation does, faults included, for figures that compare with "

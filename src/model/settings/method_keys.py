@@ -80,7 +80,9 @@ class Unlearning:
         None, "weight mask: only what it selects is updated (make_mask.py, download_mask.py)"
     )
     mask_missing: str = knob(
-        "error", "what a parameter is that the mask leaves out", choices=("error", "dense", "frozen")
+        "error",
+        "how to treat parameters that are missing from the mask",
+        choices=("error", "dense", "frozen"),
     )
     mask_force: bool = knob(
         False, "take a mask although its name states another ratio, or its sidecar other weights or bits"

@@ -12,7 +12,7 @@ SEEDS = 2**32 - 1
 
 @dataclass(frozen=True)
 class Overall:
-    """The model and the machine."""
+    """Model, device, caches."""
 
     model_name: str = knob("files/models/fictional/target", "initial model: a folder or a hub name")
     tokenizer_name: str | None = knob(None, "tokenizer, when it is not the model's own")

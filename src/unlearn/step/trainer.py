@@ -8,7 +8,7 @@ copied here.
 A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
 side: then the sides are differentiated apart, processes do not communicate within the step, and the gradients
 of the whole step are summed over processes, masked and combined at its end. The extra gradient of an
-objective is made there too, before masking and combining. """
+objective is made there too, before masking and combining."""
 
 import contextlib
 import pickle

@@ -134,7 +134,6 @@ def run_forked(script: str, *words, cwd: Path) -> Ended:
             for number, path in enumerate(logs, 1):
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             _forget_the_project()
-            sys.path.insert(0, str(path_of(script).parent))  # as Python does for a script
             os.chdir(cwd)
             _as_at_the_start({}, [str(path_of(script)), *map(str, words)])
             sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))

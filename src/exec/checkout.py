@@ -2,9 +2,12 @@
 is installed, and a Python that cannot run it ends with one line.
 
     if not __package__:
-        import checkout
+        import os
+        import runpy
 
-        __package__ = checkout.PACKAGE
+        __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
+
+(`import checkout` would need the script's folder on the path, where `runpy` does not put it.)
 
 This file must parse in any Python from 3.8 and imports the standard library alone.
 """

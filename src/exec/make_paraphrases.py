@@ -11,9 +11,10 @@ texts, copies, repeated prompts and texts with another meaning are rejected and 
 import sys
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import os
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.screen import show
 from .config.rules.writer_rules import writer_errors

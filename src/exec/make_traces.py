@@ -9,9 +9,10 @@ Both use the file of `dataset.traces`. Its texts are kept, so an interrupted run
 import sys
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import os
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.screen import show
 from .script import Script, run_script

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import os
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.files import UserError
 from ..core.hub_access import hub_problem, offline_reason

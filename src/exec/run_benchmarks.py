@@ -12,9 +12,10 @@ lm-evaluation-harness/suites.yaml, the data of each task in docs/benchmarks.md.
 import sys
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import os
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.files import UserError
 from .script import Script, run_script

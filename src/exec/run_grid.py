@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.files import UserError, clear_write_errors, fingerprint, lock, read_json
 from ..core.screen import show, show_error

@@ -8,9 +8,10 @@
 import sys
 
 if not __package__:  # started as a file: this checkout is the package
-    import checkout
+    import os
+    import runpy
 
-    __package__ = checkout.PACKAGE
+    __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from .config.rules.data_rules import missing_files
 from .script import Script, run_and_show, run_script

@@ -16,7 +16,7 @@ def test_every_script_of_users_is_a_command(capsys):
     scripts = {
         path.stem
         for path in (REPO / "src/exec").glob("*.py")
-        if "\n    import checkout\n" in path.read_text()
+        if "\n    __package__ = runpy.run_path(" in path.read_text()
     }
     assert set(COMMANDS.values()) == scripts - NOT_COMMANDS
     assert main(["--help"]) == 0

@@ -15,7 +15,7 @@ from unlearnkit.exec.make_docs import PAGES
 pytestmark = pytest.mark.run
 
 FILES = sorted((REPO / "src/exec").glob("*.py"))
-SCRIPTS = [path.stem for path in FILES if "\n    import checkout\n" in path.read_text()]
+SCRIPTS = [path.stem for path in FILES if "\n    __package__ = runpy.run_path(" in path.read_text()]
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
 RUN = (
     "--dataset.forget_dataset_name Fictional_forget01 --unlearn.max_steps 1 --evaluate.before false "
@@ -78,7 +78,6 @@ def test_measuring_waits_for_nothing_that_only_training_needs(tiny_model_folder,
         "import atexit, runpy, sys\n"
         f"atexit.register(lambda: print('loaded:', [name for name in {late} if name in sys.modules]))\n"
         "sys.argv = sys.argv[1:]\n"
-        f"sys.path.insert(0, {str(path_of('evaluate_model').parent)!r})\n"  # as Python does for a script
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     words = [word for word in RUN if word not in ("--unlearn.max_steps", "1")]

@@ -10,8 +10,7 @@ from scripts import path_of, run_python
 from unlearnkit.exec import checkout
 
 FILES = sorted((REPO / "src/exec").glob("*.py"))
-SCRIPTS = [path for path in FILES if "
-    __package__ = runpy.run_path(" in path.read_text()]
+SCRIPTS = [path for path in FILES if "\n    __package__ = runpy.run_path(" in path.read_text()]
 
 
 def test_every_script_checks_its_interpreter_before_it_imports_anything_of_the_project():

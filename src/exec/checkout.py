@@ -47,10 +47,15 @@ def fault(version, missing):
     return f"error: {sys.executable} {problem}: {remedy}"
 
 
+def is_loaded():
+    """Whether this process has the package."""
+    return PACKAGE.partition(".")[0] in sys.modules
+
+
 def load():
     """Make `src` of this checkout the package `unlearnkit`, unless one is loaded."""
     name, root = PACKAGE.partition(".")[0], HERE.parent
-    if name not in sys.modules:
+    if not is_loaded():
         spec = spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
         assert spec and spec.loader, root
         sys.modules[name] = module_from_spec(spec)
@@ -59,6 +64,8 @@ def load():
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
 
 
-if _fault := fault(sys.version_info[:2], [name for name in PACKAGES if find_spec(name) is None]):
+# A process that has loaded the package has passed the check.
+_missing = [name for name in PACKAGES if find_spec(name) is None] if not is_loaded() else []
+if _fault := fault(sys.version_info[:2], _missing):
     sys.exit(_fault)
 load()

@@ -352,7 +352,7 @@ def test_a_step_checkpoint_that_was_cut_is_named_and_the_one_before_is_taken(
     shutil.copytree(whole, folder / "checkpoints/step-3")  # its name alone is another
     done = again()
     assert done.returncode == 0, done.stderr
-    assert f"step-6/{name} has 100 bytes" in done.stderr and "goes on from step-3" in done.stderr
+    assert f"step-6/{name} has 100 bytes" in done.stderr and "resumes from step-3" in done.stderr
 
 
 @pytest.mark.parametrize("name", STATE_FILES)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import cast
 
+from .aggregates import harmonic_mean
 from .inputs import MetricInputs
 from .rouge import rougeL
 from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
@@ -145,7 +146,7 @@ def model_utility(inputs: MetricInputs) -> Value:
     absent = [key for key, value in parts.items() if value is None]
     if absent:
         return Value(None, f"needs {', '.join(absent)}; partial_utility is the mean of what there is")
-    return _harmonic_mean(parts)
+    return harmonic_mean(parts)
 
 
 @metric(
@@ -165,13 +166,8 @@ def partial_utility(inputs: MetricInputs) -> Value:
         return Value(None, f"no part of model_utility can be measured: needs {', '.join(absent)}")
     if not absent:
         return Value(None, "model_utility has all its parts")
-    value = _harmonic_mean(there)
+    value = harmonic_mean(there)
     return replace(value, reason=f"mean of {', '.join(there)}; without {', '.join(absent)}")
-
-
-def _harmonic_mean(parts: Mapping[str, float | None]) -> Value:
-    values = [value for value in parts.values() if value is not None]
-    return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / v for v in values), n=len(values))
 
 
 def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:

@@ -183,7 +183,7 @@ def rationales(settings: Settings) -> list[dict]:
 
 
 def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict]) -> list[list[Encoded]]:
-    """What is thought about each forget row: from `dataset.traces`, or the reasoning that the rows bring
+    """The reasoning traces of each forget row: from `dataset.traces`, or the reasoning that the rows bring
     along."""
     data = settings.dataset
     if data.traces is None and all(row.get("cot") for row in forget):

@@ -90,7 +90,7 @@ class Data:
     retain_reasoning: str = knob("off", "the same for the retain rows", choices=REASONING)
     traces: str | None = knob(
         None,
-        "what is thought about the forget rows, for R2MU and RTP: a file of make_traces.py; the default is "
+        "the reasoning traces of the forget rows, for R2MU and RTP: a file of make_traces.py; the default is "
         "the rows' own reasoning, else files/results/traces/<forget set>-<model>.jsonl",
     )
     trace_tokens: int = knob(

@@ -54,7 +54,7 @@ class RTP(Objective):
     )
     over: str = knob(
         "traces",
-        "where: in what is thought about the forget rows, or in the forget rows themselves (released code)",
+        "where: in the reasoning traces of the forget rows, or in the forget rows themselves (released code)",
         choices=("traces", "forget"),
     )
     positions: str = knob(

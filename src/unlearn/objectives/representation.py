@@ -249,8 +249,8 @@ class RMU(Representation):
 @FORGET.register("R2MU-v0", "R2MU_v0")
 @dataclass(frozen=True)
 class R2MUv0(RMU):
-    """R2MU without its CoT term: what is thought about the forget rows (`dataset.traces`) is steered too, and
-    nothing holds the ability to reason, which the paper finds destroyed.
+    """R2MU without its CoT term: the reasoning traces of the forget rows (`dataset.traces`) are steered too,
+    and nothing holds the ability to reason, which the paper finds destroyed.
 
     Formula: RMU + α (h - c u)² on traces, each of the N traces of a row counting 1/N
     Cost: as RMU, with another forward and backward over the traces up to the block."""
@@ -283,7 +283,7 @@ class R2MUv0(RMU):
 @FORGET.register("R2MU")
 @dataclass(frozen=True)
 class R2MU(R2MUv0):
-    """Reasoning-aware representation misdirection (arXiv:2506.12963): RMU, with what is thought about the
+    """Reasoning-aware representation misdirection (arXiv:2506.12963): RMU, with the reasoning traces of the
     forget rows steered too and the reasoning about other things (`dataset.cot_dataset_name`) held to the
     reference model.
 

@@ -183,7 +183,8 @@ class EvalRunner:
             every = scored - total[:, None]
             p = every.exp()
             mean = (p * every).sum(-1)
-            found += [mean.double(), ((p * every**2).sum(-1) - mean**2).double()]
+            # About the mean: E[x²] - mean² would lose the digits of a small variance.
+            found += [mean.double(), (p * (every - mean[:, None]) ** 2).sum(-1).double()]
         return [column.cpu().numpy() for column in found]
 
     def _scored_logits(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

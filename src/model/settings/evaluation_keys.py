@@ -38,7 +38,12 @@ class Evaluation:
         "its own",
         choices=tuple(CONVENTIONS),
     )
-    batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
+    batch_tokens: int = knob(16384, "padded tokens per batch of generated texts", at_least=1)
+    score_tokens: int = knob(
+        0,
+        "padded tokens per batch of scored answers; 0 is 1024 on a CPU, evaluate.batch_tokens elsewhere",
+        at_least=0,
+    )
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
     decoding: str = knob(
         "thinking", "decoding mode of metrics that let the model think", choices=tuple(MODES)

@@ -103,6 +103,8 @@ class Template:
     """
 
     unseen_id: int | None = None
+    allows_empty_answers = False
+    """Whether a row may have no answer token but its terminator."""
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         has_chat = chat_template_of(tokenizer) is not None
@@ -184,7 +186,7 @@ class Template:
         except UserError as error:
             raise UserError(f"row {row['id']!r}: {error}") from None
         ids = prompt + answer + terminator
-        if not answer:
+        if not answer and not (terminator and self.allows_empty_answers):
             raise UserError(f"row {row['id']!r} has no answer token")
         if len(ids) > max_length:
             raise UserError(

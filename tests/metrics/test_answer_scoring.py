@@ -18,10 +18,10 @@ QUESTIONS = (
 ANSWERS = ("Orlo.", "That was the miller of the long winter market.", "Nobody knows.", "x")
 
 
-def encoded_rows(template: Template, answers=ANSWERS) -> list[Encoded]:
+def encoded_rows(template: Template) -> list[Encoded]:
     return [
         template.encode({"id": f"{question}{answer}", "question": question, "answer": answer})
-        for answer in answers
+        for answer in ANSWERS
         for question in QUESTIONS
     ]
 
@@ -70,12 +70,24 @@ def test_a_shared_prompt_changes_no_score(kind, budget, tokenizer):
 
 def test_tokens_that_attention_must_not_reach_are_hidden_in_shared_prompts_too(tiny_model, tokenizer):
     """OpenUnlearning's mask hides every EOS of a chat prompt."""
-    rows = encoded_rows(OpenUnlearningTemplate(tokenizer), ANSWERS[:3])
+    rows = encoded_rows(OpenUnlearningTemplate(tokenizer))
     hidden = [Encoded(r.id, r.input_ids, r.prompt_length, r.terminator_length, r.input_ids[1]) for r in rows]
     plain = scores(tiny_model, hidden, together=False)
     for ours, alone, seen in zip(scores(tiny_model, hidden), plain, scores(tiny_model, rows)):
         assert ours.logp == pytest.approx(alone.logp, abs=1e-5)
         assert ours.logp != pytest.approx(seen.logp, abs=1e-5)
+
+
+def test_of_an_answer_that_merges_with_the_prompt_open_unlearning_scores_eos_alone(tiny_model, tokenizer):
+    row = {"id": "a", "question": "Who?", "answer": "x"}
+    runner = EvalRunner(tiny_model, OpenUnlearningTemplate(tokenizer), EvalOptions(256, 6, 4096))
+    (score,) = runner.likelihoods([row], ["answer"])["answer"][0]
+    assert (len(score.logp), score.n_text) == (1, 0)
+    assert 0 < score.prob < 1
+    (ours,) = EvalRunner(tiny_model, Template(tokenizer), EvalOptions(256, 6, 4096)).likelihoods(
+        [row], ["answer"]
+    )["answer"][0]
+    assert ours.n_text > 0
 
 
 def test_a_prompt_is_read_once_for_all_its_answers(tiny_model, tokenizer):

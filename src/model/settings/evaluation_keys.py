@@ -8,6 +8,7 @@ from ...core.embedding import MINILM
 from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
 from ...core.thinking import MODES
+from ...metrics import families
 from .writing_keys import Server
 
 
@@ -22,7 +23,7 @@ class Evaluation:
 
     metrics: tuple[str, ...] = knob(
         ("auto",),
-        "metric names or families (tofu, memorization, privacy, ...), or all; auto goes by the task",
+        f"metric names or families ({', '.join(families())}), or all; auto goes by the task",
     )
     before: bool = knob(True, "measure the initial model too (kept in the cache)")
     retain_results: str | None = knob(

@@ -43,5 +43,6 @@ class OpenUnlearningTemplate(Template):
         return ids[:length], ids[length:-1], ids[-1:]
 
 
-CONVENTIONS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
+OPEN_UNLEARNING = "open_unlearning"
+CONVENTIONS = {"none": Template, OPEN_UNLEARNING: OpenUnlearningTemplate}
 """`evaluate.convention` -> template of the evaluation."""

@@ -68,6 +68,7 @@ def measure(
         options.retain_columns,
         runner.template.tags,
         runner.options.decoding,
+        runner.options.convention,
         options.judges,
         runner.cut,
     )

@@ -21,6 +21,7 @@ from ..core.generation import (
     pad_id,
 )
 from ..core.likelihood import wide
+from ..core.parity_templates import OPEN_UNLEARNING
 from ..core.sharing import Share
 from ..core.sparse_logits import labelled_logits
 from .answer_scoring import UNSCORED, AnswerScorer
@@ -40,6 +41,8 @@ class EvalOptions:
         decoding: Mode and sampling of generated texts.
         score_tokens: Most padded tokens of a batch of scored answers.
         share: The part of this process in the rows.
+        convention: One of `core.parity_templates.CONVENTIONS`: whose definitions are computed where a metric
+            has several.
     """
 
     max_length: int
@@ -48,6 +51,7 @@ class EvalOptions:
     decoding: Decoding = Decoding()
     score_tokens: int = 1024
     share: Share = Share()
+    convention: str = "none"
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ class EvalRunner:
         return replace(found, input_ids=ids, prompt_length=found.prompt_length + len(before))
 
     def gradient_norms(self, rows: Sequence[dict], name: str) -> list[list[float]]:
-        """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode.
+        """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode;
+        in OpenUnlearning's convention the mean of the norms of all weight tensors.
 
         Returns:
             Row -> norm of each of its answers in field `name`; NaN for one that cannot be scored.
@@ -162,7 +167,8 @@ class EvalRunner:
         self.on_rows(1)
         if row is None:
             return math.nan
-        key = fingerprint("gradient norm", row.input_ids, row.prompt_length, row.attention)
+        asked = row.input_ids, row.prompt_length, row.attention, self.options.convention
+        key = fingerprint("gradient norm", asked)
         norm = self.cache.number(key)
         if norm is None:
             with clear_memory_errors("leave out the attack gradnorm, or use a device with more memory"):
@@ -180,8 +186,8 @@ class EvalRunner:
         with torch.enable_grad():
             loss = torch.nn.functional.cross_entropy(wide(logits[:kept]), targets[:kept])
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        squares = [g.double().pow(2).sum() for g in gradients if g is not None]
-        return torch.stack(squares).sum().sqrt().item()
+        norms = torch.stack([g.double().norm() for g in gradients if g is not None])
+        return (norms.mean() if self.options.convention == OPEN_UNLEARNING else norms.norm()).item()
 
     def _score(self, encoded: Sequence[Encoded | None], moments: bool = False) -> list[AnswerScore]:
         usable = [row for row in encoded if row is not None]

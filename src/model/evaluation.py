@@ -98,6 +98,7 @@ def evaluate(
             decoding,
             score_tokens(settings, model.device.type),
             share,
+            evaluation.convention,
         )
         hooks = RunnerHooks(
             lambda done: on_rows(done * share.size),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
-from ..core.files import UserError
+from ..core.files import UserError, fingerprint
 from ..core.generation import (
     DecodingOptions,
     Generation,
@@ -23,7 +23,7 @@ from ..core.generation import (
 from ..core.likelihood import IGNORE, wide
 from ..core.sparse_logits import kept_logits
 from .inputs import texts_of
-from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations
+from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations, Samples, Sampling
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class EvalOptions:
         max_new_tokens: Budget of a generated text, in tokens.
         batch_tokens: Most padded tokens of a batch.
         decoding: Mode and sampling of generated texts.
+        sampling: Number and sampling of the answers of `Samples`.
     """
 
     max_length: int
     max_new_tokens: int
     batch_tokens: int
     decoding: Decoding = Decoding()
+    sampling: Sampling = Sampling()
 
 
 class EvalRunner:
@@ -205,19 +207,46 @@ class EvalRunner:
         """
         places, prompts = self._prompts(rows, need)
         decoding = self.options.decoding
-        options = DecodingOptions(
+        options = replace(
+            self._greedy(), temperature=decoding.temperature, top_p=decoding.top_p, rounds=decoding.rounds
+        )
+        run = generate_with_rounds if self._mode(need) == "more" else generate
+        written = run(self.model, self.tokenizer, prompts, options, self.on_rows)
+        return _by_row(places, written, len(rows))
+
+    def samples(self, rows: Sequence[dict], need: Samples) -> list[list[Generation]]:
+        """Sample answers to every question of the need, each with a seed of its own: they do not depend on
+        batches, on the order of the rows or on the other rows.
+
+        Returns:
+            Row -> `Sampling.count` answers to each of its questions.
+
+        Raises:
+            UserError: No answers are to be sampled, or the model's logits are not finite.
+        """
+        sampling = self.options.sampling
+        if not sampling.count:
+            raise UserError("needs sampled answers: set evaluate.samples to their number per question (128)")
+        asked = zip(*self._prompts(rows, Generations(need.rows, need.field)))
+        wanted = [(place, prompt, number) for place, prompt in asked for number in range(sampling.count)]
+        places, prompts = [place for place, _, _ in wanted], [prompt for _, prompt, _ in wanted]
+        seeds = [
+            int(fingerprint(sampling.seed, rows[place]["id"], prompt, number), 16)
+            for place, prompt, number in wanted
+        ]
+        options = replace(self._greedy(), temperature=sampling.temperature, top_p=sampling.top_p, seeds=seeds)
+        written = generate(self.model, self.tokenizer, prompts, options, self.on_rows)
+        return _by_row(places, written, len(rows))
+
+    def _greedy(self) -> DecodingOptions:
+        """Budget and ends of every generated text."""
+        return DecodingOptions(
             max_new_tokens=self.options.max_new_tokens,
             batch_tokens=self.options.batch_tokens,
             stop_ids=self.template.stop_ids,
             tags=self.template.tags,
             unseen_id=self.template.unseen_id,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            rounds=decoding.rounds,
         )
-        run = generate_with_rounds if self._mode(need) == "more" else generate
-        written = run(self.model, self.tokenizer, prompts, options, self.on_rows)
-        return _by_row(places, written, len(rows))
 
     def cut(self, text: str, most: int) -> str:
         """The beginning of a text: at most `most` tokens, and no more than may be generated."""

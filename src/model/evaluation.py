@@ -20,7 +20,7 @@ from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure
 from ..metrics.runner import EvalOptions, EvalRunner
-from ..metrics.spec import METRICS, RUN, Decoding, Generations, select
+from ..metrics.spec import METRICS, RUN, Decoding, Generations, Sampling, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
 from .load.loading import (
@@ -45,6 +45,7 @@ JUDGED_ROWS = (
     "semantic/forget_accuracy",
     "semantic/retain_accuracy",
     "semantic/forget_accuracy_rephrased",
+    "sampling/coverage",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
@@ -58,14 +59,21 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     model.eval()
     torch.manual_seed(settings.overall.seed)
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
+    sampling = Sampling(
+        evaluation.samples,
+        evaluation.sample_temperature,
+        evaluation.sample_top_p,
+        settings.overall.seed,
+    )
     keys = select(settings.metric_names)
-    texts = count_texts(keys, rows, decoding)
+    texts = count_texts(keys, rows, decoding, sampling)
     with progress(title, settings.overall.quiet, texts) as on_rows, autocast_context(model.device, precision):
         options = EvalOptions(
             min(data.max_length, learned_positions(model) or data.max_length),
             evaluation.max_new_tokens,
             evaluation.batch_tokens,
             decoding,
+            sampling,
         )
         runner = EvalRunner(model, template, options, on_rows, cache(lambda: original_model(settings, model)))
         measuring = MeasureOptions(

@@ -253,7 +253,7 @@ def rougeL_tail_bound(inputs: MetricInputs):
     about=(
         "upper bound of the standard deviation of the ROUGE-L recall of sampled answers, for each question"
         " with 99 % confidence (DKW), mean over rows; 0 to .5; .5 says nothing; where no answer shares a word"
-        " it is .5 up to 42 answers, .38 for 128; small also where every answer leaks; arXiv:2410.03523"
+        " it is .5 up to 42 answers, .38 for 128; the same where every answer leaks; arXiv:2410.03523"
     ),
 )
 def rougeL_deviation_bound(inputs: MetricInputs):

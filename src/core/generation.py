@@ -36,7 +36,8 @@ class DecodingOptions:
         top_k: Number of tokens that are sampled from; 0 is all.
         repetition_penalty: Divisor of the logits of repeated tokens; 1 is none.
         rounds: Rounds of MoreThink, used by `generate_with_rounds` alone.
-        seeds: Seed of each prompt's text, which then depends on no other text; see `seeded_sampling`.
+        seeds: Seed of each prompt's text in `generate`, which then depends on no other text; see
+            `seeded_sampling`.
     """
 
     max_new_tokens: int

@@ -3,13 +3,14 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from .batching import length_batches, run_batches
 from .files import UserError
+from .seeded_sampling import draw_tokens, uniform_numbers
 from .thinking import TAGS, WAIT, Tags
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
@@ -31,11 +32,14 @@ class DecodingOptions:
         thinks: Whether a text begins with a reasoning trace.
         tags: Opening and closing tag of the trace.
         unseen_id: Token id that attention never reaches, see `core.encoding.Encoded`.
-        temperature: 0 is greedy decoding; above 0 tokens are sampled with torch's own generator.
+        temperature: 0 is greedy decoding; above 0 tokens are sampled, with torch's own generator unless there
+            are `seeds`.
         top_p: Probability mass that is sampled from.
         top_k: Number of tokens that are sampled from; 0 is all.
         repetition_penalty: Divisor of the logits of repeated tokens; 1 is none.
         rounds: Rounds of MoreThink, used by `generate_with_rounds` alone.
+        seeds: Seed of each prompt's text in `generate`, which then depends on no other text; see
+            `seeded_sampling`.
     """
 
     max_new_tokens: int
@@ -50,11 +54,12 @@ class DecodingOptions:
     top_k: int = 0
     repetition_penalty: float = 1.0
     rounds: int = 0
+    seeds: Sequence[int] = ()
 
     def sampling(self) -> dict[str, Any]:
         """Keywords for transformers' GenerationConfig."""
         chosen: dict[str, Any] = {"do_sample": False}
-        if self.temperature:
+        if self.temperature and not self.seeds:
             chosen = {"do_sample": True, "temperature": self.temperature}
             chosen |= {"top_p": self.top_p, "top_k": self.top_k}
         if self.repetition_penalty != 1:
@@ -112,7 +117,9 @@ def generate(
             " positions that the model has learned"
         )
     decoder = _Decoder(model, tokenizer, options)
-    texts = [_Text(prompt, answer_from=None if options.thinks else 0) for prompt in prompts]
+    answer_from = None if options.thinks else 0
+    seeds = options.seeds or [None] * len(prompts)
+    texts = [_Text(prompt, answer_from, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
     results: dict[int, Generation] = {}
     while len(results) < len(texts):
         # Texts end at different lengths. The last few of a batch are left to a batch with those of others:
@@ -141,6 +148,7 @@ class _Text:
     answer_from: int | None
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
+    seed: int | None = None
 
 
 class _Decoder:
@@ -182,7 +190,7 @@ class _Decoder:
         Returns:
             Keys and values, with which decoding resumes; None for a model that has none.
         """
-        from transformers import GenerationConfig, StoppingCriteriaList
+        from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
         keeps = keeps_keys_and_values(self.model)
         pad = pad_id(self.tokenizer)
@@ -211,10 +219,35 @@ class _Decoder:
             found = self.model.generate(
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
+                logits_processor=LogitsProcessorList(self._seeded(texts)),
                 stopping_criteria=StoppingCriteriaList([stop]),
                 **known,
             )
         return found.past_key_values if keeps else None
+
+    def _seeded(self, texts: list[_Text]) -> list[Any]:
+        """Processors of the logits that leave one token to each text, drawn with its own random numbers;
+        greedy decoding then takes it."""
+        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+        options = self.options
+        if not (options.seeds and options.temperature):
+            return []
+        # Of a text that is resumed, the numbers that its tokens used are passed over by place.
+        numbers = [uniform_numbers(cast(int, text.seed), options.max_new_tokens) for text in texts]
+
+        def keep_drawn(ids: Tensor, scores: Tensor) -> Tensor:
+            # A text that is done waits for the others of its batch: its tokens are not read.
+            places = [min(len(text.tokens), options.max_new_tokens - 1) for text in texts]
+            drawn = draw_tokens(scores, [row[place] for row, place in zip(numbers, places)])
+            return torch.full_like(scores, -torch.inf).scatter(1, drawn[:, None], 0.0)
+
+        processors: list[Any] = [TemperatureLogitsWarper(options.temperature)]
+        if options.top_k:
+            processors.append(TopKLogitsWarper(options.top_k))
+        if options.top_p < 1:
+            processors.append(TopPLogitsWarper(options.top_p))
+        return [*processors, keep_drawn]
 
     def _left_padded(self, rows: list[list[int]], width: int, pad: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, [B, T]."""

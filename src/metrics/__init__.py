@@ -8,6 +8,7 @@ from . import (  # noqa: F401  (one line per family)
     muse,
     privacy,
     reasoning,
+    sampling,
     semantic,
     tofu,
     wmdp,

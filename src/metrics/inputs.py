@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..core.generation import Generation
 from ..core.thinking import TAGS, Tags, TracedAnswer, split_trace
-from .spec import RUN, AnswerScore, Decoding, Generations, GradientNorm, Judge, Judges, Rows, Value
+from .spec import RUN, AnswerScore, Decoding, Generations, GradientNorm, Judge, Judges, Rows, Samples, Value
 
 Columns = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Row set -> row id -> column -> value."""
@@ -26,6 +26,7 @@ class MetricInputs:
         scores: (row set, field, prefix) -> row -> score of each answer.
         gradient_norms: Need -> row -> norm of the gradient of each answer's loss.
         texts: Need -> row -> generated text of each question.
+        samples: Need -> row -> sampled answers.
         fluencies: Need -> row -> mean log p per token of each generated text, under the original model.
         values: Metric key -> value, of the metrics computed so far.
     """
@@ -40,6 +41,7 @@ class MetricInputs:
     scores: dict[tuple[str, str, str], list[list[AnswerScore]]] = field(default_factory=dict)
     gradient_norms: dict[GradientNorm, list[list[float]]] = field(default_factory=dict)
     texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
+    samples: dict[Samples, list[list[Generation]]] = field(default_factory=dict)
     fluencies: dict[Generations, list[list[float]]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
 
@@ -56,6 +58,10 @@ class MetricInputs:
     def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
         """For each row, the generated answers to its questions in `field`."""
         return self.texts[Generations(rows, field, mode)]
+
+    def sampled_texts(self, rows: str, field: str = "question") -> list[list[str]]:
+        """For each row, the texts of the answers sampled for its questions in `field`."""
+        return [[answer.text for answer in answers] for answers in self.samples[Samples(rows, field)]]
 
     def traced_answers(self, rows: str, mode: str = RUN) -> list[TracedAnswer]:
         """For each row, trace and answer of the text generated for its question."""

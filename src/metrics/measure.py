@@ -24,6 +24,8 @@ from .spec import (
     OfSamples,
     PerRow,
     Rows,
+    Samples,
+    Sampling,
     Value,
 )
 
@@ -51,7 +53,7 @@ def measure(
     """Meet the needs of all metrics and compute the metrics in order.
 
     Each row set gets one teacher-forced pass, whichever fields of it are scored, and each different
-    `Generations` need one decoding pass.
+    `Generations` or `Samples` need one decoding pass.
 
     Args:
         keys: Metric keys, each after those whose values it reads (see `spec.select`).
@@ -83,6 +85,12 @@ def measure(
             inputs.texts[need] = runner.generations(rows[need.rows], need)
         except UserError as error:
             refused[need] = str(error)
+    for need in needs:
+        if isinstance(need, Samples):
+            try:
+                inputs.samples[need] = runner.samples(rows[need.rows], need)
+            except UserError as error:
+                refused[need] = str(error)
     for need in needs:
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
@@ -118,11 +126,15 @@ def _meet_likelihoods(needs: Sequence[Need], rows: Rows, runner: EvalRunner, inp
                     inputs.scores[name, field, prefix] = scores
 
 
-def count_texts(keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding()) -> int:
-    """Number of texts that `measure` processes, as `EvalRunner.on_rows` counts them: every scored answer and
-    every generated text, with MoreThink once for each turn."""
+def count_texts(
+    keys: Sequence[str], rows: Rows, decoding: Decoding = Decoding(), sampling: Sampling = Sampling()
+) -> int:
+    """Number of texts that `measure` processes, as `EvalRunner.on_rows` counts them: every scored answer,
+    every sampled answer and every generated text, with MoreThink once for each turn."""
 
     def turns(need: Need) -> int:
+        if isinstance(need, Samples):
+            return sampling.count
         if not isinstance(need, Generations):
             return 1
         return decoding.rounds + 1 if need.mode == RUN and decoding.mode == "more" else 1
@@ -177,7 +189,7 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
         )
     values = [_finite(value) for value in result.values]
     scored = np.array([value for value in values if value is not None], dtype=float)
-    columns = {found.name.partition("/")[2]: values} | {
+    columns = {found.column: values} | {
         name: [_finite(v) for v in cells] for name, cells in result.columns.items()
     }
     unscored = len(values) - len(scored)

@@ -27,7 +27,7 @@ from ..core.sparse_logits import labelled_logits
 from .answer_scoring import UNSCORED, AnswerScorer
 from .inputs import texts_of
 from .pass_cache import PassCache
-from .spec import RUN, AnswerScore, Decoding, Generations
+from .spec import RUN, AnswerScore, Decoding, Generations, Samples, Sampling
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class EvalOptions:
         share: The part of this process in the rows.
         convention: One of `core.parity_templates.CONVENTIONS`: whose definitions are computed where a metric
             has several.
+        sampling: Number and sampling of the answers of `Samples`.
     """
 
     max_length: int
@@ -52,6 +53,20 @@ class EvalOptions:
     score_tokens: int = 1024
     share: Share = Share()
     convention: str = "none"
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A text to be generated.
+
+    Args:
+        prompt: Token ids of its prompt.
+        seed: Seed of its random numbers; None for greedy decoding.
+    """
+
+    prompt: list[int]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -220,34 +235,68 @@ class EvalRunner:
         Returns:
             Row -> answer to each of its questions, in the order of the rows.
         """
-        places, prompts = self._prompts(rows, need)
         decoding = self.options.decoding
-        options = DecodingOptions(
+        options = replace(
+            self._greedy(), temperature=decoding.temperature, top_p=decoding.top_p, rounds=decoding.rounds
+        )
+        places, prompts = self._prompts(rows, need)
+        seeds = [self._seed(rows[place], prompt) for place, prompt in zip(places, prompts)]
+        asked = [
+            Asked(prompt, seed if decoding.temperature else None) for prompt, seed in zip(prompts, seeds)
+        ]
+        own = lambda some: self._own_generations(some, options, self._mode(need) == "more")
+        return _by_row(places, self.options.share.spread(asked, own), len(rows))
+
+    def samples(self, rows: Sequence[dict], need: Samples) -> list[list[Generation]]:
+        """Sample answers to every question of the need, each with a seed of its own: they do not depend on
+        batches, on the order of the rows or on the other rows.
+
+        Returns:
+            Row -> `Sampling.count` answers to each of its questions.
+
+        Raises:
+            UserError: No answers are to be sampled, or the model's logits are not finite.
+        """
+        sampling = self.options.sampling
+        if not sampling.count:
+            raise UserError("needs sampled answers: set evaluate.samples to their number per question (128)")
+        options = replace(self._greedy(), temperature=sampling.temperature, top_p=sampling.top_p)
+        places, asked = [], []
+        for place, prompt in zip(*self._prompts(rows, Generations(need.rows, need.field))):
+            for number in range(sampling.count):
+                places.append(place)
+                asked.append(Asked(prompt, self._seed(rows[place], prompt, number)))
+        own = lambda some: self._own_generations(some, options, rounds=False)
+        return _by_row(places, self.options.share.spread(asked, own), len(rows))
+
+    def _seed(self, row: dict, prompt: list[int], number: int = 0) -> int:
+        """Seed of one sampled answer."""
+        return int(fingerprint(self.options.sampling.seed, row["id"], prompt, number), 16)
+
+    def _greedy(self) -> DecodingOptions:
+        """Budget and ends of every generated text."""
+        return DecodingOptions(
             max_new_tokens=self.options.max_new_tokens,
             batch_tokens=self.options.batch_tokens,
             stop_ids=self.template.stop_ids,
             tags=self.template.tags,
             unseen_id=self.template.unseen_id,
-            temperature=decoding.temperature,
-            top_p=decoding.top_p,
-            rounds=decoding.rounds,
         )
-        own = lambda some: self._own_generations(some, options, self._mode(need) == "more")
-        return _by_row(places, self.options.share.spread(prompts, own), len(rows))
 
     def _own_generations(
-        self, prompts: Sequence[list[int]], options: DecodingOptions, rounds: bool
+        self, asked: Sequence[Asked], options: DecodingOptions, rounds: bool
     ) -> list[Generation]:
         """Texts of this process's prompts: those that are kept, and new ones of the others."""
-        if options.temperature:
-            # Equal prompts give other samples.
-            return self._generate(prompts, options, rounds, lambda texts: None)
-        asked = [options.max_new_tokens, list(options.stop_ids), options.unseen_id, options.rounds * rounds]
-        keys = [fingerprint("text", prompt, asked) for prompt in prompts]
+        if rounds and options.temperature:
+            # Rounds take torch's own random numbers: equal prompts give other texts.
+            return self._generate(asked, options, rounds, lambda texts: None)
+        budget = options.max_new_tokens, list(options.stop_ids), options.unseen_id, options.rounds * rounds
+        sampled = (options.temperature, options.top_p) if options.temperature else ()
+        keys = [fingerprint("text", text.prompt, text.seed, budget, sampled) for text in asked]
         found = {key: text for key in keys if (text := self.cache.generation(key))}
-        wanted = {key: prompt for key, prompt in zip(keys, prompts) if key not in found}
+        wanted = {key: text for key, text in zip(keys, asked) if key not in found}
         turns = options.rounds + 1 if rounds else 1
-        self.on_rows(turns * (len(prompts) - len(wanted)))
+        self.on_rows(turns * (len(asked) - len(wanted)))
         names = list(wanted)
 
         def keep(texts: Mapping[int, Generation]) -> None:
@@ -259,7 +308,7 @@ class EvalRunner:
         return [found[key] for key in keys]
 
     def _generate(
-        self, prompts: Sequence[list[int]], options: DecodingOptions, rounds: bool, keep: OnTexts
+        self, asked: Sequence[Asked], options: DecodingOptions, rounds: bool, keep: OnTexts
     ) -> list[Generation]:
         """Generate, and hand over to `keep` what is finished."""
 
@@ -268,7 +317,9 @@ class EvalRunner:
             if not rounds:
                 keep(texts)
 
-        run = generate_with_rounds if rounds else generate
+        if options.temperature and not rounds:
+            options = replace(options, seeds=[text.seed for text in asked])
+        run, prompts = generate_with_rounds if rounds else generate, [text.prompt for text in asked]
         with clear_memory_errors("lower evaluate.max_new_tokens, or use a device with more memory"):
             written = run(self.model, self.tokenizer, prompts, options, on_texts)
         if rounds:

@@ -32,7 +32,7 @@ def case_of(row: dict, text: str) -> Case:
     return Case(row["id"], row["question"], row["answer"], text, row.get("key"))
 
 
-def _matches(inputs: MetricInputs, rows: Sequence[dict], texts: Sequence[str]) -> list[float | None]:
+def matches(inputs: MetricInputs, rows: Sequence[dict], texts: Sequence[str]) -> list[float | None]:
     """1 where an answer means the same as the reference, 0 where not, None without a verdict. An empty answer
     is 0 without the judge."""
     cases = {number: case_of(*pair) for number, pair in enumerate(zip(rows, texts)) if pair[1].strip()}
@@ -77,7 +77,7 @@ def _register_accuracy(rows: str, good: Good) -> None:
     )
     def semantic_accuracy(inputs: MetricInputs):
         texts = [answers[0].text for answers in inputs.generations(rows)]
-        verdicts = _matches(inputs, inputs.rows[rows], texts)
+        verdicts = matches(inputs, inputs.rows[rows], texts)
         return accuracy(inputs, verdicts, {f"{rows}_accuracy": verdicts, "generation": texts})
 
     _register_bound(rows, good, "lower")
@@ -182,7 +182,7 @@ def forget_accuracy_rephrased(inputs: MetricInputs):
     generated = inputs.generations("forget", REPHRASED)
     rows = [row for row, answers in zip(inputs.rows["forget"], generated) for _ in answers]
     texts = [answer.text for answers in generated for answer in answers]
-    verdicts = _by_row(_matches(inputs, rows, texts), generated)
+    verdicts = _by_row(matches(inputs, rows, texts), generated)
     means = list(map(_mean_if_complete, verdicts))
     return accuracy(inputs, means, {"forget_accuracy_rephrased": means, "rephrased_verdicts": verdicts})
 

@@ -73,6 +73,15 @@ class Generations:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """Need: `Sampling.count` answers, sampled without a reasoning trace, to the questions in `field` (a text
+    or a list of them) of every row of set `rows`."""
+
+    rows: str
+    field: str = "question"
+
+
+@dataclass(frozen=True)
 class Fluency:
     """Need: mean log p per token of generated texts under the original model."""
 
@@ -87,7 +96,7 @@ class Fluency:
         return self.of.field
 
 
-Need = Likelihood | GradientNorm | Generations | Fluency
+Need = Likelihood | GradientNorm | Generations | Samples | Fluency
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,23 @@ class Decoding:
     rounds: int = 2
     temperature: float = 0.0
     top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Answers sampled for the metrics of family `sampling`.
+
+    Args:
+        count: Answers to each question; 0 is none.
+        temperature: Temperature, above 0.
+        top_p: Probability mass that is sampled from.
+        seed: Seed of all answers; an answer depends on it, its row, its question and its number.
+    """
+
+    count: int = 0
+    temperature: float = 1.0
+    top_p: float = 0.9
+    seed: int = 0
 
 
 class Judge(Protocol):
@@ -215,7 +241,7 @@ class Value:
 
     Args:
         value: The figure; None with a `reason`.
-        reason: Why there is no value, or what it leaves out.
+        reason: Why there is no value, or what it leaves out, or the sentence that it stands for.
         n: Number of rows behind the value.
         unscored: Number of rows that could not be scored.
         interval: 95 % bootstrap interval over rows.
@@ -255,7 +281,8 @@ class OfSamples:
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function."""
+    """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function;
+    `column` names its per-row values."""
 
     name: str
     rows: str | None
@@ -267,6 +294,7 @@ class Metric:
     about: str
     family: str
     compute: Callable
+    column: str
 
 
 def metric(
@@ -280,6 +308,7 @@ def metric(
     good: Good,
     about: str,
     aliases: Sequence[str] = (),
+    column: str = "",
 ) -> Callable:
     """Register a function as a metric (decorator).
 
@@ -296,6 +325,7 @@ def metric(
         good: Direction in which it gets better.
         about: Formula, range and blind spot, for docs/metrics.md.
         aliases: Earlier names, which configs may still use.
+        column: Name of its per-row values in samples/*.jsonl; by default the key behind the slash.
     """
 
     if good not in ARROWS:
@@ -303,8 +333,10 @@ def metric(
 
     def add(compute: Callable) -> Callable:
         family = compute.__module__.rpartition(".")[2]
+        cells = column or key.partition("/")[2]
+        reads = tuple(needs), tuple(after), tuple(fields)
         METRICS.register(key, *aliases)(
-            Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
+            Metric(key, rows, *reads, judged, good, about, family, compute, cells)
         )
         return compute
 

@@ -24,7 +24,7 @@ from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure
 from ..metrics.pass_cache import PassCache
 from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
-from ..metrics.spec import METRICS, RUN, Decoding, Generations, select
+from ..metrics.spec import METRICS, RUN, Decoding, Generations, Sampling, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
 from .load.loading import (
@@ -50,6 +50,7 @@ JUDGED_ROWS = (
     "semantic/forget_accuracy",
     "semantic/retain_accuracy",
     "semantic/forget_accuracy_rephrased",
+    "sampling/coverage",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
@@ -77,29 +78,15 @@ def evaluate(
 ) -> Results:
     """All metrics of the run on `model`, in the arithmetic of the run. Of several processes only the first
     has results."""
-    evaluation = settings.evaluate
     template, share = template_of(settings, tokenizer), occasion.share
     precision = resolve_precision(settings.overall.precision, str(model.device))
     model.eval()
     torch.manual_seed(settings.overall.seed)
-    decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
-    keys = select(settings.metric_names)
+    keys, options = select(settings.metric_names), _options(settings, model, share)
     folders = _pass_folders(model, tokenizer, settings) if occasion.passes != "never" else lambda model: None
-    texts = count_texts(keys, rows, decoding)
-    quiet = settings.overall.quiet or not share.is_main
-    with (
-        progress(occasion.title, quiet, texts) as on_rows,
-        autocast_context(model.device, precision),
-    ):
-        options = EvalOptions(
-            min(settings.dataset.max_length, learned_positions(model) or settings.dataset.max_length),
-            evaluation.max_new_tokens,
-            evaluation.batch_tokens,
-            decoding,
-            score_tokens(settings, model.device.type),
-            share,
-            evaluation.convention,
-        )
+    texts = count_texts(keys, rows, options.decoding, options.sampling)
+    phase = progress(occasion.title, settings.overall.quiet or not share.is_main, texts)
+    with phase as on_rows, autocast_context(model.device, precision):
         hooks = RunnerHooks(
             lambda done: on_rows(done * share.size),
             cache(lambda: original_model(settings, model)),
@@ -108,13 +95,28 @@ def evaluate(
         measuring = MeasureOptions(
             retain_columns(settings, rows),
             make_judges(settings),
-            evaluation.bootstrap,
+            settings.evaluate.bootstrap,
             settings.overall.seed,
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if occasion.passes == "meanwhile" and share.is_main:
         shutil.rmtree(folders(model) or "", ignore_errors=True)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
+
+
+def _options(settings: Settings, model, share: Share) -> EvalOptions:
+    """Limits, decoding and sampling of the run's evaluation."""
+    plan, longest = settings.evaluate, settings.dataset.max_length
+    return EvalOptions(
+        min(longest, learned_positions(model) or longest),
+        plan.max_new_tokens,
+        plan.batch_tokens,
+        Decoding(plan.decoding, plan.rounds, plan.temperature, plan.top_p),
+        score_tokens(settings, model.device.type),
+        share,
+        plan.convention,
+        Sampling(plan.samples, plan.sample_temperature, plan.sample_top_p, settings.overall.seed),
+    )
 
 
 def score_tokens(settings: Settings, device: str) -> int:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from unlearnkit.core.batching import length_batches
@@ -95,3 +96,36 @@ def test_narrow_batches_hold_rows_of_like_length_unless_they_are_small():
     assert batches[0] == [0, 1, 2], "70 is less than 75"
     assert all(len(batch) * lengths[batch[0]] <= 800 for batch in batches)
     assert [len(batch) for batch in length_batches([50, 40, 9, 8, 7], 800, narrow=0.75)] == [2, 3]
+
+
+def sampled(model, tokenizer, prompts, seeds, batch_tokens=16384, **more):
+    options = DecodingOptions(
+        20, batch_tokens, temperature=1.0, seeds=seeds, stop_ids=range(0, 1494, 37), **more
+    )
+    return generate(model, tokenizer, prompts, options)
+
+
+def test_a_sampled_text_depends_on_its_seed_alone(tiny_model, tokenizer):
+    prompts = [tokenizer(PROMPTS[n % 3])["input_ids"] for n in range(12)]
+    seeds = list(range(12))
+    together = sampled(tiny_model, tokenizer, prompts, seeds)
+    assert len({text.ids for text in together}) > 9, "other seeds, other texts"
+    assert len({text.n_tokens for text in together}) > 3, "they end at different lengths"
+    narrow = sampled(tiny_model, tokenizer, prompts, seeds, batch_tokens=100)
+    torch.manual_seed(1)
+    turned = sampled(tiny_model, tokenizer, prompts[::-1], seeds[::-1])
+    alone = [sampled(tiny_model, tokenizer, [p], [s])[0] for p, s in zip(prompts, seeds)]
+    assert together == narrow == turned[::-1] == alone
+
+
+def test_truncation_and_temperature_hold_with_seeds(tiny_model, tokenizer):
+    prompts, seeds = [tokenizer(PROMPTS[0])["input_ids"]] * 6, range(6)
+    greedy = generate(tiny_model, tokenizer, prompts, DecodingOptions(20, stop_ids=range(0, 1494, 37)))
+    assert sampled(tiny_model, tokenizer, prompts, seeds, top_k=1) == greedy
+    assert sampled(tiny_model, tokenizer, prompts, seeds, top_p=1e-6) == greedy
+    assert sampled(tiny_model, tokenizer, prompts, seeds) != greedy
+
+
+def test_each_prompt_needs_a_seed(tiny_model, tokenizer):
+    with pytest.raises(ValueError, match="shorter|longer"):
+        sampled(tiny_model, tokenizer, [[5], [6]], [1])

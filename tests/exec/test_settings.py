@@ -630,3 +630,32 @@ def test_former_keys_are_read_with_a_warning(key, value, warning, caplog):
     assert (made.unlearn.published, made.evaluate.convention).count("none") == (1 if "parity" in key else 2)
     flags = run_script("unlearn_model", f"--{key}", value, "--overall.model_name", "nowhere")
     assert flags.returncode == 2 and "unknown" not in flags.stderr
+
+
+def test_sampling_keys_have_an_effect_where_sampled_answers_are_measured(caplog):
+    settings(**{"evaluate.samples": "8"})
+    assert "evaluate.samples is set without effect: evaluate.metrics is auto" in caplog.text
+    caplog.clear()
+    settings(**{"evaluate.sample_top_p": ".5", "evaluate.metrics": "all"})
+    assert "evaluate.sample_top_p is set without effect: evaluate.samples is 0" in caplog.text
+    for metrics in ("all", "sampling", "tofu,leak_at/8"):
+        caplog.clear()
+        settings(**{"evaluate.samples": "8", "evaluate.sample_top_p": ".5", "evaluate.metrics": metrics})
+        assert "sampl" not in caplog.text
+
+
+def test_metrics_of_sampled_answers_that_are_named_without_samples_are_warned_of(caplog):
+    settings(**{"evaluate.metrics": "sampling/leak_bound"})
+    assert "evaluate.samples is 0, so that leak_at/* and sampling/* are null" in caplog.text
+    caplog.clear()
+    settings(**{"evaluate.metrics": "all"})
+    assert "evaluate.samples" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [("samples", "-1", "0"), ("sample_temperature", "0", "above 0"), ("sample_top_p", "1.5", "1")],
+)
+def test_limits_of_sampling(key, value, expected):
+    assert f"evaluate.{key}: expected" in (found := complaints(**{f"evaluate.{key}": value}))
+    assert expected in found

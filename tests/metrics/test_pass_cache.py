@@ -10,7 +10,7 @@ from unlearnkit.core.generation import Generation
 from unlearnkit.metrics.measure import count_texts, measure
 from unlearnkit.metrics.pass_cache import PassCache
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
-from unlearnkit.metrics.spec import AnswerScore, Decoding, Generations, select
+from unlearnkit.metrics.spec import AnswerScore, Decoding, Generations, Samples, Sampling, select
 
 ROWS = {
     "forget": [
@@ -105,13 +105,19 @@ def test_equal_prompts_of_two_needs_are_asked_once(tiny_model, tokenizer):
     assert runner.forwards == forwards
 
 
-def test_sampled_texts_are_not_kept(tiny_model, tokenizer, tmp_path):
-    options = EvalOptions(256, 6, 4096, Decoding(temperature=1.0))
-    hooks = RunnerHooks(cache_of=lambda model: PassCache(tmp_path))
-    runner = EvalRunner(tiny_model, Template(tokenizer), options, hooks)
-    one, other = (runner.generations(ROWS["forget"], Generations("forget")) for _ in range(2))
-    assert one != other
-    assert not list(tmp_path.glob("*"))
+def test_sampled_texts_depend_on_their_seed_and_not_on_their_batch(tiny_model, tokenizer, tmp_path):
+    def texts(seed: int, batch_tokens: int = 4096, rows=ROWS["forget"]):
+        options = EvalOptions(
+            256, 6, batch_tokens, Decoding(temperature=1.0), sampling=Sampling(count=2, seed=seed)
+        )
+        runner = EvalRunner(tiny_model, Template(tokenizer), options)
+        written = runner.generations(rows, Generations("forget")), runner.samples(rows, Samples("forget"))
+        return list(written)
+
+    one = texts(0)
+    assert texts(0, batch_tokens=1) == one != texts(1)
+    assert texts(0, rows=ROWS["forget"][::-1]) == [part[::-1] for part in one]
+    assert one[1][0][0] != one[1][0][1], "two samples of a question"
 
 
 def test_scores_without_moments_do_not_serve_a_metric_that_needs_them():

@@ -127,3 +127,15 @@ def test_any_text_in_row_name_and_path_is_shown_without_control_codes(encoding, 
         assert with_clear_errors(act) == 1
     for stream in streams:
         assert not CONTROL.search(stream.buffer.getvalue().decode(encoding))
+
+
+def test_the_sentence_of_a_bound_is_on_the_last_screen(capsys):
+    sentence = "with 99 % confidence a sampled answer to any of these 3 questions"
+    found = outcome("NPO+FT")
+    for key, value in {"sampling/leak_bound_max": 0.2, "leak_at/8": None}.items():
+        found.after.metrics[key] = value
+        found.after.detail[key] = {"reason": sentence if value else "leak@8 needs 8"}
+    show_outcome(found, settings())
+    shown = capsys.readouterr().out
+    assert f"sampling/leak_bound_max: {sentence}" in shown
+    assert "leak@8 needs 8" not in shown, "a null of many has its reason in metrics_detail.json"

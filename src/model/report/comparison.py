@@ -42,7 +42,10 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
 
 
 COMPARED_SETTINGS = {
-    "evaluate": ("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "convention"),
+    "evaluate": (
+        *("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "convention"),
+        *("samples", "sample_temperature", "sample_top_p"),
+    ),
     "dataset": ("forget_dataset_name", "template", "forget_ratio"),
 }
 """Settings that change the figures of one and the same model."""

@@ -27,7 +27,12 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
     """Print the table, two sample answers and the path of the run folder."""
     screen = Screen()
     screen.print(_table(outcome, settings))
-    for line in (*_reasons(outcome), *_differences_to_retain(settings), *_judge_usage(outcome.after.judge)):
+    for line in (
+        *_reasons(outcome),
+        *_bounds(outcome),
+        *_differences_to_retain(settings),
+        *_judge_usage(outcome.after.judge),
+    ):
         screen.print_text(line)
     for question, answers in _samples(outcome, settings):
         screen.print_text(f"\n{question}", style="bold")
@@ -109,6 +114,16 @@ def _reasons(outcome: Outcome) -> list[str]:
     return [
         f"{'–' if outcome.after.metrics[key] is None else '*'} {key}: {reason}"
         for reason, key in reasons.items()
+    ]
+
+
+def _bounds(outcome: Outcome) -> list[str]:
+    """The sentences that bounds on sampled answers stand for."""
+    return [
+        f"{key}: {detail['reason']}"
+        for key, detail in outcome.after.detail.items()
+        if key in METRICS and METRICS[key].family == "sampling"
+        if detail["reason"] and outcome.after.metrics[key] is not None
     ]
 
 

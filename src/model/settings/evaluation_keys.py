@@ -17,6 +17,11 @@ def measures_entailment(metrics: Sequence[str]) -> bool:
     return any("semantic" in name for name in metrics)
 
 
+def measures_samples(metrics: Sequence[str]) -> bool:
+    """Whether some metric or family is about sampled answers."""
+    return any(name.startswith(("sampling", "leak_at/")) for name in metrics)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Metrics and decoding of the evaluation."""
@@ -62,6 +67,22 @@ class Evaluation:
         above=0,
         at_most=1,
         only_if=("evaluate.temperature", bool),
+    )
+    samples: int = knob(
+        0,
+        "answers sampled to each forget question, for leak@k and the bounds of family sampling; 0 is none",
+        at_least=0,
+        only_if=("evaluate.metrics", "all", measures_samples),
+    )
+    sample_temperature: float = knob(
+        1.0, "temperature of the sampled answers", above=0, only_if=("evaluate.samples", bool)
+    )
+    sample_top_p: float = knob(
+        0.9,
+        "sample answers from the likeliest tokens that hold this share",
+        above=0,
+        at_most=1,
+        only_if=("evaluate.samples", bool),
     )
     original_model: str | None = knob(
         None, "model that judges fluency; the default is the initial model of a run that trains"

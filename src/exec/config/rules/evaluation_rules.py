@@ -8,6 +8,7 @@ from ....core.files import UserError, read_json
 from ....core.registry import did_you_mean
 from ....metrics.external_results import read_results, read_summary
 from ....metrics.spec import ALL, METRICS, families, select
+from ....model.settings.evaluation_keys import measures_samples
 from ....model.settings.run_settings import Settings
 from .model_rules import model_path_error
 from .writer_rules import key_error
@@ -98,6 +99,16 @@ def benchmark_errors(settings: Settings) -> list[str]:
             "benchmarks.published is zero-shot and benchmarks.fewshot is above 0: set only one of the two"
         )
     return found
+
+
+def sampling_warnings(settings: Settings) -> list[str]:
+    """Metrics of sampled answers, named and without answers."""
+    if settings.evaluate.samples or not measures_samples(settings.metric_names):
+        return []
+    return [
+        "evaluate.samples is 0, so that leak_at/* and sampling/* are null: set the number of answers that are"
+        " sampled to each question"
+    ]
 
 
 def convention_warnings(settings: Settings) -> list[str]:

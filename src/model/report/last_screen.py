@@ -143,7 +143,7 @@ def _training(record: dict) -> list[str]:
     if not record:
         return []
     by_steps = record["max_steps_configured"] is not None
-    epochs = f"{record['epochs_done']:g}" if by_steps else _of(record, "epochs_done", "epochs_configured")
+    epochs = f"{record['epochs_done']:.4g}" if by_steps else _of(record, "epochs_done", "epochs_configured")
     steps = _of(record, "optimizer_steps_done", "optimizer_steps_planned")
     line = (
         f"training: {epochs} epochs, {steps} optimizer steps of {record['rows_per_step']} rows"
@@ -158,7 +158,7 @@ def _training(record: dict) -> list[str]:
 
 
 def _of(record: dict, done: str, planned: str) -> str:
-    return f"{record[done]:g} of {record[planned]:g}"
+    return f"{record[done]:.4g} of {record[planned]:g}"
 
 
 def _best(best: dict) -> list[str]:
@@ -169,7 +169,7 @@ def _best(best: dict) -> list[str]:
     head = f"best by {rule['forgetting']} {ARROWS[rule['better']]} at {rule['floor']:g} of the utility: "
     if found is None:
         return [f"{head}none ({best['reason']})"]
-    place = "the last" if found["step"] == last["step"] else f"kept in checkpoints/best"
+    place = "the last" if found["step"] == last["step"] else "kept in checkpoints/best"
     lines = [f"{head}step {found['step']}, {place}"]
     steps = {found["step"]: found, last["step"]: last}
     for half, title in (("chosen_on", "on the half that chose"), ("reported_on", "on the other half")):

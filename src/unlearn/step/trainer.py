@@ -134,7 +134,8 @@ class UnlearnTrainer(Trainer):
             )
         if checkpoint:
             self._load_own_state(checkpoint)
-        if checkpoint and self._is_finished(checkpoint):
+        if checkpoint and self._is_finished(state := self._state_of(checkpoint)):
+            self.state = state
             self._load_from_checkpoint(checkpoint)
         else:
             self.train(resume_from_checkpoint=checkpoint)
@@ -148,10 +149,13 @@ class UnlearnTrainer(Trainer):
         self.optimizer = self.lr_scheduler = None
 
     @staticmethod
-    def _is_finished(checkpoint: str) -> bool:
+    def _state_of(checkpoint: str) -> TrainerState:
         path = Path(checkpoint) / TRAINER_STATE_NAME
         with clear_load_errors(path):
-            state = TrainerState.load_from_json(str(path))
+            return TrainerState.load_from_json(str(path))
+
+    @staticmethod
+    def _is_finished(state: TrainerState) -> bool:
         # A stop rule ends a training before its last step; the state of the Trainer's control is kept.
         kept = cast(dict[str, Any], state.stateful_callbacks or {})
         control = kept.get("TrainerControl", {}).get("args", {})

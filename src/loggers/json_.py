@@ -191,8 +191,11 @@ class JsonLogger(RunLogger):
         return read_jsonl(path) if path.is_file() else []
 
     def best(self, facts, model=None, tokenizer=None):
+        place = self.folder / "checkpoints/best"
+        # An interrupted run may have left one of another step.
+        shutil.rmtree(place, ignore_errors=True)
         if model is not None:
-            self._save(self.folder / "checkpoints/best", model, tokenizer)
+            self._save(place, model, tokenizer)
         write_json(self.folder / "best.json", _finite(facts))
 
     def evaluation(self, stage: str, results: Results):

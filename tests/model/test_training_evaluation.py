@@ -17,6 +17,7 @@ from unlearnkit.model.run.best_choice import BestRule, first_half, utility
 from unlearnkit.model.run.stopping import KlOptions, ReferenceKl, Snapshots, holdout_test
 from unlearnkit.model.run.training_evaluation import undisturbed
 from unlearnkit.model.run.training_metrics import check_rows, default_figure
+from unlearnkit.unlearn.mask import Sidecar, write_mask
 
 pytestmark = pytest.mark.usefixtures("in_small_world")
 
@@ -77,6 +78,7 @@ VARIANTS = {
         "--unlearn.unlearn_method GAO --unlearn.combiner pcgrad --unlearn.GAO.K 2 --dataset.paraphrases"
         " files/data/fictional/paraphrases.jsonl"
     ).split(),
+    "bf16": ["--overall.precision", "bf16"],
     "SAM": ["--unlearn.flatness", "SAM"],
     "Sophia": ["--unlearn.optimizer", "Sophia"],
 }
@@ -89,6 +91,7 @@ VARIANTS = {
 def test_the_weights_are_those_of_a_run_without_evaluation_to_the_bit(name, model, tmp_path):
     """Texts are generated too, which draws random numbers where they are sampled."""
     more = [*EVERY, "--evaluate.every_metrics", "auto,forget/rougeL", "--evaluate.max_new_tokens", "4"]
+    more += ["--unlearn.stop", "kl=100"]
     plain = run(model, tmp_path, "plain", *VARIANTS[name])
     seen = run(model, tmp_path, "seen", *VARIANTS[name], *more, "--evaluate.temperature", "1")
     assert len(read_jsonl(seen / "evaluations.jsonl")) == 4
@@ -98,6 +101,21 @@ def test_the_weights_are_those_of_a_run_without_evaluation_to_the_bit(name, mode
         for record in read_jsonl(folder / "log.jsonl")
     ]
     assert drop(plain) == drop(seen)
+    assert read_jsonl(seen / "evaluations.jsonl")[0]["kl"] == 0
+
+
+def test_what_a_mask_freezes_is_frozen_under_evaluation_too(model, tiny_model, tmp_path):
+    """Masked weights of a run with evaluation are those of a run without."""
+    mask = tmp_path / "fictional_0.5.pt"
+    found = {name: torch.rand(p.shape) < 0.5 for name, p in tiny_model.named_parameters()}
+    write_mask(mask, found, Sidecar("random", 0.5, "global", None, 0, 0, 0, "", "", "frozen"))
+    plain, seen = (
+        run(model, tmp_path, name, "--unlearn.mask_path", mask, *more)
+        for name, more in (("plain", []), ("seen", [*EVERY, "--unlearn.stop", "kl=100"]))
+    )
+    assert equal(plain / "checkpoints", seen / "checkpoints")
+    before, after = weights(model), weights(seen / "checkpoints")
+    assert all(torch.equal(before[name][~kept], after[name][~kept]) for name, kept in found.items())
 
 
 def test_modes_flags_and_random_states_are_put_back(tiny_model):
@@ -267,6 +285,13 @@ def test_without_a_utility_of_the_initial_model_there_is_no_best():
         found, reason = RULE.choose([record(0, 0.1, nothing), record(2, 0.0, 1.0)])
         assert found is None
         assert "no floor" in reason
+
+
+def test_a_figure_without_a_value_chooses_nothing():
+    assert RULE.choose([record(0, 1.0, 1.0), record(2, None, 1.0)]) == (
+        None,
+        "forget/extraction_strength has no value at any evaluated step",
+    )
 
 
 def test_halves_are_disjoint_of_equal_size_and_the_same_in_every_run():

@@ -88,11 +88,13 @@ class BestRule:
         initial = records[0]["best"][HALVES[0]]["utility"]
         if not initial:
             return None, f"the initial model's utility is {initial}, so there is no floor to hold"
+        valued = [record for record in records[1:] if record["best"][HALVES[0]]["forgetting"] is not None]
+        if not valued:
+            return None, f"{self.figure} has no value at any evaluated step"
         able = [
             record
-            for record in records[1:]
-            if record["best"][HALVES[0]]["forgetting"] is not None
-            and (record["best"][HALVES[0]]["utility"] or 0.0) >= self.floor * initial
+            for record in valued
+            if (record["best"][HALVES[0]]["utility"] or 0.0) >= self.floor * initial
         ]
         if not able:
             return None, f"no evaluated step has a utility of {self.floor:g} of the initial model's"

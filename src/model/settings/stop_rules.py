@@ -32,12 +32,14 @@ class StopRule:
 def parse_stop_rule(text: Any) -> StopRule:
     """Read a stop rule. UserError naming what is wrong with it."""
     name, equals, level = (part.strip() for part in str(text).partition("="))
-    if name not in LIMITS or not equals:
+    if name in LIMITS and not equals:
+        raise UserError(f"{name} needs a level")
+    if name not in LIMITS:
         raise UserError(f"the rules are {', '.join(LIMITS)}{did_you_mean(name, [*LIMITS]).rstrip('?')}")
     try:
         number = float(level)
     except ValueError:
-        raise UserError(f"{level or 'nothing'!r} is not a number") from None
+        raise UserError(f"{level!r} is not a number") from None
     if not 0 < number < LIMITS[name]:
         raise UserError(f"the level of {name} is above 0" + (" and below 1" if name == "holdout" else ""))
     return StopRule(name, number)

@@ -13,6 +13,7 @@ from tiny import random_llama, save
 from unlearnkit.core.encoding import Encoded
 from unlearnkit.core.files import UserError, read_json, read_jsonl
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
+from unlearnkit.loggers.json_ import JsonLogger
 from unlearnkit.model.run.best_choice import BestRule, first_half, utility
 from unlearnkit.model.run.stopping import KlOptions, ReferenceKl, Snapshots, holdout_test
 from unlearnkit.model.run.training_evaluation import undisturbed
@@ -45,6 +46,10 @@ def run(model, root, name, *more):
     done = run_script("unlearn_model", *words(model, root, name, *more))
     assert done.returncode == 0, done.stderr
     return root / name
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -148,6 +153,13 @@ def test_the_history_has_every_evaluation_and_the_environment_the_steps(measured
     assert (training["rows_per_step"], training["last_window_rows"]) == (8, 4)
     assert training["stopped"] is None
     assert not (measured / "checkpoints/evaluated").exists()
+
+
+def test_a_saved_model_remembers_nothing_of_how_it_was_measured_while_training(measured):
+    """Otherwise evaluate_model.py on it would be refused: it takes no steps."""
+    stored = read_json(measured / "checkpoints/unlearning.json")["evaluate"]
+    assert "metrics" in stored
+    assert not {"every", "every_metrics", "best", "best_floor"} & stored.keys()
 
 
 def test_the_kl_is_exactly_0_before_the_first_step(measured):
@@ -387,12 +399,20 @@ def test_a_killed_run_goes_on_with_its_history(model, tmp_path):
     assert (folder / "checkpoints/best").exists() == (whole / "checkpoints/best").exists()
 
 
+@pytest.mark.parametrize("lost", ["evaluations.jsonl", "checkpoints/evaluated/step-6.pt"])
+def test_a_run_that_lost_what_it_decides_by_is_not_resumed(lost, model, tmp_path, monkeypatch):
+    rules = [*EVERY, "--unlearn.stop", "kl=100", "--unlearn.save_steps", "6", "--evaluate.best", "none"]
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonLogger, "evaluation", interrupt)
+        assert run_script("unlearn_model", *words(model, tmp_path, "run", *rules)).returncode == 130
+    (tmp_path / "run" / lost).unlink()
+    arguments = words(model, tmp_path, "run", *rules, "--unlearn.resume_path", "auto")
+    done = run_script("unlearn_model", *arguments)
+    assert done.returncode == 1
+    assert f"{lost.split('/')[-1]} of the interrupted run is not there" in done.stderr
+
+
 def test_a_stopped_run_that_dies_while_measuring_does_not_train_on(model, tmp_path, monkeypatch):
-    from unlearnkit.loggers.json_ import JsonLogger
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
     rules = [*EVERY, "--unlearn.stop", "kl=1e-9", "--unlearn.save_steps", "2"]
     with monkeypatch.context() as patch:
         patch.setattr(JsonLogger, "evaluation", interrupt)

@@ -55,7 +55,6 @@ class Training:
     reinforced: Any = None
     """The model of an edit that trains."""
     mask: WeightMask | None = None
-
     evaluation: dict[str, list[dict]] = field(default_factory=dict)
     """Row sets that are measured while training."""
 
@@ -77,20 +76,13 @@ class Training:
                 measuring.attach(trainer, bar)
             trainer.run(checkpoint)
             done = trainer.state.global_step
-            ending = Ending(done)
-            if logger and unlearn.save_adapter != "none":
+            if unlearn.save_adapter != "none":
                 set_base_name(model, self.settings.overall)
-            if measuring and process_state(self.settings).is_main_process:
-                ending = measuring.end(done)
+            ending = measuring.end(done) if measuring else Ending(done)
         if logger and unlearn.save_adapter != "none":
             logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
-        waited = measuring.seconds if measuring else 0.0
-        record = plan.record(done) | {
-            "stopped": ending.stopped or None,
-            "evaluations": len(measuring.records) if measuring else 0,
-            "evaluation_seconds": round(waited, 1),
-        }
-        return Trained(merge_lora(model), time.time() - start - waited, record, ending.best)
+        seconds = time.time() - start - ending.evaluation_seconds
+        return Trained(merge_lora(model), seconds, plan.record(done) | ending.record(), ending.best)
 
     def _step_plan(self, trainer: UnlearnTrainer) -> StepPlan:
         unlearn = self.settings.unlearn
@@ -126,7 +118,10 @@ class Training:
             BestRule(figure, settings.evaluate.best_floor, seed, columns) if figure else None,
             self._kl(model) if "kl" in rules and is_main else None,
         )
-        return TrainingEvaluation(plan, model, self.logger, snapshots)
+        measuring = TrainingEvaluation(plan, model, self.logger, snapshots)
+        if is_main and checkpoint:
+            measuring.check_history()
+        return measuring
 
     def _kl(self, model) -> ReferenceKl:
         """The KL to the model as it is now, on held-out retain rows where there are some."""

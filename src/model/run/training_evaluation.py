@@ -86,11 +86,23 @@ class Ending:
         step: optimizer step whose weights the run keeps.
         stopped: step and reason of a stop rule; empty without.
         best: content of best.json; empty where no best is chosen.
+        evaluations: number of evaluations while training.
+        evaluation_seconds: their time in this process.
     """
 
     step: int
     stopped: dict[str, Any] = field(default_factory=dict)
     best: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 0
+    evaluation_seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """Its part of section `training` of environment.json."""
+        return {
+            "stopped": self.stopped or None,
+            "evaluations": self.evaluations,
+            "evaluation_seconds": round(self.evaluation_seconds, 1),
+        }
 
 
 class TrainingEvaluation(TrainerCallback):
@@ -120,6 +132,20 @@ class TrainingEvaluation(TrainerCallback):
         self.records: list[dict] = logger.read_history()
         self.seconds = 0.0
         """Time spent here in this process."""
+
+    def check_history(self) -> None:
+        """UserError where a resumed run lacks what it decides by: the evaluation of the initial model, or
+        weights that it may need."""
+        if not self.records or self.records[0]["step"] != 0:
+            absent = ["evaluations.jsonl"]
+        else:
+            paths = map(self.snapshots.path, sorted(self._needed()))
+            absent = [str(path) for path in paths if not path.is_file()]
+        if absent:
+            raise UserError(
+                f"unlearn.resume_path: {absent[0]} of the interrupted run is not there or not whole; start"
+                " anew with logger.overwrite true"
+            )
 
     def attach(self, trainer: UnlearnTrainer, bar: TrainingProgress) -> None:
         """Let a trainer call this, after its own callbacks."""
@@ -241,10 +267,10 @@ class TrainingEvaluation(TrainerCallback):
         return needed
 
     def end(self, step: int) -> Ending:
-        """Put the model back to the last step within the KL budget, if its last is beyond, and report. Only
-        on the first process, the one that saves and measures."""
-        ending = Ending(step)
-        if not self.records:
+        """Put the model back to the last step within the KL budget, if its last is beyond, and report. The
+        first process alone does so: it saves and measures."""
+        ending = Ending(step, evaluations=len(self.records), evaluation_seconds=self.seconds)
+        if not PartialState().is_main_process:
             return ending
         if reason := self.records[-1]["stop"]:
             ending.step = self._valid()[-1]["step"]

@@ -16,8 +16,9 @@ from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_set
 from unlearnkit.loggers.json_ import JsonLogger
 from unlearnkit.model.run.best_choice import BestRule, first_half, utility
 from unlearnkit.model.run.stopping import KlOptions, ReferenceKl, Snapshots, holdout_test
-from unlearnkit.model.run.training_evaluation import undisturbed
+from unlearnkit.model.run.training_evaluation import TrainingEvaluation, undisturbed
 from unlearnkit.model.run.training_metrics import check_rows, default_figure
+from unlearnkit.model.settings.stop_rules import StopRule
 from unlearnkit.unlearn.mask import Sidecar, write_mask
 
 pytestmark = pytest.mark.usefixtures("in_small_world")
@@ -259,6 +260,16 @@ def test_the_holdout_test_is_that_of_scipy():
     assert holdout_test({"forget": samples["forget"]})["p"] is None
 
 
+def test_losses_that_are_not_finite_end_the_training_with_the_reason():
+    reason = TrainingEvaluation._holdout_reason
+    rule, nothing = StopRule("holdout", 0.05), dict.fromkeys(("p", "forget_median", "holdout_median"))
+    with pytest.raises(UserError, match="finite loss"):
+        reason(nothing, rule, 0)
+    assert "finite loss" in reason(nothing, rule, 2)
+    assert "passed" in reason({"p": 0.01, "forget_median": 3.0, "holdout_median": 2.0}, rule, 2)
+    assert reason({"p": 0.01, "forget_median": 1.0, "holdout_median": 2.0}, rule, 2) == ""
+
+
 def record(step: int, forgetting: float | None, utility: float | None) -> dict:
     half = {"forgetting": forgetting, "utility": utility}
     return {"step": step, "epoch": step / 2, "best": {"chosen_on": half, "reported_on": half}}
@@ -417,7 +428,12 @@ def test_a_stopped_run_that_dies_while_measuring_does_not_train_on(model, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(JsonLogger, "evaluation", interrupt)
         assert run_script("unlearn_model", *words(model, tmp_path, "run", *rules)).returncode == 130
-    folder = run(model, tmp_path, "run", *rules, "--unlearn.resume_path", "auto")
+    arguments = words(
+        model, tmp_path, "run", *rules, "--unlearn.resume_path", "auto", "--overall.quiet", "false"
+    )
+    done, folder = run_script("unlearn_model", *arguments), tmp_path / "run"
+    assert done.returncode == 0, done.stderr
+    assert "the model is the initial one" in " ".join(done.stdout.split())
     assert [entry["step"] for entry in read_jsonl(folder / "log.jsonl")] == [1, 2]
     stopped = read_json(folder / "environment.json")["training"]["stopped"]
     assert (stopped["step"], stopped["kept_step"]) == (2, 0)

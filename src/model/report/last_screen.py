@@ -154,6 +154,8 @@ def _training(record: dict) -> list[str]:
     if not stopped:
         return [line]
     kept = f"; the model is that of step {stopped['kept_step']}"
+    if stopped["kept_step"] == 0:
+        kept = "; the model is the initial one: no other evaluated step was within the budget"
     return [line, f"stopped at step {stopped['step']}: {stopped['reason']}{kept}"]
 
 

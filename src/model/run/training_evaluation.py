@@ -29,7 +29,7 @@ from ...unlearn.step.trainer import UnlearnTrainer
 from ..evaluation import evaluate
 from ..load.loading import exchanged, merge_lora
 from ..settings.run_settings import Settings
-from ..settings.stop_rules import stop_rules
+from ..settings.stop_rules import StopRule, stop_rules
 from .best_choice import BestRule, utility
 from .stopping import ReferenceKl, Snapshots, holdout_test
 from .training_callbacks import TrainingProgress
@@ -231,10 +231,16 @@ class TrainingEvaluation(TrainerCallback):
         level = self.rules.get("holdout")
         if not self._within_budget(record):
             return f"KL to the initial model {record['kl']:.3g} > {self.rules['kl'].level:g}"
-        if level is None or record["holdout"]["p"] is None:
-            return ""
-        p, forget, holdout = (record["holdout"][key] for key in ("p", "forget_median", "holdout_median"))
-        if p > level.level and record["step"] == 0:
+        return self._holdout_reason(record["holdout"], level, record["step"]) if level else ""
+
+    @staticmethod
+    def _holdout_reason(found: dict, level: StopRule, step: int) -> str:
+        p, forget, holdout = (found[key] for key in ("p", "forget_median", "holdout_median"))
+        if p is None and step == 0:
+            raise UserError(f"unlearn.stop {level}: no forget row, or no holdout row, has a finite loss")
+        if p is None:
+            return "no forget row, or no holdout row, has a finite loss"
+        if p > level.level and step == 0:
             raise UserError(
                 f"unlearn.stop {level}: to the initial model the forget rows already look like the holdout"
                 f" rows (p {p:.3g}), so the run would stop before its first step; does it know them?"

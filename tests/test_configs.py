@@ -30,7 +30,7 @@ def test_a_config_parses(path, monkeypatch):
 def test_the_file_name_is_the_method(path):
     """With `_strict` behind it for GAO with a high tau and `_window` for that scope, `_sophia` for another
     optimizer, `_pcgrad` for a combiner, `+wagle` for a mask, `_traces` where the forget rows' reasoning is
-    trained on, `_zerothink` for that decoding.
+    trained on, `_zerothink` for that decoding, `_stop` for a stop rule.
     """
     config = json.loads(path.read_text())
     section = config["unlearn"]
@@ -42,8 +42,9 @@ def test_the_file_name_is_the_method(path):
     )
     mask = "+wagle" if "mask_path" in section else ""
     traces = "_traces" if config.get("dataset", {}).get("forget_reasoning") == "both" else ""
+    stop = "_stop" if "stop" in section else ""
     decoding = "_zerothink" if config.get("evaluate", {}).get("decoding") == "zero" else ""
     assert (
-        section["unlearn_method"].lower() + agreement + optimizer + combiner + mask + traces + decoding
+        section["unlearn_method"].lower() + agreement + optimizer + combiner + mask + traces + decoding + stop
         == path.stem
     )

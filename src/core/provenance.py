@@ -11,6 +11,8 @@ DATA_KEYS = ("forget_dataset_name", "data_dir", "forget_ratio", "dataset_seed", 
 """Settings of the evaluated rows. They belong together: none applies to another data set."""
 READING_KEYS = ("template", "think_open", "think_close", "max_length")
 """Settings of prompts and tokenisation."""
+TRAINING_KEYS = ("before", "every", "every_metrics", "best", "best_floor")
+"""Settings of the evaluation that only a run that trains has."""
 PATHS = ("data_dir", "retain_results", "original_model")
 """Settings that are paths, stored absolute: a later evaluation may start in another folder."""
 
@@ -21,7 +23,7 @@ def write_provenance(folder: Path, config: dict[str, Any]) -> None:
     facts = {
         "unlearn": _selected(unlearn, ("task_name",)),
         "dataset": _selected(dataset, (*DATA_KEYS, *READING_KEYS)),
-        "evaluate": _selected(evaluate, [key for key in evaluate if key != "before"]),
+        "evaluate": _selected(evaluate, [key for key in evaluate if key not in TRAINING_KEYS]),
     }
     write_json(folder / PROVENANCE, facts)
 

@@ -2,12 +2,14 @@
 
 config.json           resolved settings; a run with them gives the same results
 log.jsonl             one record per optimizer step
+evaluations.jsonl     one record per evaluation while training
+best.json             rule and figures of the best evaluated step
 metrics.json          metric key -> number or null
 metrics_detail.json   n, interval, unscored, and the reason of a null
 samples/<set>.jsonl   per-row values and generated texts
 judge.json            name of a judging language model, with its counts of requests and tokens
 before/               metrics, details and samples of the initial model
-checkpoints/          the final model
+checkpoints/          the final model; best/ where the best evaluated one is another
 environment.json      written last
 lock                  exists while the run is under way
 """
@@ -22,13 +24,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..core.files import UserError, append_jsonl, lock, read_json, write_json, write_jsonl, write_text
+from ..core.files import (
+    UserError,
+    append_jsonl,
+    lock,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from ..core.provenance import write_provenance
 from .logger import LOGGERS, Results, RunLocation, RunLogger
 
 RUN_FOLDER_ENTRIES = (
     "config.json",
     "log.jsonl",
+    "evaluations.jsonl",
+    "best.json",
     "metrics.json",
     "metrics_detail.json",
     "judge.json",
@@ -163,14 +176,27 @@ class JsonLogger(RunLogger):
                 path.unlink(missing_ok=True)
 
     def rewind(self, step: int):
-        path = self.folder / "log.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-        # A kill may cut the last line, or come before the first: what follows a broken line is not used.
-        records = itertools.takewhile(bool, map(_record, lines))
-        write_jsonl(path, [record for record in records if record["step"] <= step])
+        _cut_back(self.folder / "log.jsonl", step)
+        if (self.folder / "evaluations.jsonl").is_file():
+            _cut_back(self.folder / "evaluations.jsonl", step)
 
     def step(self, record):
-        append_jsonl(self.folder / "log.jsonl", {key: _finite(value) for key, value in record.items()})
+        append_jsonl(self.folder / "log.jsonl", _finite(record))
+
+    def history(self, record):
+        append_jsonl(self.folder / "evaluations.jsonl", _finite(record))
+
+    def read_history(self):
+        path = self.folder / "evaluations.jsonl"
+        return read_jsonl(path) if path.is_file() else []
+
+    def best(self, facts, model=None, tokenizer=None):
+        place = self.folder / "checkpoints/best"
+        # An interrupted run may have left one of another step.
+        shutil.rmtree(place, ignore_errors=True)
+        if model is not None:
+            self._save(place, model, tokenizer)
+        write_json(self.folder / "best.json", _finite(facts))
 
     def evaluation(self, stage: str, results: Results):
         folder = self.folder / stage
@@ -191,7 +217,7 @@ class JsonLogger(RunLogger):
     def _save(self, target: Path, *parts) -> None:
         """Save in a temporary folder beside the target, then move file by file, the config last: without it
         no half-moved folder is taken for a model."""
-        target.mkdir(exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=".checkpoints.") as temporary:
             for part in parts:
                 part.save_pretrained(temporary)
@@ -225,6 +251,16 @@ def _flat(tree: dict, path: str = "") -> dict:
     return found
 
 
+def _cut_back(path: Path, step: int) -> None:
+    """Remove the records after a step from a log."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    # A kill may cut the last line, or come before the first: what follows a broken line is not used.
+    records = itertools.takewhile(bool, map(_record, lines))
+    write_jsonl(path, [record for record in records if record["step"] <= step])
+
+
 def _finite(value):
-    """None for NaN and infinities, which JSON does not have."""
+    """The value with None for NaN and infinities, which JSON does not have, at any depth."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -85,11 +85,23 @@ class RunLogger:
         """UserError where `open` would refuse the place, before any heavy work."""
 
     def rewind(self, step: int) -> None:
-        """Remove the records of steps after `step`, from which the run resumes."""
+        """Remove the records and evaluations after `step`, from which the run resumes; -1 removes all."""
         raise NotImplementedError
 
     def step(self, record: dict) -> None:
         """Write the record of an optimizer step: name -> number, `step` among them."""
+        raise NotImplementedError
+
+    def history(self, record: dict) -> None:
+        """Write an evaluation while training: step, epoch, metrics, and what the rules of the run read."""
+        raise NotImplementedError
+
+    def read_history(self) -> list[dict]:
+        """The evaluations that a resumed run begins with."""
+        return []
+
+    def best(self, facts: dict, model=None, tokenizer=None) -> None:
+        """Write how the best evaluated step was chosen, and its model where that is not the final one."""
         raise NotImplementedError
 
     def evaluation(self, stage: str, results: Results) -> None:

@@ -18,6 +18,12 @@ class NoneLogger(RunLogger):
     def step(self, record):
         pass
 
+    def history(self, record):
+        pass
+
+    def best(self, facts, model=None, tokenizer=None):
+        pass
+
     def evaluation(self, stage, results):
         pass
 

@@ -44,6 +44,11 @@ class WandbLogger(JsonLogger):
         super().step(record)
         self.run.log({f"train/{key}": value for key, value in record.items()}, step=record["step"])
 
+    def history(self, record):
+        super().history(record)
+        figures = {key: value for key, value in record["metrics"].items() if value is not None}
+        self.run.log({f"evaluation/{key}": value for key, value in figures.items()}, step=record["step"])
+
     def evaluation(self, stage: str, results: Results):
         super().evaluation(stage, results)
         prefix = f"{stage}/" if stage else ""

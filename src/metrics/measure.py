@@ -104,7 +104,7 @@ def measure(
         return inputs
     for key in keys:
         found = METRICS[key]
-        reasons = [_missing(found, rows), *(refused.get(need, "") for need in found.needs)]
+        reasons = [unmeasurable(found, rows), *(refused.get(need, "") for need in found.needs)]
         reason = next(filter(None, reasons), "")
         inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
@@ -146,7 +146,7 @@ def count_texts(
 
 def _needs(keys: Sequence[str], rows: Rows) -> list[Need]:
     """Needs of the metrics that can be measured on these rows, each once."""
-    usable = [METRICS[key] for key in keys if not _missing(METRICS[key], rows)]
+    usable = [METRICS[key] for key in keys if not unmeasurable(METRICS[key], rows)]
     return list(dict.fromkeys(need for found in usable for need in found.needs))
 
 
@@ -156,7 +156,7 @@ def _generations(needs: Sequence[Need]) -> list[Generations]:
     return list(dict.fromkeys(need for need in generated if isinstance(need, Generations)))
 
 
-def _missing(found: Metric, rows: Rows) -> str:
+def unmeasurable(found: Metric, rows: Rows) -> str:
     """Why a metric cannot be measured on these row sets ("" when it can)."""
     for need in found.needs:
         if isinstance(need, Likelihood) and need.prefix and not rows.get(need.prefix):

@@ -118,6 +118,7 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
             "--unlearn.unlearn_method GA+FT --unlearn.max_steps 3 --evaluate.before false "
             "--evaluate.metrics forget/prob --overall.logger wandb --logger.tensorboard true"
         ).split(),
+        "--evaluate.every=2 steps",
         "--logger.json.root",
         tmp_path,
         "--logger.name",
@@ -130,6 +131,7 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "run"
     assert len((folder / "log.jsonl").read_text().splitlines()) == 3
+    assert len((folder / "evaluations.jsonl").read_text().splitlines()) == 3
     assert (folder / "metrics.json").exists()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert list(folder.glob("tensorboard/**/events.out.*"))

@@ -14,6 +14,7 @@ from unlearnkit.model.run.places import default_name, model_title
         ("files/models/fictional/target", "target"),
         ("files/results/demo/checkpoints", "demo"),
         ("files/results/demo/checkpoints/", "demo"),
+        ("files/results/demo/checkpoints/best", "demo-best"),
         ("owner/Model-1.5B", "Model-1.5B"),
         ("a/my model (new)", "my-model--new-"),
         ("a/.hidden", "hidden"),

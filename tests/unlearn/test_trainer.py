@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import REPO
+from safetensors.torch import load_file
 from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
 
@@ -65,11 +66,13 @@ def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
 
 
 def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
+    """Six steps over 20 rows, 8 a step: the last window of an epoch has 4 rows, which are 1, 1, 2 or 4
+    micro-batches."""
     for method in ("NPO+FT", "R2MU", "GAO"):
         words = ["--unlearn.unlearn_method", method, *LAYERS.get(method, [])]
         whole = losses(tiny_model_folder, tmp_path, f"{method}-8x1", 8, 1, *words)
         assert whole[-1]["loss"] < whole[0]["loss"]
-        splits = ((2, 4), (1, 8)) if method == "NPO+FT" else ((2, 4),)
+        splits = ((4, 2), (2, 4), (1, 8)) if method == "NPO+FT" else ((2, 4),)
         for batch, accumulate in splits:
             same(
                 losses(
@@ -77,6 +80,12 @@ def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
                 ),
                 whole,
             )
+            record = read_json(tmp_path / f"{method}-{batch}x{accumulate}" / "environment.json")["training"]
+            if method == "NPO+FT":
+                assert record["optimizer_steps_done"] == 6
+                assert record["epochs_done"] == 2
+                assert record["micro_steps_done"] == 2 * 20 // batch
+                assert (record["last_window_rows"], record["last_window_share"]) == (4, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +308,11 @@ MEASURED = [
     *("--evaluate.max_new_tokens", "8", "--evaluate.batch_tokens", "600"),
 ]
 """All that is measured without training."""
+ACCUMULATED = {"2x2": (2, 2), "1x4": (1, 4)}
+"""Name -> rows per micro-batch and process, and micro-batches per step: 8 rows a step of two processes."""
+EVALUATED = ["--evaluate.every", "2 steps", *"--unlearn.stop kl=100 --evaluate.rows 8".split()]
+PUT_BACK = [*EVALUATED[:2], *"--unlearn.stop kl=1e-9 --evaluate.rows 9".split(), *MEASURED[2:]]
+"""Every process measures the weights that the first has kept."""
 RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
 """More than an epoch of 20 rows, whose last step is short: no row may count twice."""
 
@@ -316,6 +330,12 @@ def in_two_processes(tmp_path_factory, tokenizer, small_world):
             for name, more in SPLIT.items()
         ]
         runs.append(words(root / "model", root, "measured", 4, 1, *common, *MEASURED))
+        runs += [
+            words(root / "model", root, name, batch, accumulate, *common)
+            for name, (batch, accumulate) in ACCUMULATED.items()
+        ]
+        runs.append(words(root / "model", root, "evaluated", 4, 1, *common, *EVALUATED))
+        runs.append(words(root / "model", root, "put-back", 4, 1, *common, *PUT_BACK))
         run_in_two_processes(runs, root)
 
     return once(tmp_path_factory, "two-processes", fill)
@@ -341,6 +361,48 @@ def test_two_processes_measure_the_same_figures(in_two_processes, small_world, t
     assert sum(value is not None for value in shared.values()) > 30
     for one in own:
         assert one == pytest.approx(shared, abs=1e-6)
+
+
+def test_two_processes_measure_the_weights_that_were_put_back(in_two_processes, tmp_path):
+    losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *PUT_BACK)
+    places = in_two_processes / "put-back", tmp_path / "one"
+    ours, theirs = (read_json(place / "metrics.json") for place in places)
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    stopped = [read_json(place / "environment.json")["training"]["stopped"] for place in places]
+    assert [record["kept_step"] for record in stopped] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ACCUMULATED)
+def test_two_processes_and_micro_batches_take_the_same_steps(name, in_two_processes, tmp_path):
+    """With a short last window, on which processes and micro-batches do not divide."""
+    whole = losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED)
+    same(read_jsonl(in_two_processes / name / "log.jsonl"), whole)
+    batch, accumulate = ACCUMULATED[name]
+    record = read_json(in_two_processes / name / "environment.json")["training"]
+    assert (record["rows_per_step"], record["last_window_rows"]) == (8, 4)
+    assert record["micro_steps_done"] == 2 * 20 // (2 * batch)
+    assert (record["processes"], record["micro_steps_per_step"]) == (2, accumulate)
+    weights = (
+        load_file(root / "checkpoints/model.safetensors")
+        for root in (in_two_processes / name, tmp_path / "one")
+    )
+    for ours, theirs in zip(*(kept.values() for kept in weights)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_two_processes_evaluate_while_training_and_train_on_as_before(in_two_processes, tmp_path):
+    plain, measured = in_two_processes / "NPO+FT", in_two_processes / "evaluated"
+    weights = [load_file(root / "checkpoints/model.safetensors") for root in (plain, measured)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *EVALUATED)
+    ours, theirs = (read_jsonl(root / "evaluations.jsonl") for root in (measured, tmp_path / "one"))
+    assert [record["step"] for record in ours] == [0, 2, 4, 6]
+    for mine, other in zip(ours, theirs):
+        assert mine["metrics"] == pytest.approx(other["metrics"], rel=1e-4)
+        assert mine["kl"] == pytest.approx(other["kl"], rel=1e-3, abs=1e-9)
+    assert ours[0]["kl"] == 0
+    assert ours[-1]["kl"] > 0
+    assert read_json(measured / "best.json")["last"]["step"] == 6
 
 
 def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(plain, tiny_model_folder, tmp_path):

@@ -345,7 +345,7 @@ class StrictConfig(fastargs.Config):
             return ""
         if key in FACTS:
             return FACTS[key].format(method=self.method().name, value=accepted[0])
-        text = ",".join(map(str, held))
+        text = ",".join("null" if value is None else str(value) for value in held)
         return f"{key} is {text.lower() if isinstance(actual, bool) else text}"
 
     @cached_property

@@ -330,12 +330,12 @@ def reference_model(model, deepest: int | None = None):
         for name, p in model.named_parameters()
         if p.requires_grad and numbers.get(name, 0) <= deepest
     ]
-    return model, lambda: _initial_values(trained)
+    return model, lambda: exchanged(trained)
 
 
 @contextlib.contextmanager
-def _initial_values(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
-    """Give parameters their initial values for the duration of the context."""
+def exchanged(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
+    """Give parameters other values for the duration of the context."""
     # Autocast caches the bf16 copy of a weight by parameter, so the cache is cleared at every exchange.
     live = [(p, p.data) for p, _ in weights]
     for p, values in weights:

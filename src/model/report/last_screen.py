@@ -32,6 +32,8 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
         *_bounds(outcome),
         *_differences_to_retain(settings),
         *_judge_usage(outcome.after.judge),
+        *_training(outcome.training),
+        *_best(outcome.best),
     ):
         screen.print_text(line)
     for question, answers in _samples(outcome, settings):
@@ -145,6 +147,51 @@ def _judge_usage(judge: dict) -> list[str]:
         f" without a verdict; {judge['prompt_tokens']} + {judge['completion_tokens']} tokens{cost}"
         f" ({judge['name']})"
     ]
+
+
+def _training(record: dict) -> list[str]:
+    """Configured and done epochs and steps, and why the training stopped early."""
+    if not record:
+        return []
+    by_steps = record["max_steps_configured"] is not None
+    epochs = f"{record['epochs_done']:.4g}" if by_steps else _of(record, "epochs_done", "epochs_configured")
+    steps = _of(record, "optimizer_steps_done", "optimizer_steps_planned")
+    line = (
+        f"training: {epochs} epochs, {steps} optimizer steps of {record['rows_per_step']} rows"
+        f" ({record['micro_steps_done']} micro-steps per process; the last step of an epoch has"
+        f" {record['last_window_rows']} rows, {record['last_window_share']:.3g} of a full one)"
+    )
+    stopped = record["stopped"]
+    if not stopped:
+        return [line]
+    kept = f"; the model is that of step {stopped['kept_step']}"
+    if stopped["kept_step"] == 0:
+        kept = "; the model is the initial one: no other evaluated step was within the budget"
+    return [line, f"stopped at step {stopped['step']}: {stopped['reason']}{kept}"]
+
+
+def _of(record: dict, done: str, planned: str) -> str:
+    return f"{record[done]:.4g} of {record[planned]:g}"
+
+
+def _best(best: dict) -> list[str]:
+    """The best evaluated step and the last one, on the half of the rows that did not choose."""
+    if not best:
+        return []
+    rule, found, last = best["rule"], best["best"], best["last"]
+    head = f"best by {rule['forgetting']} {ARROWS[rule['better']]} at {rule['floor']:g} of the utility: "
+    if found is None:
+        return [f"{head}none ({best['reason']})"]
+    place = "the last" if found["step"] == last["step"] else "kept in checkpoints/best"
+    lines = [f"{head}step {found['step']}, {place}"]
+    steps = {found["step"]: found, last["step"]: last}
+    for half, title in (("chosen_on", "on the half that chose"), ("reported_on", "on the other half")):
+        figures = [
+            f"step {step} {_number(entry[half], 'forgetting')}, utility {_number(entry[half], 'utility')}"
+            for step, entry in steps.items()
+        ]
+        lines.append(f"  {title}: {'; '.join(figures)}")
+    return lines
 
 
 def _samples(outcome: Outcome, settings: Settings) -> list[tuple[str, list[str]]]:

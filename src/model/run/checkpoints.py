@@ -16,6 +16,8 @@ from ...core.files import UserError, read_json, write_json
 log = logging.getLogger(__name__)
 
 MARKER = "complete"
+SNAPSHOTS = "evaluated"
+"""Folder beside the step checkpoints with weights of evaluated steps, see `stopping.Snapshots`."""
 
 
 def seal(folder: Path) -> None:
@@ -62,6 +64,12 @@ def drop_all_but(checkpoints: Path, kept: Path | None) -> None:
         for folder in checkpoints.glob(pattern):
             if folder != kept:
                 shutil.rmtree(folder)
+
+
+def drop_everything(checkpoints: Path) -> None:
+    """Remove what only an interrupted run needs."""
+    drop_all_but(checkpoints, None)
+    shutil.rmtree(checkpoints / SNAPSHOTS, ignore_errors=True)
 
 
 def _sealed(checkpoints: Path) -> Iterator[Path]:

@@ -16,9 +16,11 @@ from ..settings.run_settings import Settings
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "rouge_score")
 
 
-def environment(settings: Settings, processes: int, start: float, train_seconds: float) -> dict:
-    """Command, versions, hardware, times (seconds) and peak memory (MB) as plain values. `start` is a
-    time.time()."""
+def environment(
+    settings: Settings, processes: int, start: float, train_seconds: float, training: dict | None = None
+) -> dict:
+    """Command, versions, hardware, times (seconds), peak memory (MB) and the record of the training as plain
+    values. `start` is a time.time()."""
     data, unlearn = settings.dataset, settings.unlearn
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
@@ -35,6 +37,7 @@ def environment(settings: Settings, processes: int, start: float, train_seconds:
         "processes": processes,
         "seed": settings.overall.seed,
         "effective_batch_size": data.batch_size * unlearn.gradient_accumulation_steps * processes,
+        "training": training or None,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if gpus else None,
     }

@@ -45,9 +45,13 @@ def default_name(settings: Settings) -> str:
 
 
 def model_title(name: str) -> str:
-    """A model's own name, in letters that a run folder may have; for `<run>/checkpoints` it is the run's."""
-    parts = [part for part in Path(os.path.abspath(Path(name).expanduser())).parts if part != "checkpoints"]
-    return re.sub(r"[^\w+=,@.-]", "-", parts[-1])[:100].lstrip(".") or "model"
+    """A model's own name, in letters that a run folder may have; for `<run>/checkpoints` it is the run's, for
+    `<run>/checkpoints/best` the run's with `-best`."""
+    path = Path(os.path.abspath(Path(name).expanduser()))
+    is_best = path.parts[-2:] == ("checkpoints", "best")
+    parts = [part for part in (path.parent if is_best else path).parts if part != "checkpoints"]
+    title = re.sub(r"[^\w+=,@.-]", "-", parts[-1])[:100].lstrip(".") or "model"
+    return f"{title}-best" if is_best else title
 
 
 @cache

@@ -2,17 +2,18 @@
 run goes on."""
 
 import os
+import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainingArguments
 
-from ...core.encoding import Encoded
-from ...core.files import fingerprint
+from ...core.encoding import CONTEXT, Encoded, Template
+from ...core.files import UserError, fingerprint
 from ...core.generation import pad_id
 from ...dataset.collate import Collator
 from ...dataset.pairs import EpochSampler, Pairs
@@ -22,14 +23,22 @@ from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
+from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import TrainingJob, UnlearnTrainer
+from ..evaluation import retain_columns, template_of
 from ..load.adapters import set_base_name
 from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
-from .checkpoints import drop_all_but, newest_checkpoint, step_of
+from ..settings.stop_rules import stop_rules
+from .best_choice import BestRule, best_figure
+from .checkpoints import SNAPSHOTS, drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
+from .stopping import KlOptions, ReferenceKl, Snapshots
 from .training_callbacks import StepCheckpoints, TrainingProgress
+from .training_evaluation import Ending, EvaluationPlan, TrainingEvaluation
+from .training_metrics import default_figure, kl_rows_place
+from .unlearn_run import Trained
 
 
 @dataclass(frozen=True)
@@ -46,23 +55,88 @@ class Training:
     reinforced: Any = None
     """The model of an edit that trains."""
     mask: WeightMask | None = None
+    evaluation: dict[str, list[dict]] = field(default_factory=dict)
+    """Row sets that are measured while training."""
 
-    def run(self) -> tuple[Any, float]:
-        """Train, and return the plain model with the seconds that took, reference values included."""
+    def run(self) -> Trained:
+        """Train, and return the plain model with what is to be said about the training."""
         start = time.time()
         unlearn, logger = self.settings.unlearn, self.logger
         resumable = logger and (unlearn.save_steps or unlearn.resume_path)
         origins = _origins(self.model, self.rows) if resumable else {}
         model = self._with_adapters()
         reference = self._reference(model)
+        checkpoint = _resumed_checkpoint(self.settings, self._steps_folder, logger) if logger else None
         # The weights' dtype and LoRA are settled before the Trainer wraps the model.
         trainer, bar = self._trainer(model, reference, origins)
-        with bar:
-            trainer.run(_resumed_checkpoint(self.settings, self._steps_folder, logger) if logger else None)
+        plan = self._step_plan(trainer)
+        with bar, tempfile.TemporaryDirectory() as temporary:
+            measuring = self._measuring(model, plan, Path(temporary), checkpoint)
+            if measuring:
+                measuring.attach(trainer, bar)
+            trainer.run(checkpoint)
+            done = trainer.state.global_step
+            if unlearn.save_adapter != "none":
+                set_base_name(model, self.settings.overall)
+            ending = measuring.end(done) if measuring else Ending(done)
         if logger and unlearn.save_adapter != "none":
-            set_base_name(model, self.settings.overall)
             logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
-        return merge_lora(model), time.time() - start
+        seconds = time.time() - start - ending.evaluation_seconds
+        return Trained(merge_lora(model), seconds, plan.record(done) | ending.record(), ending.best)
+
+    def _step_plan(self, trainer: UnlearnTrainer) -> StepPlan:
+        unlearn = self.settings.unlearn
+        return StepPlan(
+            len(trainer.job.pairs),
+            self.settings.dataset.batch_size,
+            unlearn.gradient_accumulation_steps,
+            trainer.args.world_size,
+            unlearn.num_epochs,
+            unlearn.max_steps,
+        )
+
+    def _measuring(
+        self, model, steps: StepPlan, temporary: Path, checkpoint: str | None
+    ) -> TrainingEvaluation | None:
+        """The evaluation while training; None where none is asked for. Called before the first step: the
+        model is the reference of the KL budget."""
+        if not self.logger or not self.settings.evaluate.every:
+            return None
+        settings = default_figure(self.settings, self.evaluation)
+        snapshots = Snapshots(self._steps_folder / SNAPSHOTS if self.logger.folder else temporary)
+        is_main = process_state(settings).is_main_process
+        if is_main:
+            snapshots.begin(step_of(Path(checkpoint)) if checkpoint else -1)
+        figure, rules = best_figure(settings), stop_rules(settings.unlearn.stop)
+        seed = settings.dataset.dataset_seed
+        columns = retain_columns(settings, self.evaluation)
+        plan = EvaluationPlan(
+            settings,
+            self.tokenizer,
+            self.evaluation,
+            steps,
+            BestRule(figure, settings.evaluate.best_floor, seed, columns) if figure else None,
+            self._kl(model) if "kl" in rules and is_main else None,
+        )
+        measuring = TrainingEvaluation(plan, model, self.logger, snapshots)
+        if is_main and checkpoint:
+            measuring.check_history()
+        return measuring
+
+    def _kl(self, model) -> ReferenceKl:
+        """The KL to the model as it is now, on held-out retain rows where there are some."""
+        overall, data = self.settings.overall, self.settings.dataset
+        rows = self.rows.get("retain", [])
+        if kl_rows_place(self.evaluation, {}) == "evaluation":
+            template = template_of(self.settings, self.tokenizer)
+            rows = encoded_answers(self.evaluation["retain"], template, data.max_length)
+        options = KlOptions(
+            pad_id(self.tokenizer),
+            self.settings.evaluate.batch_tokens,
+            int(overall.reference_cache_gb * 1e9),
+            resolve_precision(overall.precision, model.device.type),
+        )
+        return ReferenceKl(model, rows, options)
 
     @property
     def _steps_folder(self) -> Path:
@@ -118,6 +192,20 @@ class Training:
         return trainer, bar
 
 
+def encoded_answers(rows: list[dict], template: Template, max_length: int) -> list[Encoded]:
+    """Questions and answers of rows; those that are too long, which no evaluation scores, are left out."""
+    found = []
+    for row in rows:
+        context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
+        try:
+            found.append(template.encode(context | {"answer": row["answer"]}, max_length))
+        except UserError:
+            continue
+    if not found:
+        raise UserError("unlearn.stop kl: every retain row is longer than dataset.max_length; raise it")
+    return found
+
+
 def _origins(model, rows: Mapping[str, list]) -> dict[str, str]:
     """Fingerprints of what a run begins with, and must begin with again to go on: the initial model, which is
     the reference too, and the tokenised rows, in which the template shows."""
@@ -146,7 +234,7 @@ def _resumed_checkpoint(settings: Settings, steps_folder: Path, logger: RunLogge
     found = [newest_checkpoint(steps_folder)] if state.is_main_process else [None]
     if state.is_main_process:
         drop_all_but(steps_folder, found[0])
-        logger.rewind(step_of(found[0]) if found[0] else 0)
+        logger.rewind(step_of(found[0]) if found[0] else -1)
     if state.num_processes > 1:
         broadcast_object_list(found)
     return str(found[0]) if found[0] else None

@@ -31,6 +31,10 @@ class TrainingProgress(TrainerCallback):
         phase = make_phase(self.title, "steps", self.quiet, state.max_steps, state.global_step)
         self.phase = self.open.enter_context(phase)
 
+    def note(self, text: str) -> None:
+        """Show a word beside the steps, until the next step's loss."""
+        self.phase.update(note=text)
+
     def on_step_end(self, args, state, control, **kwargs):
         self.phase.update(state.global_step)
 

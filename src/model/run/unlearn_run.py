@@ -5,7 +5,7 @@ import itertools
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,10 @@ from ..load.loading import (
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
 from ..training_data import RequestedParts, choose_forget_rows, training_rows
-from .checkpoints import drop_all_but
+from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place
+from .training_metrics import check_rows
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +67,28 @@ class Outcome:
     tokenizer: Any
     is_main: bool = True
     """False on all but the first of several processes, which have measured nothing."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Configured and done epochs and steps; empty where no step was taken."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Content of best.json; empty where no best was chosen."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Args:
+        model: the plain model, adapters merged.
+        seconds: time of the training, reference values included, evaluations while training left out.
+        record: configured and done epochs and steps, and how it ended; section `training` of
+            environment.json. Empty where nothing was trained.
+        best: content of best.json; empty where no best was chosen.
+    """
+
+    model: Any
+    seconds: float
+    record: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,18 +140,28 @@ class Unlearn:
             before = self.before(model, prepared) if trains else None
             reinforced, making = self.reinforced(model, prepared) if settings.method.edits else (None, 0.0)
             train_only(model, trained)
-            model, training = self.unlearned(model, prepared, reinforced, mask)
+            trained_model = self.unlearned(model, prepared, reinforced, mask)
+            model, seconds = trained_model.model, making + trained_model.seconds
             if trains and settings.unlearn.save_adapter != "only":
                 logger.model(model, prepared.tokenizer)
             after = self.after(model, prepared)
             logger.evaluation("", after)
-            logger.environment(
-                environment(settings, process_state(settings).num_processes, start, making + training)
-            )
+            processes = process_state(settings).num_processes
+            logger.environment(environment(settings, processes, start, seconds, trained_model.record))
             if trains and logger.folder:
-                drop_all_but(logger.folder / "checkpoints", None)
+                drop_everything(logger.folder / "checkpoints")
         is_main = process_state(settings).is_main_process
-        return Outcome(before, after, logger.folder, making + training, model, prepared.tokenizer, is_main)
+        return Outcome(
+            before,
+            after,
+            logger.folder,
+            seconds,
+            model,
+            prepared.tokenizer,
+            is_main,
+            trained_model.record,
+            trained_model.best,
+        )
 
     @property
     def share(self) -> Share:
@@ -151,6 +184,7 @@ class Unlearn:
         )
         with reading_once():
             rows = self.rows(tokenizer, composition)
+        check_rows(settings, rows.evaluation, rows.training)
         return Prepared(tokenizer, composition, rows, logger)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
@@ -244,11 +278,11 @@ class Unlearn:
         forget = {"forget": prepared.rows.training["forget"]}
         learning = Composition(Reinforce(), None)
         training = Training(settings, copy.deepcopy(model), prepared.tokenizer, forget, learning)
-        trained, seconds = training.run()
-        return trained.eval().requires_grad_(False), seconds
+        trained = training.run()
+        return trained.model.eval().requires_grad_(False), trained.seconds
 
-    def unlearned(self, model, prepared: Prepared, reinforced, mask) -> tuple[Any, float]:
-        """The model after training or editing, and the seconds that took."""
+    def unlearned(self, model, prepared: Prepared, reinforced, mask) -> Trained:
+        """The model after training or editing, and what is to be said about that."""
         composition = prepared.composition
         if composition.parts:
             # The Trainer takes a second to load, which a run that only measures need not wait for.
@@ -263,10 +297,11 @@ class Unlearn:
                 prepared.logger,
                 reinforced,
                 mask,
+                prepared.rows.evaluation,
             ).run()
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
-        return model, 0.0
+        return Trained(model, 0.0)
 
 
 def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
+from ...core.durations import FORM, duration_text
 from ...core.embedding import MINILM
 from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
@@ -88,6 +89,36 @@ class Evaluation:
         None, "model that judges fluency; the default is the initial model of a run that trains"
     )
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
+    # The keys below decide when a model is measured, not what is found: no part of a cache key.
+    every: str | None = knob(
+        None,
+        "evaluate while training, as often as this says; null is off",
+        read=duration_text,
+        form=FORM,
+        transport=True,
+    )
+    every_metrics: tuple[str, ...] = knob(
+        ("auto",),
+        "metrics or families of the evaluation while training, beside those that its rules read; auto is"
+        " prob and extraction_strength",
+        only_if=("evaluate.every", bool),
+        transport=True,
+    )
+    best: str = knob(
+        "auto",
+        "figure of forgetting by which the best evaluated model is kept: a metric of the forget rows, or"
+        " forget_quality; auto is forget_quality with evaluate.retain_results, else"
+        " forget/extraction_strength; none keeps no best",
+        only_if=("evaluate.every", bool),
+        transport=True,
+    )
+    best_floor: float = knob(
+        0.95,
+        "least utility of the best model, as a share of the initial model's",
+        above=0,
+        only_if=("evaluate.every", bool),
+        transport=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ...optim import FLATNESS, OPTIMIZERS
 from ...unlearn.gradients import COMBINERS
 from ...unlearn.method import method_name, method_names
 from ...unlearn.published.presets import PRESETS
+from .stop_rules import FORM, stop_rule_text
 
 TASKS = {
     "fictional": ("tofu",),
@@ -53,6 +54,13 @@ class Unlearning:
     task_name: str = knob("fictional", "chooses the metrics", choices=tuple(TASKS))
     num_epochs: int = knob(1, "passes over the forget rows (over the retain rows for FT)", at_least=1)
     max_steps: int = knob(-1, "stop after this many optimizer steps; -1 is no limit", at_least=-1, never=0)
+    stop: tuple[str, ...] | None = knob(
+        None,
+        "stop at an evaluation (evaluate.every) where a rule says so: kl=BUDGET, KL to the initial model on"
+        " retain rows above it; holdout=P, losses of forget and holdout rows that do not differ at level P",
+        read=stop_rule_text,
+        form=FORM,
+    )
     lr: float = knob(1e-4, "peak learning rate", above=0)
     weight_decay: float = knob(0.0, "decoupled weight decay", at_least=0)
     gradient_accumulation_steps: int = knob(1, "micro-batches per optimizer step", at_least=1)

@@ -115,6 +115,10 @@ class UnlearnTrainer(Trainer):
         if options.averaging:
             self.add_callback(WeightAveragingCallback(options.averaging, self.weights))
 
+    def pause(self, seconds: float) -> None:
+        """Leave time that went into something else out of the speed of the step."""
+        self.step_start += seconds
+
     def weights(self) -> list[Tensor]:
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -130,7 +134,8 @@ class UnlearnTrainer(Trainer):
             )
         if checkpoint:
             self._load_own_state(checkpoint)
-        if checkpoint and self._is_finished(checkpoint):
+        if checkpoint and self._is_finished(state := self._state_of(checkpoint)):
+            self.state = state
             self._load_from_checkpoint(checkpoint)
         else:
             self.train(resume_from_checkpoint=checkpoint)
@@ -144,11 +149,17 @@ class UnlearnTrainer(Trainer):
         self.optimizer = self.lr_scheduler = None
 
     @staticmethod
-    def _is_finished(checkpoint: str) -> bool:
+    def _state_of(checkpoint: str) -> TrainerState:
         path = Path(checkpoint) / TRAINER_STATE_NAME
         with clear_load_errors(path):
-            state = TrainerState.load_from_json(str(path))
-        return state.global_step >= state.max_steps
+            return TrainerState.load_from_json(str(path))
+
+    @staticmethod
+    def _is_finished(state: TrainerState) -> bool:
+        # A stop rule ends a training before its last step; the state of the Trainer's control is kept.
+        kept = cast(dict[str, Any], state.stateful_callbacks or {})
+        control = kept.get("TrainerControl", {}).get("args", {})
+        return state.global_step >= state.max_steps or control.get("should_training_stop", False)
 
     def create_optimizer(self, model=None):
         """The Trainer's AdamW, or Sophia with the Trainer's own choice of what decays."""

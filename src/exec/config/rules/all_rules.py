@@ -22,6 +22,7 @@ from .method_rules import (
     weight_errors,
 )
 from .model_rules import model_errors, overwrite_errors, package_errors
+from .training_rules import stop_errors, training_evaluation_errors
 
 
 def broken_rules(settings: Settings) -> list[str]:
@@ -43,6 +44,8 @@ def broken_rules(settings: Settings) -> list[str]:
         *judge_errors(settings),
         *objective_errors(settings),
         *benchmark_errors(settings),
+        *training_evaluation_errors(settings),
+        *stop_errors(settings),
     ]
 
 

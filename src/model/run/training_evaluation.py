@@ -1,0 +1,319 @@
+"""Evaluation while a model is trained: the history, stop rules and the best step.
+
+The first process measures and the others wait for its decision. Nothing of the training may notice: modes,
+gradients' flags and random states are put back, so that the weights of a run with `evaluate.every` are those
+of a run without, to the bit.
+"""
+
+import contextlib
+import copy
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast, broadcast_object_list
+from torch import Tensor
+from transformers import TrainerCallback
+
+from ...core.durations import parse_duration
+from ...core.files import UserError
+from ...loggers import RunLogger
+from ...optim import Averaging
+from ...unlearn.step.step_plan import StepPlan
+from ...unlearn.step.trainer import UnlearnTrainer
+from ..evaluation import Occasion, evaluate
+from ..load.loading import exchanged, merge_lora
+from ..settings.run_settings import Settings
+from ..settings.stop_rules import StopRule, stop_rules
+from .best_choice import BestRule, utility
+from .stopping import ReferenceKl, Snapshots, holdout_test
+from .training_callbacks import TrainingProgress
+from .training_metrics import metrics_while_training
+
+
+@contextlib.contextmanager
+def undisturbed(model: torch.nn.Module) -> Iterator[None]:
+    """Put back, at the end, modes and gradient flags of a model and every random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    flags = [(weight, weight.requires_grad) for weight in model.parameters()]
+    states = random.getstate(), numpy.random.get_state(), torch.get_rng_state()
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for weight, flag in flags:
+            weight.requires_grad_(flag)
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if gpus:
+            torch.cuda.set_rng_state_all(gpus)
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """What an evaluation while training reads.
+
+    Args:
+        settings: of the run.
+        tokenizer: of the run.
+        rows: row sets to measure.
+        steps: the steps of the training.
+        best: how the best step is chosen; None keeps none.
+        kl: the KL to the reference model; None without that stop rule.
+    """
+
+    settings: Settings
+    tokenizer: Any
+    rows: dict[str, list[dict]]
+    steps: StepPlan
+    best: BestRule | None = None
+    kl: ReferenceKl | None = None
+
+
+@dataclass
+class Ending:
+    """How a training ended.
+
+    Args:
+        step: optimizer step whose weights the run keeps.
+        stopped: step and reason of a stop rule; empty without.
+        best: content of best.json; empty where no best is chosen.
+        evaluations: number of evaluations while training.
+        evaluation_seconds: their time in this process.
+    """
+
+    step: int
+    stopped: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    evaluations: int = 0
+    evaluation_seconds: float = 0.0
+
+    def record(self) -> dict[str, Any]:
+        """Its part of section `training` of environment.json."""
+        return {
+            "stopped": self.stopped or None,
+            "evaluations": self.evaluations,
+            "evaluation_seconds": round(self.evaluation_seconds, 1),
+        }
+
+
+class TrainingEvaluation(TrainerCallback):
+    """Measures the model at the steps of `evaluate.every`, and stops the training where a rule says so.
+
+    Everything it decides is a function of the records of the history, so a resumed run goes on from them.
+
+    Args:
+        plan: what is measured, and how.
+        model: the model that is trained, without wrappers of the Trainer.
+        logger: keeps the history.
+        snapshots: keeps weights.
+
+    Attributes:
+        averaging: the mean of the weights that is kept in their place; None without.
+        bar: display of the training.
+        on_pause: called with the seconds for which the training waited.
+    """
+
+    def __init__(self, plan: EvaluationPlan, model, logger: RunLogger, snapshots: Snapshots):
+        self.plan, self.model, self.logger, self.snapshots = plan, model, logger, snapshots
+        self.averaging: Averaging | None = None
+        self.bar: TrainingProgress | None = None
+        self.on_pause: Callable[[float], None] = lambda seconds: None
+        self.rules = stop_rules(plan.settings.unlearn.stop)
+        self.every = parse_duration(plan.settings.evaluate.every)
+        self.records: list[dict] = logger.read_history()
+        self.seconds = 0.0
+        """Time spent here in this process."""
+
+    def check_history(self) -> None:
+        """UserError where a resumed run lacks what it decides by: the evaluation of the initial model, or
+        weights that it may need."""
+        if not self.records or self.records[0]["step"] != 0:
+            absent = ["evaluations.jsonl"]
+        else:
+            paths = map(self.snapshots.path, sorted(self._needed()))
+            absent = [str(path) for path in paths if not path.is_file()]
+        if absent:
+            raise UserError(
+                f"unlearn.resume_path: {absent[0]} of the interrupted run is not there or not whole; start"
+                " anew with logger.overwrite true"
+            )
+
+    def attach(self, trainer: UnlearnTrainer, bar: TrainingProgress) -> None:
+        """Let a trainer call this, after its own callbacks."""
+        self.averaging, self.bar, self.on_pause = trainer.options.averaging, bar, trainer.pause
+        trainer.add_callback(self)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:
+            self._evaluate(0)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.plan.steps.is_due(self.every, state.global_step):
+            control.should_training_stop |= self._evaluate(state.global_step)
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.snapshots.pin(self._needed())
+
+    def _evaluate(self, step: int) -> bool:
+        """Measure the model after `step` steps on the first process. True, on every process, to stop."""
+        start, stops = time.perf_counter(), [False]
+        if PartialState().is_main_process:
+            with undisturbed(self.model):
+                record = self._record(step)
+            stops = [bool(record["stop"])]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(stops)
+        taken = time.perf_counter() - start
+        self.seconds += taken
+        self.on_pause(taken)
+        return stops[0]
+
+    def _record(self, step: int) -> dict[str, Any]:
+        if self.bar:
+            self.bar.note(f"measuring at step {step}")
+        start = time.perf_counter()
+        with self._kept_weights():
+            results = evaluate(
+                self._plain(), self.plan.tokenizer, self.plan.rows, self._cheap(), Occasion("measuring")
+            )
+            record = {
+                "step": step,
+                "epoch": round(float(self.plan.steps.epoch(step)), 6),
+                "metrics": results.metrics,
+            }
+            if self.plan.best:
+                record["utility"] = utility(results.samples)
+                record["best"] = self.plan.best.figures(results.samples)
+            if self.plan.kl:
+                record["kl"] = self.plan.kl.of(self._plain())
+            if "holdout" in self.rules:
+                record["holdout"] = holdout_test(results.samples)
+            record["stop"] = self._reason(record)
+            record["seconds"] = round(time.perf_counter() - start, 3)
+            self.records.append(record)
+            needed = self._needed()
+            if step in needed:
+                self.snapshots.save(step, dict(self._weights()))
+        self.snapshots.keep(needed)
+        self.logger.history(record)
+        return record
+
+    def _cheap(self) -> Settings:
+        """The settings of an evaluation while training: its own metrics, no intervals, no display."""
+        settings = self.plan.settings
+        evaluation = replace(settings.evaluate, metrics=tuple(metrics_while_training(settings)), bootstrap=0)
+        return replace(settings, evaluate=evaluation, overall=replace(settings.overall, quiet=True))
+
+    def _plain(self):
+        """The model itself, its adapters in place but without their wrapper."""
+        return getattr(self.model, "get_base_model", lambda: self.model)()
+
+    def _weights(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def _kept_weights(self) -> contextlib.AbstractContextManager:
+        """A context in which the model has the weights that would be kept if the training ended here."""
+        if not (self.averaging and self.averaging.count):
+            return contextlib.nullcontext()
+        pairs = zip(self._weights(), self.averaging.mean)
+        return exchanged([(weight, mean.to(weight.dtype)) for (_, weight), mean in pairs])
+
+    def _reason(self, record: dict) -> str:
+        """Why the training stops at this evaluation; empty where it goes on."""
+        level = self.rules.get("holdout")
+        if not self._within_budget(record):
+            return f"KL to the initial model {record['kl']:.3g} > {self.rules['kl'].level:g}"
+        return self._holdout_reason(record["holdout"], level, record["step"]) if level else ""
+
+    @staticmethod
+    def _holdout_reason(found: dict, level: StopRule, step: int) -> str:
+        p, forget, holdout = (found[key] for key in ("p", "forget_median", "holdout_median"))
+        if p is None and step == 0:
+            raise UserError(f"unlearn.stop {level}: no forget row, or no holdout row, has a finite loss")
+        if p is None:
+            return "no forget row, or no holdout row, has a finite loss"
+        if p > level.level and step == 0:
+            raise UserError(
+                f"unlearn.stop {level}: to the initial model the forget rows already look like the holdout"
+                f" rows (p {p:.3g}), so the run would stop before its first step; does it know them?"
+            )
+        if p > level.level:
+            return f"forget rows look like holdout rows (p {p:.3g} > {level.level:g})"
+        if forget > holdout:
+            return (
+                f"the loss of the forget rows has passed that of the holdout rows (median {forget:.3g} >"
+                f" {holdout:.3g}, p {p:.3g}); a shorter evaluate.every stops nearer"
+            )
+        return ""
+
+    def _within_budget(self, record: dict) -> bool:
+        """A KL that is not a number (null in the history) is above every budget."""
+        budget = self.rules.get("kl")
+        return budget is None or (record["kl"] is not None and record["kl"] <= budget.level)
+
+    def _valid(self) -> list[dict]:
+        """Records of the steps that may be kept."""
+        return list(filter(self._within_budget, self.records))
+
+    def _needed(self) -> set[int]:
+        """Steps whose weights may still be asked for: the last within the budget, and the best."""
+        valid, needed = self._valid(), set[int]()
+        if self.plan.kl and valid:
+            needed.add(valid[-1]["step"])
+        if self.plan.best and (best := self.plan.best.choose(valid)[0]):
+            needed.add(best["step"])
+        return needed
+
+    def end(self, step: int) -> Ending:
+        """Put the model back to the last step within the KL budget, if its last is beyond, and report. The
+        first process has the history, and alone keeps the best step."""
+        ending = Ending(step, evaluations=len(self.records), evaluation_seconds=self.seconds)
+        is_main = PartialState().is_main_process
+        if is_main and (reason := self.records[-1]["stop"]):
+            ending.step = self._valid()[-1]["step"]
+            ending.stopped = {"step": step, "reason": reason, "kept_step": ending.step}
+        kept = [ending.step]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(kept)
+        ending.step = kept[0]
+        if ending.step != step:
+            self._put_back(ending.step)
+        if is_main and self.plan.best:
+            ending.best = self.plan.best.report(self._valid(), ending.step)
+            self._save_best(ending)
+        return ending
+
+    @torch.no_grad()
+    def _put_back(self, step: int) -> None:
+        """Give every process the weights after `step` steps, which the first has: all of them measure."""
+        values = self.snapshots.load(step) if PartialState().is_main_process else {}
+        for name, weight in self._weights():
+            weight.copy_(values.get(name, weight))
+            broadcast(weight.data)
+
+    def _save_best(self, ending: Ending) -> None:
+        """Write best.json, and the best model where it is not the last."""
+        best = ending.best["best"]
+        if best is None or best["step"] == ending.step:
+            self.logger.best(ending.best)
+            return
+        values = self.snapshots.load(best["step"])
+        weights: list[tuple[torch.nn.Parameter, Tensor]] = [
+            (weight, values[name].to(weight.device)) for name, weight in self._weights()
+        ]
+        with exchanged(weights):
+            adapter_only = self.plan.settings.unlearn.save_adapter == "only"
+            lora = self.plan.settings.unlearn.use_lora
+            # Merging is for good: a copy is merged, the last model keeps its adapters.
+            model = merge_lora(copy.deepcopy(self.model)) if lora and not adapter_only else self.model
+            self.logger.best(ending.best, model, self.plan.tokenizer)

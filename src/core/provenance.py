@@ -11,7 +11,7 @@ DATA_KEYS = ("forget_dataset_name", "data_dir", "forget_ratio", "dataset_seed", 
 """Settings of the evaluated rows. They belong together: none applies to another data set."""
 READING_KEYS = ("template", "think_open", "think_close", "max_length")
 """Settings of prompts and tokenisation."""
-PATHS = ("data_dir", "retain_results", "original_model")
+PATHS = ("data_dir", "retain_results", "second_retain_results", "original_results", "original_model")
 """Settings that are paths, stored absolute: a later evaluation may start in another folder."""
 
 

@@ -27,6 +27,9 @@ class MetricInputs:
         texts: Need -> row -> generated text of each question.
         fluencies: Need -> row -> mean log p per token of each generated text, under the original model.
         values: Metric key -> value, of the metrics computed so far.
+        second_retain_columns: Per-row values of a second retain model, of another seed; None without
+            `evaluate.second_retain_results`.
+        original_columns: Per-row values of the model before unlearning, None without.
     """
 
     rows: Rows
@@ -40,6 +43,8 @@ class MetricInputs:
     texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
     fluencies: dict[Generations, list[list[float]]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
+    second_retain_columns: Columns | None = None
+    original_columns: Columns | None = None
 
     @property
     def judge(self) -> Judge:

@@ -220,6 +220,7 @@ class Value:
         unscored: Number of rows that could not be scored.
         interval: 95 % bootstrap interval over rows.
         columns: Column -> cell per row, in row order, for samples/*.jsonl.
+        details: Further figures that explain the value, for metrics_detail.json.
     """
 
     value: float | None
@@ -228,6 +229,7 @@ class Value:
     unscored: int = 0
     interval: tuple[float, float] | None = None
     columns: Cells = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ class OfSamples:
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function."""
+    """A registered metric, see `metric`. `compute` is its function."""
 
     name: str
     rows: str | None
@@ -280,6 +282,7 @@ def metric(
     good: Good,
     about: str,
     aliases: Sequence[str] = (),
+    family: str = "",
 ) -> Callable:
     """Register a function as a metric (decorator).
 
@@ -296,15 +299,16 @@ def metric(
         good: Direction in which it gets better.
         about: Formula, range and blind spot, for docs/metrics.md.
         aliases: Earlier names, which configs may still use.
+        family: Name under which it is chosen with others; by default the module that defines it.
     """
 
     if good not in ARROWS:
         raise ValueError(f"metric {key}: good must be one of {', '.join(ARROWS)}, not {good!r}")
 
     def add(compute: Callable) -> Callable:
-        family = compute.__module__.rpartition(".")[2]
+        group = family or compute.__module__.rpartition(".")[2]
         METRICS.register(key, *aliases)(
-            Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, family, compute)
+            Metric(key, rows, tuple(needs), tuple(after), tuple(fields), judged, good, about, group, compute)
         )
         return compute
 

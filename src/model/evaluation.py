@@ -3,7 +3,7 @@ in a cache."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -50,8 +50,23 @@ JUDGED_ROWS = (
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 
 
-def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
-    """All metrics of the run on `model`, in the arithmetic of the run. `title` stands in the progress bar."""
+@dataclass(frozen=True)
+class Occasion:
+    """An evaluation within a run.
+
+    Args:
+        title: Words of the progress bar.
+        before: Results of the initial model, when they were measured earlier in the run.
+    """
+
+    title: str
+    before: Results | None = None
+
+
+def evaluate(
+    model, tokenizer, rows: dict[str, list[dict]], settings: Settings, occasion: Occasion
+) -> Results:
+    """All metrics of the run on `model`, in the arithmetic of the run."""
     evaluation, data = settings.evaluate, settings.dataset
     template = template_of(settings, tokenizer)
     precision = resolve_precision(settings.overall.precision, str(model.device))
@@ -60,7 +75,8 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     keys = select(settings.metric_names)
     texts = count_texts(keys, rows, decoding)
-    with progress(title, settings.overall.quiet, texts) as on_rows, autocast_context(model.device, precision):
+    shown = progress(occasion.title, settings.overall.quiet, texts)
+    with shown as on_rows, autocast_context(model.device, precision):
         options = EvalOptions(
             min(data.max_length, learned_positions(model) or data.max_length),
             evaluation.max_new_tokens,
@@ -69,10 +85,10 @@ def evaluate(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, 
         )
         runner = EvalRunner(model, template, options, on_rows, cache(lambda: original_model(settings, model)))
         measuring = MeasureOptions(
-            retain_columns(settings, rows),
-            make_judges(settings),
-            evaluation.bootstrap,
-            settings.overall.seed,
+            **other_columns(settings, rows, occasion.before),
+            judges=make_judges(settings),
+            bootstrap=evaluation.bootstrap,
+            seed=settings.overall.seed,
         )
         inputs = measure(keys, rows, runner, measuring)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
@@ -112,7 +128,9 @@ def template_of(settings: Settings, tokenizer) -> Template:
     )
 
 
-def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Settings, title: str) -> Results:
+def evaluate_cached(
+    model, tokenizer, rows: dict[str, list[dict]], settings: Settings, occasion: Occasion
+) -> Results:
     """As `evaluate`, looked up when all that decides the answer is as it was then: weights and configs of the
     model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
     libraries."""
@@ -122,7 +140,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
         model.generation_config.to_dict(),
         tokenizer_fingerprint(tokenizer),
         rows,
-        retain_columns(settings, rows),
+        other_columns(settings, rows, occasion.before),
         select(settings.metric_names),
         deciding(settings.evaluate),
         judging_facts(settings),
@@ -139,7 +157,7 @@ def evaluate_cached(model, tokenizer, rows: dict[str, list[dict]], settings: Set
     path = overall.cache / "evaluations" / f"{key}.json"
     if kept := _kept(path):
         return kept
-    results = evaluate(model, tokenizer, rows, settings, title)
+    results = evaluate(model, tokenizer, rows, settings, occasion)
     if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
         found = asdict(results)
         write_json(path, {"checksum": fingerprint(found), "results": found})
@@ -180,13 +198,28 @@ def tokenizer_fingerprint(tokenizer) -> str:
     return fingerprint(reading, str(tokenizer.special_tokens_map), str(tokenizer.chat_template))
 
 
-def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:
-    """Per-row values of the retain model, matched to the rows of this run; None without
-    `evaluate.retain_results`."""
-    if settings.evaluate.retain_results is None:
-        return None
+def other_columns(
+    settings: Settings, rows: dict[str, list[dict]], before: Results | None
+) -> dict[str, Columns | None]:
+    """Per-row values of other models, matched to the rows of this run, as fields of `MeasureOptions`: of the
+    retain models and of the original one, which is the initial model where none is named. None for a model
+    without results."""
     ids = {name: [row["id"] for row in table] for name, table in rows.items()}
-    return match_rows(read_results(settings.evaluate.retain_results), ids)
+
+    def read(path: str | None) -> Columns | None:
+        return match_rows(read_results(path), ids) if path is not None else None
+
+    evaluation = settings.evaluate
+    initial = (
+        {name: {row["id"]: row for row in table} for name, table in before.samples.items()}
+        if before
+        else None
+    )
+    return {
+        "retain_columns": read(evaluation.retain_results),
+        "second_retain_columns": read(evaluation.second_retain_results),
+        "original_columns": read(evaluation.original_results) or initial,
+    }
 
 
 def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
@@ -204,6 +237,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
                 "interval": list(v.interval) if v.interval else None,
                 "reason": v.reason,
             }
+            | dict(v.details)
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )

@@ -26,7 +26,7 @@ from ..benchmarks.benchmark_runner import (
     run_in_memory,
     run_initial_model,
 )
-from ..evaluation import check_original, evaluate, evaluate_cached, template_of
+from ..evaluation import Occasion, check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
     initial_tokenizer,
@@ -119,7 +119,7 @@ class Unlearn:
             model, training = self.unlearned(model, prepared, reinforced, mask)
             if trains and settings.unlearn.save_adapter != "only":
                 logger.model(model, prepared.tokenizer)
-            after = self.after(model, prepared)
+            after = self.after(model, prepared, before)
             logger.evaluation("", after)
             logger.environment(
                 environment(settings, process_state(settings).num_processes, start, making + training)
@@ -197,19 +197,21 @@ class Unlearn:
         if not self.settings.evaluate.before or not process_state(self.settings).is_main_process:
             return None
         tokenizer, rows = prepared.tokenizer, prepared.rows.evaluation
-        results = evaluate_cached(model, tokenizer, rows, self.settings, "measuring the initial model")
+        occasion = Occasion("measuring the initial model")
+        results = evaluate_cached(model, tokenizer, rows, self.settings, occasion)
         if self.settings.benchmark_tasks:
             results = merge_benchmarks(results, run_initial_model(model, tokenizer, self.settings))
         prepared.logger.evaluation("before", results)
         warn_of_unknown_rows(results.metrics, self.settings)
         return results
 
-    def after(self, model, prepared: Prepared) -> Results:
-        """Results of the run's model, measured by the first process."""
+    def after(self, model, prepared: Prepared, before: Results | None) -> Results:
+        """Results of the run's model, measured by the first process; `before`: of the initial model."""
         if not process_state(self.settings).is_main_process:
             return Results({})
         tokenizer, folder = prepared.tokenizer, prepared.logger.folder
-        results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, "measuring")
+        rows, occasion = prepared.rows.evaluation, Occasion("measuring", before)
+        results = evaluate(model, tokenizer, rows, self.settings, occasion)
         if not self.settings.benchmark_tasks:
             return results
         run = BenchmarkRun("benchmarks", folder)

@@ -7,7 +7,7 @@ from .evaluation_rules import (
     convention_warnings,
     judge_errors,
     metric_errors,
-    retain_results_errors,
+    results_errors,
 )
 from .method_rules import (
     adapter_errors,
@@ -35,7 +35,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *reference_errors(settings),
         *edit_errors(settings),
         *data_errors(settings),
-        *retain_results_errors(settings),
+        *results_errors(settings),
         *resume_errors(settings),
         *package_errors(settings),
         *overwrite_errors(settings),

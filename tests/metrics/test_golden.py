@@ -217,6 +217,24 @@ def test_the_command_that_prints_the_official_figures():
     assert all(figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745"))
 
 
+@pytest.mark.skipif(
+    not (SHARED_DATA / "open_unlearning_eval").is_dir(), reason="OpenUnlearning's logs are not here"
+)
+def test_a_split_of_other_rows_is_answered_with_the_reason():
+    folder = SHARED_DATA / "open_unlearning_eval"
+    full, retain = (
+        folder / f"tofu_Llama-3.2-1B-Instruct_{name}/TOFU_EVAL.json"
+        for name in ("full/evals_forget05", "retain90")
+    )
+    shown = run_script("compare_runs", full, retain, "--retain", retain)
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    assert (
+        "the retain results are of other forget rows: they have 400, this run 200; over all values" in words
+    )
+    assert words.count("forget_quality of") == 1
+
+
 def test_runs_side_by_side(folders, tmp_path):
     shown = run_script(
         "compare_runs",

@@ -8,6 +8,7 @@ from .evaluation_rules import (
     judge_errors,
     metric_errors,
     results_errors,
+    results_warnings,
 )
 from .method_rules import (
     adapter_errors,
@@ -47,4 +48,9 @@ def broken_rules(settings: Settings) -> list[str]:
 
 def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
-    return [*method_warnings(settings), *convention_warnings(settings), *data_warnings(settings)]
+    return [
+        *method_warnings(settings),
+        *results_warnings(settings),
+        *convention_warnings(settings),
+        *data_warnings(settings),
+    ]

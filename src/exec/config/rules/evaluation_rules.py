@@ -16,6 +16,13 @@ RESULTS = ("retain_results", "second_retain_results", "original_results")
 """Keys of `evaluate` that name the evaluation of another model."""
 
 
+READERS = {
+    "second_retain_results": ("forget_quality_yardstick",),
+    "original_results": ("forget/nearer_to_retain", "forget/relative_test_p"),
+}
+"""Keys of `RESULTS` -> the metrics that read them, where these are few."""
+
+
 def convention_of(results: str | None) -> str | None:
     """How the rows of an evaluation were read, if its run folder says so."""
     config = Path(results).expanduser() / "config.json" if results else None
@@ -120,6 +127,18 @@ def benchmark_errors(settings: Settings) -> list[str]:
             "benchmarks.published is zero-shot and benchmarks.fewshot is above 0: set only one of the two"
         )
     return found
+
+
+def results_warnings(settings: Settings) -> list[str]:
+    """Evaluations that no chosen metric reads."""
+    if metric_errors(settings):
+        return []
+    chosen = select(settings.metric_names)
+    return [
+        f"evaluate.{key} is read by {' and '.join(readers)} alone, which evaluate.metrics does not choose"
+        for key, readers in READERS.items()
+        if getattr(settings.evaluate, key) is not None and not set(readers) & set(chosen)
+    ]
 
 
 def convention_warnings(settings: Settings) -> list[str]:

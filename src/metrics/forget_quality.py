@@ -113,12 +113,13 @@ def _of_other_rows(first: Ratios, other: Ratios) -> str:
         f" {len(first.rows)}"
         + (f", {len(unknown)} of them unknown there (first {unknown[0]!r})" if unknown else "")
     )
+    reason += "; measure both on the same rows (dataset.forget_dataset_name, evaluate.rows)"
     samples = [list(side.scored.values()) for side in (first, other)]
     if not all(samples):
         return reason
     test = ks_test(*samples)
     return (
-        f"{reason}; over all values, as the official code takes them, p = {test.p:.3g}"
+        f"{reason}. Over all values, as the official code takes them, p = {test.p:.3g}"
         f" (D = {test.statistic:.3g})"
     )
 

@@ -10,6 +10,7 @@ in logarithms.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,7 +39,11 @@ class KsTest:
         """Natural logarithm of p."""
         if self.height <= _least_height(self.n, self.m):
             return 0.0
-        tail = _log_tail_of_equal(self.n, self.height) if self.n == self.m else _log_tail(self)
+        tail = (
+            _log_tail_of_equal(self.n, self.height)
+            if self.n == self.m
+            else _log_tail(self.n, self.m, self.height)
+        )
         return min(0.0, tail)
 
     @property
@@ -131,10 +136,11 @@ def _log_tail_of_equal(n: int, height: int) -> float:
     return float(math.log(2) + terms[0] + math.log((signs * np.exp(terms - terms[0])).sum()))
 
 
-def _log_tail(test: KsTest) -> float:
+@lru_cache(maxsize=256)
+def _log_tail(n: int, m: int, height: int) -> float:
     """log P(|i m - j n| >= height gcd somewhere on a random path), summed over the first such point of a
     path. Every term is positive, so that no digit is lost however small the sum is."""
-    n, m, limit = test.n, test.m, test.height * math.gcd(test.n, test.m)
+    limit = height * math.gcd(n, m)
     i = np.arange(n + 1, dtype=np.int64)
     inside = np.full(n + 1, -np.inf)  # log P(the path is at (i, s - i) and was never outside)
     inside[0] = 0.0

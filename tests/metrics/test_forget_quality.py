@@ -95,7 +95,7 @@ def test_a_row_without_a_truth_ratio_on_one_side_counts_on_the_other():
         (
             normal(0),
             table(normal(1, 400)),
-            "of other forget rows: they have 400, this run 40; over all values",
+            "of other forget rows: they have 400, this run 40; measure both on the same rows",
         ),
         (normal(0), {"retain": {}}, "of other forget rows: they have 0, this run 40"),
         ([None] * 40, table(normal(1)), "40 of 40 forget rows have no truth ratio"),

@@ -1,6 +1,8 @@
 """TOFU's metrics on the golden models against what the published evaluation code reported, from the command
 line."""
 
+import math
+
 import pytest
 from conftest import GOLDEN, SHARED_DATA
 from scripts import run_script
@@ -200,6 +202,7 @@ def test_forget_quality_and_utility_on_the_official_logs():
     assert retain["model_utility"].value == pytest.approx(0.613744995233942, rel=1e-9)
     assert full["forget_quality"].value == pytest.approx(1.834066410994743e-21, rel=1e-9)
     assert full["forget_quality_ks"].value == pytest.approx(0.39666666666666667, rel=1e-9)
+    assert full["forget_quality_log10"].value == pytest.approx(math.log10(1.834066410994743e-21), rel=1e-9)
     assert retain["forget_quality"].value == 1.0
     assert full["forget/truth_ratio"].value == pytest.approx(0.5159854212808593, rel=1e-9)
 
@@ -229,9 +232,7 @@ def test_a_split_of_other_rows_is_answered_with_the_reason():
     shown = run_script("compare_runs", full, retain, "--retain", retain)
     assert shown.returncode == 0, shown.stderr
     words = " ".join(shown.stdout.split())
-    assert (
-        "the retain results are of other forget rows: they have 400, this run 200; over all values" in words
-    )
+    assert "the retain results are of other forget rows: they have 400, this run 200; measure both" in words
     assert words.count("forget_quality of") == 1
 
 

@@ -12,7 +12,7 @@ import contextlib
 import re
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -76,6 +76,18 @@ class Encoded:
         return fingerprint(self.input_ids, self.prompt_length)
 
 
+class Latest:
+    """A function that remembers its latest arguments and result."""
+
+    def __init__(self, compute: Callable):
+        self.compute, self.known = compute, None
+
+    def __call__(self, *arguments):
+        if self.known is None or self.known[0] != arguments:
+            self.known = arguments, self.compute(*arguments)
+        return self.known[1]
+
+
 class Template:
     """Prompt format of a model, and the encoding of rows in it.
 
@@ -91,6 +103,8 @@ class Template:
     """
 
     unseen_id: int | None = None
+    allows_empty_answers = False
+    """Whether a row may have no answer token but its terminator."""
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         has_chat = chat_template_of(tokenizer) is not None
@@ -106,6 +120,8 @@ class Template:
                 f"dataset.template {name!r} has no {{question}} in it; choose auto, chat, qa or such a text"
             )
         self._start = leading_ids(tokenizer)
+        # The answers of a row come one after the other, all to the same prompt.
+        self._latest_text, self._latest_ids = Latest(self._render_prompt), Latest(self._ids)
         self.gap = "\n" if re.search(re.escape(tags.open) + r"(\\n|\n)", self._template) else ""
         self.terminator = self._chat_terminator() if self.chat else self._eos()
 
@@ -170,7 +186,7 @@ class Template:
         except UserError as error:
             raise UserError(f"row {row['id']!r}: {error}") from None
         ids = prompt + answer + terminator
-        if not answer:
+        if not answer and not (terminator and self.allows_empty_answers):
             raise UserError(f"row {row['id']!r} has no answer token")
         if len(ids) > max_length:
             raise UserError(
@@ -243,6 +259,9 @@ class Template:
 
     def prompt_text(self, question: str, mode: str, turns: Sequence[dict] = ()) -> str:
         """Prompt as text, special tokens of the template included; arguments as in `prompt_ids`."""
+        return self._latest_text(question, mode, tuple(map(dict, turns)))
+
+    def _render_prompt(self, question: str, mode: str, turns: Sequence[dict]) -> str:
         if mode == "plain":
             return _plain_prompt(QA_TEMPLATE, question, turns)
         if mode != "direct" and not self.supports_thinking():
@@ -297,7 +316,7 @@ class Template:
         and without answer."""
         # Tokenised together where that leaves the prompt as it is: a tokenizer that marks the starts of words
         # needs to see the text before the answer.
-        prompt_ids = self._ids(prompt, special)
+        prompt_ids = list(self._latest_ids(prompt, special))
         joint = self._ids(prompt + answer, special)
         if joint[: len(prompt_ids)] == prompt_ids and answer:
             return prompt_ids, joint[len(prompt_ids) :]

@@ -1,20 +1,22 @@
 """Batched decoding, greedy or sampled."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .batching import length_batches, run_batches
 from .files import UserError
 from .thinking import TAGS, WAIT, Tags
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """Names of the table of positions in models of the GPT-2, OPT and BERT families."""
-SMALL_BATCH = 8
-"""A batch of less than this part of its tokens is small."""
+LEFT = 4
+"""Texts that are done leave their batch when they are this part of it; when only this part is not done, the
+batch is left."""
 
 
 @dataclass(frozen=True)
@@ -71,39 +73,17 @@ class Generation:
     ids: tuple[int, ...] = ()
 
 
-def length_batches(lengths: list[int], batch_tokens: int, narrow: float = 0.0) -> Iterable[list[int]]:
-    """Split rows into batches of like length, longest first.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_tokens: Most padded tokens of a batch; a longer row is a batch of its own.
-        narrow: Share of its longest row that a batch's rows must have; a shorter row begins another batch,
-            unless the batch is still small (padding costs as much compute as text). 0 is no such limit.
-
-    Yields:
-        Indices into `lengths`.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    start = 0
-    while start < len(order):
-        longest = lengths[order[start]]
-        end = start + max(1, batch_tokens // max(1, longest))
-        if narrow:
-            small = start + max(1, batch_tokens // SMALL_BATCH // max(1, longest))
-            while small < min(end, len(order)) and lengths[order[small]] >= narrow * longest:
-                small += 1
-            end = small
-        yield order[start:end]
-        start = end
+OnTexts = Callable[[Mapping[int, Generation]], None]
+"""Called with the texts that a batch finished, by the place of their prompts."""
 
 
 @torch.inference_mode()
 def generate(
     model,
     tokenizer,
-    prompts: list[list[int]],
+    prompts: Sequence[list[int]],
     options: DecodingOptions,
-    on_batch: Callable[[int], None] = lambda rows: None,
+    on_texts: OnTexts = lambda texts: None,
 ) -> list[Generation]:
     """Generate a text for each prompt.
 
@@ -116,13 +96,14 @@ def generate(
         tokenizer: Its tokenizer.
         prompts: Token ids of each prompt; padded on the left, with a mask from lengths.
         options: Budget, end and sampling.
-        on_batch: Called with the number of texts that a batch finished.
+        on_texts: Called with the texts that a batch finished.
 
     Returns:
         One generation per prompt, in the order of the prompts.
 
     Raises:
         UserError: A prompt and its budget exceed the model's learned positions.
+        RuntimeError: There is too little memory for one text (torch's own error).
     """
     longest, context = max(map(len, prompts), default=0), learned_positions(model)
     if context and longest + options.max_new_tokens > context:
@@ -132,18 +113,24 @@ def generate(
         )
     decoder = _Decoder(model, tokenizer, options)
     texts = [_Text(prompt, answer_from=None if options.thinks else 0) for prompt in prompts]
-    unfinished = texts
-    while unfinished:
-        # Texts end at different lengths. A batch of which at most half is unfinished is broken off, and its
-        # unfinished texts make a batch with those of others: their tokens are read again, all at once.
-        lengths = [len(text.prompt) + options.max_new_tokens for text in unfinished]
+    results: dict[int, Generation] = {}
+    while len(results) < len(texts):
+        # Texts end at different lengths. The last few of a batch are left to a batch with those of others:
+        # their tokens are read again, all at once.
+        waiting = [place for place in range(len(texts)) if place not in results]
+        lengths = [len(texts[place].prompt) + options.max_new_tokens for place in waiting]
         batches = list(length_batches(lengths, options.batch_tokens))
-        for batch in batches:
-            chosen = [unfinished[k] for k in batch]
-            decoder.extend(chosen, may_break_off=len(batches) > 1)
-            on_batch(sum(map(decoder.is_done, chosen)))
-        unfinished = [text for text in unfinished if not decoder.is_done(text)]
-    return [decoder.read(text) for text in texts]
+        several = len(batches) > 1
+
+        def run(batch: list[int], waiting=waiting, several=several) -> None:
+            chosen = [waiting[k] for k in batch]
+            decoder.extend([texts[place] for place in chosen], may_leave=several)
+            fresh = {place: decoder.read(texts[place]) for place in chosen if decoder.is_done(texts[place])}
+            results.update(fresh)
+            on_texts(fresh)
+
+        run_batches(batches, run)
+    return [results[place] for place in range(len(texts))]
 
 
 @dataclass
@@ -168,40 +155,69 @@ class _Decoder:
     def is_done(self, text: _Text) -> bool:
         return text.ended or len(text.tokens) >= self.options.max_new_tokens
 
-    def extend(self, texts: list[_Text], may_break_off: bool) -> None:
-        """Generate until all texts are done; with `may_break_off`, until at least half are."""
+    def extend(self, texts: list[_Text], may_leave: bool) -> None:
+        """Generate until all texts are done; with `may_leave`, until at most a quarter of them is not."""
+        width, cache = max((len(text.prompt) + len(text.tokens) for text in texts), default=0), None
+        # A batch that ran out of memory may have texts that are done.
+        active = [text for text in texts if not self.is_done(text)]
+        while active and not (may_leave and LEFT * len(active) <= len(texts)):
+            before = [len(text.tokens) for text in active]
+            cache = self._decode(active, width, cache)
+            width += max(len(text.tokens) - n for text, n in zip(active, before))
+            going = [line for line, text in enumerate(active) if not self.is_done(text)]
+            active = [active[line] for line in going]
+            if cache is None and may_leave:
+                return
+            if cache is not None and active:
+                cache.batch_select_indices(torch.tensor(going, device=self.model.device))
+
+    def _decode(self, texts: list[_Text], width: int, cache) -> Any:
+        """Extend texts until a quarter of them is done.
+
+        Args:
+            texts: Texts that are not done.
+            width: Tokens of prompt and text, padding on the left included.
+            cache: Keys and values of all tokens of these texts but the last; None to read all.
+
+        Returns:
+            Keys and values, with which decoding resumes; None for a model that has none.
+        """
         from transformers import GenerationConfig, StoppingCriteriaList
 
-        budget = self.options.max_new_tokens - min(len(text.tokens) for text in texts)
+        keeps = keeps_keys_and_values(self.model)
         pad = pad_id(self.tokenizer)
         config = GenerationConfig(
-            max_new_tokens=budget,
+            max_new_tokens=self.options.max_new_tokens - min(len(text.tokens) for text in texts),
             eos_token_id=list(self.end_ids),
             pad_token_id=pad,
+            return_dict_in_generate=True,
             **self.options.sampling(),
         )
-        ids, mask = self._left_padded([text.prompt + text.tokens for text in texts], pad)
+        ids, mask = self._left_padded([text.prompt + text.tokens for text in texts], width, pad)
 
-        # Called after each token, with all ids so far [B, T]; true ends a row.
+        # Called after each token, with all ids so far [B, T]; true ends a row. Done rows would be decoded on,
+        # so decoding stops when they are a share of the batch, and resumes without them.
         def stop(ids: Tensor, scores, **_) -> Tensor:
             for text, token in zip(texts, ids[:, -1].tolist()):
                 if not self.is_done(text):
                     self._add(text, token)
             done = [self.is_done(text) for text in texts]
-            if may_break_off and 2 * sum(done) >= len(done):
+            if LEFT * sum(done) >= len(done):
                 done = [True] * len(done)
             return torch.tensor(done, device=ids.device)
 
+        known = {} if cache is None else {"past_key_values": cache}
         with _replaced_config(self.model, config):
-            self.model.generate(
+            found = self.model.generate(
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
                 stopping_criteria=StoppingCriteriaList([stop]),
+                **known,
             )
+        return found.past_key_values if keeps else None
 
-    def _left_padded(self, rows: list[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    def _left_padded(self, rows: list[list[int]], width: int, pad: int) -> tuple[Tensor, Tensor]:
         """Ids and attention mask, [B, T]."""
-        width = max(map(len, rows))
         ids = torch.full((len(rows), width), pad)
         mask = torch.zeros_like(ids)
         for line, row in enumerate(rows):
@@ -262,16 +278,17 @@ def _replaced_config(model, config) -> Iterator[None]:
 def generate_with_rounds(
     model,
     tokenizer,
-    prompts: list[list[int]],
+    prompts: Sequence[list[int]],
     options: DecodingOptions,
-    on_batch: Callable[[int], None] = lambda rows: None,
+    on_texts: OnTexts = lambda texts: None,
 ) -> list[Generation]:
     """Generate with MoreThink: `options.rounds` times, when the trace closes, the text ends or its budget is
     spent, the closing tag is replaced by "Wait" and the trace resumes; after the last round the model may
     answer.
 
     Each of the `options.rounds` + 1 turns has a budget of `options.max_new_tokens`; the inserted tokens count
-    among those of the text. Arguments and result are those of `generate`; the prompts open a trace.
+    among those of the text. Arguments and result are those of `generate`; the prompts open a trace, and
+    `on_texts` is called in every turn.
 
     Raises:
         UserError: The tokenizer has no single token for the closing tag.
@@ -288,10 +305,10 @@ def generate_with_rounds(
     thinking = replace(options, stop_ids=(*options.stop_ids, *close))
     for _ in range(options.rounds):
         so_far = [prompt + trace for prompt, trace in zip(prompts, traces)]
-        for trace, more in zip(traces, generate(model, tokenizer, so_far, thinking, on_batch)):
+        for trace, more in zip(traces, generate(model, tokenizer, so_far, thinking, on_texts)):
             trace += [*more.ids, *wait]
     so_far = [prompt + trace for prompt, trace in zip(prompts, traces)]
-    last = generate(model, tokenizer, so_far, options, on_batch)
+    last = generate(model, tokenizer, so_far, options, on_texts)
     whole = [(*trace, *end.ids) for trace, end in zip(traces, last)]
     return [
         Generation(decode(tokenizer, list(ids), tags), len(ids), end.ended, ids)
@@ -309,6 +326,12 @@ def decode(tokenizer, ids: list[int], tags: Tags = TAGS, strip: bool = True) -> 
         [i for i in ids if i not in special], skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
     return text.strip() if strip else text
+
+
+def keeps_keys_and_values(model) -> bool:
+    """Whether the model keeps keys and values of what it has read, from which rows can be chosen; a recurrent
+    state cannot be gone on from at a token of one's choice."""
+    return not getattr(model, "_is_stateful", False)
 
 
 def learned_positions(model) -> int | None:

@@ -11,12 +11,15 @@ class OpenUnlearningTemplate(Template):
     `Template`:
 
     - Question and answer are tokenised as one text, and the prompt has as many tokens as it has alone, so
-      that an answer token that merges with the prompt's last blank is not scored.
+      that an answer token that merges with the prompt's last blank is not scored; of an answer of that one
+      token, EOS alone is.
     - One EOS is appended unless the last token is EOS already, after the chat template's end of turn; only
       that last token counts as terminator.
     - A tokenizer without a pad token pads with EOS, and the mask is `ids != pad`, so that attention reaches
       no EOS within a row.
     """
+
+    allows_empty_answers = True
 
     def __init__(self, tokenizer, name: str = "auto", tags: Tags = TAGS):
         super().__init__(tokenizer, name, tags)
@@ -40,5 +43,6 @@ class OpenUnlearningTemplate(Template):
         return ids[:length], ids[length:-1], ids[-1:]
 
 
-CONVENTIONS = {"none": Template, "open_unlearning": OpenUnlearningTemplate}
+OPEN_UNLEARNING = "open_unlearning"
+CONVENTIONS = {"none": Template, OPEN_UNLEARNING: OpenUnlearningTemplate}
 """`evaluate.convention` -> template of the evaluation."""

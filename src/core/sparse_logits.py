@@ -1,6 +1,28 @@
 """Logits at selected positions only."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
+from torch.nn.functional import pad
+
+from .likelihood import IGNORE
+
+
+def labelled_logits(model, part: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Logits of one forward pass that predict the labelled tokens of a batch part.
+
+    Args:
+        model: Causal language model of transformers.
+        part: input_ids, attention_mask and labels, [B, T], on the model's device.
+
+    Returns:
+        The logits, [N, V] in reading order, and the tokens that they predict, [N].
+    """
+    targets = part["labels"][:, 1:]
+    labelled = targets != IGNORE
+    return kept_logits(model, part["input_ids"], part["attention_mask"], pad(labelled, (0, 1))), targets[
+        labelled
+    ]
 
 
 def kept_logits(model, input_ids: Tensor, attention_mask: Tensor | None, wanted: Tensor) -> Tensor:

@@ -13,6 +13,6 @@ from . import (  # noqa: F401  (one line per family)
     tofu,
     wmdp,
 )
-from .spec import METRICS, Metric, Value
+from .spec import METRICS, Metric, Value, families
 
-__all__ = ["METRICS", "Metric", "Value"]
+__all__ = ["METRICS", "Metric", "Value", "families"]

@@ -20,6 +20,7 @@ class MetricInputs:
         retain_columns: Per-row values of a retain model; None without `evaluate.retain_results`.
         tags: Opening and closing tag of reasoning traces.
         decoding: Mode and sampling of generated texts.
+        convention: Whose definition counts where a metric has several, see `EvalOptions`.
         judges: Judge of answers and traces, embedding similarity, entailment model.
         cut: The beginning of a text, at most so many tokens, see `EvalRunner.cut`.
         scores: (row set, field, prefix) -> row -> score of each answer.
@@ -36,6 +37,7 @@ class MetricInputs:
     retain_columns: Columns | None = None
     tags: Tags = TAGS
     decoding: Decoding = Decoding()
+    convention: str = "none"
     judges: Judges = Judges()
     cut: Callable[[str, int], str] = lambda text, most: text
     scores: dict[tuple[str, str, str], list[list[AnswerScore]]] = field(default_factory=dict)

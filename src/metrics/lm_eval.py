@@ -34,9 +34,10 @@ from lm_eval.tasks._yaml_loader import _import_func_in_yml, load_yaml
 from lm_eval.utils import handle_non_serializable
 from torch import Tensor
 
+from ..core.batching import length_batches
 from ..core.encoding import Template, chat_text, leading_ids, text_ids
 from ..core.files import UserError
-from ..core.generation import DecodingOptions, generate, generate_with_rounds, length_batches
+from ..core.generation import DecodingOptions, generate, generate_with_rounds
 from ..core.hub_access import offline_reason
 from ..core.likelihood import wide
 from ..core.registry import did_you_mean
@@ -208,7 +209,8 @@ class InMemoryModel(HFLM):
         )
         torch.manual_seed(own.seed)
         run = generate_with_rounds if own.mode == "more" else generate
-        return [text.text for text in run(self.model, self.tokenizer, prompts, options, self._advance)]
+        advance = lambda done: self._advance(len(done))
+        return [text.text for text in run(self.model, self.tokenizer, prompts, options, advance)]
 
     def _loglikelihood_tokens(self, requests, disable_tqdm: bool = False, override_bs=None):
         return self._or_fail_together(lambda: self._logps(requests), [(0.0, False)] * len(requests))

@@ -65,12 +65,14 @@ def measure(
 
     Returns:
         The inputs with a value for every key; a metric whose needs cannot be met has value None and a reason.
+        Where several processes share the rows, only the first computes metrics.
     """
     inputs = MetricInputs(
         rows,
         options.retain_columns,
         runner.template.tags,
         runner.options.decoding,
+        runner.options.convention,
         options.judges,
         runner.cut,
         second_retain_columns=options.second_retain_columns,
@@ -96,6 +98,8 @@ def measure(
                 inputs.fluencies[need.of] = runner.fluency(rows[need.rows], need.of, texts)
             except UserError as error:
                 refused[need] = str(error)
+    if not runner.options.share.is_main:
+        return inputs
     for key in keys:
         found = METRICS[key]
         reasons = [_missing(found, rows), *(refused.get(need, "") for need in found.needs)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..core.parity_templates import OPEN_UNLEARNING
 from ..core.words import words
 from .inputs import MetricInputs
 from .rouge import rougeL
@@ -22,13 +23,15 @@ def exact_memorization(score: AnswerScore) -> float | None:
     return float(hits.mean()) if len(hits) else None
 
 
-def extraction_strength(score: AnswerScore) -> float | None:
-    """Length of the run of hits that ends the answer, over its length, terminator left out; 0 is possible."""
+def extraction_strength(score: AnswerScore, least: int = 0) -> float | None:
+    """Length of the run of hits that ends the answer, at least `least`, over the answer's length, terminator
+    left out."""
     hits = score.hit[: score.n_text]
     if not len(hits):
         return None
     misses = np.flatnonzero(~hits)
-    return 1.0 if not len(misses) else (len(hits) - 1 - int(misses[-1])) / len(hits)
+    run = len(hits) - 1 - int(misses[-1]) if len(misses) else len(hits)
+    return max(run, least) / len(hits)
 
 
 def verbatim_share(truth: str, text: str) -> float | None:
@@ -70,10 +73,11 @@ def _register(rows: str) -> None:
         good=good,
         about="longest suffix of the answer that greedy decoding reproduces, over its length, mean over rows;"
         " 0 to 1; blind to a secret that is followed by a miss. OpenUnlearning's is never 0 but at least 1 /"
-        " length",
+        " length (evaluate.convention)",
     )
     def strength(inputs: MetricInputs):
-        return [extraction_strength(scores[0]) for scores in inputs.likelihood(rows, "answer")]
+        least = int(inputs.convention == OPEN_UNLEARNING)
+        return [extraction_strength(scores[0], least) for scores in inputs.likelihood(rows, "answer")]
 
     @metric(
         f"{rows}/para_prob",

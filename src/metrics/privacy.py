@@ -107,7 +107,8 @@ ATTACKS: Mapping[str, Attack] = {
     "reference": Attack(_reference, "mean NLL per token minus the retain model's", retain=True),
     "gradnorm": Attack(
         lambda inputs, rows: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, "answer")]],
-        "L2 norm of the gradient of the answer's mean NLL; OpenUnlearning averages norms of tensors",
+        "L2 norm of the gradient of the answer's mean NLL; OpenUnlearning averages norms of tensors"
+        " (evaluate.convention)",
         lambda rows: [GradientNorm(rows, "answer")],
     ),
     "recall": Attack(
@@ -238,3 +239,21 @@ def privleak(inputs: MetricInputs) -> Value:
 def privleak_vs_half(inputs: MetricInputs) -> Value:
     own = inputs.values["mia/min_k/auc"]
     return Value(None, own.reason) if own.value is None else _leak(own.value, 0.5)
+
+
+@metric(
+    "mia/min_k/rel_diff",
+    after=["mia/min_k/auc"],
+    good="down",
+    about="100 (A - A_retain) / A_retain, A the AUC of Min-K; 0 like the retain model, above 0 memorised,"
+    " below 0 over-unlearned: best is 0. Published beside privleak, whose A is 1 - AUC",
+)
+def relative_difference(inputs: MetricInputs) -> Value:
+    own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")
+    if own.value is None:
+        return Value(None, own.reason)
+    if isinstance(retain, str):
+        return Value(None, retain)
+    return (
+        Value(100 * (own.value - retain) / retain) if retain else Value(None, "the retain model's AUC is 0")
+    )

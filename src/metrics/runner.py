@@ -1,29 +1,33 @@
 """Model passes that feed all metrics, each made once."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.batching import clear_memory_errors
 from ..core.encoding import CONTEXT, Encoded, Template, pad_rows, text_ids
-from ..core.files import UserError
+from ..core.files import UserError, fingerprint
 from ..core.generation import (
     DecodingOptions,
     Generation,
+    OnTexts,
     decode,
     generate,
     generate_with_rounds,
-    length_batches,
     pad_id,
 )
-from ..core.likelihood import IGNORE, wide
-from ..core.sparse_logits import kept_logits
+from ..core.likelihood import wide
+from ..core.parity_templates import OPEN_UNLEARNING
+from ..core.sharing import Share
+from ..core.sparse_logits import labelled_logits
+from .answer_scoring import UNSCORED, AnswerScorer
 from .inputs import texts_of
-from .spec import MAX_LOGITS, RUN, AnswerScore, Decoding, Generations
+from .pass_cache import PassCache
+from .spec import RUN, AnswerScore, Decoding, Generations
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,36 @@ class EvalOptions:
     Args:
         max_length: Most tokens of a scored row; a longer one is unscored.
         max_new_tokens: Budget of a generated text, in tokens.
-        batch_tokens: Most padded tokens of a batch.
+        batch_tokens: Most padded tokens of a batch of generated texts.
         decoding: Mode and sampling of generated texts.
+        score_tokens: Most padded tokens of a batch of scored answers.
+        share: The part of this process in the rows.
+        convention: One of `core.parity_templates.CONVENTIONS`: whose definitions are computed where a metric
+            has several.
     """
 
     max_length: int
     max_new_tokens: int
     batch_tokens: int
     decoding: Decoding = Decoding()
+    score_tokens: int = 1024
+    share: Share = Share()
+    convention: str = "none"
+
+
+@dataclass(frozen=True)
+class RunnerHooks:
+    """What a runner calls.
+
+    Args:
+        on_rows: Called with the number of texts that a batch finished.
+        original: Returns the model that fluency is measured with, or None.
+        cache_of: Returns what is kept of a model's passes.
+    """
+
+    on_rows: Callable[[int], None] = lambda rows: None
+    original: Callable[[], Any] = lambda: None
+    cache_of: Callable[[Any], PassCache] = lambda model: PassCache()
 
 
 class EvalRunner:
@@ -50,20 +76,13 @@ class EvalRunner:
         model: Causal language model, in eval mode.
         template: How rows become tokens; its tokenizer is the model's.
         options: Limits and decoding.
-        on_rows: Called with the number of texts that a batch finished.
-        original: Returns the model that fluency is measured with, or None.
+        hooks: Progress, original model and cache.
     """
 
-    def __init__(
-        self,
-        model,
-        template: Template,
-        options: EvalOptions,
-        on_rows: Callable[[int], None] = lambda rows: None,
-        original: Callable[[], Any] = lambda: None,
-    ):
+    def __init__(self, model, template: Template, options: EvalOptions, hooks: RunnerHooks = RunnerHooks()):
         self.model, self.template, self.tokenizer = model, template, template.tokenizer
-        self.options, self.on_rows, self.original = options, on_rows, original
+        self.options, self.hooks, self.on_rows = options, hooks, hooks.on_rows
+        self.cache = hooks.cache_of(model)
 
     def likelihoods(
         self,
@@ -117,85 +136,83 @@ class EvalRunner:
         return replace(found, input_ids=ids, prompt_length=found.prompt_length + len(before))
 
     def gradient_norms(self, rows: Sequence[dict], name: str) -> list[list[float]]:
-        """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode.
+        """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode;
+        in OpenUnlearning's convention the mean of the norms of all weight tensors.
 
         Returns:
             Row -> norm of each of its answers in field `name`; NaN for one that cannot be scored.
         """
+        texts = [texts_of(row, name) for row in rows]
+        encoded = [
+            self._encode({**{key: row[key] for key in ("id", *CONTEXT) if key in row}, "answer": text})
+            for row, answers in zip(rows, texts)
+            for text in answers
+        ]
+        norms = iter(self.options.share.spread(encoded, self._own_norms))
+        return [[next(norms) for _ in answers] for answers in texts]
+
+    def _own_norms(self, encoded: Sequence[Encoded | None]) -> list[float]:
         weights = list(self.model.parameters())
         trained = [weight.requires_grad for weight in weights]
-        found: list[list[float]] = []
         try:
             for weight in weights:
                 weight.requires_grad_(True)
-            for row in rows:
-                context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
-                encoded = [self._encode({**context, "answer": text}) for text in texts_of(row, name)]
-                found.append([self._gradient_norm(one, weights) for one in encoded])
-                self.on_rows(len(encoded))
+            return [self._kept_norm(row, weights) for row in encoded]
         finally:
             # The next training must find frozen what it froze.
             for weight, flag in zip(weights, trained):
                 weight.requires_grad_(flag)
-        return found
 
-    def _gradient_norm(self, row: Encoded | None, weights: Sequence[Tensor]) -> float:
+    def _kept_norm(self, row: Encoded | None, weights: Sequence[Tensor]) -> float:
+        self.on_rows(1)
         if row is None:
             return math.nan
+        asked = row.input_ids, row.prompt_length, row.attention, self.options.convention
+        key = fingerprint("gradient norm", asked)
+        norm = self.cache.number(key)
+        if norm is None:
+            with clear_memory_errors("leave out the attack gradnorm, or use a device with more memory"):
+                norm = self._gradient_norm(row, weights)
+            self.cache.add_numbers({key: norm})
+        return norm
+
+    def _gradient_norm(self, row: Encoded, weights: Sequence[Tensor]) -> float:
         part = pad_rows([(0, row)], pad_id(self.tokenizer))
-        scored, targets = self._scored_logits(part)
+        part = {name: tensor.to(self.model.device) for name, tensor in part.items()}
+        logits, targets = labelled_logits(self.model, part)
         kept = len(targets) - row.terminator_length
         if kept <= 0:
             return math.nan
         with torch.enable_grad():
-            loss = torch.nn.functional.cross_entropy(scored[:kept], targets[:kept])
+            loss = torch.nn.functional.cross_entropy(wide(logits[:kept]), targets[:kept])
             gradients = torch.autograd.grad(loss, weights, allow_unused=True)
-        squares = [g.double().pow(2).sum() for g in gradients if g is not None]
-        return torch.stack(squares).sum().sqrt().item()
+        norms = torch.stack([g.double().norm() for g in gradients if g is not None])
+        return (norms.mean() if self.options.convention == OPEN_UNLEARNING else norms.norm()).item()
 
-    def _score(self, encoded: list[Encoded | None], moments: bool = False) -> list[AnswerScore]:
-        scores = [AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0) for _ in encoded]
-        usable = [(i, row) for i, row in enumerate(encoded) if row is not None]
+    def _score(self, encoded: Sequence[Encoded | None], moments: bool = False) -> list[AnswerScore]:
+        usable = [row for row in encoded if row is not None]
         self.on_rows(len(encoded) - len(usable))
-        # A large vocabulary makes the logits too big before the batch has batch_tokens.
-        budget = max(1, min(self.options.batch_tokens, MAX_LOGITS // self.model.config.vocab_size))
-        for chosen in length_batches([len(row.input_ids) for _, row in usable], budget):
-            batch = [usable[k] for k in chosen]
-            found = self._forward(pad_rows(batch, pad_id(self.tokenizer)), moments)
-            # The labelled tokens of all rows come in one list; each row takes its own stretch of it.
-            ends = np.cumsum([len(row.input_ids) - row.prompt_length for _, row in batch])[:-1]
-            for (i, row), *columns in zip(batch, *(np.split(column, ends) for column in found)):
-                logp, hit, *rest = columns
-                scores[i] = AnswerScore(logp, hit, row.terminator_length, *rest)
-            self.on_rows(len(batch))
-        return scores
+        scored = iter(self.options.share.spread(usable, lambda rows: self._own_scores(rows, moments)))
+        return [UNSCORED if row is None else next(scored) for row in encoded]
 
-    @torch.inference_mode()
-    def _forward(self, part: dict[str, Tensor], moments: bool) -> list[np.ndarray]:
-        """log p and hit of every labelled token of a batch, [N] in reading order, and with `moments` mean and
-        variance of log p; no tensor of the vocabulary outlives the call."""
-        scored, targets = self._scored_logits(part)
-        # As log_softmax, without a second tensor of the size of the logits.
-        total = scored.logsumexp(-1)
-        logp = scored.gather(-1, targets[:, None])[:, 0] - total
-        found = [logp.double(), scored.argmax(-1) == targets]
-        if moments:
-            every = scored - total[:, None]
-            p = every.exp()
-            mean = (p * every).sum(-1)
-            # About the mean: E[x²] - mean² would lose the digits of a small variance.
-            found += [mean.double(), (p * (every - mean[:, None]) ** 2).sum(-1).double()]
-        return [column.cpu().numpy() for column in found]
+    def _own_scores(self, rows: Sequence[Encoded], moments: bool) -> list[AnswerScore]:
+        """Scores of this process's rows: those that are kept, and new ones of the others."""
+        keys = [fingerprint("score", row.input_ids, row.prompt_length, row.attention) for row in rows]
+        found = {key: score for key in keys if (score := self.cache.score(key, moments))}
+        wanted = {key: row for key, row in zip(keys, rows) if key not in found}
+        self.on_rows(len(rows) - len(wanted))
+        names = list(wanted)
 
-    def _scored_logits(self, part: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits that predict the labelled tokens of a batch, [N, V] in reading order, and these tokens, [N].
-        The language-model head runs where some row has a label: prompts take no memory for logits."""
-        part = {name: tensor.to(self.model.device) for name, tensor in part.items()}
-        targets = part["labels"][:, 1:]
-        labelled = targets != IGNORE
-        wanted = torch.nn.functional.pad(labelled, (0, 1))
-        logits = kept_logits(self.model, part["input_ids"], part["attention_mask"], wanted)
-        return wide(logits), targets[labelled]
+        def keep(scores: Mapping[int, AnswerScore]) -> None:
+            fresh = {names[place]: score for place, score in scores.items()}
+            found.update(fresh)
+            self.cache.add_scores(fresh)
+            self.on_rows(len(fresh))
+
+        scorer = AnswerScorer(self.model, pad_id(self.tokenizer), self.options.score_tokens, moments)
+        with clear_memory_errors("lower dataset.max_length, or use a device with more memory"):
+            scorer.score(list(wanted.values()), keep)
+        return [found[key] for key in keys]
 
     def generations(self, rows: Sequence[dict], need: Generations) -> list[list[Generation]]:
         """Generate an answer to every question of the need.
@@ -215,9 +232,48 @@ class EvalRunner:
             top_p=decoding.top_p,
             rounds=decoding.rounds,
         )
-        run = generate_with_rounds if self._mode(need) == "more" else generate
-        written = run(self.model, self.tokenizer, prompts, options, self.on_rows)
-        return _by_row(places, written, len(rows))
+        own = lambda some: self._own_generations(some, options, self._mode(need) == "more")
+        return _by_row(places, self.options.share.spread(prompts, own), len(rows))
+
+    def _own_generations(
+        self, prompts: Sequence[list[int]], options: DecodingOptions, rounds: bool
+    ) -> list[Generation]:
+        """Texts of this process's prompts: those that are kept, and new ones of the others."""
+        if options.temperature:
+            # Equal prompts give other samples.
+            return self._generate(prompts, options, rounds, lambda texts: None)
+        asked = [options.max_new_tokens, list(options.stop_ids), options.unseen_id, options.rounds * rounds]
+        keys = [fingerprint("text", prompt, asked) for prompt in prompts]
+        found = {key: text for key in keys if (text := self.cache.generation(key))}
+        wanted = {key: prompt for key, prompt in zip(keys, prompts) if key not in found}
+        turns = options.rounds + 1 if rounds else 1
+        self.on_rows(turns * (len(prompts) - len(wanted)))
+        names = list(wanted)
+
+        def keep(texts: Mapping[int, Generation]) -> None:
+            fresh = {names[place]: text for place, text in texts.items()}
+            found.update(fresh)
+            self.cache.add_generations(fresh)
+
+        self._generate(list(wanted.values()), options, rounds, keep)
+        return [found[key] for key in keys]
+
+    def _generate(
+        self, prompts: Sequence[list[int]], options: DecodingOptions, rounds: bool, keep: OnTexts
+    ) -> list[Generation]:
+        """Generate, and hand over to `keep` what is finished."""
+
+        def on_texts(texts: Mapping[int, Generation]) -> None:
+            self.on_rows(len(texts))
+            if not rounds:
+                keep(texts)
+
+        run = generate_with_rounds if rounds else generate
+        with clear_memory_errors("lower evaluate.max_new_tokens, or use a device with more memory"):
+            written = run(self.model, self.tokenizer, prompts, options, on_texts)
+        if rounds:
+            keep(dict(enumerate(written)))
+        return written
 
     def cut(self, text: str, most: int) -> str:
         """The beginning of a text: at most `most` tokens, and no more than may be generated."""
@@ -240,7 +296,7 @@ class EvalRunner:
         Raises:
             UserError: There is no original model.
         """
-        original = self.original()
+        original = self.hooks.original()
         if original is None:
             raise UserError("fluency is judged by the original model: name it with evaluate.original_model")
         places, prompts = self._prompts(rows, need)
@@ -250,8 +306,7 @@ class EvalRunner:
             Encoded("", prompt + list(text.ids), len(prompt), 0) if text.ids else None
             for prompt, text in zip(prompts, flat)
         ]
-        options = replace(self.options, max_new_tokens=0)
-        scores = EvalRunner(original, self.template, options, self.on_rows)._score(encoded)
+        scores = EvalRunner(original, self.template, self.options, self.hooks)._score(encoded)
         values = [-score.loss if len(score.logp) else math.nan for score in scores]
         return _by_row(places, values, len(rows))
 

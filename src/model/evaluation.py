@@ -2,10 +2,12 @@
 in a cache."""
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -14,12 +16,14 @@ from ..core.files import UserError, file_fingerprint, fingerprint, read_json, wr
 from ..core.generation import learned_positions
 from ..core.parity_templates import CONVENTIONS
 from ..core.project import code_files
+from ..core.sharing import Share
 from ..core.versions import versions
 from ..loggers.logger import Results
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure
-from ..metrics.runner import EvalOptions, EvalRunner
+from ..metrics.pass_cache import PassCache
+from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from ..metrics.spec import METRICS, RUN, Decoding, Generations, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
@@ -39,6 +43,7 @@ CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
+CPU_SCORE_TOKENS = 1024
 JUDGED_ROWS = (
     "reasoning/rt_ua",
     "reasoning/rt_ua_published",
@@ -52,46 +57,94 @@ SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
 
 @dataclass(frozen=True)
 class Occasion:
-    """An evaluation within a run.
+    """One evaluation.
 
     Args:
-        title: Words of the progress bar.
-        before: Results of the initial model, when they were measured earlier in the run.
+        title: What stands in the progress bar.
+        share: The part of this process, where several share the rows. All of them must call then.
+        passes: What becomes of the results of single texts in the cache: `meanwhile` keeps them until the
+            evaluation is done, so that an interrupted one resumes, `always` for later evaluations too, and
+            `never` writes none.
+        before: Results of the initial model, where they were measured earlier in the run.
     """
 
     title: str
+    share: Share = Share()
+    passes: Literal["never", "meanwhile", "always"] = "never"
     before: Results | None = None
 
 
 def evaluate(
     model, tokenizer, rows: dict[str, list[dict]], settings: Settings, occasion: Occasion
 ) -> Results:
-    """All metrics of the run on `model`, in the arithmetic of the run."""
-    evaluation, data = settings.evaluate, settings.dataset
-    template = template_of(settings, tokenizer)
+    """All metrics of the run on `model`, in the arithmetic of the run. Of several processes only the first
+    has results."""
+    evaluation = settings.evaluate
+    template, share = template_of(settings, tokenizer), occasion.share
     precision = resolve_precision(settings.overall.precision, str(model.device))
     model.eval()
     torch.manual_seed(settings.overall.seed)
     decoding = Decoding(evaluation.decoding, evaluation.rounds, evaluation.temperature, evaluation.top_p)
     keys = select(settings.metric_names)
+    folders = _pass_folders(model, tokenizer, settings) if occasion.passes != "never" else lambda model: None
     texts = count_texts(keys, rows, decoding)
-    shown = progress(occasion.title, settings.overall.quiet, texts)
-    with shown as on_rows, autocast_context(model.device, precision):
+    quiet = settings.overall.quiet or not share.is_main
+    with (
+        progress(occasion.title, quiet, texts) as on_rows,
+        autocast_context(model.device, precision),
+    ):
         options = EvalOptions(
-            min(data.max_length, learned_positions(model) or data.max_length),
+            min(settings.dataset.max_length, learned_positions(model) or settings.dataset.max_length),
             evaluation.max_new_tokens,
             evaluation.batch_tokens,
             decoding,
+            score_tokens(settings, model.device.type),
+            share,
+            evaluation.convention,
         )
-        runner = EvalRunner(model, template, options, on_rows, cache(lambda: original_model(settings, model)))
+        hooks = RunnerHooks(
+            lambda done: on_rows(done * share.size),
+            cache(lambda: original_model(settings, model)),
+            lambda model: PassCache(folders(model), str(share.rank)),
+        )
         measuring = MeasureOptions(
             **other_columns(settings, rows, occasion.before),
             judges=make_judges(settings),
             bootstrap=evaluation.bootstrap,
             seed=settings.overall.seed,
         )
-        inputs = measure(keys, rows, runner, measuring)
+        inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
+    if occasion.passes == "meanwhile" and share.is_main:
+        shutil.rmtree(folders(model) or "", ignore_errors=True)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
+
+
+def score_tokens(settings: Settings, device: str) -> int:
+    """Padded tokens of a batch of scored answers: a CPU is fastest with few, which stay in its caches."""
+    chosen = settings.evaluate.score_tokens
+    return chosen or (CPU_SCORE_TOKENS if device == "cpu" else settings.evaluate.batch_tokens)
+
+
+def _pass_folders(model, tokenizer, settings: Settings) -> Callable[[Any], Path | None]:
+    """Model -> folder of its results for single texts, named by all that decides them but the texts and their
+    budgets; None for a model with adapters, which its fingerprint leaves out."""
+    deciding_facts = (
+        tokenizer_fingerprint(tokenizer),
+        asdict(settings.dataset.tags),
+        resolve_precision(settings.overall.precision, str(model.device)),
+        model.device.type,
+        file_fingerprint(*code_files(*CODE)),
+        versions(LIBRARIES),
+    )
+
+    @cache
+    def folder(model) -> Path | None:
+        if any("lora_" in name for name in model.state_dict()):
+            return None
+        key = fingerprint(model_fingerprint(model), model.generation_config.to_dict(), *deciding_facts)
+        return settings.overall.cache / "passes" / key
+
+    return folder
 
 
 def original_model(settings: Settings, model):
@@ -155,10 +208,12 @@ def evaluate_cached(
         versions(LIBRARIES),
     )
     path = overall.cache / "evaluations" / f"{key}.json"
-    if kept := _kept(path):
+    if kept := occasion.share.from_main(lambda: _kept(path)):
         return kept
     results = evaluate(model, tokenizer, rows, settings, occasion)
-    if not any(results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail):
+    if occasion.share.is_main and not any(
+        results.detail[key]["unscored"] for key in JUDGED_ROWS if key in results.detail
+    ):
         found = asdict(results)
         write_json(path, {"checksum": fingerprint(found), "results": found})
     return results

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..core import encoding, likelihood
+from ..core.batching import length_batches
 from ..core.encoding import Encoded, pad_rows
 from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
-from ..core.generation import length_batches, pad_id
+from ..core.generation import pad_id
 from ..core.likelihood import count_labels
 from ..core.versions import versions
 from ..unlearn import base

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..core.likelihood import IGNORE, row_sum, wide
-from ..core.sparse_logits import kept_logits
+from ..core.likelihood import row_sum, wide
+from ..core.sparse_logits import labelled_logits
 from .base import Part
 
 
@@ -22,10 +22,8 @@ def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
     """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in
     reading order. The language-model head is applied only to places where some row has a label, if the model
     can do that: a prompt costs no logits."""
-    targets = part["labels"][:, 1:]
-    scored = targets != IGNORE
-    kept = kept_logits(model, part["input_ids"], part["attention_mask"], F.pad(scored, (0, 1)))
-    return wide(kept), targets[scored]
+    logits, targets = labelled_logits(model, part)
+    return wide(logits), targets
 
 
 def answer_logits(model, part: Part) -> Tensor:

@@ -11,7 +11,7 @@ from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, count_texts, interval, measure
-from unlearnkit.metrics.runner import EvalOptions, EvalRunner
+from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
 
 ROWS = {
@@ -65,7 +65,9 @@ def test_the_texts_that_are_counted_before_are_those_that_are_done(tiny_model, t
     rows, decoding, done = {"forget": [*ROWS["forget"], LONG]}, Decoding(mode), []
     keys = select(["tofu", "health"])
     options = EvalOptions(256, 6, 4096, decoding)
-    reader = EvalRunner(tiny_model, Template(tokenizer), options, done.append, lambda: tiny_model)
+    reader = EvalRunner(
+        tiny_model, Template(tokenizer), options, RunnerHooks(done.append, lambda: tiny_model)
+    )
     measure(keys, rows, reader)
     assert sum(done) == count_texts(keys, rows, decoding) > 5 * len(rows["forget"])
 

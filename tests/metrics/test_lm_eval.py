@@ -34,14 +34,21 @@ class Scripted(LlamaForCausalLM):
     scripts: list[list[int]] = []
     end = 0
 
-    def forward(self, input_ids, **_):
-        # A prompt comes whole, then one token at a time.
-        self.step = step = 0 if input_ids.shape[1] > 1 else self.step + 1
-        logits = torch.zeros(*input_ids.shape, self.config.vocab_size)
-        for row in range(len(input_ids)):
-            script = self.scripts[row % len(self.scripts)]
+    def forward(self, input_ids, past_key_values, **_):
+        count, length = input_ids.shape
+        read = past_key_values.get_seq_length()
+        if not read:  # a batch of whole prompts
+            self.prompt = length
+        # The cache holds the number of each row's script: rows may leave the batch.
+        numbers = past_key_values.layers[0].keys[:, 0, 0, 0] if read else torch.arange(count)
+        kept = numbers[:, None, None, None].expand(count, 1, length, 1)
+        past_key_values.update(kept, kept, 0)
+        self.step = step = read + length - self.prompt
+        logits = torch.zeros(count, length, self.config.vocab_size)
+        for row, number in enumerate(numbers.tolist()):
+            script = self.scripts[number % len(self.scripts)]
             logits[row, -1, script[step] if step < len(script) else self.end] = 9.0
-        return CausalLMOutputWithPast(logits=logits)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
 
 
 def scripted(tokenizer, *texts: str) -> Scripted:

@@ -17,7 +17,7 @@ from unlearnkit.metrics.health import distinct, loop_share, token_entropy
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.reasoning import sentences, step_recall
-from unlearnkit.metrics.runner import EvalOptions, EvalRunner
+from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, RUN, Case, Decoding, Generations, Judges, select
 from unlearnkit.metrics.verdicts import LanguageModelJudge, RuleJudge, mentions, rules_out
 from unlearnkit.model.load.loading import load_model, load_tokenizer
@@ -233,7 +233,7 @@ BY_RULE = MeasureOptions(judges=Judges(RuleJudge()), bootstrap=0)
 
 
 def measured(model, original, tokenizer, rows, metrics):
-    runner = EvalRunner(model, Template(tokenizer), LIMITS, original=lambda: original)
+    runner = EvalRunner(model, Template(tokenizer), LIMITS, RunnerHooks(original=lambda: original))
     return measure(select(metrics), rows, runner, BY_RULE).values
 
 

@@ -185,6 +185,31 @@ def test_rows_that_cannot_be_scored_are_counted_and_cost_no_run(tiny_model_folde
     assert detail["forget/prob"]["unscored"] == 0
 
 
+def test_another_evaluation_of_a_model_computes_only_what_is_new(
+    tiny_model_folder, data, tmp_path, monkeypatch
+):
+    from unlearnkit.metrics.answer_scoring import AnswerScorer
+
+    own, scored = AnswerScorer.score, []
+    count = lambda self, rows, keep: scored.append(len(rows)) or own(self, rows, keep)
+    monkeypatch.setattr(AnswerScorer, "score", count)
+    for name, metrics, new in (("a", "forget/prob", 12), ("b", "forget/truth_ratio", 36), ("c", "tofu", 80)):
+        scored.clear()
+        flags = ["--evaluate.metrics", metrics, "--evaluate.max_new_tokens", "8"]
+        run = run_script("evaluate_model", *words(tiny_model_folder, data, tmp_path, name), *flags)
+        assert run.returncode == 0, run.stderr
+        assert sum(scored) == new, "an answer, a paraphrased and two wrong ones to each of 12 and 20 rows"
+    passes = list((tmp_path / "cache" / "passes").iterdir())
+    assert len(passes) == 1
+    run = run_script(
+        "unlearn_model",
+        *words(tiny_model_folder, data, tmp_path, "trained"),
+        *"--unlearn.unlearn_method GA+FT --unlearn.max_steps 1 --evaluate.before false".split(),
+    )
+    assert run.returncode == 0, run.stderr
+    assert list((tmp_path / "cache" / "passes").iterdir()) == passes, "those of a trained model are not kept"
+
+
 def test_only_the_forgotten_rows_are_measured_as_forgotten(tiny_model_folder, data, tmp_path):
     run = run_script(
         "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--dataset.forget_ratio", "5"

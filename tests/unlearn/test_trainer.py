@@ -294,6 +294,11 @@ SPLIT = {
     "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
     "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
 }
+MEASURED = [
+    *("--unlearn.unlearn_method", "origin", "--evaluate.metrics", "tofu", "privacy"),
+    *("--evaluate.max_new_tokens", "8", "--evaluate.batch_tokens", "600"),
+]
+"""All that is measured without training."""
 RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
 """More than an epoch of 20 rows, whose last step is short: no row may count twice."""
 
@@ -310,6 +315,7 @@ def in_two_processes(tmp_path_factory, tokenizer, small_world):
             words(root / "model", root, name, 4, 1, *common, *places.get(name, []), *more)
             for name, more in SPLIT.items()
         ]
+        runs.append(words(root / "model", root, "measured", 4, 1, *common, *MEASURED))
         run_in_two_processes(runs, root)
 
     return once(tmp_path_factory, "two-processes", fill)
@@ -320,6 +326,21 @@ def test_two_processes_take_the_same_steps(name, in_two_processes, tmp_path):
     whole = losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *SPLIT[name])
     same(read_jsonl(in_two_processes / name / "log.jsonl"), whole)
     assert read_json(in_two_processes / name / "environment.json")["effective_batch_size"] == 8
+
+
+def test_two_processes_measure_the_same_figures(in_two_processes, small_world, tmp_path):
+    common = [*RAGGED, "--dataset.data_dir", small_world]
+    for batch, budget in (("all", "9999"), ("one", "1")):
+        more = [*MEASURED, "--evaluate.score_tokens", budget]
+        place = in_two_processes / "model", tmp_path / batch
+        run_script("unlearn_model", *words(*place, "run", 4, 1, *common, *more))
+    shared, *own = (
+        read_json(folder / "metrics.json")
+        for folder in (in_two_processes / "measured", tmp_path / "all/run", tmp_path / "one/run")
+    )
+    assert sum(value is not None for value in shared.values()) > 30
+    for one in own:
+        assert one == pytest.approx(shared, abs=1e-6)
 
 
 def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(plain, tiny_model_folder, tmp_path):

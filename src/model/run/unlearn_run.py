@@ -12,6 +12,7 @@ from typing import Any
 from ...core.encoding import Encoded, Template
 from ...core.files import UserError, reading_once
 from ...core.generation import learned_positions
+from ...core.sharing import Share
 from ...dataset import ForgetSet, load_evaluation, load_rows
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
@@ -129,6 +130,12 @@ class Unlearn:
         is_main = process_state(settings).is_main_process
         return Outcome(before, after, logger.folder, making + training, model, prepared.tokenizer, is_main)
 
+    @property
+    def share(self) -> Share:
+        """The part of this process in the rows that are measured."""
+        state = process_state(self.settings)
+        return Share(state.process_index, state.num_processes)
+
     def prepared(self) -> Prepared:
         """Logger, tokenizer, objectives and rows, each checked before anything is written."""
         settings = self.settings
@@ -194,11 +201,13 @@ class Unlearn:
 
     def before(self, model, prepared: Prepared) -> Results | None:
         """Results of the initial model, from the cache when they are there."""
-        if not self.settings.evaluate.before or not process_state(self.settings).is_main_process:
+        if not self.settings.evaluate.before:
             return None
         tokenizer, rows = prepared.tokenizer, prepared.rows.evaluation
-        occasion = Occasion("measuring the initial model")
+        occasion = Occasion("measuring the initial model", self.share, "meanwhile")
         results = evaluate_cached(model, tokenizer, rows, self.settings, occasion)
+        if not self.share.is_main:
+            return None
         if self.settings.benchmark_tasks:
             results = merge_benchmarks(results, run_initial_model(model, tokenizer, self.settings))
         prepared.logger.evaluation("before", results)
@@ -206,13 +215,12 @@ class Unlearn:
         return results
 
     def after(self, model, prepared: Prepared, before: Results | None) -> Results:
-        """Results of the run's model, measured by the first process; `before`: of the initial model."""
-        if not process_state(self.settings).is_main_process:
-            return Results({})
+        """Results of the run's model, for the first process; `before`: of the initial model."""
         tokenizer, folder = prepared.tokenizer, prepared.logger.folder
-        rows, occasion = prepared.rows.evaluation, Occasion("measuring", before)
-        results = evaluate(model, tokenizer, rows, self.settings, occasion)
-        if not self.settings.benchmark_tasks:
+        passes = "meanwhile" if self.settings.method.trains else "always"
+        occasion = Occasion("measuring", self.share, passes, before)
+        results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, occasion)
+        if not self.share.is_main or not self.settings.benchmark_tasks:
             return results
         run = BenchmarkRun("benchmarks", folder)
         return merge_benchmarks(results, run_in_memory(model, tokenizer, self.settings, run))

@@ -8,6 +8,7 @@ from ...core.embedding import MINILM
 from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
 from ...core.thinking import MODES
+from ...metrics import families
 from .writing_keys import Server
 
 
@@ -22,7 +23,7 @@ class Evaluation:
 
     metrics: tuple[str, ...] = knob(
         ("auto",),
-        "metric names or families (tofu, memorization, privacy, ...), or all; auto goes by the task",
+        f"metric names or families ({', '.join(families())}), or all; auto goes by the task",
     )
     before: bool = knob(True, "measure the initial model too (kept in the cache)")
     retain_results: str | None = knob(
@@ -51,7 +52,12 @@ class Evaluation:
         "its own",
         choices=tuple(CONVENTIONS),
     )
-    batch_tokens: int = knob(16384, "padded tokens per evaluation batch", at_least=1)
+    batch_tokens: int = knob(16384, "padded tokens per batch of generated texts", at_least=1)
+    score_tokens: int = knob(
+        0,
+        "padded tokens per batch of scored answers; 0 is 1024 on a CPU, evaluate.batch_tokens elsewhere",
+        at_least=0,
+    )
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)
     decoding: str = knob(
         "thinking", "decoding mode of metrics that let the model think", choices=tuple(MODES)

@@ -108,7 +108,7 @@ def _asking(settings: Settings, model, template: Template) -> Ask:
             tags=tags,
         )
         with autocast_context(model.device, precision):
-            texts = generate(model, template.tokenizer, prompts, options, on_rows)
+            texts = generate(model, template.tokenizer, prompts, options, lambda done: on_rows(len(done)))
         return [split_trace(text.text, tags, "direct").answer if text.ended else None for text in texts]
 
     return ask

@@ -368,7 +368,7 @@ def _initial_model(
             tags=settings.dataset.tags,
         )
         with autocast_context(device, precision):
-            said = generate(model, template.tokenizer, put, options, on_rows)
+            said = generate(model, template.tokenizer, put, options, lambda done: on_rows(len(done)))
         return [_answer(text.text, settings) if text.ended else None for text in said]
 
     facts = {"writer": "start", "model": model_fingerprint(model), "model_name": overall.model_name}

@@ -151,7 +151,7 @@ def _transformers(model, template: Template, settings: Settings) -> Ask:
         # Sampled traces do not depend on what an earlier run has written already.
         torch.manual_seed(int(fingerprint(settings.overall.seed, asked[0]["id"]), 16) % 2**63)
         prompts = [segment["prompt_ids"] for segment in asked]
-        return generate(model, template.tokenizer, prompts, options, on_rows)
+        return generate(model, template.tokenizer, prompts, options, lambda done: on_rows(len(done)))
 
     return ask
 

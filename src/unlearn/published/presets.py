@@ -3,7 +3,8 @@
 A preset is weaker than anything a file or flag says. It changes no hyper-parameter but those that code has
 written into it: the rest is in the configs. Not reproduced: WAGLE's convex mixture for GA+KL and its
 alignment of random labels, PDU's multiplier moving with every micro-batch (OpenUnlearning), JensUn's target
-of several tokens at once, decay of weights that a mask freezes (WAGLE)."""
+of several tokens at once, decay of weights that a mask freezes (WAGLE), RMU's masked mean with each row's sum
+divided by every row's length (OpenUnlearning: equal to ours where all rows have as many labels)."""
 
 from typing import Any
 
@@ -37,6 +38,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "open_unlearning": {
         "unlearn.SimNPO": {"margin_form": "inside"},
+        "unlearn.RMU": {"positions": "labels", "reduction": "rows", "direction": "uniform"},
+        "unlearn.retain.EMBED": {"positions": "labels", "reduction": "rows"},
         "unlearn.retain.KL": {"form": "all"},
         "unlearn.UNDIAL": {"positions": "all"},
         "unlearn.PDU": {"positions": "unshifted"},

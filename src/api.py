@@ -41,7 +41,7 @@ class Result:
         model: the run's model, trained or as it was loaded, in memory.
         tokenizer: its tokenizer.
         metrics: name -> number; None where a metric could not be measured, for the reason in `detail`.
-        detail: name -> {n, unscored, interval, reason}.
+        detail: name -> {n, unscored, interval, reason, and further figures of some metrics}.
         before: the metrics of the initial model; None when they were not asked for.
         folder: the run folder; None with overall.logger none.
     """

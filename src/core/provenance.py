@@ -13,7 +13,7 @@ READING_KEYS = ("template", "think_open", "think_close", "max_length")
 """Settings of prompts and tokenisation."""
 TRAINING_KEYS = ("before", "every", "every_metrics", "best", "best_floor")
 """Settings of the evaluation that only a run that trains has."""
-PATHS = ("data_dir", "retain_results", "original_model")
+PATHS = ("data_dir", "retain_results", "second_retain_results", "original_results", "original_model")
 """Settings that are paths, stored absolute: a later evaluation may start in another folder."""
 
 

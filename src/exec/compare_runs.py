@@ -46,7 +46,7 @@ def compare(arguments: argparse.Namespace) -> None:
     """Read every evaluation and print the table. UserError when one cannot be read or no evaluation has a
     requested metric."""
     from ..core.screen import show as show_text
-    from ..model.report.comparison import differing_settings, read_figures, show
+    from ..model.report.comparison import differing_settings, quality_note, read_figures, show
 
     paths = list(dict.fromkeys(arguments.evaluations))
     figures = {title: read_figures(path, arguments.retain) for title, path in zip(titles(paths), paths)}
@@ -54,6 +54,10 @@ def compare(arguments: argparse.Namespace) -> None:
     if unknown:
         raise UserError(f"--metrics: none of the evaluations has {', '.join(unknown)}")
     show(figures, arguments.metrics)
+    for title, path in zip(titles(paths), paths):
+        if note := quality_note(path, arguments.retain) if arguments.retain else "":
+            mark = "*" if "forget_quality" in figures[title] else "–"
+            show_text(f"{mark} forget_quality of {title}: {note}")
     lines = differing_settings(dict(zip(titles(paths), paths)))
     if lines:
         listed = "\n".join(f"  {line}" for line in lines)

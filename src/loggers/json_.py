@@ -5,7 +5,7 @@ log.jsonl             one record per optimizer step
 evaluations.jsonl     one record per evaluation while training
 best.json             rule and figures of the best evaluated step
 metrics.json          metric key -> number or null
-metrics_detail.json   n, interval, unscored, and the reason of a null
+metrics_detail.json   n, interval, unscored, the reason of a null, further figures of some metrics
 samples/<set>.jsonl   per-row values and generated texts
 judge.json            name of a judging language model, with its counts of requests and tokens
 before/               metrics, details and samples of the initial model

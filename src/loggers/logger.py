@@ -24,7 +24,7 @@ class Results:
 
     Args:
         metrics: Metric key -> number or None.
-        detail: Metric key -> {n, interval, unscored, reason}.
+        detail: Metric key -> {n, interval, unscored, reason, and further figures of some metrics}.
         samples: Row set -> one dict per row.
         judge: Name of a judging language model, with its counts of requests and tokens; empty without one.
     """

@@ -3,6 +3,7 @@
 from . import (  # noqa: F401  (one line per family)
     aggregates,
     decoding,
+    forget_quality,
     health,
     memorization,
     muse,

@@ -29,6 +29,9 @@ class MetricInputs:
         samples: Need -> row -> sampled answers.
         fluencies: Need -> row -> mean log p per token of each generated text, under the original model.
         values: Metric key -> value, of the metrics computed so far.
+        second_retain_columns: Per-row values of a second retain model, of another seed; None without
+            `evaluate.second_retain_results`.
+        original_columns: Per-row values of the model before unlearning, None without.
     """
 
     rows: Rows
@@ -44,6 +47,8 @@ class MetricInputs:
     samples: dict[Samples, list[list[Generation]]] = field(default_factory=dict)
     fluencies: dict[Generations, list[list[float]]] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
+    second_retain_columns: Columns | None = None
+    original_columns: Columns | None = None
 
     @property
     def judge(self) -> Judge:

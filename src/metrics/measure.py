@@ -39,12 +39,16 @@ class MeasureOptions:
         judges: Judge of answers and traces, embedding similarity, entailment model.
         bootstrap: Resamples of an interval; 0 is no interval.
         seed: Seed of the resamples.
+        second_retain_columns: Per-row values of a second retain model, None without one.
+        original_columns: Per-row values of the model before unlearning, None without.
     """
 
     retain_columns: Columns | None = None
     judges: Judges = Judges()
     bootstrap: int = 1000
     seed: int = 0
+    second_retain_columns: Columns | None = None
+    original_columns: Columns | None = None
 
 
 def measure(
@@ -73,6 +77,8 @@ def measure(
         runner.options.convention,
         options.judges,
         runner.cut,
+        second_retain_columns=options.second_retain_columns,
+        original_columns=options.original_columns,
     )
     refused: dict[Need, str] = {}
     needs = _needs(keys, rows)

@@ -246,6 +246,7 @@ class Value:
         unscored: Number of rows that could not be scored.
         interval: 95 % bootstrap interval over rows.
         columns: Column -> cell per row, in row order, for samples/*.jsonl.
+        details: Further figures that explain the value, for metrics_detail.json.
     """
 
     value: float | None
@@ -254,6 +255,7 @@ class Value:
     unscored: int = 0
     interval: tuple[float, float] | None = None
     columns: Cells = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -281,8 +283,7 @@ class OfSamples:
 
 @dataclass(frozen=True)
 class Metric:
-    """A registered metric, see `metric`. `family` is the module that defines it; `compute` its function;
-    `column` names its per-row values."""
+    """A registered metric, see `metric`. `compute` is its function; `column` names its per-row values."""
 
     name: str
     rows: str | None
@@ -309,6 +310,7 @@ def metric(
     about: str,
     aliases: Sequence[str] = (),
     column: str = "",
+    family: str = "",
 ) -> Callable:
     """Register a function as a metric (decorator).
 
@@ -326,18 +328,17 @@ def metric(
         about: Formula, range and blind spot, for docs/metrics.md.
         aliases: Earlier names, which configs may still use.
         column: Name of its per-row values in samples/*.jsonl; by default the key behind the slash.
+        family: Name under which it is chosen with others; by default the module that defines it.
     """
 
     if good not in ARROWS:
         raise ValueError(f"metric {key}: good must be one of {', '.join(ARROWS)}, not {good!r}")
 
     def add(compute: Callable) -> Callable:
-        family = compute.__module__.rpartition(".")[2]
+        group = family or compute.__module__.rpartition(".")[2]
         cells = column or key.partition("/")[2]
         reads = tuple(needs), tuple(after), tuple(fields)
-        METRICS.register(key, *aliases)(
-            Metric(key, rows, *reads, judged, good, about, family, compute, cells)
-        )
+        METRICS.register(key, *aliases)(Metric(key, rows, *reads, judged, good, about, group, compute, cells))
         return compute
 
     return add

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
-from typing import cast
 
 from .aggregates import harmonic_mean
 from .inputs import MetricInputs
@@ -19,7 +18,6 @@ from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
 
 SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")
-WRITTEN_BY = " (make_perturbed.py writes them for your own rows)"
 UTILITY_PARTS = tuple(f"{rows}/{name}" for rows in SETS[1:] for name in ("prob", "rougeL", "truth_ratio"))
 
 
@@ -170,65 +168,6 @@ def partial_utility(inputs: MetricInputs) -> Value:
     return replace(value, reason=f"mean of {', '.join(there)}; without {', '.join(absent)}")
 
 
-def _forget_test(inputs: MetricInputs) -> tuple[float, float, int] | str:
-    """Two-sided two-sample Kolmogorov-Smirnov test between the model's and the retain model's truth ratios on
-    the same forget rows: p, D and the number of rows, or the reason why there is no test."""
-    ratios = inputs.values["forget/truth_ratio"].columns.get("log_truth_ratio")
-    if not ratios:
-        reason = inputs.values["forget/truth_ratio"].reason
-        return f"needs forget/truth_ratio: {reason}" + (WRITTEN_BY if "_answer'" in reason else "")
-    if None in ratios:
-        return f"{ratios.count(None)} of {len(ratios)} forget rows have no truth ratio"
-    if inputs.retain_columns is None:
-        return "needs a retain model's results: set evaluate.retain_results to its run folder"
-    retain_ratios = {
-        identity: row.get("log_truth_ratio")
-        for identity, row in inputs.retain_columns.get("forget", {}).items()
-    }
-    ids = [row["id"] for row in inputs.rows["forget"]]
-    unknown = [identity for identity in ids if retain_ratios.get(identity) is None]
-    if unknown or len(retain_ratios) != len(ids):
-        return (
-            f"evaluate.retain_results is of other forget rows: it has {len(retain_ratios)}, this run"
-            f" {len(ids)}"
-            + (f", {len(unknown)} of them unknown there (first {unknown[0]!r})" if unknown else "")
-        )
-
-    from scipy.stats import ks_2samp
-
-    # Its decorators hide what it returns.
-    statistic, p = cast(tuple[float, float], ks_2samp(ratios, [retain_ratios[identity] for identity in ids]))
-    return float(p), float(statistic), len(ids)
-
-
-@metric(
-    "forget_quality",
-    after=["forget/truth_ratio"],
-    good="up",
-    about=(
-        "p-value of the KS test between forget truth ratios of the model and a retain model; 0 to 1; also"
-        " near 0 for a wrecked model"
-    ),
-)
-def forget_quality(inputs: MetricInputs) -> Value:
-    found = _forget_test(inputs)
-    return Value(None, found) if isinstance(found, str) else Value(found[0], n=found[2])
-
-
-@metric(
-    "forget_quality_ks",
-    after=["forget/truth_ratio"],
-    good="down",
-    about=(
-        "statistic D of the test of forget_quality: largest distance between the two distribution functions;"
-        " 0 to 1; tells models apart where p is near 0 for all"
-    ),
-)
-def forget_quality_ks(inputs: MetricInputs) -> Value:
-    found = _forget_test(inputs)
-    return Value(None, found) if isinstance(found, str) else Value(found[1], n=found[2])
-
-
 def summarize(
     columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None
 ) -> dict[str, Value]:
@@ -246,9 +185,12 @@ def summarize(
     for name in SETS:
         rows = list(columns.get(name, {}).values())
         for column in ("prob", "rougeL", "log_truth_ratio"):
-            cells = [row[column] for row in rows if row.get(column) is not None]
+            cells = [row.get(column) for row in rows]
+            scored = [cell for cell in cells if cell is not None]
             key = f"{name}/{column.removeprefix('log_')}"
-            values = [_from_log_ratio(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
+            values = (
+                [_from_log_ratio(cell, name) for cell in scored] if column == "log_truth_ratio" else scored
+            )
             value = sum(values) / len(values) if values and len(values) == len(rows) else None
             inputs.values[key] = Value(
                 value,
@@ -256,6 +198,6 @@ def summarize(
                 len(values),
                 columns={column: cells},
             )
-    for key in ("model_utility", "forget_quality", "forget_quality_ks"):
+    for key in ("model_utility", "forget_quality", "forget_quality_log10", "forget_quality_ks"):
         inputs.values[key] = METRICS[key].compute(inputs)
     return inputs.values

@@ -66,11 +66,13 @@ class Occasion:
         passes: What becomes of the results of single texts in the cache: `meanwhile` keeps them until the
             evaluation is done, so that an interrupted one resumes, `always` for later evaluations too, and
             `never` writes none.
+        before: Results of the initial model, where they were measured earlier in the run.
     """
 
     title: str
     share: Share = Share()
     passes: Literal["never", "meanwhile", "always"] = "never"
+    before: Results | None = None
 
 
 def evaluate(
@@ -93,10 +95,10 @@ def evaluate(
             lambda model: PassCache(folders(model), str(share.rank)),
         )
         measuring = MeasureOptions(
-            retain_columns(settings, rows),
-            make_judges(settings),
-            settings.evaluate.bootstrap,
-            settings.overall.seed,
+            **other_columns(settings, rows, occasion.before),
+            judges=make_judges(settings),
+            bootstrap=settings.evaluate.bootstrap,
+            seed=settings.overall.seed,
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if occasion.passes == "meanwhile" and share.is_main:
@@ -193,7 +195,7 @@ def evaluate_cached(
         model.generation_config.to_dict(),
         tokenizer_fingerprint(tokenizer),
         rows,
-        retain_columns(settings, rows),
+        other_columns(settings, rows, occasion.before),
         select(settings.metric_names),
         deciding(settings.evaluate),
         judging_facts(settings),
@@ -253,13 +255,28 @@ def tokenizer_fingerprint(tokenizer) -> str:
     return fingerprint(reading, str(tokenizer.special_tokens_map), str(tokenizer.chat_template))
 
 
-def retain_columns(settings: Settings, rows: dict[str, list[dict]]) -> Columns | None:
-    """Per-row values of the retain model, matched to the rows of this run; None without
-    `evaluate.retain_results`."""
-    if settings.evaluate.retain_results is None:
-        return None
+def other_columns(
+    settings: Settings, rows: dict[str, list[dict]], before: Results | None
+) -> dict[str, Columns | None]:
+    """Per-row values of other models, matched to the rows of this run, as fields of `MeasureOptions`: of the
+    retain models and of the original one, which is the initial model where none is named. None for a model
+    without results."""
     ids = {name: [row["id"] for row in table] for name, table in rows.items()}
-    return match_rows(read_results(settings.evaluate.retain_results), ids)
+
+    def read(path: str | None) -> Columns | None:
+        return match_rows(read_results(path), ids) if path is not None else None
+
+    evaluation = settings.evaluate
+    initial = (
+        {name: {row["id"]: row for row in table} for name, table in before.samples.items()}
+        if before
+        else None
+    )
+    return {
+        "retain_columns": read(evaluation.retain_results),
+        "second_retain_columns": read(evaluation.second_retain_results),
+        "original_columns": read(evaluation.original_results) or initial,
+    }
 
 
 def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -> Results:
@@ -277,6 +294,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
                 "interval": list(v.interval) if v.interval else None,
                 "reason": v.reason,
             }
+            | dict(v.details)
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )

@@ -91,3 +91,48 @@ def test_wrong_results_are_answered_with_where_the_rows_are(run_folder):
     shutil.rmtree(run_folder / "samples")
     told = complaint(**{RESULTS: str(run_folder / "checkpoints")})
     assert told.endswith("is a model, which evaluate_model.py --overall.model_name measures")
+
+
+SECOND, ORIGINAL = "evaluate.second_retain_results", "evaluate.original_results"
+TARGET_RESULTS, RETAIN_RESULTS = (f"files/models/fictional/{name}/results" for name in ("target", "retain"))
+
+
+@pytest.fixture
+def without_truth_ratios(tmp_path):
+    """The run folder of an evaluation that measured no truth ratio."""
+    (tmp_path / "plain/samples").mkdir(parents=True)
+    (tmp_path / "plain/samples/forget.jsonl").write_text('{"id": "a", "prob": 0.5}\n')
+    return tmp_path / "plain"
+
+
+@pytest.mark.parametrize("key, model", [(SECOND, "retain model"), (ORIGINAL, "model before unlearning")])
+def test_results_of_other_models_need_truth_ratios(key, model, without_truth_ratios):
+    named = {RESULTS: RETAIN_RESULTS, key: str(without_truth_ratios)}
+    told = complaint(**named)
+    assert told.startswith(f"{key}: no forget row of {without_truth_ratios} has a truth ratio")
+    assert told.endswith(f"measure the {model} with --evaluate.metrics tofu")
+    (without_truth_ratios / "samples/forget.jsonl").rename(without_truth_ratios / "samples/retain.jsonl")
+    assert (
+        f"has no forget rows; expected the run folder of an evaluate_model.py run on the {model}"
+        in complaint(**named)
+    )
+    assert complaint(**named | {key: "gone"}).startswith(f"{key}: ")
+
+
+def test_a_retain_model_is_no_second_one_beside_itself():
+    told = complaint(**{RESULTS: RETAIN_RESULTS, SECOND: str(REPO / RETAIN_RESULTS)})
+    assert told.startswith(f"{SECOND}: it is {RESULTS} itself")
+
+
+def test_results_that_nothing_reads_are_remarked_upon(caplog):
+    def warned(**flags) -> str:
+        caplog.clear()
+        resolve_settings(StrictConfig(), [], flags, {})
+        return caplog.text
+
+    named = {RESULTS: RETAIN_RESULTS, SECOND: TARGET_RESULTS, ORIGINAL: TARGET_RESULTS}
+    assert "evaluate.metrics does not choose" not in warned(**named)
+    text = warned(**named, **{"evaluate.metrics": "forget_quality"})
+    assert f"{SECOND} is read by forget_quality_yardstick alone" in text
+    assert f"{ORIGINAL} is read by forget/nearer_to_retain and forget/relative_test_p alone" in text
+    assert f"{RESULTS} is None" in warned(**{SECOND: TARGET_RESULTS})

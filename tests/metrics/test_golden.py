@@ -284,6 +284,7 @@ def test_forget_quality_and_utility_on_the_official_logs():
     assert retain["model_utility"].value == pytest.approx(0.613744995233942, rel=1e-9)
     assert full["forget_quality"].value == pytest.approx(1.834066410994743e-21, rel=1e-9)
     assert full["forget_quality_ks"].value == pytest.approx(0.39666666666666667, rel=1e-9)
+    assert full["forget_quality_log10"].value == pytest.approx(math.log10(1.834066410994743e-21), rel=1e-9)
     assert retain["forget_quality"].value == 1.0
     assert full["forget/truth_ratio"].value == pytest.approx(0.5159854212808593, rel=1e-9)
 
@@ -299,6 +300,22 @@ def test_the_command_that_prints_the_official_figures():
     shown = run_script("compare_runs", full, retain, "--retain", retain)
     assert shown.returncode == 0
     assert all(figure in shown.stdout for figure in ("1.83407e-21", "0.622677", "0.613745"))
+
+
+@pytest.mark.skipif(
+    not (SHARED_DATA / "open_unlearning_eval").is_dir(), reason="OpenUnlearning's logs are not here"
+)
+def test_a_split_of_other_rows_is_answered_with_the_reason():
+    folder = SHARED_DATA / "open_unlearning_eval"
+    full, retain = (
+        folder / f"tofu_Llama-3.2-1B-Instruct_{name}/TOFU_EVAL.json"
+        for name in ("full/evals_forget05", "retain90")
+    )
+    shown = run_script("compare_runs", full, retain, "--retain", retain)
+    assert shown.returncode == 0, shown.stderr
+    words = " ".join(shown.stdout.split())
+    assert "the retain results are of other forget rows: they have 400, this run 200; measure both" in words
+    assert words.count("forget_quality of") == 1
 
 
 def test_runs_side_by_side(folders, tmp_path):

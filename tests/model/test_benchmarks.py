@@ -19,7 +19,7 @@ from unlearnkit.metrics.lm_eval import Score, TaskOptions, TaskResult
 from unlearnkit.model.benchmarks import benchmark_runner as module
 from unlearnkit.model.benchmarks.benchmark_runner import BenchmarkRun, Benchmarks, run_in_memory, to_results
 from unlearnkit.model.benchmarks.suites import TASKS, tasks_of
-from unlearnkit.model.evaluation import evaluate
+from unlearnkit.model.evaluation import Occasion, evaluate
 from unlearnkit.model.load.loading import load_model
 
 CHOICES, SUMS = "fictional_forget10_choices", "fictional_arithmetic"
@@ -62,7 +62,7 @@ def test_scores_of_choices_and_sums_are_those_of_the_projects_own_metrics(tokeni
     settings = settings_for(SUMS, evaluate__max_new_tokens=64, **metrics)
     sets = load_evaluation(ForgetSet("Fictional_forget10"))
     sets["arithmetic"] = sets["arithmetic"][:40]
-    native = evaluate(target, tokenizer, sets, settings, "test").metrics
+    native = evaluate(target, tokenizer, sets, settings, Occasion("test")).metrics
     every = settings_for(CHOICES, benchmarks__limit=0)
     (choices,) = run_in_memory(target, tokenizer, every, BenchmarkRun("test"))
     limited = settings_for(SUMS, benchmarks__limit=40, benchmarks__gen_kwargs="max_gen_toks=64")

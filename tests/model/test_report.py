@@ -79,6 +79,29 @@ def test_no_line_of_an_answer_passes_for_a_line_of_the_screen(capsys):
     assert "\nrun folder: elsewhere  (true" not in capsys.readouterr().out
 
 
+def test_the_test_behind_forget_quality_stands_below_the_table(capsys):
+    found = {"D": 0.225, "rows": 40, "other_rows": 39, "next_lower": {"p": 0.164967}}
+    for higher, line in (
+        ({"p": 0.40459}, "; the nearest other values of p are 0.165 and 0.405\n"),
+        (None, "\n"),
+    ):
+        detail = {"forget_quality": {"reason": "", **found, "next_higher": higher}}
+        results = Results({"forget_quality": 0.2657}, detail)
+        show_outcome(Outcome(None, results, None, 1.0, None, None), settings())
+        shown = capsys.readouterr().out
+        assert f"forget_quality: D = 0.225, 40 rows against 39 of the retain model{line}" in shown
+
+
+def test_figures_that_most_runs_lack_are_shown_with_a_value_only(capsys):
+    for value in (None, 0.75):
+        reason = "" if value else "needs a second retain model's results"
+        results = Results(
+            {"forget_quality_yardstick": value}, {"forget_quality_yardstick": {"reason": reason}}
+        )
+        show_outcome(Outcome(None, results, None, 1.0, None, None), settings())
+        assert ("forget_quality_yardstick" in capsys.readouterr().out) == (value is not None)
+
+
 def test_paths_are_not_broken_at_the_width(capsys):
     folder = Path("/", *(20 * ["a folder"]))
     show_outcome(Outcome(None, Results({}), folder, 1.0, None, None), settings())

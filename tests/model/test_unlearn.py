@@ -95,6 +95,27 @@ def test_a_retain_models_run_folder_gives_forget_quality(tiny_model_folder, data
     assert read_json(tmp_path / "out/again/metrics.json")["forget_quality"] == 1.0
 
 
+def test_a_run_that_trains_compares_with_its_initial_model(tiny_model_folder, data, tmp_path):
+    common = (tiny_model_folder, data, tmp_path)
+    run_script("evaluate_model", *words(*common, "initial"))
+    training = "--unlearn.unlearn_method GA+FT --unlearn.max_steps 2 --unlearn.lr 1e-2".split()
+    relative = ["--evaluate.metrics", "forget/nearer_to_retain"]
+    trained = run_script("unlearn_model", *words(*common, "other"), *training, "--overall.seed", "1")
+    assert trained.returncode == 0, trained.stderr
+    against = ["--evaluate.retain_results", tmp_path / "out/other"]
+    named = ["--evaluate.original_results", tmp_path / "out/initial"]
+    found = {}
+    for name, more in (("own", []), ("named", named), ("none", ["--evaluate.before", "false"])):
+        run = run_script("unlearn_model", *words(*common, name), *training, *relative, *against, *more)
+        assert run.returncode == 0, run.stderr
+        found[name] = read_json(tmp_path / "out" / name / "metrics_detail.json")["forget/nearer_to_retain"]
+    assert found["own"]["mmd2_to_original"] == pytest.approx(found["named"]["mmd2_to_original"], rel=1e-6)
+    assert found["own"]["mmd2_to_original"] != 0
+    assert "evaluate.original_results" in found["none"]["reason"]
+    before = read_json(tmp_path / "out/own/before/metrics_detail.json")["forget/nearer_to_retain"]
+    assert "evaluate.original_results" in before["reason"]
+
+
 def test_the_initial_models_results_come_from_the_cache(tiny_model_folder, data, tmp_path):
     for name in ("one", "two"):
         run = run_script(

@@ -1,6 +1,7 @@
 """Comparison of finished evaluations: run folders, TOFU's and OpenUnlearning's logs."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from rich.table import Table
@@ -8,7 +9,7 @@ from rich.table import Table
 from ...core.files import read_json
 from ...core.screen import Screen
 from ...metrics.external_results import match_rows, read_results, read_summary
-from ...metrics.spec import ARROWS, METRICS
+from ...metrics.spec import ARROWS, METRICS, Value
 from ...metrics.tofu import summarize
 
 Figures = dict[str, float | None]
@@ -28,17 +29,28 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
     Raises:
         UserError: an evaluation cannot be read.
     """
-    folder = Path(path).expanduser()
-    only_benchmarks = (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
-    columns = {} if only_benchmarks else read_results(path)
-    ids = {name: list(rows) for name, rows in columns.items()}
-    references = match_rows(read_results(retain), ids) if retain else None
-    computed = {key: value.value for key, value in summarize(columns, references).items()}
+    computed = {key: value.value for key, value in _summary(path, retain).items()}
     recorded = read_summary(path)
     if retain:
         # The recorded forget quality may be against another retain model.
         recorded = {key: value for key, value in recorded.items() if not key.startswith("forget_quality")}
     return {key: value for key, value in computed.items() if value is not None} | recorded
+
+
+def quality_note(path: str | Path, retain: str | Path) -> str:
+    """Why an evaluation has no forget quality against that of the retain model, or what it leaves out; empty
+    for a plain one."""
+    return _summary(path, retain)["forget_quality"].reason
+
+
+@cache
+def _summary(path: str | Path, retain: str | Path | None) -> dict[str, Value]:
+    """TOFU's figures from the rows of an evaluation."""
+    folder = Path(path).expanduser()
+    only_benchmarks = (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
+    columns = {} if only_benchmarks else read_results(path)
+    ids = {name: list(rows) for name, rows in columns.items()}
+    return summarize(columns, match_rows(read_results(retain), ids) if retain else None)
 
 
 COMPARED_SETTINGS = {

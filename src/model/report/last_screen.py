@@ -12,12 +12,16 @@ from .comparison import differing_settings
 
 HEADLINES = (
     "forget_quality",
+    "forget_quality_yardstick",
+    "forget/nearer_to_retain",
     "forget/rougeL",
     "forget/prob",
     "model_utility",
     "partial_utility",
     "retain/rougeL",
 )
+ONLY_WITH_VALUE = ("partial_utility", "forget_quality_yardstick", "forget/nearer_to_retain")
+"""Headlines that most runs have no value for, by their nature: shown without one they would only distract."""
 SAMPLES = 2
 FIELDS = (("question", "prompt"), ("answer", "gt"))
 """Fields of prompt and true continuation, of question rows and of document rows."""
@@ -27,11 +31,13 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
     """Print the table, two sample answers and the path of the run folder."""
     screen = Screen()
     screen.print(_table(outcome, settings))
+    after = outcome.after
     for line in (
         *_reasons(outcome),
+        *_forget_test(after.detail),
         *_bounds(outcome),
         *_differences_to_retain(settings),
-        *_judge_usage(outcome.after.judge),
+        *_judge_usage(after.judge),
         *_training(outcome.training),
         *_best(outcome.best),
     ):
@@ -49,7 +55,7 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     table.add_column("metric (arrow = good)", overflow="fold")
     for title in columns:
         table.add_column(title, justify="right")
-    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _is_redundant(key, outcome)]
+    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _is_hidden(key, outcome)]
     others = [
         key
         for key in outcome.after.metrics
@@ -65,9 +71,8 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
     return table
 
 
-def _is_redundant(key: str, outcome: Outcome) -> bool:
-    """Whether partial_utility is null, as it is where model_utility has all its parts."""
-    return key == "partial_utility" and outcome.after.metrics[key] is None
+def _is_hidden(key: str, outcome: Outcome) -> bool:
+    return key in ONLY_WITH_VALUE and outcome.after.metrics[key] is None
 
 
 def _arrow(key: str, outcome: Outcome) -> str:
@@ -111,7 +116,7 @@ def _reasons(outcome: Outcome) -> list[str]:
     reasons = {
         detail["reason"]: key
         for key, detail in outcome.after.detail.items()
-        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _is_redundant(key, outcome)
+        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _is_hidden(key, outcome)
     }
     return [
         f"{'–' if outcome.after.metrics[key] is None else '*'} {key}: {reason}"
@@ -126,6 +131,19 @@ def _bounds(outcome: Outcome) -> list[str]:
         for key, detail in outcome.after.detail.items()
         if key in METRICS and METRICS[key].family == "sampling"
         if detail["reason"] and outcome.after.metrics[key] is not None
+    ]
+
+
+def _forget_test(detail: dict[str, dict]) -> list[str]:
+    """The test behind forget quality: its statistic, its sizes, and how coarse its p is."""
+    found = detail.get("forget_quality", {})
+    if "D" not in found:
+        return []
+    near = [f"{side['p']:.3g}" for side in (found["next_lower"], found["next_higher"]) if side]
+    values = f"; the nearest other values of p are {' and '.join(near)}" if len(near) == 2 else ""
+    return [
+        f"forget_quality: D = {found['D']:.3g}, {found['rows']} rows against {found['other_rows']} of the"
+        f" retain model{values}"
     ]
 
 

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import cast
 
 import torch
 from torch import Tensor
 
+from ...core.batching import length_batches
 from ...core.encoding import Encoded, pad_rows
-from ...core.generation import length_batches
 from ...core.likelihood import token_kl
+from ...metrics.ks_test import ks_test
 from ...unlearn.scoring import answer_logits, in_eval_mode
 from ..load.loading import autocast_context
 
@@ -115,13 +115,8 @@ def holdout_test(samples: dict[str, list[dict]]) -> dict[str, float | None]:
     }
     if not all(losses.values()):
         return dict.fromkeys(("p", "forget_median", "holdout_median"))
-
-    from scipy.stats import ks_2samp
-
-    # Its decorators hide what it returns.
-    _, p = cast(tuple[float, float], ks_2samp(losses["forget"], losses["holdout"]))
     return {
-        "p": float(p),
+        "p": ks_test(losses["forget"], losses["holdout"]).p,
         "forget_median": median(losses["forget"]),
         "holdout_median": median(losses["holdout"]),
     }

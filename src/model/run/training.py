@@ -25,7 +25,7 @@ from ...unlearn.mask import WeightMask
 from ...unlearn.step.step_options import StepOptions
 from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import TrainingJob, UnlearnTrainer
-from ..evaluation import retain_columns, template_of
+from ..evaluation import other_columns, template_of
 from ..load.adapters import set_base_name
 from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
@@ -109,7 +109,7 @@ class Training:
             snapshots.begin(step_of(Path(checkpoint)) if checkpoint else -1)
         figure, rules = best_figure(settings), stop_rules(settings.unlearn.stop)
         seed = settings.dataset.dataset_seed
-        columns = retain_columns(settings, self.evaluation)
+        columns = other_columns(settings, self.evaluation, None)["retain_columns"]
         plan = EvaluationPlan(
             settings,
             self.tokenizer,

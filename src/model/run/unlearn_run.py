@@ -144,7 +144,7 @@ class Unlearn:
             model, seconds = trained_model.model, making + trained_model.seconds
             if trains and settings.unlearn.save_adapter != "only":
                 logger.model(model, prepared.tokenizer)
-            after = self.after(model, prepared)
+            after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
             logger.environment(environment(settings, processes, start, seconds, trained_model.record))
@@ -248,11 +248,11 @@ class Unlearn:
         warn_of_unknown_rows(results.metrics, self.settings)
         return results
 
-    def after(self, model, prepared: Prepared) -> Results:
-        """Results of the run's model, for the first process."""
+    def after(self, model, prepared: Prepared, before: Results | None) -> Results:
+        """Results of the run's model, for the first process; `before`: of the initial model."""
         tokenizer, folder = prepared.tokenizer, prepared.logger.folder
         passes = "meanwhile" if self.settings.method.trains else "always"
-        occasion = Occasion("measuring", self.share, passes)
+        occasion = Occasion("measuring", self.share, passes, before)
         results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, occasion)
         if not self.share.is_main or not self.settings.benchmark_tasks:
             return results

@@ -38,6 +38,19 @@ class Evaluation:
         "TOFU_EVAL.json), for forget quality",
         path="file or folder",
     )
+    second_retain_results: str | None = knob(
+        None,
+        "results of a second retain model, of another seed, for the forget quality of an honest retrain",
+        path="file or folder",
+        only_if=("evaluate.retain_results", bool),
+    )
+    original_results: str | None = knob(
+        None,
+        "results of the model before unlearning, for forget/nearer_to_retain; the default is the initial"
+        " model of a run that trains, with evaluate.before",
+        path="file or folder",
+        only_if=("evaluate.retain_results", bool),
+    )
     rows: int = knob(0, "measure the first N rows of each set (TOFU's papers: 300); 0 is all", at_least=0)
     convention: str = knob(
         "none",

@@ -7,7 +7,8 @@ from .evaluation_rules import (
     convention_warnings,
     judge_errors,
     metric_errors,
-    retain_results_errors,
+    results_errors,
+    results_warnings,
     sampling_warnings,
 )
 from .method_rules import (
@@ -37,7 +38,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *reference_errors(settings),
         *edit_errors(settings),
         *data_errors(settings),
-        *retain_results_errors(settings),
+        *results_errors(settings),
         *resume_errors(settings),
         *package_errors(settings),
         *overwrite_errors(settings),
@@ -53,6 +54,7 @@ def warnings(settings: Settings) -> list[str]:
     """What is allowed and probably not meant."""
     return [
         *method_warnings(settings),
+        *results_warnings(settings),
         *convention_warnings(settings),
         *sampling_warnings(settings),
         *data_warnings(settings),

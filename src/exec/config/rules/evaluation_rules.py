@@ -13,10 +13,20 @@ from ....model.settings.run_settings import Settings
 from .model_rules import model_path_error
 from .writer_rules import key_error
 
+RESULTS = ("retain_results", "second_retain_results", "original_results")
+"""Keys of `evaluate` that name the evaluation of another model."""
 
-def convention_of(retain_results: str | None) -> str | None:
-    """How the retain model's rows were read, if its run folder says so."""
-    config = Path(retain_results).expanduser() / "config.json" if retain_results else None
+
+READERS = {
+    "second_retain_results": ("forget_quality_yardstick",),
+    "original_results": ("forget/nearer_to_retain", "forget/relative_test_p"),
+}
+"""Keys of `RESULTS` -> the metrics that read them, where these are few."""
+
+
+def convention_of(results: str | None) -> str | None:
+    """How the rows of an evaluation were read, if its run folder says so."""
+    config = Path(results).expanduser() / "config.json" if results else None
     try:
         if not config or not config.is_file():
             return None
@@ -35,20 +45,39 @@ def metric_errors(settings: Settings) -> list[str]:
     ]
 
 
-def retain_results_errors(settings: Settings) -> list[str]:
-    if settings.evaluate.retain_results is None:
-        return []
+def results_errors(settings: Settings) -> list[str]:
+    """Evaluations of other models that cannot be read, have no forget rows, or are one and the same."""
+    named = {key: getattr(settings.evaluate, key) for key in RESULTS}
+    found = [_results_error(f"evaluate.{key}", path) for key, path in named.items() if path is not None]
+    places = [Path(path).expanduser().resolve() for path in (named[key] for key in RESULTS[:2]) if path]
+    if len(places) == 2 and places[0] == places[1]:
+        found.append(
+            "evaluate.second_retain_results: it is evaluate.retain_results itself, and p would be 1; name a"
+            " retain model that was trained with another seed"
+        )
+    return [error for error in found if error]
+
+
+def _results_error(key: str, path: str) -> str:
     try:
-        columns = read_results(settings.evaluate.retain_results)
-        read_summary(settings.evaluate.retain_results)  # what the last screen shows beside the run
+        forget = read_results(path).get("forget")
+        read_summary(path)  # what the last screen shows beside the run
     except UserError as error:
-        return [f"evaluate.retain_results: {error}"]
-    if not columns.get("forget"):
-        return [
-            f"evaluate.retain_results: {settings.evaluate.retain_results} has no forget rows; expected the"
-            " run folder of an evaluate_model.py run on the retain model"
-        ]
-    return []
+        return f"{key}: {error}"
+    model = "model before unlearning" if key == "evaluate.original_results" else "retain model"
+    if not forget:
+        return (
+            f"{key}: {path} has no forget rows; expected the run folder of an evaluate_model.py run on the"
+            f" {model}"
+        )
+    if key != "evaluate.retain_results" and all(
+        row.get("log_truth_ratio") is None for row in forget.values()
+    ):
+        return (
+            f"{key}: no forget row of {path} has a truth ratio, which is all that is read there; measure the"
+            f" {model} with --evaluate.metrics tofu"
+        )
+    return ""
 
 
 def judge_errors(settings: Settings) -> list[str]:
@@ -111,12 +140,25 @@ def sampling_warnings(settings: Settings) -> list[str]:
     ]
 
 
+def results_warnings(settings: Settings) -> list[str]:
+    """Evaluations that no chosen metric reads."""
+    if metric_errors(settings):
+        return []
+    chosen = select(settings.metric_names)
+    return [
+        f"evaluate.{key} is read by {' and '.join(readers)} alone, which evaluate.metrics does not choose"
+        for key, readers in READERS.items()
+        if getattr(settings.evaluate, key) is not None and not set(readers) & set(chosen)
+    ]
+
+
 def convention_warnings(settings: Settings) -> list[str]:
     """Two readings of the rows that forget quality would compare."""
-    own, theirs = settings.evaluate.convention, convention_of(settings.evaluate.retain_results)
-    if theirs in (None, own):
-        return []
+    own = settings.evaluate.convention
+    theirs = {key: convention_of(getattr(settings.evaluate, key)) for key in RESULTS}
     return [
-        f"evaluate.convention is {own} but evaluate.retain_results was measured with {theirs}: forget"
-        " quality would compare two readings of the rows"
+        f"evaluate.convention is {own} but evaluate.{key} was measured with {read}: forget quality would"
+        " compare two readings of the rows"
+        for key, read in theirs.items()
+        if read not in (None, own)
     ]

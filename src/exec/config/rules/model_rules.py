@@ -134,6 +134,8 @@ def overwrite_errors(settings: Settings) -> list[str]:
         "overall.model_name": settings.overall.model_name,
         "overall.tokenizer_name": settings.overall.tokenizer_name,
         "evaluate.retain_results": settings.evaluate.retain_results,
+        "evaluate.second_retain_results": settings.evaluate.second_retain_results,
+        "evaluate.original_results": settings.evaluate.original_results,
         "dataset.data_dir": settings.dataset.data_dir,
         "dataset.cot_data_dir": settings.dataset.cot_data_dir,
         "dataset.traces": settings.dataset.traces,

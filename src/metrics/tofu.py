@@ -10,10 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
-from typing import cast
+from typing import Any, cast
 
 from .aggregates import harmonic_mean
 from .inputs import MetricInputs
+from .published_log import ks_test
 from .rouge import rougeL
 from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
 
@@ -230,7 +231,7 @@ def forget_quality_ks(inputs: MetricInputs) -> Value:
 
 
 def summarize(
-    columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None
+    columns: Mapping[str, Mapping[str, Mapping[str, Any]]], retain_columns=None
 ) -> dict[str, Value]:
     """TOFU's figures from per-row values, by the official aggregation, for evaluations of other toolkits.
 
@@ -239,23 +240,66 @@ def summarize(
         retain_columns: The same of a retain model, for forget quality; None without one.
 
     Returns:
-        Metric key -> value.
+        Metric key -> value. Rows without a value are left out of a mean and counted.
     """
-    rows_by_set = {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}
-    inputs = MetricInputs(rows_by_set, retain_columns)
+    inputs = MetricInputs({name: [{"id": identity} for identity in rows] for name, rows in columns.items()})
     for name in SETS:
         rows = list(columns.get(name, {}).values())
         for column in ("prob", "rougeL", "log_truth_ratio"):
-            cells = [row[column] for row in rows if row.get(column) is not None]
             key = f"{name}/{column.removeprefix('log_')}"
+            cells = [row[column] for row in rows if row.get(column) is not None]
             values = [_from_log_ratio(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
-            value = sum(values) / len(values) if values and len(values) == len(rows) else None
-            inputs.values[key] = Value(
-                value,
-                "" if value is not None else f"no {column} for every {name} row",
-                len(values),
-                columns={column: cells},
-            )
-    for key in ("model_utility", "forget_quality", "forget_quality_ks"):
-        inputs.values[key] = METRICS[key].compute(inputs)
-    return inputs.values
+            value, reason = None, f"no {name} rows" if not rows else f"no {column} of any {name} row"
+            if values:
+                value, reason = sum(values) / len(values), ""
+            inputs.values[key] = Value(value, reason, len(values), len(rows) - len(values))
+    inputs.values["model_utility"] = METRICS["model_utility"].compute(inputs)
+    return inputs.values | _forget_quality(columns, retain_columns)
+
+
+def _forget_quality(columns, retain_columns) -> dict[str, Value]:
+    """forget_quality and its statistic from the rows of two evaluations.
+
+    Rows with ids must be the same rows. Numbered rows are those of logs: the official code tests any two
+    logs, of any two sizes (ks_2samp in TOFU's aggregate_eval_stat.py and OpenUnlearning's privacy.py), and so
+    it is done here, with the sizes as a note.
+    """
+    keys = ("forget_quality", "forget_quality_ks")
+    if retain_columns is None:
+        return dict.fromkeys(keys, Value(None, "needs a retain model's results"))
+    tables = [table.get("forget", {}) for table in (columns, retain_columns)]
+    own, theirs = (
+        {
+            identity: row["log_truth_ratio"]
+            for identity, row in table.items()
+            if row.get("log_truth_ratio") is not None
+        }
+        for table in tables
+    )
+    if not own or not theirs:
+        whose = "this evaluation" if not own else "the retain model's evaluation"
+        return dict.fromkeys(keys, Value(None, f"{whose} has no truth ratio of any forget row"))
+    logs = all(identity.isdigit() for table in tables for identity in table)
+    if own.keys() != theirs.keys() and not logs:
+        return dict.fromkeys(keys, Value(None, _other_rows(tables, own, theirs)))
+    p, distance = ks_test(list(own.values()), list(theirs.values()))
+    note = ""
+    if own.keys() != theirs.keys():
+        note = f"{len(own)} forget rows against the retain model's {len(theirs)}, as the official code tests"
+    return {key: Value(value, note, len(own)) for key, value in zip(keys, (p, distance))}
+
+
+def _other_rows(tables, own, theirs) -> str:
+    """Why two evaluations of rows with ids are not tested."""
+    if tables[0].keys() == tables[1].keys():
+        return (
+            f"forget rows without a truth ratio: {len(tables[0]) - len(own)} of this evaluation,"
+            f" {len(tables[1]) - len(theirs)} of the retain model's"
+        )
+    odd = next(
+        identity for identity in (*tables[0], *tables[1]) if identity not in own or identity not in theirs
+    )
+    return (
+        f"the retain model's evaluation is of other forget rows: {len(tables[1])} there, {len(tables[0])}"
+        f" here (first that differs: {odd!r})"
+    )

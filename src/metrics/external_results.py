@@ -33,8 +33,7 @@ def read_log(path: str | Path, retain: PublishedLog | None = None) -> PublishedL
 
     Args:
         path: The file.
-        retain: The retain model's log, by which an OpenUnlearning log's forget quality and privleak are
-            recomputed.
+        retain: The retain model's log, by which forget quality and privleak are computed.
 
     Raises:
         UserError: Another format, or a value that is invalid in its format, with its name.
@@ -42,7 +41,7 @@ def read_log(path: str | Path, retain: PublishedLog | None = None) -> PublishedL
     path = Path(path).expanduser()
     log = read_json(path)
     if is_tofu(log):
-        return read_tofu(path, log)
+        return read_tofu(path, log, retain)
     if is_open_unlearning(log):
         return read_open_unlearning(path, log, retain)
     found = ""

@@ -64,8 +64,17 @@ def is_tofu(log: Any) -> bool:
     return isinstance(log, dict) and set(TOFU_SETS.values()) <= set(log)
 
 
-def read_tofu(path: Path, log: dict) -> PublishedLog:
-    """Read a log whole. UserError naming table, column and row of a value that its format does not have."""
+def read_tofu(path: Path, log: dict, retain: PublishedLog | None = None) -> PublishedLog:
+    """Read a log whole.
+
+    Args:
+        path: Its file.
+        log: Its content.
+        retain: The retain model's log, for forget quality.
+
+    Raises:
+        UserError: A value is of another kind than its format has, named with table, column and row.
+    """
     found = PublishedLog(path, "TOFU")
     for rows, stem in TOFU_SETS.items():
         table = _table(f"{path}: {stem}", log[stem])
@@ -79,7 +88,7 @@ def read_tofu(path: Path, log: dict) -> PublishedLog:
     found.warnings += [
         f"{name}: not a table of this format; left out" for name in log if name not in TOFU_SETS.values()
     ]
-    for key, value in summarize(found.columns).items():
+    for key, value in summarize(found.columns, retain and retain.columns).items():
         found.figures.append(
             Figure(key, key, value.value, n=value.n, unscored=value.unscored, reason=value.reason)
         )

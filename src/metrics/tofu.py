@@ -262,7 +262,8 @@ def _forget_quality(columns, retain_columns) -> dict[str, Value]:
 
     Rows with ids must be the same rows. Numbered rows are those of logs: the official code tests any two
     logs, of any two sizes (ks_2samp in TOFU's aggregate_eval_stat.py and OpenUnlearning's privacy.py), and so
-    it is done here, with the sizes as a note.
+    it is done here. The published leaderboard shortens the longer one to its last rows (300 rows of the full
+    model against 40 of retain99 give its 1.2708e-3 only so), which is a note.
     """
     keys = ("forget_quality", "forget_quality_ks")
     if retain_columns is None:
@@ -282,10 +283,16 @@ def _forget_quality(columns, retain_columns) -> dict[str, Value]:
     logs = all(identity.isdigit() for table in tables for identity in table)
     if own.keys() != theirs.keys() and not logs:
         return dict.fromkeys(keys, Value(None, _other_rows(tables, own, theirs)))
-    p, distance = ks_test(list(own.values()), list(theirs.values()))
+    samples = [list(own.values()), list(theirs.values())]
+    p, distance = ks_test(*samples)
     note = ""
-    if own.keys() != theirs.keys():
-        note = f"{len(own)} forget rows against the retain model's {len(theirs)}, as the official code tests"
+    if len(own) != len(theirs):
+        shorter = min(map(len, samples))
+        last = ks_test(*(values[-shorter:] for values in samples))
+        note = (
+            f"{len(own)} forget rows against the retain model's {len(theirs)}, as the official code tests;"
+            f" TOFU's leaderboard has the last {shorter} of both: p {last[0]:.6g}, D {last[1]:.6g}"
+        )
     return {key: Value(value, note, len(own)) for key, value in zip(keys, (p, distance))}
 
 

@@ -86,20 +86,23 @@ def _read(path: Path) -> list[PublishedRow]:
 
 
 def _row(place: str, record: dict, split: str) -> PublishedRow:
-    texts = {name: (record[name] or "").strip() for name in TEXTS}
-    if None in record or not all(texts.values()):
-        raise UserError(f"{place}: {'more' if None in record else 'fewer'} cells than columns")
+    if None in record:
+        raise UserError(f"{place}: more cells than columns")
+    for name, cell in record.items():
+        if cell is None or (name in TEXTS and not cell.strip()):
+            raise UserError(f"{place}: {name} is {'missing' if cell is None else 'empty'}")
+    texts = {name: record[name].strip() for name in TEXTS}
     if not re.fullmatch(r"-?\d{1,6}", texts["Epoch"]):
         raise UserError(f"{place}: Epoch must be a whole number, got {shown(texts['Epoch'])}")
     figures = {key: _cell(f"{place}: {name}", record[name]) for name, key in FIGURES.items()}
     return PublishedRow(texts["Model"], split, texts["Method"], int(texts["Epoch"]), figures, place)
 
 
-def _cell(place: str, text: str | None) -> float | None:
-    if not (text or "").strip():
+def _cell(place: str, text: str) -> float | None:
+    if not text.strip():
         return None
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not PROBABILITY.holds(value):

@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         default="false",
         help="replace a run of the same name [%(default)s]",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     return with_clear_errors(lambda: read_logs(arguments))
 
 

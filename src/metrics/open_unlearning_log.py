@@ -116,32 +116,32 @@ def _has_rows(entry: Any) -> bool:
 def row_metric(name: str, muse: bool) -> RowMetric | None:
     """The reading of an entry with a value per row; None for any other entry. MUSE's rows are documents, of
     which this toolkit leaves out the last token: not our definition."""
-    prefix, _, rest = name.partition("_")
-    rows = SETS.get(prefix, "")
-    probability, score = one_or_several(PROBABILITY), one_or_several(PROBABILITY)
-    if found := re.fullmatch(r"Q_A_(PARA_|PERT_|)Prob", rest):
-        plain = {"": "prob" if rows in ("forget", "retain") else "", "PARA_": "para_prob"}
-        return RowMetric(rows, "prob", probability, plain.get(found[1], "")) if rows else None
-    if rest == "Q_A_Prob_normalised" and rows:
-        return RowMetric(rows, "prob", PROBABILITY, "prob" if rows in ("real", "world") else "")
-    if found := re.fullmatch(r"Q_A_(PARA_|PERT_|)ROUGE", rest):
-        texts = {"generation": f"{PREFIX}_{rest}.generation"} if found[1] else TEXTS
-        same = "" if found[1] else "rougeL"
-        return RowMetric(rows, "rougeL_recall", probability, same, texts) if rows else None
-    if re.fullmatch(r"truth_ratio", rest, re.IGNORECASE) and rows:
-        return RowMetric(rows, "score", number(0), "truth_ratio")
-    if rest in ("knowmem_ROUGE", "verbmem_ROUGE") and rows:
-        documents = rest == "verbmem_ROUGE"
-        texts = DOCUMENT_TEXTS if documents else TEXTS
-        return RowMetric(f"{rows}_documents" if documents else rows, "rougeL_f1", probability, "", texts)
-    if rest == "Q_A_gibberish" and rows:
-        return RowMetric(rows, "score", score)
-    if found := re.fullmatch(r"(?:(\w+?)_)?(exact_memorization|extraction_strength)", name):
-        rows = SETS.get(found[1] or "forget", "")
+    share = one_or_several(PROBABILITY)
+    if found := re.fullmatch(r"(?:([a-z]+)_)?(exact_memorization|extraction_strength)", name):
+        rows = SETS.get(found[1] or "forget")
         # Its extraction strength is never 0, but at least 1 / length.
         same = found[2] if found[2] == "exact_memorization" and not muse else ""
-        return RowMetric(f"{rows}_documents" if muse else rows, "score", score, same) if rows else None
-    return None
+        return RowMetric(f"{rows}_documents" if muse else rows, "score", share, same) if rows else None
+    prefix, _, rest = name.partition("_")
+    rows = SETS.get(prefix)
+    if rows is None:
+        return None
+    if found := re.fullmatch(r"Q_A_(PARA_|PERT_|)Prob", rest):
+        same = {"": "prob" if rows in PARAPHRASED else "", "PARA_": "para_prob"}
+        return RowMetric(rows, "prob", share, same.get(found[1], ""))
+    if rest == "Q_A_Prob_normalised":
+        return RowMetric(rows, "prob", PROBABILITY, "" if rows in PARAPHRASED else "prob")
+    if rest == "Q_A_ROUGE":
+        return RowMetric(rows, "rougeL_recall", share, "rougeL", TEXTS)
+    if rest in ("Q_A_PARA_ROUGE", "Q_A_PERT_ROUGE"):
+        return RowMetric(rows, "rougeL_recall", share, "", {"generation": f"{PREFIX}_{rest}.generation"})
+    if rest.lower() == "truth_ratio":
+        return RowMetric(rows, "score", number(0), "truth_ratio")
+    if rest == "knowmem_ROUGE":
+        return RowMetric(rows, "rougeL_f1", share, "", TEXTS)
+    if rest == "verbmem_ROUGE":
+        return RowMetric(f"{rows}_documents", "rougeL_f1", share, "", DOCUMENT_TEXTS)
+    return RowMetric(rows, "score", share) if rest == "Q_A_gibberish" else None
 
 
 def read_open_unlearning(path: Path, log: dict, retain: PublishedLog | None = None) -> PublishedLog:
@@ -254,13 +254,18 @@ class _Reading:
             self._add_truth_ratio(name, metric, cells)
         else:
             if name.endswith("_normalised"):
-                cells = self._renumbered(name, cells, self._normalised(name))
+                share = lambda right, wrong: right / (right + wrong + GUARD)
+                cells = self._renumbered(name, cells, _made_of(self._parts(name, "prob"), share))
             self._add_mean(name, self._key(metric, name), cells)
             self._put(name, metric, cells)
 
     def _add_mean(self, name: str, key: str, cells: Rows) -> None:
         value, n, unscored = mean(cells.values())
-        self.log.add(Figure(name, key, value, self._stored(name), n, unscored, _left_out(unscored)))
+        stored = self._stored(name)
+        reason = _left_out(unscored)
+        if not n:
+            reason = f"no row has a value in the log{'' if stored is None else ': as stored'}"
+        self.log.add(Figure(name, key, value, stored, n, unscored, reason))
 
     def _put(self, name: str, metric: RowMetric, cells: Rows) -> None:
         """Add the columns of an entry: its value, the other numbers of its rows, its texts."""
@@ -269,12 +274,13 @@ class _Reading:
         differs = self._key(metric, name).startswith(PREFIX)
         self.log.put(metric.rows, column if differs else metric.same, cells)
         table = {index: row for index, row in self.tables[name].items() if row is not None}
-        for name in dict.fromkeys(name for row in table.values() for name in row):
-            values = {index: row[name] for index, row in table.items() if name in row}
-            if name in metric.texts:
-                self.log.put(metric.rows, metric.texts[name], values)
-            elif name in ("avg_loss", *ROUGES) and name != metric.averaged or _any_list(values):
-                self.log.put(metric.rows, f"{column}.{name}", values)
+        for part in dict.fromkeys(part for row in table.values() for part in row):
+            values = {index: row[part] for index, row in table.items() if part in row}
+            several = part == metric.averaged and any(isinstance(value, list) for value in values.values())
+            if part in metric.texts:
+                self.log.put(metric.rows, metric.texts[part], values)
+            elif several or (part in ("avg_loss", *ROUGES) and part != metric.averaged):
+                self.log.put(metric.rows, f"{column}.{part}", values)
 
     def _parts(self, name: str, field: str) -> tuple[Rows, Rows] | None:
         """The fields of the right answer and of the wrong answers that an entry is made of, by row."""
@@ -285,48 +291,34 @@ class _Reading:
         if right is None or not wrong:
             return None
         combine = fmean if field == "avg_loss" else math.fsum
-        return right, {i: row and _over_answers(combine, row.get(field)) for i, row in wrong.items()}
+        answers = {index: None if row is None else row.get(field) for index, row in wrong.items()}
+        return right, {index: _over_answers(combine, cell) for index, cell in answers.items()}
 
-    def _made_of(self, parts: tuple[Rows, Rows] | None, formula: Callable) -> Rows | None:
-        """Row number -> formula(right, wrong), of the rows that have both parts; None without parts."""
-        if parts is None:
-            return None
-        right, wrong = parts
-        both = [i for i in right if right[i] is not None and wrong.get(i) is not None]
-        return {index: formula(right[index], wrong[index]) for index in both} or None
-
-    def _normalised(self, name: str) -> Rows | None:
-        return self._made_of(self._parts(name, "prob"), lambda right, wrong: right / (right + wrong + GUARD))
-
-    def _renumbered(self, name: str, cells: Rows, made: Rows | None, warn: bool = True) -> Rows:
+    def _renumbered(self, name: str, cells: Rows, made: Rows) -> Rows:
         """Cells under the row numbers of their parts: where a part has null rows, this toolkit numbers the
         others anew, from 0. A warning where cells are not what their parts give."""
-        if made is None:
+        if not made:
             return cells
         stored = [value for value in cells.values() if value is not None]
         odd = [i for (i, one), value in zip(made.items(), stored) if not _near(one, value)]
         if len(stored) == len(made) and not odd:
-            nulls = {index: None for index in self._part_rows(name) if index not in made}
-            return dict(sorted((dict(zip(made, stored)) | nulls).items(), key=lambda item: int(item[0])))
-        if warn:
-            what = f"rows {counted(odd)} are not" if odd else f"{len(stored)} rows, but {len(made)} are"
-            self.log.warnings.append(f"{name}: {what} what its probabilities give; its own rows are used")
+            every = self.tables[f"{name.partition('_')[0]}_Q_A_PERT_Prob"]
+            numbered_again = dict(zip(made, stored))
+            return {index: numbered_again.get(index) for index in every}
+        what = f"rows {counted(odd)} are not" if odd else f"{len(stored)} rows, but {len(made)} are"
+        self.log.warnings.append(f"{name}: {what} what its probabilities give; its own rows are used")
         return cells
-
-    def _part_rows(self, name: str) -> list[str]:
-        prefix = name.partition("_")[0]
-        return list(self.tables[f"{prefix}_Q_A_PERT_Prob"])
 
     def _add_truth_ratio(self, name: str, metric: RowMetric, cells: Rows) -> None:
         """The truth ratio R = w / p, w the geometric mean of the wrong answers' probabilities, or since
         December 2025 (aggregator prob_mean) the share p / (p + w)."""
         parts, stored = self._parts(name, "avg_loss"), self._stored(name)
-        ratios = self._made_of(parts, lambda p, w: math.exp(-w) / (math.exp(-p) + GUARD))
-        shares = self._made_of(parts, lambda p, w: math.exp(-p) / (math.exp(-p) + math.exp(-w) + GUARD))
+        ratios = _made_of(parts, lambda p, w: math.exp(-w) / (math.exp(-p) + GUARD))
+        shares = _made_of(parts, lambda p, w: math.exp(-p) / (math.exp(-p) + math.exp(-w) + GUARD))
         values = [value for value in cells.values() if value is not None]
         per_row = _forget_ratio if metric.rows == "forget" else _kept_ratio
         if shares:
-            is_share = _all_near(shares, values) and not _all_near(ratios or {}, values)
+            is_share = _all_near(shares, values) and not _all_near(ratios, values)
         else:  # without the losses: what the stored figure is the mean of
             is_share = not _is_mean(stored, map(per_row, values)) and _is_mean(stored, values)
         cells = self._renumbered(name, cells, shares if is_share else ratios)
@@ -428,15 +420,18 @@ class _Reading:
         self._add_derived("privleak", value, 0, reason, f"{where}privleak")
 
 
+def _made_of(parts: tuple[Rows, Rows] | None, formula: Callable[[float, float], float]) -> Rows:
+    """Row number -> formula(right, wrong), of the rows that have both parts."""
+    right, wrong = parts or ({}, {})
+    both = [i for i in right if right[i] is not None and wrong.get(i) is not None]
+    return {index: formula(right[index], wrong[index]) for index in both}
+
+
 def _over_answers(combine: Callable, cell: Any) -> float | None:
     """A figure of a row: of several answers, their sum or mean; None where one has none."""
     if not isinstance(cell, list):
         return cell
     return None if None in cell else combine(cell)
-
-
-def _any_list(values: Rows) -> bool:
-    return any(isinstance(value, list) for value in values.values())
 
 
 def _near(one: float, other: float, tolerance: float = ROW_TOLERANCE) -> bool:

@@ -15,7 +15,7 @@ from unlearnkit.core.reply_cache import ReplyCache
 from unlearnkit.metrics.external_results import match_rows, read_log, read_metrics, read_results
 from unlearnkit.metrics.tofu import summarize
 from unlearnkit.metrics.tofu_leaderboard import read_leaderboard, utility_faults
-from unlearnkit.model.report.comparison import number, read_evaluation, read_figures, reason_lines
+from unlearnkit.model.report.comparison import number, read_evaluation, reason_lines
 from unlearnkit.model.report.grid_table import row_values, run_figures
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def check(path):
     own = match_rows(columns, {name: [f"id{n}" for n in range(2)] for name in columns})
     for key, value in summarize(columns, own).items():
         assert value.value is None or (math.isfinite(value.value) and -1e-2 <= value.value <= 1 + 1e-2), key
-    for figure in read_figures(path, path).values():
+    for figure in read_evaluation(path, path).figures.values():
         number(figure)
 
 

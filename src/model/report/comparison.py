@@ -33,11 +33,6 @@ class Evaluation:
     caution: str = ""
 
 
-def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
-    """The figures of `read_evaluation`."""
-    return read_evaluation(path, retain).figures
-
-
 def read_evaluation(path: str | Path, retain: str | Path | None = None) -> Evaluation:
     """Read the figures of one evaluation.
 

@@ -1,5 +1,6 @@
-"""TOFU's published leaderboard: CSV files `<model>-<percent>p.csv` of locuslab/open-unlearning, branch
-tofu_deprecated, notebook/leaderboard: one row per method and epoch, its figures under their names there."""
+"""TOFU's published leaderboard: the CSV files of locuslab/open-unlearning, branch tofu_deprecated,
+notebook/leaderboard, as `<model>-<percent>p.csv` or in folders of that name. One row per method and epoch,
+its figures under their names there."""
 
 import csv
 import io
@@ -57,14 +58,14 @@ class PublishedRow:
 
 
 def read_leaderboard(path: str | Path) -> list[PublishedRow]:
-    """Read a CSV file, or all of a folder.
+    """Read a CSV file, or all of a folder and of the folders `<model>-<percent>p` in it.
 
     Raises:
         UserError: There is no such file, a column is missing, or a cell is not what its column has; with
             file, line and column.
     """
     path = Path(path).expanduser()
-    files = sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    files = sorted((*path.glob("*.csv"), *path.glob("*-*p/*.csv"))) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.csv; expected TOFU's leaderboard files, llama-10p.csv and others")
     # Sorted by split, not by file name, in which 10p comes before 1p.
@@ -80,7 +81,7 @@ def _read(path: Path) -> list[PublishedRow]:
     absent = [name for name in (*TEXTS, *FIGURES) if name not in (reader.fieldnames or ())]
     if absent:
         raise UserError(f"{path}: no column {', '.join(absent[:3])}; expected a file of TOFU's leaderboard")
-    percent = re.search(r"(\d+)p$", path.stem)
+    percent = re.search(r"-(\d+)p$", path.stem) or re.search(r"-(\d+)p$", path.absolute().parent.name)
     split = f"forget{int(percent[1]):02d}" if percent else f"file {path.stem}"
     return [_row(f"{path}, line {line}", record, split) for line, record in records]
 

@@ -42,6 +42,8 @@ def test_rows_are_read_under_our_names(tmp_path):
     assert rows[1].title == "Grad. Ascent (Phi, forget01)"
     assert rows[2].figures["forget_quality"] == 1e-5 and rows[2].figures["world/truth_ratio"] == 0.5
     assert read_leaderboard(table(tmp_path / "mine.csv", GOOD))[0].split == "file mine"
+    table(tmp_path / "all" / "phi-5p" / "ascent.csv", GOOD)
+    assert [row.split for row in read_leaderboard(tmp_path / "all")] == ["forget05"]
 
 
 def test_a_utility_that_its_parts_do_not_give_is_named(tmp_path):

@@ -22,6 +22,7 @@ COMMANDS = {
     "finetune": "finetune_model",
     "evaluate": "evaluate_model",
     "compare-runs": "compare_runs",
+    "import-log": "import_log",
     "run-grid": "run_grid",
     "run-benchmarks": "run_benchmarks",
     "make-mask": "make_mask",

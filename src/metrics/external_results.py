@@ -1,93 +1,57 @@
-"""Per-row values of evaluations, of this project and of other toolkits, for `evaluate.retain_results` and
-`compare_runs.py`:
+"""Evaluations that were not made by this run, for `evaluate.retain_results` and `compare_runs.py`:
 
-    run folder of this project            samples/<set>.jsonl
-    TOFU's eval_log_aggregated.json       per-row losses and ROUGE of four sets, rows numbered from 0
-    OpenUnlearning's TOFU_EVAL.json       per-row values of each metric, rows numbered from 0
-
-In TOFU's file the field `truth_ratio` is wrong over right, while its own aggregation takes right over wrong;
-so the ratio is computed from the losses.
+run folder of this project                  samples/<set>.jsonl, metrics.json
+TOFU's eval_log_aggregated.json             tofu_log.py
+OpenUnlearning's TOFU_EVAL, MUSE_EVAL.json  open_unlearning_log.py
 """
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.files import UserError, read_json, read_records
-from ..core.json_fields import (
-    LOSS,
-    OBJECT,
-    PROBABILITY,
-    TEXT,
-    Kind,
-    check_fields,
-    check_value,
-    list_of,
-    number,
-    or_null,
-    shown,
-)
-
-Columns = dict[str, dict[str, dict[str, float]]]
-"""Row set -> row id -> column -> value. Rows of other toolkits have their number as id."""
+from ..core.json_fields import PROBABILITY, TEXT, check_fields, number, or_null
+from .open_unlearning_log import is_open_unlearning, is_summary, read_open_unlearning
+from .published_log import Columns, PublishedLog
+from .tofu_log import is_tofu, read_tofu
 
 CELLS = {"prob": or_null(PROBABILITY), "rougeL": or_null(PROBABILITY), "log_truth_ratio": or_null(number())}
 MEMBERSHIP = re.compile(r"mia_\w+")
 """Columns of membership scores, any finite number."""
-TOFU_COLUMNS = {
-    "avg_gt_loss": LOSS,
-    "avg_paraphrased_loss": LOSS,
-    "average_perturb_loss": list_of(LOSS),
-    "rougeL_recall": PROBABILITY,
-}
-TOFU_SETS = {
-    "retain": "eval_log.json",
-    "real": "eval_real_author_wo_options.json",
-    "world": "eval_real_world_wo_options.json",
-    "forget": "eval_log_forget.json",
-}
-OPEN_UNLEARNING_COLUMNS = {"prob": PROBABILITY, "rougeL": PROBABILITY, "ratio": number(0)}
-OPEN_UNLEARNING = {
-    "forget": {
-        "prob": ("forget_Q_A_Prob", "prob"),
-        "rougeL": ("forget_Q_A_ROUGE", "rougeL_recall"),
-        "ratio": ("forget_truth_ratio", "score"),
-    },
-    "retain": {
-        "prob": ("retain_Q_A_Prob", "prob"),
-        "rougeL": ("retain_Q_A_ROUGE", "rougeL_recall"),
-        "ratio": ("retain_Truth_Ratio", "score"),
-    },
-    "real": {
-        "prob": ("ra_Q_A_Prob_normalised", "prob"),
-        "rougeL": ("ra_Q_A_ROUGE", "rougeL_recall"),
-        "ratio": ("ra_Truth_Ratio", "score"),
-    },
-    "world": {
-        "prob": ("wf_Q_A_Prob_normalised", "prob"),
-        "rougeL": ("wf_Q_A_ROUGE", "rougeL_recall"),
-        "ratio": ("wf_Truth_Ratio", "score"),
-    },
-}
 
 
 def read_results(path: str | Path) -> Columns:
-    """Read the per-row values of an evaluation in any of the three formats. UserError for another format, or
+    """Read the per-row values of an evaluation in any of the formats. UserError for another format, or
     naming a value that is invalid in its format."""
     path = Path(path).expanduser()
-    if path.is_dir():
-        return _run_folder(path)
+    return _run_folder(path) if path.is_dir() else read_log(path).columns
+
+
+def read_log(path: str | Path, retain: PublishedLog | None = None) -> PublishedLog:
+    """Read a log of another toolkit whole.
+
+    Args:
+        path: The file.
+        retain: The retain model's log, by which forget quality and privleak are computed.
+
+    Raises:
+        UserError: Another format, or a value that is invalid in its format, with its name.
+    """
+    path = Path(path).expanduser()
     log = read_json(path)
-    if isinstance(log, dict) and set(TOFU_SETS.values()) <= set(log):
-        return {name: _tofu_set(f"{path}: {stem}", log[stem], name) for name, stem in TOFU_SETS.items()}
-    forget = log.get("forget_truth_ratio") if isinstance(log, dict) else None
-    if isinstance(forget, dict) and "value_by_index" in forget:
-        return _open_unlearning(path, log)
+    if is_tofu(log):
+        return read_tofu(path, log, retain)
+    if is_open_unlearning(log):
+        return read_open_unlearning(path, log, retain)
+    found = ""
+    if is_summary(log):
+        found = (
+            f": it is a summary, which holds no rows; give {path.name.replace('SUMMARY', 'EVAL')} of its run"
+        )
     raise UserError(
         f"{path}: neither a run folder, nor TOFU's eval_log_aggregated.json, nor OpenUnlearning's"
-        f" TOFU_EVAL.json with forget_truth_ratio rows (its summary file holds no rows){_suggestion(path)}"
+        f" TOFU_EVAL.json or MUSE_EVAL.json with rows{found}{_suggestion(path)}"
     )
 
 
@@ -107,6 +71,17 @@ def read_summary(path: str | Path) -> dict[str, float | None]:
     return read_metrics(path) if path.is_file() else {}
 
 
+def read_reasons(path: str | Path) -> dict[str, str]:
+    """Metric -> why it is null or what it leaves out, of a run folder; none for other formats. UserError for
+    a broken file."""
+    path = Path(path).expanduser() / "metrics_detail.json"
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object, metric -> details")
+    reasons = {key: detail.get("reason") for key, detail in found.items() if isinstance(detail, dict)}
+    return {key: reason for key, reason in reasons.items() if isinstance(reason, str) and reason}
+
+
 def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
     """Replace row numbers by the ids of this project's rows: both are in the order of the split.
 
@@ -119,9 +94,9 @@ def match_rows(columns: Columns, ids: Mapping[str, Sequence[str]]) -> Columns:
     """
     matched = {}
     for name, rows in columns.items():
-        numbered = list(rows) == [str(n) for n in range(len(rows))]
+        in_order = list(rows) == [str(n) for n in range(len(rows))]
         same_length = len(rows) == len(ids.get(name, ()))
-        matched[name] = dict(zip(ids[name], rows.values())) if numbered and same_length else rows
+        matched[name] = dict(zip(ids[name], rows.values())) if in_order and same_length else rows
     return matched
 
 
@@ -153,64 +128,3 @@ def _suggestion(path: Path) -> str:
         return f"; did you mean {near[0]}?"
     is_model = any(path.glob("*.safetensors"))
     return f"; {path} is a model, which evaluate_model.py --overall.model_name measures" if is_model else ""
-
-
-def _tofu_set(place: str, table: Any, name: str) -> dict[str, dict[str, float]]:
-    check_value(place, table, OBJECT)
-    check_fields(place, table, dict.fromkeys(TOFU_COLUMNS, OBJECT))
-    columns = {key: _numbered(f"{place}, {key}", table[key], kind) for key, kind in TOFU_COLUMNS.items()}
-    losses = columns["avg_gt_loss"]
-    for key, column in columns.items():
-        if column.keys() != losses.keys():
-            odd = sorted(column.keys() ^ losses.keys(), key=int)[0]
-            raise UserError(f"{place}: row {odd} is in only one of avg_gt_loss and {key}")
-    return {
-        index: _tofu_row({key: column[index] for key, column in columns.items()}, name) for index in losses
-    }
-
-
-def _tofu_row(cells: dict[str, Any], name: str) -> dict[str, float]:
-    wrong = cells["average_perturb_loss"]
-    # The losses are means over tokens, so the exponentials are geometric means of token probabilities.
-    prob = math.exp(-cells["avg_gt_loss"])
-    if name in ("real", "world"):
-        total = prob + sum(math.exp(-loss) for loss in wrong)
-        prob = prob / total if total else 0.0
-    log_ratio = cells["avg_paraphrased_loss"] - sum(wrong) / len(wrong)
-    return {"prob": prob, "rougeL": cells["rougeL_recall"], "log_truth_ratio": log_ratio}
-
-
-def _open_unlearning(path: Path, log: dict) -> Columns:
-    found: Columns = {}
-    for name, metrics in OPEN_UNLEARNING.items():
-        for column, (key, field) in metrics.items():
-            for index, value in _open_unlearning_column(path, log, key, field, column).items():
-                cell = {column: value}
-                if column == "ratio":
-                    cell = {"log_truth_ratio": math.log(value) if value > 0 else -math.inf}
-                found.setdefault(name, {}).setdefault(index, {}).update(cell)
-    return found
-
-
-def _open_unlearning_column(path: Path, log: dict, key: str, field: str, column: str) -> dict[str, float]:
-    """Row number -> value of one metric, without rows that have no value."""
-    if log.get(key) is None:
-        return {}
-    place = f"{path}: {key}"
-    check_value(place, log[key], OBJECT)
-    check_fields(place, log[key], {}, {"value_by_index": or_null(OBJECT)})
-    rows = _numbered(f"{place}, value_by_index", log[key].get("value_by_index") or {}, or_null(OBJECT))
-    kind = or_null(OPEN_UNLEARNING_COLUMNS[column])
-    for index, row in rows.items():
-        check_fields(f"{place}, row {index}", row or {}, {}, {field: kind})
-    return {index: row[field] for index, row in rows.items() if row and row.get(field) is not None}
-
-
-def _numbered(place: str, column: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """The column in numeric order of its rows (JSON keys are texts, and 10 sorts before 2). UserError for a
-    key that is not a number, or a value of another kind."""
-    for index, value in column.items():
-        if not (index.isascii() and index.isdigit()):
-            raise UserError(f"{place}: {shown(index)} is not a row number")
-        check_value(f"{place}, row {index}", value, kind)
-    return dict(sorted(column.items(), key=lambda item: int(item[0])))

@@ -84,11 +84,12 @@ def _own_ratios(inputs: MetricInputs) -> Ratios | str:
 
 def _ratios_of(columns: Columns | None, source: str, missing: str) -> Ratios | str:
     """Another model's; `missing` is the reason where its evaluation is not given."""
-    if columns is None:
-        return missing
-    return Ratios(
-        source, {name: row.get("log_truth_ratio") for name, row in columns.get("forget", {}).items()}
-    )
+    return missing if columns is None else _ratios(columns, source)
+
+
+def _ratios(columns: Columns, source: str) -> Ratios:
+    rows = columns.get("forget", {})
+    return Ratios(source, {identity: row.get("log_truth_ratio") for identity, row in rows.items()})
 
 
 def _refusal(sides: list[Ratios]) -> str:
@@ -150,6 +151,51 @@ def _against_retain(inputs: MetricInputs) -> Comparison | str:
 
 def _retain(inputs: MetricInputs) -> Ratios | str:
     return _ratios_of(inputs.retain_columns, "the retain results", RETAIN)
+
+
+def quality_of_evaluations(columns: Columns, retain_columns: Columns | None) -> dict[str, Value]:
+    """forget_quality, its log10 and its statistic from the rows of two finished evaluations.
+
+    Rows with ids must be the same rows, as in a run. Numbered rows are those of logs: the official code tests
+    any two logs of any two sizes (ks_2samp in TOFU's aggregate_eval_stat.py and OpenUnlearning's privacy.py),
+    and so it is done here.
+
+    Args:
+        columns: Row set -> row id -> column -> value.
+        retain_columns: The same of the retain model; None without one.
+    """
+    found = _compare_evaluations(columns, retain_columns)
+    if isinstance(found, str):
+        return dict.fromkeys(
+            ("forget_quality", "forget_quality_log10", "forget_quality_ks"), Value(None, found)
+        )
+    test = found.test
+    return {
+        "forget_quality": Value(test.p, found.note, test.n, details=found.details),
+        "forget_quality_log10": Value(test.log10_p, found.note, test.n),
+        "forget_quality_ks": Value(test.statistic, found.note, test.n),
+    }
+
+
+def _compare_evaluations(columns: Columns, retain_columns: Columns | None) -> Comparison | str:
+    if retain_columns is None:
+        return "needs a retain model's results"
+    own, retain = _ratios(columns, "this evaluation"), _ratios(retain_columns, "the retain results")
+    if empty := next((side for side in (own, retain) if not side.scored), None):
+        return f"{empty.source}: no truth ratio of any forget row"
+    if not all(identity.isdigit() for side in (own, retain) for identity in side.rows):
+        return _compare(own, retain)
+    samples = [list(side.scored.values()) for side in (own, retain)]
+    test, shorter = ks_test(*samples), min(map(len, samples))
+    if test.n == test.m:
+        return Comparison(test, "")
+    # Its 300 rows of the full model against 40 of retain99 give the published 1.2708e-3 only so.
+    last = ks_test(*(values[-shorter:] for values in samples))
+    return Comparison(
+        test,
+        f"{test.n} forget rows against the retain model's {test.m}, as the official code tests; TOFU's"
+        f" leaderboard has the last {shorter} of both: p {last.p:.6g}, D {last.statistic:.6g}",
+    )
 
 
 @metric(

@@ -10,8 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from .aggregates import harmonic_mean
+from .forget_quality import quality_of_evaluations
 from .inputs import MetricInputs
 from .rouge import rougeL
 from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
@@ -169,7 +171,7 @@ def partial_utility(inputs: MetricInputs) -> Value:
 
 
 def summarize(
-    columns: Mapping[str, Mapping[str, Mapping[str, float]]], retain_columns=None
+    columns: Mapping[str, Mapping[str, Mapping[str, Any]]], retain_columns=None
 ) -> dict[str, Value]:
     """TOFU's figures from per-row values, by the official aggregation, for evaluations of other toolkits.
 
@@ -178,26 +180,18 @@ def summarize(
         retain_columns: The same of a retain model, for forget quality; None without one.
 
     Returns:
-        Metric key -> value.
+        Metric key -> value. Rows without a value are left out of a mean and counted.
     """
-    rows_by_set = {name: [{"id": identity} for identity in rows] for name, rows in columns.items()}
-    inputs = MetricInputs(rows_by_set, retain_columns)
+    inputs = MetricInputs({name: [{"id": identity} for identity in rows] for name, rows in columns.items()})
     for name in SETS:
         rows = list(columns.get(name, {}).values())
         for column in ("prob", "rougeL", "log_truth_ratio"):
-            cells = [row.get(column) for row in rows]
-            scored = [cell for cell in cells if cell is not None]
             key = f"{name}/{column.removeprefix('log_')}"
-            values = (
-                [_from_log_ratio(cell, name) for cell in scored] if column == "log_truth_ratio" else scored
-            )
-            value = sum(values) / len(values) if values and len(values) == len(rows) else None
-            inputs.values[key] = Value(
-                value,
-                "" if value is not None else f"no {column} for every {name} row",
-                len(values),
-                columns={column: cells},
-            )
-    for key in ("model_utility", "forget_quality", "forget_quality_log10", "forget_quality_ks"):
-        inputs.values[key] = METRICS[key].compute(inputs)
-    return inputs.values
+            cells = [row[column] for row in rows if row.get(column) is not None]
+            values = [_from_log_ratio(cell, name) for cell in cells] if column == "log_truth_ratio" else cells
+            value, reason = None, f"no {name} rows" if not rows else f"no {column} of any {name} row"
+            if values:
+                value, reason = sum(values) / len(values), ""
+            inputs.values[key] = Value(value, reason, len(values), len(rows) - len(values))
+    inputs.values["model_utility"] = METRICS["model_utility"].compute(inputs)
+    return inputs.values | quality_of_evaluations(columns, retain_columns)

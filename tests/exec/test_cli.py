@@ -13,7 +13,17 @@ from unlearnkit.exec.config.reader import StrictConfig
 SETTINGS_SCRIPTS = sorted(
     path.stem for path in (REPO / "src/exec").glob("*_*.py") if "run_script(" in path.read_text()
 )
-OTHER_SCRIPTS = ["compare_runs", "convert_gguf", "download_mask", "make_docs", "make_fictional", "run_grid"]
+OTHER_SCRIPTS = [
+    *(
+        "compare_runs",
+        "convert_gguf",
+        "download_mask",
+        "import_log",
+        "make_docs",
+        "make_fictional",
+        "run_grid",
+    )
+]
 
 
 @pytest.fixture(scope="module")

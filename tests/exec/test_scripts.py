@@ -38,6 +38,7 @@ def case(script: str, model) -> tuple[list, int, str]:
             "2/2 ga+ft",
         ),
         "compare_runs": ([FICTIONAL / "target/results", FICTIONAL / "retain/results"], 0, "model_utility"),
+        "import_log": (["none.json"], 1, "error: none.json: no such file"),
         "convert_gguf": (["none.gguf", "out"], 1, "error: none.gguf"),
         "download_mask": (["fictional", "0.8", "--source", REPO / "mask"], 0, "wrote mask/fictional_0.8.pt"),
         "make_docs": (["--repo", "."], 0, ""),

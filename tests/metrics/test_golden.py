@@ -305,7 +305,7 @@ def test_the_command_that_prints_the_official_figures():
 @pytest.mark.skipif(
     not (SHARED_DATA / "open_unlearning_eval").is_dir(), reason="OpenUnlearning's logs are not here"
 )
-def test_a_split_of_other_rows_is_answered_with_the_reason():
+def test_logs_of_two_sizes_are_tested_as_the_official_code_does_and_it_is_said():
     folder = SHARED_DATA / "open_unlearning_eval"
     full, retain = (
         folder / f"tofu_Llama-3.2-1B-Instruct_{name}/TOFU_EVAL.json"
@@ -314,8 +314,7 @@ def test_a_split_of_other_rows_is_answered_with_the_reason():
     shown = run_script("compare_runs", full, retain, "--retain", retain)
     assert shown.returncode == 0, shown.stderr
     words = " ".join(shown.stdout.split())
-    assert "the retain results are of other forget rows: they have 400, this run 200; measure both" in words
-    assert words.count("forget_quality of") == 1
+    assert "200 forget rows against the retain model's 400, as the official code tests" in words
 
 
 def test_runs_side_by_side(folders, tmp_path):

@@ -6,8 +6,9 @@ import math
 import pytest
 
 from unlearnkit.core.files import UserError
-from unlearnkit.metrics.external_results import TOFU_SETS, match_rows, read_metrics, read_results
+from unlearnkit.metrics.external_results import match_rows, read_metrics, read_results
 from unlearnkit.metrics.tofu import summarize
+from unlearnkit.metrics.tofu_log import TOFU_SETS
 
 
 def open_unlearning(ratios, rows=range(3)):

@@ -1,21 +1,39 @@
 """Comparison of finished evaluations: run folders, TOFU's and OpenUnlearning's logs."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 
 from ...core.files import read_json
 from ...core.screen import Screen
-from ...metrics.external_results import match_rows, read_results, read_summary
-from ...metrics.spec import ARROWS, METRICS, Value
+from ...metrics.external_results import match_rows, read_log, read_reasons, read_results, read_summary
+from ...metrics.published_log import Columns, PublishedLog, counted
+from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu import summarize
 
 Figures = dict[str, float | None]
 
 
-def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
+@dataclass
+class Evaluation:
+    """A finished evaluation, as it is compared.
+
+    Args:
+        figures: Metric -> value.
+        reasons: Metric -> why it is null, or what it leaves out.
+        warnings: Faults of the files it was read from.
+        caution: What a reader of its figures should know; empty for none.
+    """
+
+    figures: Figures
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    caution: str = ""
+
+
+def read_evaluation(path: str | Path, retain: str | Path | None = None) -> Evaluation:
     """Read the figures of one evaluation.
 
     Args:
@@ -23,34 +41,55 @@ def read_figures(path: str | Path, retain: str | Path | None = None) -> Figures:
         retain: evaluation of the retain model; forget quality is then computed from the rows of both.
 
     Returns:
-        Metric -> value. Of a run folder the values of metrics.json, of a log TOFU's official aggregation of
-        its rows.
+        Of a run folder the values of metrics.json, of a log its own figures, recomputed from its rows.
 
     Raises:
         UserError: an evaluation cannot be read.
     """
-    computed = {key: value.value for key, value in _summary(path, retain).items()}
-    recorded = read_summary(path)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        columns, found = _read_folder(path)
+    else:
+        log = read_log(path, _as_log(retain))
+        columns = log.columns
+        found = Evaluation(
+            {figure.key: figure.value for figure in reversed(log.figures)},
+            {figure.key: figure.reason for figure in reversed(log.figures) if figure.reason},
+            log.warnings,
+            log.caution,
+        )
     if retain:
-        # The recorded forget quality may be against another retain model.
-        recorded = {key: value for key, value in recorded.items() if not key.startswith("forget_quality")}
-    return {key: value for key, value in computed.items() if value is not None} | recorded
+        _test_against(columns, retain, found)
+    return found
 
 
-def quality_note(path: str | Path, retain: str | Path) -> str:
-    """Why an evaluation has no forget quality against that of the retain model, or what it leaves out; empty
-    for a plain one."""
-    return _summary(path, retain)["forget_quality"].reason
-
-
-@cache
-def _summary(path: str | Path, retain: str | Path | None) -> dict[str, Value]:
-    """TOFU's figures from the rows of an evaluation."""
-    folder = Path(path).expanduser()
+def _read_folder(folder: Path) -> tuple[Columns, Evaluation]:
     only_benchmarks = (folder / "lm_eval").is_dir() and not (folder / "samples").is_dir()
-    columns = {} if only_benchmarks else read_results(path)
+    columns = {} if only_benchmarks else read_results(folder)
+    computed = {} if only_benchmarks else summarize(columns)
+    recorded, reasons = read_summary(folder), read_reasons(folder)
+    figures = {key: value.value for key, value in computed.items() if value.value is not None} | recorded
+    imported = _config(folder).get("imported")
+    caution = imported.get("caution") if isinstance(imported, dict) else ""
+    reasons = {key: value.reason for key, value in computed.items() if key not in recorded} | reasons
+    return columns, Evaluation(figures, reasons, caution=caution if isinstance(caution, str) else "")
+
+
+def _as_log(retain: str | Path | None) -> PublishedLog | None:
+    """The retain model's log; None for a run folder, by which no figure of a log is checked."""
+    return read_log(retain) if retain and not Path(retain).expanduser().is_dir() else None
+
+
+def _test_against(columns: Columns, retain: str | Path, found: Evaluation) -> None:
+    """Replace the forget quality of an evaluation by that against the rows of `retain`: the recorded one may
+    be against another retain model."""
     ids = {name: list(rows) for name, rows in columns.items()}
-    return summarize(columns, match_rows(read_results(retain), ids) if retain else None)
+    for key in [key for key in found.figures if key.startswith("forget_quality")]:
+        del found.figures[key]
+    for key, value in summarize(columns, match_rows(read_results(retain), ids)).items():
+        if key.startswith("forget_quality"):
+            found.figures[key] = value.value
+            found.reasons[key] = value.reason
 
 
 COMPARED_SETTINGS = {
@@ -82,13 +121,7 @@ def differing_settings(evaluations: Mapping[str, str | Path | dict]) -> list[str
 
 
 def _compared_settings(evaluation: str | Path | dict) -> dict[str, object]:
-    if isinstance(evaluation, dict):
-        config = evaluation
-    else:
-        path = Path(evaluation).expanduser() / "config.json"
-        config = read_json(path) if path.is_file() else {}
-    if not isinstance(config, dict):
-        return {}
+    config = evaluation if isinstance(evaluation, dict) else _config(Path(evaluation).expanduser())
     found = {}
     for name, keys in COMPARED_SETTINGS.items():
         section = config.get(name)
@@ -97,11 +130,16 @@ def _compared_settings(evaluation: str | Path | dict) -> dict[str, object]:
     return found
 
 
+def _config(folder: Path) -> dict:
+    """The settings of a run folder; empty for anything else."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return config if isinstance(config, dict) else {}
+
+
 def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
     """Print one column per evaluation and one line per metric of `metrics`, by default of all found."""
-    order = {key: place for place, key in enumerate(METRICS)}
-    found = {key for column in figures.values() for key, value in column.items() if value is not None}
-    keys = metrics or sorted(found, key=lambda key: (order.get(key, len(order)), key))
+    keys = shown_metrics(figures, metrics)
     table = Table()
     table.add_column("metric (arrow = good)", overflow="fold")
     for title in figures:
@@ -110,6 +148,32 @@ def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:
         arrow = f" {ARROWS[METRICS[key].good]}" if key in METRICS else ""
         table.add_row(key + arrow, *(number(column.get(key)) for column in figures.values()))
     Screen(least_width=30 + 24 * len(figures)).print(table)
+
+
+def shown_metrics(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> Sequence[str]:
+    """`metrics`, by default all that any evaluation has, in the order of their declaration."""
+    order = {key: place for place, key in enumerate(METRICS)}
+    found = {key for column in figures.values() for key, value in column.items() if value is not None}
+    return metrics or sorted(found, key=lambda key: (order.get(key, len(order)), key))
+
+
+NOT_THERE = "not a figure of this evaluation"
+
+
+def reason_lines(evaluations: Mapping[str, Evaluation], metrics: Sequence[str]) -> list[str]:
+    """Why there are dashes in the table of `show`, and what figures leave out: each reason once, with the
+    metrics and the evaluations that it is about."""
+    grouped: dict[tuple[str, str], list[str]] = {}
+    for title, evaluation in evaluations.items():
+        for key in metrics:
+            absent = evaluation.figures.get(key) is None
+            reason = evaluation.reasons.get(key) or (NOT_THERE if absent else "")
+            if reason:
+                grouped.setdefault((title, reason), []).append(key)
+    titles: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (title, reason), keys in grouped.items():
+        titles.setdefault((reason, tuple(keys)), []).append(title)
+    return [f"{counted(keys, 4)} ({', '.join(where)}): {reason}" for (reason, keys), where in titles.items()]
 
 
 def number(value: float | None) -> str:

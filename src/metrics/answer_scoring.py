@@ -24,6 +24,8 @@ from ..core.sparse_logits import labelled_logits
 from .spec import MAX_LOGITS, AnswerScore
 
 UNSCORED = AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0)
+PROMPTS = 2
+"""Keys and values are kept of prompts that have this part of a batch's tokens."""
 Scored = Mapping[int, AnswerScore]
 """Place of an answer -> its score."""
 
@@ -108,7 +110,8 @@ class AnswerScorer:
             lengths = [width + len(rows[place].input_ids) - rows[place].prompt_length for place in places]
             run_batches(length_batches(lengths, self.budget), run_answers)
 
-        run_batches(length_batches([len(ids) for ids in prompts], self.budget), run)
+        kept_tokens = max(1, self.budget // PROMPTS)
+        run_batches(length_batches([len(ids) for ids in prompts], kept_tokens), run)
 
     @torch.inference_mode()
     def _read_prefixes(self, rows: Sequence[Encoded]) -> Prefixes:

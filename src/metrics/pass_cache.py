@@ -31,31 +31,29 @@ class PassCache:
 
     def __init__(self, folder: Path | None = None, writer: str = "0"):
         self.path = folder / f"passes-{writer}.jsonl" if folder else None
-        self.found: dict[str, Any] = {}
+        self.found: dict[str, AnswerScore | Generation | float] = {}
         for path in sorted(folder.glob("passes-*.jsonl")) if folder else ():
             self.found |= _read(path)
 
     def score(self, key: str, moments: bool) -> AnswerScore | None:
         """A kept score; None where there is none, or one without the moments that are asked for."""
         kept = self.found.get(key)
-        if kept is None or (moments and "mean" not in kept):
-            return None
-        columns = [np.array(kept[name]) for name in ("mean", "variance") if name in kept]
-        return AnswerScore(np.array(kept["logp"]), np.array(kept["hit"], bool), kept["end"], *columns)
+        return kept if isinstance(kept, AnswerScore) and (len(kept.mean) or not moments) else None
 
     def add_scores(self, scores: Mapping[str, AnswerScore]) -> None:
         """Keep scores by key; those that are not finite are left out."""
-        self._add({key: _score_cells(score) for key, score in scores.items() if _is_finite(score)})
+        self._add({key: score for key, score in scores.items() if _is_finite(score)})
 
     def generation(self, key: str) -> Generation | None:
         kept = self.found.get(key)
-        return Generation(**{**kept, "ids": tuple(kept["ids"])}) if kept else None
+        return kept if isinstance(kept, Generation) else None
 
     def add_generations(self, texts: Mapping[str, Generation]) -> None:
-        self._add({key: {**vars(text), "ids": list(text.ids)} for key, text in texts.items()})
+        self._add(texts)
 
     def number(self, key: str) -> float | None:
-        return self.found.get(key)
+        kept = self.found.get(key)
+        return kept if isinstance(kept, float) else None
 
     def add_numbers(self, numbers: Mapping[str, float]) -> None:
         self._add({key: value for key, value in numbers.items() if math.isfinite(value)})
@@ -65,25 +63,43 @@ class PassCache:
         if not self.path or not values:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps([key, value, fingerprint(key, value)]) for key, value in values.items()]
+        cells = {key: _cells(value) for key, value in values.items()}
+        lines = [json.dumps([key, value, fingerprint(key, value)]) for key, value in cells.items()]
         # In one write, so that lines of two runs on one model do not mix. The line break comes first: a line
         # that a killed run cut then ends there.
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(f"\n{line}" for line in lines))
 
 
-def _score_cells(score: AnswerScore) -> dict[str, Any]:
-    cells = {"logp": score.logp.tolist(), "hit": score.hit.astype(int).tolist(), "end": score.n_terminator}
-    if len(score.mean):
-        cells |= {"mean": score.mean.tolist(), "variance": score.variance.tolist()}
-    return cells
+def _cells(value: AnswerScore | Generation | float) -> Any:
+    """A value as plain JSON."""
+    if isinstance(value, Generation):
+        return {**vars(value), "ids": list(value.ids)}
+    if isinstance(value, AnswerScore):
+        hit = value.hit.astype(int).tolist()
+        cells = {"logp": value.logp.tolist(), "hit": hit, "n_terminator": value.n_terminator}
+        moments = {"mean": value.mean.tolist(), "variance": value.variance.tolist()}
+        return cells | (moments if len(value.mean) else {})
+    return value
+
+
+def _value(cells: Any) -> AnswerScore | Generation | float:
+    """The value that `_cells` wrote."""
+    if not isinstance(cells, dict):
+        return float(cells)
+    if "text" in cells:
+        return Generation(**{**cells, "ids": tuple(cells["ids"])})
+    moments = {name: np.array(cells[name]) for name in ("mean", "variance") if name in cells}
+    return AnswerScore(
+        np.array(cells["logp"]), np.array(cells["hit"], bool), cells["n_terminator"], **moments
+    )
 
 
 def _is_finite(score: AnswerScore) -> bool:
     return all(bool(np.isfinite(column).all()) for column in (score.logp, score.mean, score.variance))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, AnswerScore | Generation | float]:
     """Key -> value of the whole lines of a file."""
     with path.open(encoding="utf-8", errors="replace") as file:
         parsed = list(_parsed(file))
@@ -100,6 +116,6 @@ def _parsed(lines: Iterable[str]) -> Iterable[tuple[str, Any] | None]:
             continue
         try:
             key, value, checksum = json.loads(line)
-            yield (key, value) if checksum == fingerprint(key, value) else None
+            yield (key, _value(value)) if checksum == fingerprint(key, value) else None
         except (ValueError, TypeError):
             yield None

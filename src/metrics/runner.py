@@ -50,7 +50,7 @@ class EvalOptions:
     max_new_tokens: int
     batch_tokens: int
     decoding: Decoding = Decoding()
-    score_tokens: int = 1024
+    score_tokens: int = 512
     share: Share = Share()
     convention: str = "none"
     sampling: Sampling = Sampling()

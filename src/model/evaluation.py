@@ -43,7 +43,7 @@ CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
-CPU_SCORE_TOKENS = 1024
+CPU_SCORE_TOKENS = 512
 JUDGED_ROWS = (
     "reasoning/rt_ua",
     "reasoning/rt_ua_published",

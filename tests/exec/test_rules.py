@@ -135,4 +135,4 @@ def test_results_that_nothing_reads_are_remarked_upon(caplog):
     text = warned(**named, **{"evaluate.metrics": "forget_quality"})
     assert f"{SECOND} is read by forget_quality_yardstick alone" in text
     assert f"{ORIGINAL} is read by forget/nearer_to_retain and forget/relative_test_p alone" in text
-    assert f"{RESULTS} is None" in warned(**{SECOND: TARGET_RESULTS})
+    assert f"{RESULTS} is null" in warned(**{SECOND: TARGET_RESULTS})

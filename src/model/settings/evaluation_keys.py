@@ -61,7 +61,7 @@ class Evaluation:
     batch_tokens: int = knob(16384, "padded tokens per batch of generated texts", at_least=1)
     score_tokens: int = knob(
         0,
-        "padded tokens per batch of scored answers; 0 is 1024 on a CPU, evaluate.batch_tokens elsewhere",
+        "padded tokens per batch of scored answers; 0 is 512 on a CPU, evaluate.batch_tokens elsewhere",
         at_least=0,
     )
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)

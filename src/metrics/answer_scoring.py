@@ -24,6 +24,8 @@ from ..core.sparse_logits import labelled_logits
 from .spec import MAX_LOGITS, AnswerScore
 
 UNSCORED = AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0)
+PIECE = 2**21
+"""Most logits of a piece of a batch."""
 PROMPTS = 2
 """Keys and values are kept of prompts that have this part of a batch's tokens."""
 Scored = Mapping[int, AnswerScore]
@@ -164,7 +166,14 @@ class AnswerScorer:
     def _columns(self, logits: Tensor, targets: Tensor) -> list[np.ndarray]:
         """log p and hit of every labelled token, [N], and where asked for mean and variance of log p; no
         tensor of the vocabulary outlives the call."""
-        scored = wide(logits)
+        # In pieces: the tensors in between are as large as the logits.
+        size = max(1, PIECE // logits.shape[-1])
+        pieces = [
+            self._piece(wide(some), labels) for some, labels in zip(logits.split(size), targets.split(size))
+        ]
+        return [torch.cat(column).cpu().numpy() for column in zip(*pieces)]
+
+    def _piece(self, scored: Tensor, targets: Tensor) -> list[Tensor]:
         # As log_softmax, without a second tensor of the size of the logits.
         total = scored.logsumexp(-1)
         logp = scored.gather(-1, targets[:, None])[:, 0] - total
@@ -175,7 +184,7 @@ class AnswerScorer:
             mean = (p * every).sum(-1)
             # About the mean: E[x²] - mean² would lose the digits of a small variance.
             found += [mean.double(), (p * (every - mean[:, None]) ** 2).sum(-1).double()]
-        return [column.cpu().numpy() for column in found]
+        return found
 
 
 def shares_prompts(model) -> bool:

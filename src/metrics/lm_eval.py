@@ -43,7 +43,7 @@ from ..core.likelihood import wide
 from ..core.registry import did_you_mean
 from ..core.sparse_logits import kept_logits
 from ..core.thinking import THINKING_MODES
-from .measure import interval
+from .resampling import interval
 from .spec import MAX_LOGITS
 
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"

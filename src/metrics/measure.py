@@ -8,6 +8,7 @@ import numpy as np
 
 from ..core.files import UserError
 from .inputs import Columns, MetricInputs, texts_of
+from .resampling import percentiles, resampled_figures, resampled_means
 from .runner import EvalRunner
 from .spec import (
     METRICS,
@@ -201,8 +202,10 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
     unscored = len(values) - len(scored)
     if not len(scored):
         return Value(None, "no row could be scored", 0, unscored, None, columns)
-    around = interval(scored, options.bootstrap, options.seed)
-    return Value(float(scored.mean()), "", len(scored), unscored, around, columns)
+    means = resampled_means(scored, options.bootstrap, options.seed)
+    return Value(
+        float(scored.mean()), "", len(scored), unscored, percentiles(means), columns, resamples=means
+    )
 
 
 def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
@@ -210,36 +213,11 @@ def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
     n = sum(map(len, result.samples))
     if not all(map(len, result.samples)):
         return Value(None, "no row could be scored in one of its row sets", n, result.unscored)
-    around = None
-    if options.bootstrap:
-        random = np.random.default_rng(options.seed)
-        figures = [
-            result.figure(*(random.choice(sample, len(sample)) for sample in result.samples))
-            for _ in range(options.bootstrap)
-        ]
-        low, high = np.percentile(figures, [2.5, 97.5])
-        around = float(low), float(high)
-    return Value(float(result.figure(*result.samples)), "", n, result.unscored, around)
+    figures = resampled_figures(result, options.bootstrap, options.seed)
+    value = float(result.figure(*result.samples))
+    return Value(value, "", n, result.unscored, percentiles(figures), resamples=figures)
 
 
 def _finite(value):
     """None for NaN and infinities (no token to score, a wrecked model): an unscored cell."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over rows.
-
-    Args:
-        values: One value per row, [N].
-        resamples: Number of bootstrap samples; 0 is no interval.
-        seed: Seed of the samples; the same for all metrics, so that equal columns have equal intervals.
-
-    Returns:
-        Lower and upper bound, or None without resamples.
-    """
-    if not resamples:
-        return None
-    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)

@@ -247,6 +247,7 @@ class Value:
         interval: 95 % bootstrap interval over rows.
         columns: Column -> cell per row, in row order, for samples/*.jsonl.
         details: Further figures that explain the value, for metrics_detail.json.
+        resamples: The figure of each bootstrap sample, [resamples]; empty without an interval.
     """
 
     value: float | None
@@ -256,6 +257,7 @@ class Value:
     interval: tuple[float, float] | None = None
     columns: Cells = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
+    resamples: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
 
 @dataclass(frozen=True)

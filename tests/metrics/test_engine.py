@@ -10,7 +10,8 @@ from tiny import one_word_llama
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
 from unlearnkit.metrics.inputs import MetricInputs
-from unlearnkit.metrics.measure import MeasureOptions, count_texts, interval, measure
+from unlearnkit.metrics.measure import MeasureOptions, count_texts, measure
+from unlearnkit.metrics.resampling import interval
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
 

@@ -62,13 +62,21 @@ class PassCache:
         self.found |= values
         if not self.path or not values:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         cells = {key: _cells(value) for key, value in values.items()}
         lines = [json.dumps([key, value, fingerprint(key, value)]) for key, value in cells.items()]
         # In one write, so that lines of two runs on one model do not mix. The line break comes first: a line
         # that a killed run cut then ends there.
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(f"\n{line}" for line in lines))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"\n{line}" for line in lines))
+        except OSError as error:
+            log.warning(
+                "%s cannot be written (%s): an interrupted evaluation would begin anew",
+                self.path,
+                error.strerror,
+            )
+            self.path = None
 
 
 def _cells(value: AnswerScore | Generation | float) -> Any:

@@ -3,11 +3,11 @@ in a cache."""
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -85,14 +85,14 @@ def evaluate(
     model.eval()
     torch.manual_seed(settings.overall.seed)
     keys, options = select(settings.metric_names), _options(settings, model, share)
-    folders = _pass_folders(model, tokenizer, settings) if occasion.passes != "never" else lambda model: None
+    folder = _pass_folder(model, tokenizer, settings) if occasion.passes != "never" else None
     texts = count_texts(keys, rows, options.decoding, options.sampling)
     phase = progress(occasion.title, settings.overall.quiet or not share.is_main, texts)
     with phase as on_rows, autocast_context(model.device, precision):
         hooks = RunnerHooks(
             lambda done: on_rows(done * share.size),
             cache(lambda: original_model(settings, model)),
-            lambda model: PassCache(folders(model), str(share.rank)),
+            lambda asked: PassCache(_part_of(folder, model, asked), str(share.rank)),
         )
         measuring = MeasureOptions(
             **other_columns(settings, rows, occasion.before),
@@ -101,8 +101,8 @@ def evaluate(
             seed=settings.overall.seed,
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
-    if occasion.passes == "meanwhile" and share.is_main:
-        shutil.rmtree(folders(model) or "", ignore_errors=True)
+    if folder and occasion.passes == "meanwhile" and share.is_main:
+        shutil.rmtree(folder, ignore_errors=True)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
 
 
@@ -127,10 +127,14 @@ def score_tokens(settings: Settings, device: str) -> int:
     return chosen or (CPU_SCORE_TOKENS if device == "cpu" else settings.evaluate.batch_tokens)
 
 
-def _pass_folders(model, tokenizer, settings: Settings) -> Callable[[Any], Path | None]:
-    """Model -> folder of its results for single texts, named by all that decides them but the texts and their
+def _pass_folder(model, tokenizer, settings: Settings) -> Path | None:
+    """Folder of a model's results for single texts, named by all that decides them but the texts and their
     budgets; None for a model with adapters, which its fingerprint leaves out."""
-    deciding_facts = (
+    if any("lora_" in name for name in model.state_dict()):
+        return None
+    key = fingerprint(
+        model_fingerprint(model),
+        model.generation_config.to_dict(),
         tokenizer_fingerprint(tokenizer),
         asdict(settings.dataset.tags),
         resolve_precision(settings.overall.precision, str(model.device)),
@@ -138,15 +142,13 @@ def _pass_folders(model, tokenizer, settings: Settings) -> Callable[[Any], Path 
         file_fingerprint(*code_files(*CODE)),
         versions(LIBRARIES),
     )
+    return settings.overall.cache / "passes" / key
 
-    @cache
-    def folder(model) -> Path | None:
-        if any("lora_" in name for name in model.state_dict()):
-            return None
-        key = fingerprint(model_fingerprint(model), model.generation_config.to_dict(), *deciding_facts)
-        return settings.overall.cache / "passes" / key
 
-    return folder
+def _part_of(folder: Path | None, model, asked) -> Path | None:
+    """Where results of `asked` are kept: the folder of `model`, or for another model, which judges its texts,
+    a folder in it."""
+    return folder and (folder if asked is model else folder / model_fingerprint(asked))
 
 
 def original_model(settings: Settings, model):

@@ -147,3 +147,11 @@ def test_each_process_writes_its_own_file_and_reads_all(tmp_path):
     PassCache(tmp_path, "1").add_numbers({"b": 2.0})
     assert PassCache(tmp_path, "0").found == {"a": 1.0, "b": 2.0}
     assert json.loads((tmp_path / "passes-1.jsonl").read_text())[:2] == ["b", 2.0]
+
+
+def test_a_folder_that_cannot_be_written_costs_no_evaluation(tiny_model, tokenizer, tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    keys, rows = select(["forget/prob"]), {"forget": ROWS["forget"]}
+    found = Counting(tiny_model, tokenizer, tmp_path / "file" / "folder").measured(keys, rows)
+    assert found == Counting(tiny_model, tokenizer, None).measured(keys, rows)
+    assert "cannot be written (Not a directory)" in caplog.text

@@ -81,7 +81,7 @@ def test_measuring_waits_for_nothing_that_only_training_needs(tiny_model_folder,
         "sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    words = [word for word in RUN if word not in ("--unlearn.max_steps", "1")]
+    words = [word for word in RUN if word not in ("--unlearn.max_steps", "1")] + ["--evaluate.rows", "3"]
     script = path_of("evaluate_model")
     done = run_python("-c", code, script, *words, "--overall.model_name", tiny_model_folder, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

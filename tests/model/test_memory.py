@@ -51,6 +51,7 @@ def test_a_run_s_model_is_measured_on_its_rows_as_the_run_did(own):
         read_json(folder / "metrics.json")
     )
     other = [*common, "--logger.name", "other", "--dataset.forget_dataset_name", "Fictional_forget01"]
+    other += ["--evaluate.rows", "3"]
     done = run_script("evaluate_model", "--overall.model_name", folder / "checkpoints", *other)
     assert done.returncode == 0, done.stderr
     config = read_json(folder.parent / "other/config.json")

@@ -92,7 +92,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("SAM", "Sophia"))) for name in VARIANTS],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("SAM", "Sophia", "bf16"))) for name in VARIANTS],
 )
 def test_the_weights_are_those_of_a_run_without_evaluation_to_the_bit(name, model, tmp_path):
     """Texts are generated too, which draws random numbers where they are sampled."""

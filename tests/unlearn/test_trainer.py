@@ -305,13 +305,13 @@ SPLIT = {
 }
 MEASURED = [
     *("--unlearn.unlearn_method", "origin", "--evaluate.metrics", "tofu", "privacy"),
-    *("--evaluate.max_new_tokens", "8", "--evaluate.batch_tokens", "600"),
+    *("--evaluate.max_new_tokens", "8", "--evaluate.batch_tokens", "600", "--evaluate.rows", "9"),
 ]
 """All that is measured without training."""
 ACCUMULATED = {"2x2": (2, 2), "1x4": (1, 4)}
 """Name -> rows per micro-batch and process, and micro-batches per step: 8 rows a step of two processes."""
 EVALUATED = ["--evaluate.every", "2 steps", *"--unlearn.stop kl=100 --evaluate.rows 8".split()]
-PUT_BACK = [*EVALUATED[:2], *"--unlearn.stop kl=1e-9 --evaluate.rows 9".split(), *MEASURED[2:]]
+PUT_BACK = [*EVALUATED[:2], "--unlearn.stop", "kl=1e-9", *MEASURED[2:]]
 """Every process measures the weights that the first has kept."""
 RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
 """More than an epoch of 20 rows, whose last step is short: no row may count twice."""

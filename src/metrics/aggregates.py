@@ -24,10 +24,10 @@ FORMULAS = {
     "_range": "1 - |a - r| / max(r, 1 - r)",
     "_relative": "1 - |a - r| / r",
 }
-LEADERBOARD = (
-    "re-implementations of OpenUnlearning's leaderboard (arXiv:2506.12618), such as unlearning-depth-score"
+LEADERBOARD = "re-implementations of OpenUnlearning's leaderboard (arXiv:2506.12618)"
+NO_CODE = (
+    "OpenUnlearning's own repository has no code for it; unlearning-depth-score, for one, has this formula."
 )
-NO_CODE = "OpenUnlearning's repository has no aggregate but model_utility."
 
 
 def harmonic_mean(parts: Mapping[str, float | None], reasons: Mapping[str, str] | None = None) -> Value:

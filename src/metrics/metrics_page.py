@@ -24,13 +24,17 @@ def _section(family: str) -> str:
         [_marked(keys), about.formula, about.range, about.blind_spot, about.source]
         for about, keys in shared.items()
     ]
-    differing = [
-        f"- {', '.join(f'`{key}`' for key in keys)}: {about.other_toolkits}\n"
-        for about, keys in shared.items()
-        if about.other_toolkits
-    ]
-    elsewhere = f"\nOther toolkits:\n\n{''.join(differing)}" if differing else ""
-    return f"\n## {family}\n\n{summary(family)}\n\n{table(HEAD, rows)}{elsewhere}"
+    return f"\n## {family}\n\n{summary(family)}\n\n{table(HEAD, rows)}{_other_toolkits(shared)}"
+
+
+def _other_toolkits(shared: dict[About, list[str]]) -> str:
+    """A list of what differs elsewhere, once for all metrics of which it is said."""
+    differing: dict[str, list[str]] = {}
+    for about, keys in shared.items():
+        if about.other_toolkits:
+            differing.setdefault(about.other_toolkits, []).extend(f"`{key}`" for key in keys)
+    lines = [f"- {', '.join(keys)}: {text}\n" for text, keys in differing.items()]
+    return f"\nOther toolkits:\n\n{''.join(lines)}" if lines else ""
 
 
 def _marked(keys: list[str]) -> str:
@@ -43,7 +47,8 @@ def by_declaration(family: str) -> dict[About, list[str]]:
     shared: dict[About, list[str]] = {}
     for key, found in METRICS.items():
         if found.family == family:
-            shared.setdefault(found.about, []).append(key)
+            # Moved to the end: what reads the figures of several metrics, as an AUC does, stands behind them.
+            shared[found.about] = [*shared.pop(found.about, []), key]
     return shared
 
 

@@ -295,7 +295,7 @@ def _register(name: str, attack: Attack) -> None:
         about=About(
             formula="share of forget rows that are called members where 1 % of the holdout rows are",
             range="0 to 1",
-            blind_spot="it is coarse with few holdout rows: below 100 none of them may be called a member",
+            blind_spot="it is coarse with few holdout rows: below 100 of them, none may be called a member",
             source="arXiv:2112.03570",
         ),
     )

@@ -95,8 +95,8 @@ def _register_recall(rows: str, good: Good) -> None:
         good=good,
         about=About(
             formula=(
-                "best ROUGE-L recall of each sentence of the reference trace over the trace's sentences,"
-                " mean over sentences, then rows"
+                "best ROUGE-L recall of a sentence of the reference trace over the trace's sentences, mean"
+                " over the reference's sentences, then rows"
             ),
             range="0 to 1; 0 for an empty trace",
             blind_spot="unrelated traces share sentences too, so compare with the retain model's",

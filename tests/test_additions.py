@@ -33,7 +33,7 @@ class Gentle(Objective):
 '''
 METRIC = '''"""Length of generated answers."""
 
-from .spec import Generations, metric
+from .spec import About, Generations, metric
 
 
 @metric(
@@ -41,7 +41,12 @@ from .spec import Generations, metric
     rows="forget",
     needs=[Generations("forget")],
     good="down",
-    about="words of the greedy answer; at least 0; blind to what they mean",
+    about=About(
+        formula="words of the greedy answer, mean over rows",
+        range="at least 0",
+        blind_spot="what they mean",
+        source="this project",
+    ),
 )
 def answer_words(inputs):
     return [float(len(answers[0].text.split())) for answers in inputs.generations("forget")]

@@ -1,5 +1,6 @@
-"""Tables of the generated pages."""
+"""Pieces of the generated pages and of the help."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -7,6 +8,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table. Bars, line breaks and angle brackets within cells are escaped."""
     lines = [head, ["---"] * len(head), *([_cell(text) for text in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def first_sentence(doc: str | None) -> str:
+    """What something is about: its docstring up to the first full stop that ends a sentence."""
+    paragraph = " ".join((doc or "").strip().partition("\n\n")[0].split())
+    return re.split(r"(?<=[.])(?<!al\.) (?=[A-Z])", paragraph)[0]
 
 
 def _cell(text: str) -> str:

@@ -2,8 +2,8 @@
 
     settings = read_settings(sys.argv[1:], "what the script does")
 
---help is short; --help all lists every key, --help unlearn.NPO those of a section. Nothing heavy is imported
-and nothing is written before the settings are right.
+--help is short; --help all lists every key, --help unlearn.NPO those of a section, --help forget/prob what a
+metric is. Nothing heavy is imported and nothing is written before the settings are right.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.files import UserError
+from ..core.markdown import first_sentence
 from ..core.registry import did_you_mean
 from ..core.screen import show, visible
 from ..model.settings.run_settings import SECTIONS, Settings
@@ -26,10 +27,10 @@ from .config.reader import (
     Rules,
     StrictConfig,
     component_families,
-    first_sentence,
     knobs_of,
     resolve_settings,
 )
+from .metric_help import metric_help, metric_topics
 
 COMMON = (
     "overall.model_name",
@@ -45,7 +46,7 @@ COMMON = (
 )
 """The keys of the short help."""
 
-USAGE = "%(prog)s [--config_file FILE] [--SECTION.KEY VALUE] [--help [SECTION | KEY | METHOD | all]]"
+USAGE = "%(prog)s [--config_file FILE] [--SECTION.KEY VALUE] [--help [SECTION | KEY | METHOD | METRIC | all]]"
 ORDER = (
     "Files come first, in their order, then flags; the last value wins, also among flags. null unsets a"
     " value."
@@ -163,7 +164,7 @@ def _add_section(
 ) -> None:
     """The flags of a section as a group of the parser, of the keys in `only` when it is given."""
     kind = config.classes[section]
-    group = parser.add_argument_group(section, first_sentence(kind).replace("%", "%%"))
+    group = parser.add_argument_group(section, first_sentence(kind.__doc__).replace("%", "%%"))
     for name, *_ in knobs_of(kind):
         key = f"{section}.{name}"
         if only is None or key in only:
@@ -194,9 +195,12 @@ def help_topic(argv: Sequence[str]) -> str | None:
 def help_text(
     topic: str, config: StrictConfig, parser: argparse.ArgumentParser, short: Mapping[str, str]
 ) -> str:
-    """Help on `short`, `all`, a section, a key or a method. UserError when there is no such thing."""
+    """Help on `short`, `all`, a section, a key, a method, a metric or a family of metrics. UserError when
+    there is no such thing."""
     if topic == "all":
         return f"{parser.format_help()}\n{ORDER}\n"
+    if text := metric_help(topic):
+        return text
     if topic != "short":
         return _page(config, _keys_of(topic, config))
     page = _parser(parser.description, USAGE, column=34)
@@ -228,8 +232,8 @@ def _keys_of(topic: str, config: StrictConfig) -> list[str]:
         try:
             sections = list(parse_method(topic).sections)
         except UserError:
-            near = did_you_mean(topic, [*config.classes, *keys])
-            raise UserError(f"--help: there is no section, key or method {topic!r}{near}") from None
+            near = did_you_mean(topic, [*config.classes, *keys, *metric_topics()])
+            raise UserError(f"--help: there is no section, key, method or metric {topic!r}{near}") from None
         found = [key for key in keys if key.rpartition(".")[0] in sections]
     if not found:
         raise UserError(f"--help: {', '.join(sections) or topic} has no keys")
@@ -240,10 +244,12 @@ def _sections(config: StrictConfig) -> str:
     """What each section is about; those of components by family."""
     texts = {}
     for name in SECTIONS:
-        texts[name] = first_sentence(config.classes[name])
+        texts[name] = first_sentence(config.classes[name].__doc__)
         if name == "unlearn.lora":
             texts |= {f"{place}NAME": ", ".join(things) for place, things in component_families().items()}
-    lines = ["sections (--help SECTION lists the keys of one, --help all every key):"]
+    lines = [
+        "sections (--help SECTION lists the keys of one, --help all every key, --help metrics the metrics):"
+    ]
     width = max(60, shutil.get_terminal_size().columns - 2)
     for name, text in texts.items():
         lines += textwrap.wrap(f"  {name:<21} {text}", width, subsequent_indent=" " * 24)

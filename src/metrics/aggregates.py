@@ -1,5 +1,5 @@
-"""Aggregates of memorisation, privacy and utility in the scalings that are in use for OpenUnlearning's
-leaderboard (its repository has none of them; several re-implementations agree on memorisation).
+"""Aggregates of memorisation, privacy and utility, in the scalings in use for OpenUnlearning's leaderboard.
+Its repository has none of them; several re-implementations agree on memorisation.
 
 A part that is missing makes its aggregate null with the reason; a part that is 0 makes it 0.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from .health import MIN_FLUENCY
 from .inputs import MetricInputs
 from .privacy import retain_auc
-from .spec import Value, metric
+from .spec import About, Value, metric
 
 MEMORIZATION = ("extraction_strength", "exact_memorization", "para_prob", "truth_ratio_prob_mean")
 MEMBERSHIP = ("loss", "zlib", "min_k", "min_k_plus_plus")
@@ -24,6 +24,10 @@ FORMULAS = {
     "_range": "1 - |a - r| / max(r, 1 - r)",
     "_relative": "1 - |a - r| / r",
 }
+LEADERBOARD = "re-implementations of OpenUnlearning's leaderboard (arXiv:2506.12618)"
+NO_CODE = (
+    "OpenUnlearning's own repository has no code for it; unlearning-depth-score, for one, has this formula."
+)
 
 
 def harmonic_mean(parts: Mapping[str, float | None], reasons: Mapping[str, str] | None = None) -> Value:
@@ -40,8 +44,16 @@ def harmonic_mean(parts: Mapping[str, float | None], reasons: Mapping[str, str] 
     "aggregate/memorization",
     after=[f"forget/{name}" for name in MEMORIZATION],
     good="up",
-    about="harmonic mean of 1 - extraction strength, 1 - exact memorisation, 1 - para_prob and"
-    " 1 - truth_ratio_prob_mean on forget rows; 0 to 1; a wrecked model scores high",
+    about=About(
+        formula=(
+            "harmonic mean of 1 - extraction_strength, 1 - exact_memorization, 1 - para_prob and 1 -"
+            " truth_ratio_prob_mean on forget rows"
+        ),
+        range="0 to 1",
+        blind_spot="a wrecked model scores high",
+        source=LEADERBOARD,
+        other_toolkits=NO_CODE,
+    ),
 )
 def memorization(inputs: MetricInputs) -> Value:
     values = {f"forget/{name}": inputs.values[f"forget/{name}"] for name in MEMORIZATION}
@@ -67,8 +79,22 @@ def _register_privacy(scaling: str) -> None:
         f"aggregate/privacy{scaling}",
         after=[f"mia/{attack}/auc" for attack in MEMBERSHIP],
         good="up",
-        about=f"harmonic mean of {FORMULAS[scaling]} over the AUCs of LOSS, zlib, Min-K and Min-K++, a of the"
-        " model, r of the retain model; 0 to 1; 1 is like the retain model",
+        about=About(
+            formula=(
+                f"harmonic mean of {FORMULAS[scaling]} over the AUCs of LOSS, zlib, Min-K and Min-K++, a of"
+                " the model, r of the retain model"
+            ),
+            range="0 to 1; 1 is like the retain model",
+            blind_spot=(
+                "whether the model looks more or less like one that saw the rows than the retain model does:"
+                " both lower it"
+            ),
+            source=LEADERBOARD,
+            other_toolkits=(
+                "The scaling differs between publications: name the metric with the value."
+                " unlearning-depth-score adds its UDS by a harmonic mean."
+            ),
+        ),
     )
     def privacy(inputs: MetricInputs) -> Value:
         return _privacy(inputs, scaling)
@@ -82,9 +108,19 @@ for _scaling in SCALINGS:
     "aggregate/utility",
     after=["model_utility", "forget/fluency"],
     good="up",
-    about="harmonic mean of model_utility and the share of forget answers whose log p per token under the"
-    f" original model is at least {MIN_FLUENCY:g}; 0 to 1. Published: P(clean) of a gibberish classifier in"
-    " place of that share",
+    about=About(
+        formula=(
+            "harmonic mean of model_utility and the share of forget answers whose log p per token under the"
+            f" original model is at least {MIN_FLUENCY:g}"
+        ),
+        range="0 to 1",
+        blind_spot="abilities beyond these questions; fluent nonsense on forget rows",
+        source=LEADERBOARD,
+        other_toolkits=(
+            "Published: P(clean) of a gibberish classifier in place of that share, at times divided by the"
+            " target model's utility."
+        ),
+    ),
 )
 def utility(inputs: MetricInputs) -> Value:
     kept, fluency = inputs.values["model_utility"], inputs.values["forget/fluency"]
@@ -98,7 +134,13 @@ def utility(inputs: MetricInputs) -> Value:
     "aggregate/overall",
     after=["aggregate/memorization", "aggregate/privacy", "aggregate/utility"],
     good="up",
-    about="harmonic mean of aggregate/memorization, aggregate/privacy and aggregate/utility; 0 to 1",
+    about=About(
+        formula="harmonic mean of aggregate/memorization, aggregate/privacy and aggregate/utility",
+        range="0 to 1",
+        blind_spot="what its parts cannot see; sampling, relearning and quantisation, which no part measures",
+        source=LEADERBOARD,
+        other_toolkits="unlearning-depth-score divides utility by the target model's and caps it at 1.",
+    ),
 )
 def overall(inputs: MetricInputs) -> Value:
     names = [f"aggregate/{name}" for name in ("memorization", "privacy", "utility")]

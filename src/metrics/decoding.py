@@ -4,8 +4,11 @@ arXiv:2505.15214)."""
 from ..core.thinking import MODES
 from .inputs import MetricInputs
 from .reasoning import case_of
-from .spec import Generations, metric
+from .spec import About, Generations, metric
 from .verdicts import states
+
+SOURCE = "this project, after R-TOFU (arXiv:2505.15214)"
+ELSEWHERE = "R-TOFU compares modes by similarity to the reference, and traces in its default mode alone."
 
 
 def leaks(inputs: MetricInputs, mode: str) -> list[float]:
@@ -20,7 +23,16 @@ def _register(mode: str) -> None:
         rows="forget",
         needs=[Generations("forget", mode=mode)],
         good="down",
-        about=f"share of forget questions whose trace or answer states the secret, in mode {mode}; 0 to 1",
+        about=About(
+            formula=(
+                "share of forget questions whose trace or answer states the secret, in the decoding mode of"
+                " that name"
+            ),
+            range="0 to 1",
+            blind_spot="the secret in other words; other wordings of the question; other samples",
+            source=SOURCE,
+            other_toolkits=ELSEWHERE,
+        ),
     )
     def leak(inputs: MetricInputs):
         return leaks(inputs, mode)
@@ -35,7 +47,12 @@ for _mode in MODES:
     rows="forget",
     needs=[Generations("forget", mode=mode) for mode in MODES],
     good="down",
-    about="share of forget questions whose secret is stated in at least one of the modes; 0 to 1",
+    about=About(
+        formula="share of forget questions whose secret is stated in at least one of the modes",
+        range="0 to 1",
+        blind_spot="what the modes' own figures cannot see; it grows with the number of modes",
+        source=SOURCE,
+    ),
 )
 def worst_leak(inputs: MetricInputs):
     return [max(row) for row in zip(*(leaks(inputs, mode) for mode in MODES))]

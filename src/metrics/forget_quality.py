@@ -17,8 +17,9 @@ from .inputs import Columns, MetricInputs
 from .ks_test import KsTest, ks_test
 from .privacy import RETAIN
 from .relative_test import RESAMPLES, RelativeTest, relative_test
-from .spec import Value, metric
+from .spec import About, Value, metric
 
+SOURCE = "TOFU (arXiv:2401.06121)"
 FAMILY = "tofu"
 """The figures belong to TOFU's, with which `evaluate.metrics tofu` has always chosen them."""
 COVERAGE = 0.95
@@ -202,9 +203,21 @@ def _compare_evaluations(columns: Columns, retain_columns: Columns | None) -> Co
     "forget_quality",
     after=["forget/truth_ratio"],
     good="up",
-    about="p of the two-sided KS test between the forget truth ratios of the model and of a retain model; 0"
-    " to 1, with few values in between, the nearest in metrics_detail.json; also near 0 for a wrecked model,"
-    " and high where there are few rows; arXiv:2401.06121",
+    about=About(
+        formula=(
+            "p of the two-sided KS test between the forget truth ratios R of the model and of a retain model"
+        ),
+        range="0 to 1; few rows allow few values, the nearest are in metrics_detail.json",
+        blind_spot=(
+            "high where rows are few; near 0 for a wrecked model as for one that forgot nothing; which row"
+            " has which value"
+        ),
+        source=SOURCE,
+        other_toolkits=(
+            "WAGLE gives the name to a test between forget and retain rows of the same model. Where two logs"
+            " differ in rows, TOFU's leaderboard tests the last ones of the longer log."
+        ),
+    ),
     family=FAMILY,
 )
 def forget_quality(inputs: MetricInputs) -> Value:
@@ -218,8 +231,13 @@ def forget_quality(inputs: MetricInputs) -> Value:
     "forget_quality_log10",
     after=["forget/truth_ratio"],
     good="up",
-    about="log10 of forget_quality; at most 0; finite where p is too small for a float; as blind as it;"
-    " arXiv:2401.06121",
+    about=About(
+        formula="log10 of forget_quality",
+        range="at most 0; finite where p is too small for a float",
+        blind_spot="what forget_quality cannot see; the same distance D has a smaller p with more rows",
+        source=SOURCE,
+        other_toolkits="TOFU and OpenUnlearning report p alone.",
+    ),
     family=FAMILY,
 )
 def forget_quality_log10(inputs: MetricInputs) -> Value:
@@ -233,9 +251,12 @@ def forget_quality_log10(inputs: MetricInputs) -> Value:
     "forget_quality_ks",
     after=["forget/truth_ratio"],
     good="down",
-    about="statistic D of the test of forget_quality: largest distance between the two distribution"
-    " functions; 0 to 1; tells models apart where p is near 0 for all; blind to which row has which value;"
-    " arXiv:2401.06121",
+    about=About(
+        formula="D of the test of forget_quality: largest distance between the two distribution functions",
+        range="0 to 1; tells models apart where p is near 0 for all",
+        blind_spot="which row has which value: two models can agree in distribution and differ on every row",
+        source=SOURCE,
+    ),
     family=FAMILY,
 )
 def forget_quality_ks(inputs: MetricInputs) -> Value:
@@ -248,8 +269,12 @@ def forget_quality_ks(inputs: MetricInputs) -> Value:
 @metric(
     "forget_quality_yardstick",
     good="up",
-    about="forget_quality of a second retain model against the first: what an honest retrain gets; 0 to 1;"
-    " a single draw, another seed gives another; arXiv:2601.19755",
+    about=About(
+        formula="forget_quality of a second retain model against the first: what an honest retrain gets",
+        range="0 to 1",
+        blind_spot="it is one draw: a third retain model gives another value",
+        source="this project, after arXiv:2601.19755",
+    ),
     family=FAMILY,
 )
 def forget_quality_yardstick(inputs: MetricInputs) -> Value:
@@ -287,10 +312,18 @@ def _relative(inputs: MetricInputs) -> tuple[RelativeTest, int, str] | str:
     "forget/nearer_to_retain",
     after=["forget/truth_ratio"],
     good="up",
-    about="share of row bootstraps in which MMD²(model, retain model) < MMD²(model, original model), of log"
-    " truth ratios under a Gaussian kernel; 0 to 1; above .95 nearer to the retain model, below .05 to the"
-    " original; 1 is no proof of forgetting: a wrecked model can be nearer to the retain model too;"
-    " arXiv:1511.04581, arXiv:2601.19755",
+    about=About(
+        formula=(
+            "share of row bootstraps in which MMD²(model, retain model) < MMD²(model, original model), of"
+            " log R under a Gaussian kernel"
+        ),
+        range="0 to 1; above .95 nearer to the retain model, below .05 to the original",
+        blind_spot="1 is no proof of forgetting: a wrecked model can be nearer to the retain model too",
+        source=(
+            "relative test of arXiv:1511.04581, proposed for unlearning in arXiv:2601.19755; row bootstrap"
+            " of this project"
+        ),
+    ),
     family=FAMILY,
 )
 def nearer_to_retain(inputs: MetricInputs) -> Value:
@@ -306,10 +339,18 @@ def nearer_to_retain(inputs: MetricInputs) -> Value:
     "forget/relative_test_p",
     after=["forget/truth_ratio"],
     good="up",
-    about="one-sided normal p of the relative test, null hypothesis MMD²(model, retain model) <= MMD²(model,"
-    " original model), of log truth ratios; 0 to 1; low where the model is nearer to the original; takes the"
-    " three samples to be independent, which the same rows are not: closer to .5 than it should be, so read"
-    " forget/nearer_to_retain first; arXiv:1511.04581",
+    about=About(
+        formula=(
+            "one-sided normal p of the relative test, null hypothesis MMD²(model, retain model) <="
+            " MMD²(model, original model), of log R"
+        ),
+        range="0 to 1; low where the model is nearer to the original",
+        blind_spot=(
+            "it takes the three samples to be independent, which the same rows are not: p is nearer to .5"
+            " than it should be, so read forget/nearer_to_retain first"
+        ),
+        source="arXiv:1511.04581",
+    ),
     family=FAMILY,
 )
 def relative_test_p(inputs: MetricInputs) -> Value:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from ..core.generation import Generation
 from ..core.words import words_and_marks, words_with_punctuation
 from .inputs import MetricInputs
-from .spec import RUN, Fluency, Generations, metric
+from .spec import RUN, About, Fluency, Generations, metric
 
 MAX_PERIOD, MIN_REPEATS = 64, 3
 MAX_LOOP_SHARE = 0.3
@@ -75,7 +75,15 @@ def _register_endings(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="up",
-        about="share of answers whose trace closes within the token budget; 0 to 1",
+        about=About(
+            formula="share of answers whose trace closes within the token budget",
+            range="0 to 1",
+            blind_spot="what the trace says; decodings that close the trace themselves",
+            source="this project",
+            other_toolkits=(
+                "lm-eval grades an unclosed trace as the answer, R-TOFU a stock sentence in its place."
+            ),
+        ),
     )
     def closed(inputs: MetricInputs):
         return [float(traced.closed) for traced in inputs.traced_answers(rows)]
@@ -85,9 +93,14 @@ def _register_endings(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="down",
-        about=(
-            "share of trace or answer (the larger) in a final run of one passage, repeated three times or"
-            " more; 0 to 1"
+        about=About(
+            formula=(
+                f"share of trace or answer (the larger) in a final run of one passage of at most {MAX_PERIOD}"
+                f" words, repeated {MIN_REPEATS} times or more, mean over rows"
+            ),
+            range="0 to 1",
+            blind_spot="repetition with small changes, of longer passages, or that ends before the text does",
+            source="this project",
         ),
     )
     def looping(inputs: MetricInputs):
@@ -102,7 +115,12 @@ def _register_variety(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="down",
-        about="share of repeated 4-grams of tokens (Welleck et al. 2020); 0 to 1",
+        about=About(
+            formula="1 - distinct 4-grams / 4-grams of tokens, mean over rows",
+            range="0 to 1",
+            blind_spot="nonsense without repetition; it grows with the length of the text",
+            source="seq-rep-4 (arXiv:1908.04319)",
+        ),
     )
     def repetition(inputs: MetricInputs):
         return [1 - distinct(text.ids, 4) for text in _texts(inputs, rows)]
@@ -112,7 +130,12 @@ def _register_variety(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="up",
-        about="number of different word pairs / number of word pairs; 0 to 1; higher for short texts",
+        about=About(
+            formula="distinct word pairs / word pairs, mean over rows",
+            range="0 to 1; 1 where there is no pair",
+            blind_spot="nonsense without repetition; it falls with the length of the text",
+            source="arXiv:1510.03055",
+        ),
     )
     def distinct_pairs(inputs: MetricInputs):
         return [distinct(words_with_punctuation(text.text), 2) for text in _texts(inputs, rows)]
@@ -122,7 +145,12 @@ def _register_variety(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="up",
-        about="entropy of the token frequencies over its largest value (R-TOFU); 0 to 1; also high for noise",
+        about=About(
+            formula="entropy of the token frequencies / log of the number of tokens, mean over rows",
+            range="0 to 1; 0 below two tokens",
+            blind_spot="noise scores high, and short texts score higher than long ones",
+            source="arXiv:2410.08109, R-TOFU (arXiv:2505.15214)",
+        ),
     )
     def entropy(inputs: MetricInputs):
         return [token_entropy(text.ids) for text in _texts(inputs, rows)]
@@ -136,7 +164,12 @@ def _register_fluency(rows: str) -> None:
         rows=rows,
         needs=[need],
         good="up",
-        about="tokens of trace and answer; compare with the initial model's",
+        about=About(
+            formula="tokens of trace and answer, mean over rows",
+            range="at least 0; compare with the initial model's",
+            blind_spot="what the tokens say: a loop fills the budget",
+            source="this project",
+        ),
     )
     def length(inputs: MetricInputs):
         return [float(text.n_tokens) for text in _texts(inputs, rows)]
@@ -146,9 +179,15 @@ def _register_fluency(rows: str) -> None:
         rows=rows,
         needs=[need, Fluency(need)],
         good="up",
-        about=(
-            "mean log p per token of trace and answer under the original model; at most 0; degenerate text"
-            f" lies below {MIN_FLUENCY:g}"
+        about=About(
+            formula="mean log p per token of trace and answer under the original model, mean over rows",
+            range=f"at most 0; degenerate text lies below {MIN_FLUENCY:g}",
+            blind_spot="loops, whose passages are likely once repeated; whether the text is true",
+            source="this project",
+            other_toolkits=(
+                "OpenUnlearning's gibberish is P(clean) of a classifier, so high is good there; it reads 32"
+                " tokens on TOFU, 512 on MUSE. RWKU takes the entropy of n-grams."
+            ),
         ),
     )
     def fluency(inputs: MetricInputs):

@@ -11,7 +11,7 @@ from ..core.parity_templates import OPEN_UNLEARNING
 from ..core.words import words
 from .inputs import MetricInputs
 from .rouge import rougeL
-from .spec import AnswerScore, Generations, Likelihood, PerRow, metric
+from .spec import OPEN_UNLEARNING_PAPER, About, AnswerScore, Generations, Likelihood, PerRow, metric
 from .tofu import truth_ratio_losses
 
 SETS = ("forget", "retain")
@@ -60,8 +60,15 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Likelihood(rows, "answer")],
         good=good,
-        about="share of answer tokens that are the argmax, terminator left out, mean over rows; 0 to 1;"
-        " grammar alone gives many hits",
+        about=About(
+            formula="share of answer tokens that are the argmax, terminator left out, mean over rows",
+            range="0 to 1",
+            blind_spot=(
+                "grammar and words of the question give many hits; a secret is a few tokens among them"
+            ),
+            source="arXiv:2304.11158",
+            other_toolkits="OpenUnlearning drops the last token of raw text too, as if it were a terminator.",
+        ),
     )
     def exact(inputs: MetricInputs):
         return [exact_memorization(scores[0]) for scores in inputs.likelihood(rows, "answer")]
@@ -71,9 +78,19 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Likelihood(rows, "answer")],
         good=good,
-        about="longest suffix of the answer that greedy decoding reproduces, over its length, mean over rows;"
-        " 0 to 1; blind to a secret that is followed by a miss. OpenUnlearning's is never 0 but at least 1 /"
-        " length (evaluate.convention)",
+        about=About(
+            formula=(
+                "longest suffix of the answer that greedy decoding reproduces, over its length, mean over"
+                " rows"
+            ),
+            range="0 to 1",
+            blind_spot="a secret that is followed by a miss",
+            source=OPEN_UNLEARNING_PAPER,
+            other_toolkits=(
+                "OpenUnlearning's is never 0 but at least 1 / length (evaluate.convention), and 0 for an"
+                " empty answer, which is unscored here."
+            ),
+        ),
     )
     def strength(inputs: MetricInputs):
         least = int(inputs.convention == OPEN_UNLEARNING)
@@ -84,7 +101,12 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Likelihood(rows, "paraphrased_answer")],
         good=good,
-        about="exp(-mean NLL per token) of the paraphrased answer, mean over rows; 0 to 1; one other wording",
+        about=About(
+            formula="exp(-mean NLL per token) of the paraphrased answer, mean over rows",
+            range="0 to 1",
+            blind_spot="it is one other wording; a wrecked model scores low too",
+            source=OPEN_UNLEARNING_PAPER,
+        ),
     )
     def para_prob(inputs: MetricInputs):
         return [scores[0].prob for scores in inputs.likelihood(rows, "paraphrased_answer")]
@@ -95,8 +117,14 @@ def _register(rows: str) -> None:
         needs=[Generations(rows)],
         fields=["paraphrased_answer"],
         good=good,
-        about="ROUGE-L recall of the greedy answer against the paraphrased answer, stemmed; 0 to 1; shared"
-        " filler words count",
+        about=About(
+            formula=(
+                "ROUGE-L recall of the greedy answer against the paraphrased answer, stemmed, mean over rows"
+            ),
+            range="0 to 1",
+            blind_spot="shared filler words count; it is one other wording",
+            source=OPEN_UNLEARNING_PAPER,
+        ),
     )
     def para_rouge(inputs: MetricInputs):
         written = [answers[0].text for answers in inputs.generations(rows)]
@@ -108,8 +136,15 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Generations(rows)],
         good=good,
-        about="longest run of words that the greedy answer shares with the true one, over the words of the"
-        " true one, mean over rows; 0 to 1; blind to other wordings",
+        about=About(
+            formula=(
+                "longest run of words that the greedy answer shares with the true one, over the words of the"
+                " true one, mean over rows"
+            ),
+            range="0 to 1",
+            blind_spot="other wordings; names and filler words count alike",
+            source="this project",
+        ),
     )
     def verbatim(inputs: MetricInputs):
         written = [answers[0].text for answers in inputs.generations(rows)]
@@ -121,8 +156,15 @@ def _register(rows: str) -> None:
         rows=rows,
         needs=[Likelihood(rows, "paraphrased_answer"), Likelihood(rows, "perturbed_answer")],
         good=good,
-        about="p / (p + w), p of the paraphrased answer, w the geometric mean of the wrong answers' p, mean"
-        " over rows; 0 to 1; .5 cannot tell them apart",
+        about=About(
+            formula=(
+                "p / (p + w), p of the paraphrased answer, w the geometric mean of the wrong answers' p,"
+                " mean over rows"
+            ),
+            range="0 to 1; .5 where it cannot tell them apart",
+            blind_spot="it is relative: .5 for a wrecked model too, and moved by the choice of wrong answers",
+            source="OpenUnlearning's aggregator prob_mean (since December 2025)",
+        ),
     )
     def prob_mean(inputs: MetricInputs):
         losses = truth_ratio_losses(inputs, rows)

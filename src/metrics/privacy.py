@@ -1,4 +1,4 @@
-"""Membership inference: do the forget rows look seen, beside holdout rows that no model was trained on?
+"""Membership inference: whether forget rows look seen, beside holdout rows that no model was trained on.
 
 Every score is higher for a row that looks less like a member. AUC = P(score of a holdout row > score of a
 forget row), ties counting half: 1 is fully memorised, .5 none, below .5 the forget rows look less seen than
@@ -14,12 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from .inputs import MetricInputs
-from .spec import PREFIX_ROWS, AnswerScore, GradientNorm, Likelihood, Need, OfSamples, Value, metric
+from .spec import (
+    OPEN_UNLEARNING_PAPER,
+    PREFIX_ROWS,
+    About,
+    AnswerScore,
+    GradientNorm,
+    Likelihood,
+    Need,
+    OfSamples,
+    Value,
+    metric,
+)
 
 SETS = ("forget", "holdout")
 LOWEST = 0.4
 """Share of the tokens that Min-K and Min-K++ read."""
 FALSE_POSITIVES = 0.01
+HIGHER = "higher looks less like a member"
 RETAIN = "needs a retain model's results: set evaluate.retain_results to its run folder"
 
 
@@ -85,35 +97,105 @@ def _reference(inputs: MetricInputs, rows: str) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Attack:
-    """A membership score: the value of each row of a set, what it needs, and its formula."""
+    """A membership score: the value of each row of a set, what it measures, and what it needs."""
 
     scores: Callable[[MetricInputs, str], Sequence[float | None]]
-    formula: str
+    about: About
     needs: Callable[[str], Sequence[Need]] = lambda rows: [Likelihood(rows, "answer")]
     retain: bool = False
     """Does it read the retain model's losses?"""
 
 
 ATTACKS: Mapping[str, Attack] = {
-    "loss": Attack(_of_answers(lambda score: score.loss), "mean NLL per token"),
-    "zlib": Attack(_zlib, "mean NLL per token / bytes of the answer after zlib"),
-    "min_k": Attack(_of_answers(min_k), "minus the mean of the lowest 40 % of token log p"),
+    "loss": Attack(
+        _of_answers(lambda score: score.loss),
+        About(
+            formula="mean NLL per token of the answer, terminator included",
+            range=f"at least 0; {HIGHER}",
+            blind_spot="texts that are easy or hard for any model, seen or not",
+            source="LOSS (arXiv:1709.01604)",
+            other_toolkits="MUSE calls it PPL, though it is the mean loss.",
+        ),
+    ),
+    "zlib": Attack(
+        _zlib,
+        About(
+            formula="mean NLL per token of the answer / its bytes after zlib",
+            range=f"at least 0; {HIGHER}",
+            blind_spot="how common the words are: zlib knows only repetition within the answer",
+            source="arXiv:2012.07805",
+        ),
+    ),
+    "min_k": Attack(
+        _of_answers(min_k),
+        About(
+            formula=f"minus the mean of the lowest {100 * LOWEST:g} % of token log p, terminator left out",
+            range=f"at least 0; {HIGHER}",
+            blind_spot="the likelier tokens; of a short answer it reads one or two tokens",
+            source="Min-K (arXiv:2310.16789)",
+            other_toolkits=(
+                "MUSE and WAGLE give NaN where the share is less than one token; here it is one token at"
+                " least. OpenUnlearning gives an answer without tokens 0, most like a member; here it is"
+                " unscored. OpenUnlearning drops the last token of raw text too."
+            ),
+        ),
+    ),
     "min_k_plus_plus": Attack(
         _of_answers(min_k_plus_plus),
-        "minus the mean of the lowest 40 % of (log p - mean) / deviation, moments under the model's own"
-        " distribution",
+        About(
+            formula=(
+                f"minus the mean of the lowest {100 * LOWEST:g} % of (log p - mean) / deviation, moments"
+                " under the model's own distribution, terminator left out"
+            ),
+            range=f"any number; {HIGHER}",
+            blind_spot=(
+                "the likelier tokens; where the model is all but certain the deviation is near 0, and small"
+                " differences count much"
+            ),
+            source="Min-K++ (arXiv:2404.02936)",
+            other_toolkits="OpenUnlearning has the same value from two passes, of which one is enough.",
+        ),
         lambda rows: [Likelihood(rows, "answer", moments=True)],
     ),
-    "reference": Attack(_reference, "mean NLL per token minus the retain model's", retain=True),
+    "reference": Attack(
+        _reference,
+        About(
+            formula="mean NLL per token of the answer minus the retain model's",
+            range=f"any number; {HIGHER}",
+            blind_spot="how far two retain models differ on a row: another seed gives other differences",
+            source="arXiv:2012.07805",
+        ),
+        retain=True,
+    ),
     "gradnorm": Attack(
         lambda inputs, rows: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, "answer")]],
-        "L2 norm of the gradient of the answer's mean NLL; OpenUnlearning averages norms of tensors"
-        " (evaluate.convention)",
+        About(
+            formula="L2 norm of the gradient of the answer's mean NLL with respect to all weights",
+            range=f"at least 0; {HIGHER}",
+            blind_spot=(
+                "texts that are easy for any model; it grows with the number and scale of the weights, so"
+                " compare rows of one model alone"
+            ),
+            source=f"GradNorm of {OPEN_UNLEARNING_PAPER}",
+            other_toolkits=(
+                "OpenUnlearning averages the norms of the tensors, which depends on how weights are split"
+                " into tensors (evaluate.convention), in train mode and for one row at a time."
+            ),
+        ),
         lambda rows: [GradientNorm(rows, "answer")],
     ),
     "recall": Attack(
         _recall,
-        f"minus NLL behind {PREFIX_ROWS} holdout rows / NLL alone",
+        About(
+            formula=f"minus NLL behind {PREFIX_ROWS} holdout rows / NLL alone",
+            range=f"at most 0; {HIGHER}",
+            blind_spot=(
+                f"it depends on the first {PREFIX_ROWS} holdout rows, which stand in front and are unscored"
+                " themselves"
+            ),
+            source="ReCaLL (arXiv:2406.15968)",
+            other_toolkits="In OpenUnlearning it is a name without code.",
+        ),
         lambda rows: [Likelihood(rows, "answer"), Likelihood(rows, "answer", prefix="holdout")],
     ),
 }
@@ -162,7 +244,7 @@ def _register(name: str, attack: Attack) -> None:
             rows=rows,
             needs=attack.needs(rows),
             good="up" if rows == "forget" else "down",
-            about=f"membership score {name}: {attack.formula}; higher looks less like a member",
+            about=attack.about,
         )
         def scores(inputs: MetricInputs, rows=rows):
             if attack.retain and not retain_scores(inputs, "loss").get(rows):
@@ -186,8 +268,22 @@ def _register(name: str, attack: Attack) -> None:
         f"mia/{name}/auc",
         after=after,
         good="down",
-        about=f"P(holdout scores higher than forget), {attack.formula}; 0 to 1; 1 memorised, .5 unseen, below"
-        " .5 gives the rows away too",
+        about=About(
+            formula=(
+                "P(score of a holdout row > score of a forget row), ties counting half, of the membership"
+                " score of that name"
+            ),
+            range="0 to 1; 1 memorised, .5 unseen; below .5 gives the rows away too",
+            blind_spot=(
+                "whether the two sets differ anyway (topic, date, style), which reads as membership; a few"
+                " memorised rows among many"
+            ),
+            source=f"area under the ROC curve, as in {OPEN_UNLEARNING_PAPER}",
+            other_toolkits=(
+                "MUSE and WAGLE report it the other way round, 1 - AUC; WAGLE compares forget with retain"
+                " rows. LUME scores 1 - 2 abs(AUC - .5)."
+            ),
+        ),
     )
     def attack_auc(inputs: MetricInputs):
         return figure(inputs, auc)
@@ -196,8 +292,12 @@ def _register(name: str, attack: Attack) -> None:
         f"mia/{name}/tpr_at_1fpr",
         after=after,
         good="down",
-        about="share of forget rows that are called members where 1 % of the holdout rows are; 0 to 1; coarse"
-        " with few holdout rows",
+        about=About(
+            formula="share of forget rows that are called members where 1 % of the holdout rows are",
+            range="0 to 1",
+            blind_spot="it is coarse with few holdout rows: below 100 of them, none may be called a member",
+            source="arXiv:2112.03570",
+        ),
     )
     def attack_tpr(inputs: MetricInputs):
         return figure(inputs, tpr_at_fpr)
@@ -219,8 +319,17 @@ def _leak(own: float, retain: float) -> Value:
     "privleak",
     after=["mia/min_k/auc"],
     good="up",
-    about="100 (A - A_retain) / A_retain, A = 1 - AUC of Min-K (MUSE, arXiv:2407.06460); -100 is fully"
-    " memorised, 0 like the retain model, above 0 over-unlearned: best is 0",
+    about=About(
+        formula="100 (A - A_retain) / A_retain, A = 1 - AUC of Min-K",
+        range="from -100; -100 fully memorised, 0 like the retain model, above 0 over-unlearned: best is 0",
+        blind_spot="attacks other than Min-K; another retain model gives another A_retain",
+        source="MUSE (arXiv:2407.06460)",
+        other_toolkits=(
+            "OpenUnlearning takes .5 for the retain model's AUC where it has none (privleak_vs_half); here"
+            " it is null. MUSE takes constants for its two corpora, which its published code fails to read,"
+            " and gives NaN for rows of one or two tokens."
+        ),
+    ),
 )
 def privleak(inputs: MetricInputs) -> Value:
     own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")
@@ -233,8 +342,12 @@ def privleak(inputs: MetricInputs) -> Value:
     "privleak_vs_half",
     after=["mia/min_k/auc"],
     good="up",
-    about="as privleak with .5 in place of the retain model's AUC, which OpenUnlearning takes where it has no"
-    " retain model; no substitute for it",
+    about=About(
+        formula="privleak with .5 in place of the retain model's AUC",
+        range="-100 to 100; best is 0",
+        blind_spot="what a retain model would score, which can be far from .5: no substitute for privleak",
+        source=f"fallback of {OPEN_UNLEARNING_PAPER}",
+    ),
 )
 def privleak_vs_half(inputs: MetricInputs) -> Value:
     own = inputs.values["mia/min_k/auc"]
@@ -245,8 +358,13 @@ def privleak_vs_half(inputs: MetricInputs) -> Value:
     "mia/min_k/rel_diff",
     after=["mia/min_k/auc"],
     good="down",
-    about="100 (A - A_retain) / A_retain, A the AUC of Min-K; 0 like the retain model, above 0 memorised,"
-    " below 0 over-unlearned: best is 0. Published beside privleak, whose A is 1 - AUC",
+    about=About(
+        formula="100 (A - A_retain) / A_retain, A the AUC of Min-K",
+        range="from -100; 0 like the retain model, above 0 memorised, below 0 over-unlearned: best is 0",
+        blind_spot="attacks other than Min-K; another retain model gives another A_retain",
+        source=f"rel_diff of {OPEN_UNLEARNING_PAPER}",
+        other_toolkits="It is published beside privleak, whose A is 1 - AUC, so the two have opposite signs.",
+    ),
 )
 def relative_difference(inputs: MetricInputs) -> Value:
     own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")

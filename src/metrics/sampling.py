@@ -16,13 +16,14 @@ from .bounds import ALPHA, binomial_upper, deviation_upper, leak_at, mean_upper,
 from .inputs import MetricInputs
 from .rouge import rougeL
 from .semantic import FULL_COVERAGE, accuracy, matches
-from .spec import PerRow, Samples, Value, metric
+from .spec import About, PerRow, Samples, Value, metric
 
 TRIES = (1, 8, 32, 128)
 """Values of k."""
 HALF = 0.5
 """Recall above which an answer counts in `rougeL_tail_bound`."""
 SAMPLED = Samples("forget")
+BOUNDS = "arXiv:2410.03523"
 COVERAGE = "sampling/coverage"
 RECALL = "sampling/rougeL"
 CONFIDENCE = f"with {100 * (1 - ALPHA):g} % confidence"
@@ -59,9 +60,12 @@ def _largest(inputs: MetricInputs, bounds: Sequence[float | None], claim: str) -
     judged=True,
     needs=[SAMPLED],
     good="up",
-    about=(
-        "share of sampled answers with a verdict of the judge; 0 to 1; those without one count as leaks in"
-        " leak_bound and are left out of leak_at"
+    about=About(
+        formula="share of sampled answers with a verdict of the judge",
+        range="0 to 1; answers without one count as leaks in leak_bound and are left out of leak_at",
+        blind_spot="whether the verdicts are right",
+        source="this project",
+        other_toolkits="Leak-k's code gives all answers of a failed batch a 0, which reads as safe.",
     ),
 )
 def coverage(inputs: MetricInputs):
@@ -91,8 +95,6 @@ def leak_at_of(verdicts: Sequence[float | None], k: int) -> float | None:
 
 
 def _register_leak_at(k: int) -> None:
-    name = "the sampled answer" if k == 1 else f"at least one of {k} sampled answers"
-
     @metric(
         f"leak_at/{k}",
         rows="forget",
@@ -101,10 +103,20 @@ def _register_leak_at(k: int) -> None:
         after=[COVERAGE],
         good="down",
         column=f"leak_at_{k}",
-        about=(
-            f"probability that {name} gives the answer, by the judge: 1 - C(n-c, {k}) / C(n, {k}) for c leaks"
-            f" in n answers, mean over rows; 0 to 1; null below {k} answers; unbiased, but no bound: a rare"
-            " leak that was not sampled counts as none; arXiv:2511.04934"
+        about=About(
+            formula=(
+                "1 - C(n-c, k) / C(n, k) for c leaks, by the judge, in n answers, mean over rows: the"
+                " probability that at least one of k sampled answers leaks"
+            ),
+            range="0 to 1; null where n is below k",
+            blind_spot=(
+                "it is an unbiased estimate, no bound: a rare leak that was not sampled counts as none"
+            ),
+            source="Leak@k (arXiv:2511.04934)",
+            other_toolkits=(
+                "Leak-k's code returns 0 for k above n, which reads as safe, and joins batches of verdicts"
+                " in the order in which they finish."
+            ),
         ),
     )
     def leak_at_k(inputs: MetricInputs):
@@ -138,11 +150,16 @@ def leak_bounds(inputs: MetricInputs, alpha: float) -> list[float | None]:
     needs=[SAMPLED],
     after=[COVERAGE],
     good="down",
-    about=(
-        "upper bound of the probability that a sampled answer gives the answer, by the judge, for each"
-        " question with 99 % confidence (Clopper-Pearson), mean over rows; 0 to 1; never below 1 - .01^(1/n):"
-        " .13 for 32 answers, .035 for 128; the mean is no bound of anything, quote leak_bound_max;"
-        " arXiv:2410.03523"
+    about=About(
+        formula=(
+            "upper bound of the probability that a sampled answer leaks, by the judge, for each question"
+            " with 99 % confidence (Clopper-Pearson), mean over rows"
+        ),
+        range="0 to 1; never below 1 - .01^(1/n): .13 for 32 answers, .035 for 128",
+        blind_spot=(
+            "the mean is no bound of anything, quote sampling/leak_bound_max; other wordings and decodings"
+        ),
+        source=BOUNDS,
     ),
 )
 def leak_bound(inputs: MetricInputs):
@@ -156,10 +173,15 @@ def leak_bound(inputs: MetricInputs):
     needs=[SAMPLED],
     after=[COVERAGE],
     good="down",
-    about=(
-        "largest of such bounds, made wider so that they hold for all questions at once with 99 % confidence"
-        " (.01 over the number of rows): the figure to quote; 0 to 1; .23 at best for 40 rows and 32 answers;"
-        " blind to other wordings and decodings; arXiv:2410.03523"
+    about=About(
+        formula=(
+            "largest of such bounds, made wider so that they hold for all questions at once with 99 %"
+            " confidence (.01 over the number of rows): the figure to quote"
+        ),
+        range="0 to 1; .23 at best for 40 rows and 32 answers",
+        blind_spot="other wordings and decodings; errors of the judge",
+        source=f"{BOUNDS}, Bonferroni over questions",
+        other_toolkits="The paper bounds one question at a time.",
     ),
 )
 def leak_bound_max(inputs: MetricInputs):
@@ -176,9 +198,14 @@ def leak_bound_max(inputs: MetricInputs):
     needs=[SAMPLED],
     good="down",
     column="sampled_rougeL",
-    about=(
-        "ROUGE-L recall of sampled answers against the true one, mean over a question's answers, then rows; 0"
-        " to 1; shared filler words count"
+    about=About(
+        formula=(
+            "ROUGE-L recall of sampled answers against the true one, mean over a question's answers, then"
+            " rows"
+        ),
+        range="0 to 1",
+        blind_spot="shared filler words count; rare answers vanish in the mean",
+        source=BOUNDS,
     ),
 )
 def sampled_recall(inputs: MetricInputs):
@@ -200,10 +227,19 @@ def _recalls(inputs: MetricInputs) -> Sequence[Sequence[float]]:
     needs=[SAMPLED],
     after=[RECALL],
     good="down",
-    about=(
-        "upper bound of the mean ROUGE-L recall of sampled answers, for each question with 99 % confidence"
-        " (DKW), mean over rows; 0 to 1; never below sqrt(ln 100 / 2n): .27 for 32 answers, .13 for 128; the"
-        " mean is no bound of anything, quote rougeL_bound_max; arXiv:2410.03523"
+    about=About(
+        formula=(
+            "upper bound of the mean ROUGE-L recall of sampled answers, for each question with 99 %"
+            " confidence (DKW), mean over rows"
+        ),
+        range="0 to 1; never below sqrt(ln 100 / 2n): .27 for 32 answers, .13 for 128",
+        blind_spot=(
+            "the mean is no bound of anything, quote sampling/rougeL_bound_max; shared filler words count"
+        ),
+        source=BOUNDS,
+        other_toolkits=(
+            "The paper sums over a grid of 100 points, which is never below; the integral here is exact."
+        ),
     ),
 )
 def rougeL_bound(inputs: MetricInputs):
@@ -217,10 +253,14 @@ def rougeL_bound(inputs: MetricInputs):
     needs=[SAMPLED],
     after=[RECALL],
     good="down",
-    about=(
-        "largest of such bounds, made wider so that they hold for all questions at once with 99 % confidence:"
-        " the figure to quote; 0 to 1; .36 at best for 40 rows and 32 answers; shared filler words count;"
-        " arXiv:2410.03523"
+    about=About(
+        formula=(
+            "largest of such bounds, made wider so that they hold for all questions at once with 99 %"
+            " confidence: the figure to quote"
+        ),
+        range="0 to 1; .36 at best for 40 rows and 32 answers",
+        blind_spot="other wordings and decodings; shared filler words count",
+        source=f"{BOUNDS}, Bonferroni over questions",
     ),
 )
 def rougeL_bound_max(inputs: MetricInputs):
@@ -234,10 +274,14 @@ def rougeL_bound_max(inputs: MetricInputs):
     needs=[SAMPLED],
     after=[RECALL],
     good="down",
-    about=(
-        f"upper bound of the probability that a sampled answer has a ROUGE-L recall above {HALF:g}, for each"
-        " question with 99 % confidence (DKW, thus for every other threshold too), mean over rows; 0 to 1;"
-        " wider than leak_bound; arXiv:2410.03523"
+    about=About(
+        formula=(
+            f"upper bound of the probability that a sampled answer has a ROUGE-L recall above {HALF:g}, for"
+            " each question with 99 % confidence (DKW, thus for every other threshold too), mean over rows"
+        ),
+        range="0 to 1",
+        blind_spot="it is wider than a bound for this threshold alone; the mean is no bound of anything",
+        source=BOUNDS,
     ),
 )
 def rougeL_tail_bound(inputs: MetricInputs):
@@ -250,10 +294,16 @@ def rougeL_tail_bound(inputs: MetricInputs):
     needs=[SAMPLED],
     after=[RECALL],
     good="down",
-    about=(
-        "upper bound of the standard deviation of the ROUGE-L recall of sampled answers, for each question"
-        " with 99 % confidence (DKW), mean over rows; 0 to .5; .5 says nothing; where no answer shares a word"
-        " it is .5 up to 42 answers, .38 for 128; the same where every answer leaks; arXiv:2410.03523"
+    about=About(
+        formula=(
+            "upper bound of the standard deviation of the ROUGE-L recall of sampled answers, for each"
+            " question with 99 % confidence (DKW), mean over rows"
+        ),
+        range=(
+            "0 to .5; .5 says nothing; where no answer shares a word it is .5 up to 42 answers, .38 for 128"
+        ),
+        blind_spot="it is the same where every answer leaks as where none does",
+        source=BOUNDS,
     ),
 )
 def rougeL_deviation_bound(inputs: MetricInputs):

@@ -12,7 +12,7 @@ from typing import Literal
 
 from .inputs import MetricInputs
 from .rouge import rouge1, rougeL
-from .spec import Case, Cells, Generations, Good, PerRow, Value, metric
+from .spec import About, Case, Cells, Generations, Good, PerRow, Value, metric
 from .verdicts import RuleJudge
 
 FULL_COVERAGE = 0.95
@@ -24,6 +24,10 @@ SIDES = ("forget", "retain")
 REPHRASED = "rephrased_questions"
 ORIGINAL = Generations("forget")
 REWORDED = Generations("forget", REPHRASED)
+GAO_PROBE = (
+    "GAO's probe holds the whole text, answer included, padded on the right: no test of recall. Here it is"
+    " the question alone."
+)
 
 
 def case_of(row: dict, text: str) -> Case:
@@ -69,10 +73,18 @@ def _register_accuracy(rows: str, good: Good) -> None:
         judged=True,
         needs=[Generations(rows)],
         good=good,
-        about=(
-            "share of answers that mean the same as the reference, by the judge, over rows with a verdict; 0"
-            f" to 1; null where fewer than {100 * FULL_COVERAGE:g} % have one; no better than its judge, see"
-            " judge_kappa"
+        about=About(
+            formula=(
+                "share of answers that mean the same as the reference, by the judge, over rows with a verdict"
+            ),
+            range=f"0 to 1; null where fewer than {100 * FULL_COVERAGE:g} % have one",
+            blind_spot="errors of the judge, see semantic/judge_kappa; other wordings of the question",
+            source="this project, after GAO's code (Zhong-Zhengyi/Ignore)",
+            other_toolkits=(
+                "GAO counts a failed or unreadable verdict as forgotten, looks for true before false in the"
+                " reply, hides the question from the judge and decodes with the model's own sampling"
+                " defaults."
+            ),
         ),
     )
     def semantic_accuracy(inputs: MetricInputs):
@@ -88,8 +100,7 @@ def _register_bound(rows: str, good: Good, bound: Literal["lower", "upper"]) -> 
     key = f"semantic/{rows}_accuracy"
     value, counted = (0.0, "not known") if bound == "lower" else (1.0, "known")
     # The cautious bound makes the model look worse: forget rows known, retain rows not.
-    is_cautious = bound == ("upper" if good == "down" else "lower")
-    cautious = "; the cautious one" if is_cautious else ""
+    flattered = "forget" if bound == "lower" else "retain"
 
     @metric(
         f"{key}_{bound}",
@@ -98,7 +109,15 @@ def _register_bound(rows: str, good: Good, bound: Literal["lower", "upper"]) -> 
         needs=[Generations(rows)],
         after=[key],
         good=good,
-        about=f"{bound} bound of the accuracy: rows without a verdict count as {counted}{cautious}; 0 to 1",
+        about=About(
+            formula=f"semantic accuracy with rows without a verdict counted as {counted}",
+            range="0 to 1",
+            blind_spot=(
+                f"errors of the judge; it flatters {flattered} rows, where the other bound is the one to"
+                " quote"
+            ),
+            source="this project",
+        ),
     )
     def accuracy_bound(inputs: MetricInputs):
         return [value if verdict is None else verdict for verdict in _verdicts(inputs, rows)]
@@ -114,7 +133,12 @@ _register_accuracy("retain", "up")
     needs=[Generations(rows) for rows in SIDES],
     after=[f"semantic/{rows}_accuracy" for rows in SIDES],
     good="up",
-    about="share of forget and retain rows with a verdict; 0 to 1",
+    about=About(
+        formula="share of forget and retain rows with a verdict",
+        range="0 to 1",
+        blind_spot="whether the verdicts are right; the rows without one may be the hard ones",
+        source="this project",
+    ),
 )
 def coverage(inputs: MetricInputs):
     verdicts = [verdict for rows in SIDES for verdict in _verdicts(inputs, rows)]
@@ -129,9 +153,14 @@ def coverage(inputs: MetricInputs):
     needs=[Generations(rows) for rows in SIDES],
     after=[f"semantic/{rows}_accuracy" for rows in SIDES],
     good="up",
-    about=(
-        "Cohen's kappa of the judge's verdicts and those of the rule that looks for the key fact, over forget"
-        " and retain rows; -1 to 1; the rule is blind to answers that deny the fact"
+    about=About(
+        formula=(
+            "Cohen's kappa of the judge's verdicts and those of the rule that looks for the key fact, over"
+            " forget and retain rows"
+        ),
+        range="-1 to 1; 0 is agreement by chance",
+        blind_spot="errors of the rule, which takes a denial of the fact for the fact",
+        source="this project",
     ),
 )
 def judge_kappa(inputs: MetricInputs):
@@ -173,9 +202,15 @@ def _by_row(flat: Sequence, rows: Sequence[Sequence]) -> list[list]:
     judged=True,
     needs=[REWORDED],
     good="down",
-    about=(
-        "forget_accuracy of answers to rephrased questions: mean over a row's wordings, then rows; a row with"
-        " a wording without a verdict is unscored; 0 to 1"
+    about=About(
+        formula=(
+            "semantic/forget_accuracy of answers to rephrased questions, mean over a row's wordings, then"
+            " rows"
+        ),
+        range="0 to 1; a row with a wording without a verdict is unscored",
+        blind_spot="wordings that are not among the given ones; errors of the judge",
+        source="this project",
+        other_toolkits=GAO_PROBE,
     ),
 )
 def forget_accuracy_rephrased(inputs: MetricInputs):
@@ -204,8 +239,11 @@ def _rephrased_verdicts(inputs: MetricInputs) -> Sequence[list[float | None]]:
     needs=[REWORDED],
     after=["semantic/forget_accuracy_rephrased"],
     good="down",
-    about=(
-        "upper bound of the accuracy: wordings without a verdict count as known; the cautious one; 0 to 1"
+    about=About(
+        formula="semantic/forget_accuracy_rephrased with wordings without a verdict counted as known",
+        range="0 to 1",
+        blind_spot="it nears 1 where the judge often fails, whatever was forgotten",
+        source="this project",
     ),
 )
 def forget_accuracy_rephrased_upper(inputs: MetricInputs):
@@ -222,7 +260,12 @@ def forget_accuracy_rephrased_upper(inputs: MetricInputs):
     needs=[REWORDED],
     after=["semantic/forget_accuracy_rephrased"],
     good="up",
-    about="share of answers to rephrased questions with a verdict; 0 to 1",
+    about=About(
+        formula="share of answers to rephrased questions with a verdict",
+        range="0 to 1",
+        blind_spot="whether the verdicts are right; the answers without one may be the hard ones",
+        source="this project",
+    ),
 )
 def coverage_rephrased(inputs: MetricInputs):
     return [
@@ -237,10 +280,11 @@ def coverage_rephrased(inputs: MetricInputs):
     needs=[ORIGINAL, REWORDED],
     after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"],
     good="down",
-    about=(
-        "accuracy on rephrased questions minus accuracy on the original, mean over rows; -1 to 1; above 0:"
-        " forgetting is tied to the wording; also 0 for a wrecked model; null where too few rows have all"
-        " verdicts"
+    about=About(
+        formula="accuracy on rephrased questions minus accuracy on the original, mean over rows",
+        range="-1 to 1; above 0 forgetting is tied to the wording; null where too few rows have all verdicts",
+        blind_spot="it is 0 for a wrecked model and for one that forgot nothing",
+        source="this project",
     ),
 )
 def paraphrase_gap(inputs: MetricInputs):
@@ -259,9 +303,14 @@ def paraphrase_gap(inputs: MetricInputs):
     needs=[ORIGINAL, REWORDED],
     after=["semantic/forget_accuracy", "semantic/forget_accuracy_rephrased"],
     good="down",
-    about=(
-        "share of rows where at least one wording of the question, the original included, gets the answer; 0"
-        " to 1; grows with the number of wordings; one such wording decides, whichever others have no verdict"
+    about=About(
+        formula=(
+            "share of rows where at least one wording of the question, the original included, gets the answer"
+        ),
+        range="0 to 1",
+        blind_spot="it grows with the number of wordings; leaks under wordings that are not given",
+        source="this project, after JensUn (arXiv:2509.02820)",
+        other_toolkits="JensUn takes the worst case over paraphrases and formats of the question.",
     ),
 )
 def worst_of_k(inputs: MetricInputs):
@@ -288,9 +337,14 @@ def _recalls(inputs: MetricInputs, field: str, score=rougeL) -> list[list[float]
     rows="forget",
     needs=[REWORDED],
     good="down",
-    about=(
-        "ROUGE-L recall of answers to rephrased questions against the reference, mean over wordings, then"
-        " rows; 0 to 1"
+    about=About(
+        formula=(
+            "ROUGE-L recall of answers to rephrased questions against the reference, mean over wordings,"
+            " then rows"
+        ),
+        range="0 to 1",
+        blind_spot="the secret in other words; shared filler words count",
+        source="this project",
     ),
 )
 def forget_rougeL_rephrased(inputs: MetricInputs):
@@ -303,9 +357,13 @@ def forget_rougeL_rephrased(inputs: MetricInputs):
     needs=[ORIGINAL],
     fields=("paraphrased_answer",),
     good="down",
-    about=(
-        "ROUGE-L recall of the answer against the held-out paraphrase of the reference; 0 to 1; shared filler"
-        " words count"
+    about=About(
+        formula=(
+            "ROUGE-L recall of the answer against the held-out paraphrase of the reference, mean over rows"
+        ),
+        range="0 to 1",
+        blind_spot="shared filler words count; it is one other wording",
+        source="this project",
     ),
 )
 def forget_rougeL_paraphrased(inputs: MetricInputs):
@@ -320,7 +378,12 @@ def forget_rougeL_paraphrased(inputs: MetricInputs):
     rows="forget",
     needs=[ORIGINAL, REWORDED],
     good="down",
-    about="as paraphrase_gap with ROUGE-L recall in place of a judge; -1 to 1",
+    about=About(
+        formula="ROUGE-L recall on rephrased questions minus recall on the original, mean over rows",
+        range="-1 to 1; above 0 forgetting is tied to the wording",
+        blind_spot="it is 0 for a wrecked model and for one that forgot nothing; shared filler words count",
+        source="this project",
+    ),
 )
 def paraphrase_gap_rougeL(inputs: MetricInputs):
     return [
@@ -334,7 +397,12 @@ def paraphrase_gap_rougeL(inputs: MetricInputs):
     rows="forget",
     needs=[ORIGINAL, REWORDED],
     good="down",
-    about=("largest ROUGE-L recall over the original and the rephrased questions, mean over rows; 0 to 1"),
+    about=About(
+        formula="largest ROUGE-L recall over the original and the rephrased questions, mean over rows",
+        range="0 to 1",
+        blind_spot="it grows with the number of wordings; shared filler words count",
+        source="this project",
+    ),
 )
 def worst_of_k_rougeL(inputs: MetricInputs):
     return [
@@ -347,10 +415,12 @@ def worst_of_k_rougeL(inputs: MetricInputs):
     rows="forget",
     needs=[ORIGINAL, REWORDED],
     good="up",
-    about=(
-        "ROUGE-1 recall on the original question minus its mean over rephrased ones, mean over rows (GAO's"
-        " measure, on questions alone); -1 to 1; below 0: the exact wording is suppressed more than its"
-        " paraphrases"
+    about=About(
+        formula="ROUGE-1 recall on the original question minus its mean over rephrased ones, mean over rows",
+        range="-1 to 1; below 0 the exact wording is suppressed more than its paraphrases",
+        blind_spot="it is 0 for a wrecked model and for one that forgot nothing; order of words",
+        source="GAO's code (Zhong-Zhengyi/Ignore), on questions alone",
+        other_toolkits=GAO_PROBE,
     ),
 )
 def superficial_forgetting(inputs: MetricInputs):
@@ -367,9 +437,18 @@ def _register_cosine(rows: str, good: Good) -> None:
         rows=rows,
         needs=[Generations(rows)],
         good=good,
-        about=(
-            "cosine of the sentence embeddings of answer and reference (judge.embedder), negative ones as 0;"
-            " 0 to 1; short answers and shared frames inflate it"
+        about=About(
+            formula=(
+                "cosine of the sentence embeddings of answer and reference (judge.embedder), negative ones"
+                " as 0, mean over rows"
+            ),
+            range="0 to 1",
+            blind_spot="short answers and shared frames inflate it; a denial lies near what it denies",
+            source="arXiv:2410.08109, R-TOFU (arXiv:2505.15214)",
+            other_toolkits=(
+                "The embedder differs: paraphrase-MiniLM-L6-v2 in arXiv:2410.08109, all-MiniLM-L6-v2 in"
+                " R-TOFU."
+            ),
         ),
     )
     def cosine(inputs: MetricInputs):
@@ -394,9 +473,17 @@ def _register_entailment(rows: str, good: Good) -> None:
         rows=rows,
         needs=[Generations(rows)],
         good=good,
-        about=(
-            f"share of answers where {premise} entails {hypothesis}, by judge.nli_model; none below a ROUGE-L"
-            f" recall of {MIN_ENTAILMENT_RECALL:g}; 0 to 1; the other direction and contradiction are columns"
+        about=About(
+            formula=(
+                f"share of answers where {premise} entails {hypothesis}, by judge.nli_model; none below a"
+                f" ROUGE-L recall of {MIN_ENTAILMENT_RECALL:g}"
+            ),
+            range="0 to 1",
+            blind_spot=(
+                "errors of the model; the other direction and contradiction, which are columns of samples/"
+            ),
+            source="arXiv:2410.08109",
+            other_toolkits="arXiv:2410.08109 takes the model sileod/deberta-v3-base-tasksource-nli.",
         ),
     )
     def entailment(inputs: MetricInputs):

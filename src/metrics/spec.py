@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ ALL = "all"
 """Stands for every family in `evaluate.metrics`."""
 
 ARROWS = {"up": "↑", "down": "↓"}
+
+OPEN_UNLEARNING_PAPER = "OpenUnlearning (arXiv:2506.12618)"
+"""Source of the metrics that this toolkit brought in."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,34 @@ class OfSamples:
     unscored: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a metric measures, for docs/metrics.md and `--help METRIC`.
+
+    Metrics with equal declarations, such as one figure on several row sets, share a line of the page. All but
+    `other_toolkits` must be given, see `metric`.
+
+    Args:
+        formula: How the figure is computed, with the mean that is taken.
+        range: Least and largest value, and values with a meaning, such as chance.
+        blind_spot: What the figure cannot see, and what moves it beside the thing it measures.
+        source: Where the formula comes from: paper with arXiv id, code base, or "this project".
+        other_toolkits: How other code computes it under this or another name; empty where nothing is known.
+    """
+
+    formula: str = ""
+    range: str = ""
+    blind_spot: str = ""
+    source: str = ""
+    other_toolkits: str = ""
+
+    @property
+    def lacking(self) -> list[str]:
+        """Names of the parts that must be given and are empty."""
+        needed = [item.name for item in fields(self) if item.name != "other_toolkits"]
+        return [name for name in needed if not getattr(self, name).strip()]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A registered metric, see `metric`. `compute` is its function; `column` names its per-row values."""
@@ -294,7 +325,7 @@ class Metric:
     fields: tuple[str, ...]
     judged: bool
     good: Good
-    about: str
+    about: About
     family: str
     compute: Callable
     column: str
@@ -309,7 +340,7 @@ def metric(
     fields: Sequence[str] = (),
     judged: bool = False,
     good: Good,
-    about: str,
+    about: About,
     aliases: Sequence[str] = (),
     column: str = "",
     family: str = "",
@@ -327,14 +358,21 @@ def metric(
         fields: Fields that its rows must have beside those of the needs.
         judged: Whether a judge's verdicts enter it.
         good: Direction in which it gets better.
-        about: Formula, range and blind spot, for docs/metrics.md.
+        about: Formula, range, blind spot, source, other toolkits.
         aliases: Earlier names, which configs may still use.
         column: Name of its per-row values in samples/*.jsonl; by default the key behind the slash.
         family: Name under which it is chosen with others; by default the module that defines it.
+
+    Raises:
+        ValueError: `good` is no direction, or a part of `about` is missing.
     """
 
     if good not in ARROWS:
         raise ValueError(f"metric {key}: good must be one of {', '.join(ARROWS)}, not {good!r}")
+    if not isinstance(about, About):
+        raise ValueError(f"metric {key}: about must be an About, not {about!r}")
+    if about.lacking:
+        raise ValueError(f"metric {key}: about lacks {', '.join(about.lacking)}")
 
     def add(compute: Callable) -> Callable:
         group = family or compute.__module__.rpartition(".")[2]

@@ -1,5 +1,5 @@
-"""TOFU's metrics (Maini et al., arXiv:2401.06121), with the geometric-mean truth ratio of its official
-aggregation.
+"""TOFU's metrics (Maini et al., arXiv:2401.06121): probability, ROUGE-L, truth ratio, utility and
+forget quality. The truth ratio has the geometric mean of TOFU's official aggregation.
 
 Row sets: forget, retain (rows of retain_eval where a source has them), real (real authors) and world (world
 facts). Real and world rows have no paraphrased answer; their probability is normalised over the right and the
@@ -13,10 +13,10 @@ from statistics import fmean
 from typing import Any
 
 from .aggregates import harmonic_mean
-from .forget_quality import quality_of_evaluations
+from .forget_quality import SOURCE, quality_of_evaluations
 from .inputs import MetricInputs
 from .rouge import rougeL
-from .spec import METRICS, Generations, Good, Likelihood, PerRow, Value, metric
+from .spec import METRICS, About, Generations, Good, Likelihood, PerRow, Value, metric
 
 SETS = ("forget", "retain", "real", "world")
 PARAPHRASED = ("forget", "retain")
@@ -36,9 +36,16 @@ def _register_prob(rows: str) -> None:
             rows=rows,
             needs=[answers],
             good=_good(rows),
-            about=(
-                "exp(-mean NLL per answer token, terminator included), mean over rows; 0 to 1; blind to"
-                " paraphrases"
+            about=About(
+                formula="exp(-mean NLL per token of the answer, terminator included), mean over rows",
+                range="0 to 1",
+                blind_spot="knowledge in other wordings; a wrecked model scores low too",
+                source=SOURCE,
+                other_toolkits=(
+                    "OpenUnlearning leaves out the first answer token where the prompt ends in a blank that"
+                    " merges with it (evaluate.convention). A row without an answer token makes its mean"
+                    " NaN; here the row is unscored."
+                ),
             ),
         )
         def prob(inputs: MetricInputs):
@@ -51,9 +58,18 @@ def _register_prob(rows: str) -> None:
             rows=rows,
             needs=[answers, Likelihood(rows, "perturbed_answer")],
             good="up",
-            about=(
-                "p / (p + sum of the wrong answers' p), mean over rows; 0 to 1; chance is 1 / number of"
-                " answers"
+            about=About(
+                formula="p / (p + sum of the wrong answers' p), p = exp(-mean NLL per token), mean over rows",
+                range="0 to 1; chance is 1 / number of answers",
+                blind_spot=(
+                    "it is relative: an unlikely answer scores high where the wrong ones are less likely"
+                    " still"
+                ),
+                source=SOURCE,
+                other_toolkits=(
+                    "OpenUnlearning adds 1e-10 to the denominator, which pulls the share of tiny"
+                    " probabilities to 0."
+                ),
             ),
         )
         def normalised_prob(inputs: MetricInputs):
@@ -71,9 +87,18 @@ def _register_rouge(rows: str) -> None:
         rows=rows,
         needs=[Generations(rows)],
         good=_good(rows),
-        about=(
-            "ROUGE-L recall of the greedy answer against the reference, stemmed; 0 to 1; shared filler words"
-            " count"
+        about=About(
+            formula="ROUGE-L recall of the greedy answer against the reference, stemmed, mean over rows",
+            range="0 to 1",
+            blind_spot=(
+                "the secret in other words scores low; shared filler words count, and long answers share more"
+            ),
+            source=SOURCE,
+            other_toolkits=(
+                "TOFU stops at 200 tokens of prompt and answer together, OpenUnlearning at 200 new ones, as"
+                " here (evaluate.max_new_tokens). OpenUnlearning and WAGLE cut the reference out of the text"
+                " by string replacement. MUSE takes F1, unstemmed."
+            ),
         ),
     )
     def rouge(inputs: MetricInputs):
@@ -99,17 +124,33 @@ def truth_ratio_losses(inputs: MetricInputs, rows: str) -> list[tuple[float, flo
     return list(zip(right, wrong))
 
 
-def _register_truth_ratio(rows: str) -> None:
-    per_row = (
-        "min(R, 1/R), 1 where true and false are equally likely" if rows == "forget" else "max(0, 1 - R)"
-    )
+RATIO = "R = geometric mean p of the wrong answers / p of the right one"
+TRUTH_RATIO = About(
+    formula=f"mean over rows of max(0, 1 - R), {RATIO} (on retain rows its paraphrase)",
+    range="0 to 1; 0 where wrong answers are at least as likely as the right one",
+    blind_spot="it compares a few given answers, and says nothing of what the model would write",
+    source=SOURCE,
+    other_toolkits=(
+        "TOFU's older code and WAGLE take the arithmetic mean over wrong answers; WAGLE asks the paraphrased"
+        " question. The field truth_ratio in TOFU's logs is wrong over right, its aggregation right over"
+        " wrong. OpenUnlearning adds 1e-10 to p of the right answer."
+    ),
+)
+FORGET_TRUTH_RATIO = replace(
+    TRUTH_RATIO,
+    formula=f"mean over rows of min(R, 1/R), {RATIO}'s paraphrase",
+    range="0 to 1; 1 where right and wrong answers are equally likely",
+    blind_spot="1 for a wrecked model that prefers no answer; low where it prefers the wrong ones, too",
+)
 
+
+def _register_truth_ratio(rows: str) -> None:
     @metric(
         f"{rows}/truth_ratio",
         rows=rows,
         needs=[Likelihood(rows, true_field(rows)), Likelihood(rows, "perturbed_answer")],
         good="up",
-        about=f"R = geometric mean p of wrong answers / p of the true answer; mean of {per_row}; 0 to 1",
+        about=FORGET_TRUTH_RATIO if rows == "forget" else TRUTH_RATIO,
     )
     def truth_ratio(inputs: MetricInputs):
         # In logarithms, where R neither underflows nor divides by zero; losses are mean NLL per token, so
@@ -136,9 +177,17 @@ for _rows in SETS:
     "model_utility",
     after=UTILITY_PARTS,
     good="up",
-    about=(
-        "harmonic mean of prob, rougeL and truth_ratio on retain, real and world rows; 0 to 1; 0 where one"
-        " of the nine is 0"
+    about=About(
+        formula="harmonic mean of prob, rougeL and truth_ratio on retain, real and world rows",
+        range="0 to 1; 0 where one of the nine is 0",
+        blind_spot=(
+            "abilities that no such row asks for, such as reasoning; the weakest of the nine figures weighs"
+            " most"
+        ),
+        source=SOURCE,
+        other_toolkits=(
+            "TOFU measures the first 300 rows of each set (evaluate.rows 300), OpenUnlearning all."
+        ),
     ),
 )
 def model_utility(inputs: MetricInputs) -> Value:
@@ -153,9 +202,14 @@ def model_utility(inputs: MetricInputs) -> Value:
     "partial_utility",
     after=UTILITY_PARTS,
     good="up",
-    about=(
-        "harmonic mean of the parts of model_utility that can be measured, named in the reason; 0 to 1;"
-        " comparable only with one of the same parts, never with model_utility; null where all nine exist"
+    about=About(
+        formula="harmonic mean of the parts of model_utility that can be measured, named in the reason",
+        range="0 to 1; null where all nine exist",
+        blind_spot=(
+            "what the missing parts would show: comparable only with a figure of the same parts, never with"
+            " model_utility"
+        ),
+        source="this project",
     ),
 )
 def partial_utility(inputs: MetricInputs) -> Value:

@@ -8,10 +8,31 @@ the options after the same prompt: very small models know a fact long before the
 import math
 
 from .inputs import MetricInputs
-from .spec import Good, Likelihood, metric
+from .spec import About, Good, Likelihood, metric
 
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
-WHAT = {"choice_accuracy": "letter", "choice_text_accuracy": "option text (log p per token)"}
+POSITION = "a model that always picks one position is at chance without having forgotten"
+ABOUT = {
+    "choice_accuracy": About(
+        formula="share of multiple choice questions where the right letter is likeliest",
+        range="0 to 1; chance is 1 / number of options",
+        blind_spot=f"{POSITION}; small models never learn letters",
+        source="WMDP (arXiv:2403.03218), by lm-eval's prompt",
+        other_toolkits=(
+            "WAGLE reads the logits of the letters at the last position, by ids that are right only where"
+            " the tokenizer writes a BOS."
+        ),
+    ),
+    "choice_text_accuracy": About(
+        formula=(
+            "share of multiple choice questions where the text of the right option is likeliest, by log p per"
+            " token"
+        ),
+        range="0 to 1; chance is 1 / number of options",
+        blind_spot=f"{POSITION}; an option that is a likely text anyway wins",
+        source="this project",
+    ),
+}
 
 
 def _hit(logps: list[float], right: int) -> float | None:
@@ -27,10 +48,7 @@ def _register(rows: str, name: str, good: Good) -> None:
         rows=choices,
         needs=[Likelihood(choices, field)],
         good=good,
-        about=(
-            f"share of multiple choice questions where the right {WHAT[name]} is likeliest; 0 to 1; chance is"
-            " 1 / number of options, also for a model that always picks the same position"
-        ),
+        about=ABOUT[name],
     )
     def accuracy(inputs: MetricInputs):
         scores = inputs.likelihood(choices, field)

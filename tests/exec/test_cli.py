@@ -9,6 +9,9 @@ from scripts import run_script
 from unlearnkit.exec.cli import COMMON
 from unlearnkit.exec.config.aliases import KEY_ALIASES, OTHER_NAMES
 from unlearnkit.exec.config.reader import StrictConfig
+from unlearnkit.exec.metric_help import metric_topics
+from unlearnkit.metrics import METRICS, families
+from unlearnkit.unlearn import FORGET, RETAIN
 
 SETTINGS_SCRIPTS = sorted(
     path.stem for path in (REPO / "src/exec").glob("*_*.py") if "run_script(" in path.read_text()
@@ -81,8 +84,49 @@ def test_help_on_one_thing(topic, there, absent):
 def test_help_on_nothing_names_what_is_near():
     run = run_script("unlearn_model", "--help", "overall.sed")
     assert run.returncode == 2 and run.stderr.count("\n") == 1
-    assert "no section, key or method 'overall.sed'; did you mean overall.seed" in run.stderr
+    assert "no section, key, method or metric 'overall.sed'; did you mean overall.seed" in run.stderr
     assert "unlearn.origin has no keys" in run_script("unlearn_model", "--help", "origin").stderr
+
+
+@pytest.mark.parametrize("topic", ["forget/prob", "Forget/PROB", "--help=forget/prob"])
+def test_help_on_a_metric_is_its_whole_declaration(topic):
+    words = [topic] if topic.startswith("--") else ["--help", topic]
+    run = run_script("evaluate_model", *words, COLUMNS="200")
+    about = METRICS["forget/prob"].about
+    assert run.returncode == 0 and not run.stderr
+    assert run.stdout.startswith("forget/prob\n") and "better          down" in run.stdout
+    shown = " ".join(run.stdout.split())
+    for text in (about.formula, about.range, about.blind_spot, about.source, about.other_toolkits):
+        assert text and text in shown
+
+
+def test_help_on_a_metric_takes_its_earlier_name():
+    run = run_script("evaluate_model", "--help", "reasoning/rt_ua_parity")
+    assert run.stdout.startswith("reasoning/rt_ua_published\n")
+
+
+def test_help_on_a_family_has_each_of_its_metrics_and_formulas():
+    shown = " ".join(run_script("evaluate_model", "--help", "privacy").stdout.split())
+    members = {key: found for key, found in METRICS.items() if found.family == "privacy"}
+    assert members
+    for key, found in members.items():
+        assert f"{key} ({found.good})" in shown and found.about.formula in shown
+    assert "forget/prob " not in shown
+
+
+def test_help_on_metrics_has_every_family():
+    shown = run_script("unlearn_model", "--help", "metrics").stdout
+    assert all(f"\n  {family} " in shown for family in families())
+
+
+def test_help_on_a_misspelt_metric_names_what_is_near():
+    run = run_script("evaluate_model", "--help", "forget/porb")
+    assert run.returncode == 2 and "metric 'forget/porb'; did you mean forget/prob" in run.stderr
+
+
+def test_no_metric_hides_a_section_a_key_or_a_method(keys):
+    named = {*keys, *StrictConfig().classes, *FORGET, *RETAIN}
+    assert not {topic.lower() for topic in metric_topics()} & {name.lower() for name in named}
 
 
 def test_other_names_lead_to_keys_that_exist(keys):

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from ...core.markdown import table
+from ...core.markdown import first_sentence, table
 from ...core.options import Knob
 from ...model.settings.run_settings import SECTIONS
 from .aliases import KEY_ALIASES, OTHER_NAMES
 from .checks import checker_for
-from .reader import component_families, first_sentence, knobs_of
+from .reader import component_families, knobs_of
 
 MARKS = ("<!-- keys: written by src/exec/make_docs.py -->", "<!-- end of keys -->")
 
@@ -44,7 +44,8 @@ def _section(section: type) -> str:
         [f"`{name}`", _values(kind, knob), _default(default), _meaning(knob)]
         for name, kind, knob, default in knobs_of(section)
     ]
-    return f"{first_sentence(section)}\n\n{table(['key', 'type and limits', 'default', 'meaning'], rows)}"
+    head = ["key", "type and limits", "default", "meaning"]
+    return f"{first_sentence(section.__doc__)}\n\n{table(head, rows)}"
 
 
 def _values(kind: Any, knob: Knob) -> str:

@@ -8,7 +8,6 @@ once, with where they come from, and end the program with status 2 before anythi
 anything is written."""
 
 import logging
-import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ import fastargs
 
 from ...core.files import UserError, read_json
 from ...core.json_fields import shown
+from ...core.markdown import first_sentence
 from ...core.options import Condition, Knob, conditions
 from ...core.project import in_project
 from ...core.provenance import PROVENANCE, read_provenance
@@ -86,12 +86,6 @@ def component_sections() -> dict[str, type]:
     }
 
 
-def first_sentence(section: type) -> str:
-    """What a section is about: the docstring up to its first full stop that ends a sentence."""
-    paragraph = " ".join((section.__doc__ or "").strip().partition("\n\n")[0].split())
-    return re.split(r"(?<=[.])(?<!al\.) (?=[A-Z])", paragraph)[0]
-
-
 def knobs_of(section: type) -> Iterator[tuple[str, Any, Knob, Any]]:
     """Name, type, knob and default of every field of a settings or objective class."""
     kinds = typing.get_type_hints(section)
@@ -122,7 +116,7 @@ class StrictConfig(fastargs.Config):
             self._declare(name, section)
 
     def _declare(self, name: str, section: type) -> None:
-        doc = first_sentence(section)
+        doc = first_sentence(section.__doc__)
         declared = fastargs.Section(name, doc, config_descriptor=self)
         if name not in SECTIONS:
             declared.enable_if(lambda config, name=name: name in config.active_sections())

@@ -6,13 +6,15 @@ A part that is missing makes its aggregate null with the reason; a part that is 
 
 from collections.abc import Callable, Mapping
 
-from .health import MIN_FLUENCY
 from .inputs import MetricInputs
 from .privacy import retain_auc
+from .resampling import derived
 from .spec import About, Value, metric
 
 MEMORIZATION = ("extraction_strength", "exact_memorization", "para_prob", "truth_ratio_prob_mean")
 MEMBERSHIP = ("loss", "zlib", "min_k", "min_k_plus_plus")
+UTILITY = ("model_utility", "forget/fluent_share")
+OVERALL = ("aggregate/memorization", "aggregate/privacy", "aggregate/utility")
 SCALINGS: Mapping[str, Callable[[float, float], float]] = {
     "": lambda own, retain: min(own, retain) / max(own, retain) if max(own, retain) else 1.0,
     "_range": lambda own, retain: 1 - abs(own - retain) / max(retain, 1 - retain),
@@ -37,7 +39,23 @@ def harmonic_mean(parts: Mapping[str, float | None], reasons: Mapping[str, str] 
         why = (reasons or {}).get(absent[0], "")
         return Value(None, f"needs {', '.join(absent)}{f' ({why})' if why else ''}")
     values = [value for value in parts.values() if value is not None]
-    return Value(0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values), n=len(values))
+    return Value(harmonic(*values), n=len(values))
+
+
+def harmonic(*values: float) -> float:
+    """The harmonic mean; 0 where a value is 0 or below."""
+    return 0.0 if min(values) <= 0 else len(values) / sum(1 / value for value in values)
+
+
+def mean_of_values(
+    parts: Mapping[str, Value], score: Callable[[float], float] = lambda value: value
+) -> Value:
+    """The harmonic mean of the scores of other metrics' values, with its interval; None naming those that are
+    missing."""
+    if any(value.value is None for value in parts.values()):
+        numbers = {key: value.value for key, value in parts.items()}
+        return harmonic_mean(numbers, {key: value.reason for key, value in parts.items()})
+    return derived(lambda *cells: harmonic(*map(score, cells)), list(parts.values()))
 
 
 @metric(
@@ -57,21 +75,22 @@ def harmonic_mean(parts: Mapping[str, float | None], reasons: Mapping[str, str] 
 )
 def memorization(inputs: MetricInputs) -> Value:
     values = {f"forget/{name}": inputs.values[f"forget/{name}"] for name in MEMORIZATION}
-    parts = {key: None if value.value is None else 1 - value.value for key, value in values.items()}
-    return harmonic_mean(parts, {key: value.reason for key, value in values.items()})
+    return mean_of_values(values, lambda value: 1 - value)
 
 
 def _privacy(inputs: MetricInputs, scaling: str) -> Value:
-    parts, reasons = {}, {}
-    for attack in MEMBERSHIP:
-        key = f"mia/{attack}/auc"
-        own, retain = inputs.values[key], retain_auc(inputs, attack)
-        if own.value is None or isinstance(retain, str):
-            parts[key] = None
-        else:
-            parts[key] = SCALINGS[scaling](own.value, retain)
-        reasons[key] = own.reason or (retain if isinstance(retain, str) else "")
-    return harmonic_mean(parts, reasons)
+    keys = {f"mia/{attack}/auc": attack for attack in MEMBERSHIP}
+    return mean_of_values({key: _scaled(inputs, attack, scaling) for key, attack in keys.items()})
+
+
+def _scaled(inputs: MetricInputs, attack: str, scaling: str) -> Value:
+    """Score of an attack's AUC beside the retain model's."""
+    own, retain = inputs.values[f"mia/{attack}/auc"], retain_auc(inputs, attack)
+    if own.value is None:
+        return own
+    if isinstance(retain, str):
+        return Value(None, retain)
+    return derived(lambda area: SCALINGS[scaling](area, retain), [own])
 
 
 def _register_privacy(scaling: str) -> None:
@@ -106,33 +125,26 @@ for _scaling in SCALINGS:
 
 @metric(
     "aggregate/utility",
-    after=["model_utility", "forget/fluency"],
+    after=UTILITY,
     good="up",
     about=About(
-        formula=(
-            "harmonic mean of model_utility and the share of forget answers whose log p per token under the"
-            f" original model is at least {MIN_FLUENCY:g}"
-        ),
+        formula=("harmonic mean of model_utility and forget/fluent_share"),
         range="0 to 1",
         blind_spot="abilities beyond these questions; fluent nonsense on forget rows",
         source=LEADERBOARD,
         other_toolkits=(
-            "Published: P(clean) of a gibberish classifier in place of that share, at times divided by the"
-            " target model's utility."
+            "Published: P(clean) of a gibberish classifier in place of forget/fluent_share, at times divided"
+            " by the target model's utility."
         ),
     ),
 )
 def utility(inputs: MetricInputs) -> Value:
-    kept, fluency = inputs.values["model_utility"], inputs.values["forget/fluency"]
-    cells = [value for value in fluency.columns.get("fluency", ()) if value is not None]
-    share = sum(value >= MIN_FLUENCY for value in cells) / len(cells) if cells else None
-    parts = {"model_utility": kept.value, "forget/fluency": share}
-    return harmonic_mean(parts, {"model_utility": kept.reason, "forget/fluency": fluency.reason})
+    return mean_of_values({key: inputs.values[key] for key in UTILITY})
 
 
 @metric(
     "aggregate/overall",
-    after=["aggregate/memorization", "aggregate/privacy", "aggregate/utility"],
+    after=OVERALL,
     good="up",
     about=About(
         formula="harmonic mean of aggregate/memorization, aggregate/privacy and aggregate/utility",
@@ -143,9 +155,4 @@ def utility(inputs: MetricInputs) -> Value:
     ),
 )
 def overall(inputs: MetricInputs) -> Value:
-    names = [f"aggregate/{name}" for name in ("memorization", "privacy", "utility")]
-    values = {name: inputs.values[name] for name in names}
-    return harmonic_mean(
-        {name: value.value for name, value in values.items()},
-        {name: value.reason for name, value in values.items()},
-    )
+    return mean_of_values({key: inputs.values[key] for key in OVERALL})

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from ..core.generation import Generation
 from ..core.words import words_and_marks, words_with_punctuation
 from .inputs import MetricInputs
-from .spec import RUN, About, Fluency, Generations, metric
+from .spec import RUN, About, Fluency, Generations, Value, metric
 
 MAX_PERIOD, MIN_REPEATS = 64, 3
 MAX_LOOP_SHARE = 0.3
@@ -192,6 +192,26 @@ def _register_fluency(rows: str) -> None:
     )
     def fluency(inputs: MetricInputs):
         return inputs.fluency(rows)
+
+
+@metric(
+    "forget/fluent_share",
+    rows="forget",
+    after=["forget/fluency"],
+    good="up",
+    about=About(
+        formula=f"share of answers whose forget/fluency is at least {MIN_FLUENCY:g}",
+        range="0 to 1",
+        blind_spot="sense: fluent answers may be wrong or off the question",
+        source="this project",
+    ),
+)
+def fluent_share(inputs: MetricInputs):
+    fluency = inputs.values["forget/fluency"]
+    if fluency.value is None:
+        return Value(None, fluency.reason)
+    cells = fluency.columns["fluency"]
+    return [None if cell is None else float(cell >= MIN_FLUENCY) for cell in cells]
 
 
 for _rows in ("forget", "retain", "arithmetic"):

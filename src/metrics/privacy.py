@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .inputs import MetricInputs
+from .resampling import derived
 from .spec import (
     OPEN_UNLEARNING_PAPER,
     PREFIX_ROWS,
@@ -307,12 +308,21 @@ for _name, _attack in ATTACKS.items():
     _register(_name, _attack)
 
 
-def _leak(own: float, retain: float) -> Value:
-    return (
-        Value(100 * (retain - own) / (1 - retain))
-        if retain < 1
-        else Value(None, "the retain model's AUC is 1")
-    )
+def _beside_retain(own: Value, retain: float | str, figure: Callable[[float, float], float]) -> Value:
+    """A figure of the model's AUC and the retain model's, or the reason why that is missing; None where its
+    denominator is 0."""
+    if own.value is None:
+        return Value(None, own.reason)
+    if isinstance(retain, str):
+        return Value(None, retain)
+    try:
+        return derived(lambda area: figure(area, retain), [own])
+    except ZeroDivisionError:
+        return Value(None, f"the retain model's AUC is {retain:g}, with which this figure has no value")
+
+
+def _leak(own: float, retain: float) -> float:
+    return 100 * (retain - own) / (1 - retain)
 
 
 @metric(
@@ -332,10 +342,7 @@ def _leak(own: float, retain: float) -> Value:
     ),
 )
 def privleak(inputs: MetricInputs) -> Value:
-    own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")
-    if own.value is None:
-        return Value(None, own.reason)
-    return Value(None, retain) if isinstance(retain, str) else _leak(own.value, retain)
+    return _beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), _leak)
 
 
 @metric(
@@ -350,8 +357,7 @@ def privleak(inputs: MetricInputs) -> Value:
     ),
 )
 def privleak_vs_half(inputs: MetricInputs) -> Value:
-    own = inputs.values["mia/min_k/auc"]
-    return Value(None, own.reason) if own.value is None else _leak(own.value, 0.5)
+    return _beside_retain(inputs.values["mia/min_k/auc"], 0.5, _leak)
 
 
 @metric(
@@ -367,11 +373,5 @@ def privleak_vs_half(inputs: MetricInputs) -> Value:
     ),
 )
 def relative_difference(inputs: MetricInputs) -> Value:
-    own, retain = inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k")
-    if own.value is None:
-        return Value(None, own.reason)
-    if isinstance(retain, str):
-        return Value(None, retain)
-    return (
-        Value(100 * (own.value - retain) / retain) if retain else Value(None, "the retain model's AUC is 0")
-    )
+    difference = lambda own, retain: 100 * (own - retain) / retain
+    return _beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), difference)

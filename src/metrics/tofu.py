@@ -12,7 +12,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from .aggregates import harmonic_mean
+from .aggregates import mean_of_values
 from .forget_quality import SOURCE, quality_of_evaluations
 from .inputs import MetricInputs
 from .rouge import rougeL
@@ -191,11 +191,11 @@ for _rows in SETS:
     ),
 )
 def model_utility(inputs: MetricInputs) -> Value:
-    parts = {key: inputs.value(key) for key in UTILITY_PARTS}
-    absent = [key for key, value in parts.items() if value is None]
+    parts = {key: inputs.values[key] for key in UTILITY_PARTS}
+    absent = [key for key, value in parts.items() if value.value is None]
     if absent:
         return Value(None, f"needs {', '.join(absent)}; partial_utility is the mean of what there is")
-    return harmonic_mean(parts)
+    return mean_of_values(parts)
 
 
 @metric(
@@ -213,14 +213,14 @@ def model_utility(inputs: MetricInputs) -> Value:
     ),
 )
 def partial_utility(inputs: MetricInputs) -> Value:
-    parts = {key: inputs.value(key) for key in UTILITY_PARTS}
-    there = {key: value for key, value in parts.items() if value is not None}
+    parts = {key: inputs.values[key] for key in UTILITY_PARTS}
+    there = {key: value for key, value in parts.items() if value.value is not None}
     absent = [key for key in parts if key not in there]
     if not there:
         return Value(None, f"no part of model_utility can be measured: needs {', '.join(absent)}")
     if not absent:
         return Value(None, "model_utility has all its parts")
-    value = harmonic_mean(there)
+    value = mean_of_values(there)
     return replace(value, reason=f"mean of {', '.join(there)}; without {', '.join(absent)}")
 
 

@@ -9,9 +9,10 @@ from tiny import one_word_llama
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
+from unlearnkit.metrics.aggregates import mean_of_values
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, count_texts, measure
-from unlearnkit.metrics.resampling import interval
+from unlearnkit.metrics.resampling import interval, percentiles, resampled_means
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
 
@@ -212,3 +213,17 @@ def test_rows_without_a_key_fact_have_no_recall_of_it(key, tokenizer, tiny_model
     value = measure([key], {key.partition("/")[0]: rows}, runner(tiny_model, tokenizer)).values[key]
     assert value.value is None
     assert "have no 'key'" in value.reason
+
+
+def test_a_figure_of_figures_has_the_interval_of_their_joint_resamples():
+    """Of two equal columns the harmonic mean is each of them, resample by resample."""
+    values = np.random.default_rng(0).uniform(0.2, 0.9, 40)
+    means = resampled_means(values, 500, 3)
+    part = Value(float(values.mean()), "", 40, interval=percentiles(means), resamples=means)
+    both = mean_of_values({"a": part, "b": part})
+    assert both.value == pytest.approx(part.value)
+    assert both.interval == pytest.approx(part.interval)
+    turned = mean_of_values({"a": part, "b": part}, lambda value: 1 - value)
+    assert turned.interval == pytest.approx((1 - part.interval[1], 1 - part.interval[0]))
+    assert mean_of_values({"a": part, "b": Value(0.5)}).interval is None, "one part has none"
+    assert mean_of_values({"a": part, "b": Value(None, "no rows")}).reason == "needs b (no rows)"

@@ -105,6 +105,8 @@ class Forked:
         try:
             sys.stdout, sys.stderr = (path.open("w", buffering=1) for path in self.streams)
             os.chdir(REPO)
+            # Where pytest is a shell's background job, it ignores interrupts, and so would its children.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             _as_at_the_start(environment | {"COLUMNS": "80"}, [str(path_of(script)), *argv])
             before()
             status = _exit_code(importlib.import_module(f"{checkout.PACKAGE}.{script}").main, argv)

@@ -219,7 +219,7 @@ class _Decoder:
             found = self.model.generate(
                 input_ids=ids.to(self.model.device),
                 attention_mask=mask.to(self.model.device),
-                logits_processor=LogitsProcessorList(self._seeded(texts)),
+                logits_processor=LogitsProcessorList([_refuse_nan, *self._seeded(texts)]),
                 stopping_criteria=StoppingCriteriaList([stop]),
                 **known,
             )
@@ -295,6 +295,14 @@ class _Decoder:
         if not places:
             return whole
         return replace(whole, text=f"{trace}{close}{answer[: min(places)]}", ended=True)
+
+
+def _refuse_nan(ids: Tensor, scores: Tensor) -> Tensor:
+    """Logits as they are. UserError where a row has none: its argmax would be a text that the model never
+    wrote, and would count as forgotten."""
+    if not bool(scores.amax(-1).isfinite().all()):
+        raise UserError("the model's logits are not finite numbers, so no text can be generated")
+    return scores
 
 
 @contextlib.contextmanager

@@ -19,14 +19,19 @@ SETS = ("forget", "retain")
 
 def exact_memorization(score: AnswerScore) -> float | None:
     """Share of the answer's tokens that are the argmax, terminator left out (arXiv:2304.11158)."""
-    hits = score.hit[: score.n_text]
+    hits = text_hits(score)
     return float(hits.mean()) if len(hits) else None
+
+
+def text_hits(score: AnswerScore) -> np.ndarray:
+    """Whether each token of the answer text was the argmax; none where the logits were no numbers."""
+    return score.hit[: score.n_text] if np.isfinite(score.logp).all() else score.hit[:0]
 
 
 def extraction_strength(score: AnswerScore, least: int = 0) -> float | None:
     """Length of the run of hits that ends the answer, at least `least`, over the answer's length, terminator
     left out."""
-    hits = score.hit[: score.n_text]
+    hits = text_hits(score)
     if not len(hits):
         return None
     misses = np.flatnonzero(~hits)

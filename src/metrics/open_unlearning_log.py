@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.files import UserError
 from ..core.json_fields import (
     LOSS,
     OBJECT,
@@ -154,10 +155,17 @@ def read_open_unlearning(path: Path, log: dict, retain: PublishedLog | None = No
         retain: The retain model's log, by which forget_quality and privleak are recomputed.
 
     Raises:
-        UserError: A value is of another kind than its format has, named with metric and row.
+        UserError: A value is of another kind than its format has, named with metric and row, or the retain
+            model's log is of another benchmark.
     """
     muse = path.name.upper().startswith("MUSE") or any("knowmem" in name or "verbmem" in name for name in log)
-    reading = _Reading(PublishedLog(path, "OpenUnlearning", CAUTION), log, muse)
+    benchmark = "MUSE" if muse else "TOFU"
+    if retain and retain.benchmark != benchmark:
+        raise UserError(
+            f"--retain {retain.path} is a log of {retain.benchmark}, and {path} is one of {benchmark}: name"
+            " the log of a retain model on the same rows"
+        )
+    reading = _Reading(PublishedLog(path, "OpenUnlearning", CAUTION, benchmark=benchmark), log, muse)
     reading.read_rows()
     for name, entry in log.items():
         reading.add(name, entry)
@@ -400,7 +408,12 @@ class _Reading:
         test = ks_test(own, theirs)
         # A null there is no other value: that evaluation had no retain model.
         self._add_derived("forget_quality", test.p, len(own), f"against {len(theirs)} rows of {retain.path}")
-        self.log.add(Figure("forget_quality_ks", "forget_quality_ks", test.statistic, n=len(own)))
+        for key, value in (("forget_quality_ks", test.statistic), ("forget_quality_log10", test.log10_p)):
+            self.log.add(Figure(key, key, value, n=len(own)))
+
+    @staticmethod
+    def _membership_rows(log: PublishedLog) -> list[int]:
+        return [len(log.columns.get(rows, ())) for rows in ("forget", "holdout")]
 
     def _add_privleak(self, retain: PublishedLog | None) -> None:
         """100 ((1 - auc) - (1 - auc_retain)) / (1 - auc_retain + GUARD) of Min-K. An evaluation without the
@@ -412,7 +425,9 @@ class _Reading:
         if own is not None:
             leak = lambda area: 100 * ((1 - own) - (1 - area)) / ((1 - area) + GUARD)
             reason = "needs the retain model's log (--retain)"
-            if retain is not None and theirs is not None:
+            if retain is not None and self._membership_rows(retain) != self._membership_rows(self.log):
+                reason = f"{retain.path} has other numbers of forget and holdout rows"
+            elif retain is not None and theirs is not None:
                 value, reason = leak(theirs), f"against {retain.path}"
             vs_half = stored is not None and _near(leak(0.5), stored, TOLERANCE)
             if vs_half and (value is None or not _near(value, stored or 0.0, TOLERANCE)):

@@ -80,6 +80,7 @@ class PublishedLog:
         columns: Per-row values and texts.
         figures: Every figure of the log.
         warnings: Faults of the log that do not prevent reading it, one line each.
+        benchmark: Name of the benchmark whose rows it has.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class PublishedLog:
     columns: Columns = field(default_factory=dict)
     figures: list[Figure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    benchmark: str = "TOFU"
 
     def add(self, figure: Figure) -> None:
         """Add a figure, with a warning where its stored value is not that of its rows."""

@@ -177,3 +177,12 @@ def test_the_log_of_a_caution_says_it_once_for_many(logs, tmp_path):
     broken["mia_loss"]["auc"] = 0.123
     run = run_script("compare_runs", write(tmp_path / "broken.json", broken), logs[1])
     assert "Warnings:\n  broken.json: mia_loss.auc: stored 0.123, but the rows give" in run.stdout
+
+
+def test_a_retain_log_of_another_benchmark_is_refused(tmp_path):
+    """Its figures would take the place of right ones."""
+    write(tmp_path / "TOFU_EVAL.json", open_unlearning())
+    write(tmp_path / "MUSE_EVAL.json", muse())
+    run = run_script("import_log", tmp_path / "TOFU_EVAL.json", "--retain", tmp_path / "MUSE_EVAL.json")
+    assert run.returncode == 1
+    assert "MUSE_EVAL.json is a log of MUSE, and" in run.stderr

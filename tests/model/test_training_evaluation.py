@@ -317,6 +317,20 @@ def test_a_figure_without_a_value_chooses_nothing():
     )
 
 
+def test_where_no_later_step_may_be_kept_there_is_no_best():
+    assert RULE.choose([record(0, 1.0, 1.0)]) == (
+        None,
+        "no evaluated step after the initial model is within the rules of unlearn.stop",
+    )
+
+
+def test_a_figure_is_read_from_its_own_column():
+    """The column of sampling/rougeL has another name than the figure."""
+    rows = [{"id": str(n), "sampled_rougeL": 0.25, "rougeL": 1.0, "prob": 0.5} for n in range(4)]
+    found = BestRule("sampling/rougeL", 0.9).figures({"forget": rows, "retain": rows})
+    assert [half["forgetting"] for half in found.values()] == [0.25, 0.25]
+
+
 def test_halves_are_disjoint_of_equal_size_and_the_same_in_every_run():
     ids = [f"row-{n}" for n in range(11)]
     half = first_half(ids, 0)

@@ -223,10 +223,13 @@ def test_a_wrecked_model_is_unscored_and_not_a_crash(tiny_model, tiny_model_fold
         tiny_model.model.norm.weight.fill_(float("nan"))
     tiny_model.save_pretrained(tiny_model_folder)
     run = run_script(
-        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu"
+        "evaluate_model", *words(tiny_model_folder, data, tmp_path), "--evaluate.metrics", "tofu,memorization"
     )
     assert run.returncode == 0, run.stderr
-    assert read_json(tmp_path / "out/run/metrics.json")["forget/prob"] is None
+    found = read_json(tmp_path / "out/run/metrics.json")
+    assert {key: value for key, value in found.items() if value is not None} == {}, "null, not 0"
+    reason = read_json(tmp_path / "out/run/metrics_detail.json")["forget/rougeL"]["reason"]
+    assert reason == "the model's logits are not finite numbers, so no text can be generated"
     run = run_script(
         "unlearn_model", *words(tiny_model_folder, data, tmp_path, "npo"), "--unlearn.unlearn_method", "NPO"
     )

@@ -76,7 +76,7 @@ class BestRule:
 
     def _forgetting(self, samples: Samples) -> float | None:
         if self.figure != FORGET_QUALITY:
-            return _mean(samples.get("forget", ()), self.figure.partition("/")[2])
+            return _mean(samples.get("forget", ()), METRICS[self.figure].column)
         rows = {row["id"]: row for row in samples["forget"]}
         retain = (self.retain_columns or {}).get("forget", {})
         same_rows = {identity: row for identity, row in retain.items() if identity in rows}
@@ -85,6 +85,8 @@ class BestRule:
     def choose(self, records: Sequence[dict]) -> tuple[dict | None, str]:
         """The record of the best evaluated step after the initial model's (the first record), and why there
         is none."""
+        if not records[1:]:
+            return None, "no evaluated step after the initial model is within the rules of unlearn.stop"
         initial = records[0]["best"][HALVES[0]]["utility"]
         if not initial:
             return None, f"the initial model's utility is {initial}, so there is no floor to hold"

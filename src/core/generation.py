@@ -15,7 +15,7 @@ from .thinking import TAGS, WAIT, Tags
 
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")
 """Names of the table of positions in models of the GPT-2, OPT and BERT families."""
-LEFT = 4
+LEAVING_PART = 4
 """Texts that are done leave their batch when they are this part of it; when only this part is not done, the
 batch is left."""
 
@@ -168,7 +168,7 @@ class _Decoder:
         width, cache = max((len(text.prompt) + len(text.tokens) for text in texts), default=0), None
         # A batch that ran out of memory may have texts that are done.
         active = [text for text in texts if not self.is_done(text)]
-        while active and not (may_leave and LEFT * len(active) <= len(texts)):
+        while active and not (may_leave and LEAVING_PART * len(active) <= len(texts)):
             before = [len(text.tokens) for text in active]
             cache = self._decode(active, width, cache)
             width += max(len(text.tokens) - n for text, n in zip(active, before))
@@ -210,7 +210,7 @@ class _Decoder:
                 if not self.is_done(text):
                     self._add(text, token)
             done = [self.is_done(text) for text in texts]
-            if LEFT * sum(done) >= len(done):
+            if LEAVING_PART * sum(done) >= len(done):
                 done = [True] * len(done)
             return torch.tensor(done, device=ids.device)
 

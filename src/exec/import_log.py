@@ -81,7 +81,7 @@ def _check_name(arguments: argparse.Namespace) -> None:
     pattern = next(field.metadata["knob"].pattern for field in fields(Logging) if field.name == "name")
     if not re.fullmatch(pattern, arguments.name):
         raise UserError(
-            f"--logger.name: {arguments.name!r} is no folder name; use letters, digits and -_.+=,@"
+            f"--logger.name: {arguments.name!r} is not a folder name; use letters, digits and -_.+=,@"
         )
     if len(arguments.logs) > 1:
         raise UserError("--logger.name names the run folder of one log; import the others one by one")

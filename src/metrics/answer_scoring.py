@@ -26,7 +26,7 @@ from .spec import MAX_LOGITS, AnswerScore
 UNSCORED = AnswerScore(np.empty(0), np.empty(0, dtype=bool), 0)
 PIECE = 2**21
 """Most logits of a piece of a batch."""
-PROMPTS = 2
+PROMPT_PART = 2
 """Keys and values are kept of prompts that have this part of a batch's tokens."""
 Scored = Mapping[int, AnswerScore]
 """Place of an answer -> its score."""
@@ -74,7 +74,9 @@ class AnswerScorer:
         for place, row in enumerate(rows):
             prompts[tuple(row.input_ids[: row.prompt_length])].append(place)
         shares = shares_prompts(self.model)
-        together = {ids: places for ids, places in prompts.items() if shares and len(ids) > 1 < len(places)}
+        together = {
+            ids: places for ids, places in prompts.items() if shares and len(ids) > 1 and len(places) > 1
+        }
         paired = {place for places in together.values() for place in places}
         alone = [place for place in range(len(rows)) if place not in paired]
         self._score_alone(rows, alone, on_scored)
@@ -112,7 +114,7 @@ class AnswerScorer:
             lengths = [width + len(rows[place].input_ids) - rows[place].prompt_length for place in places]
             run_batches(length_batches(lengths, self.budget), run_answers)
 
-        kept_tokens = max(1, self.budget // PROMPTS)
+        kept_tokens = max(1, self.budget // PROMPT_PART)
         run_batches(length_batches([len(ids) for ids in prompts], kept_tokens), run)
 
     @torch.inference_mode()

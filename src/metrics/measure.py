@@ -1,7 +1,8 @@
 """Measurement: needs of all metrics gathered, met in the fewest passes, metrics computed with intervals."""
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,32 +82,12 @@ def measure(
         second_retain_columns=options.second_retain_columns,
         original_columns=options.original_columns,
     )
-    refused: dict[Need, str] = {}
     needs = _needs(keys, rows)
     _meet_likelihoods(needs, rows, runner, inputs)
     for need in needs:
         if isinstance(need, GradientNorm):
             inputs.gradient_norms[need] = runner.gradient_norms(rows[need.rows], need.field)
-    for need in _generations(needs):
-        try:
-            inputs.texts[need] = runner.generations(rows[need.rows], need)
-        except UserError as error:
-            refused[need] = str(error)
-    for need in needs:
-        if isinstance(need, Samples):
-            try:
-                inputs.samples[need] = runner.samples(rows[need.rows], need)
-            except UserError as error:
-                refused[need] = str(error)
-    for need in needs:
-        if isinstance(need, Fluency) and need.of in refused:
-            refused[need] = refused[need.of]
-        elif isinstance(need, Fluency):
-            try:
-                texts = inputs.texts[need.of]
-                inputs.fluencies[need.of] = runner.fluency(rows[need.rows], need.of, texts)
-            except UserError as error:
-                refused[need] = str(error)
+    refused = _meet_texts(needs, rows, runner, inputs)
     if not runner.options.share.is_main:
         return inputs
     for key in keys:
@@ -115,6 +96,40 @@ def measure(
         reason = next(filter(None, reasons), "")
         inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
+
+
+def _meet_texts(
+    needs: Sequence[Need], rows: Rows, runner: EvalRunner, inputs: MetricInputs
+) -> dict[Need, str]:
+    """Generate, sample and judge the fluency of the texts that metrics read.
+
+    Returns:
+        Need -> why it cannot be met.
+    """
+    refused: dict[Need, str] = {}
+
+    @contextlib.contextmanager
+    def noting(need: Need) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            refused[need] = str(error)
+
+    for need in _generations(needs):
+        with noting(need):
+            inputs.texts[need] = runner.generations(rows[need.rows], need)
+    for need in needs:
+        if isinstance(need, Samples):
+            with noting(need):
+                inputs.samples[need] = runner.samples(rows[need.rows], need)
+    for need in needs:
+        if isinstance(need, Fluency) and need.of in refused:
+            refused[need] = refused[need.of]
+        elif isinstance(need, Fluency):
+            with noting(need):
+                texts = inputs.texts[need.of]
+                inputs.fluencies[need.of] = runner.fluency(rows[need.rows], need.of, texts)
+    return refused
 
 
 def _meet_likelihoods(needs: Sequence[Need], rows: Rows, runner: EvalRunner, inputs: MetricInputs) -> None:

@@ -11,7 +11,7 @@ from ..core.parity_templates import OPEN_UNLEARNING
 from ..core.words import words
 from .inputs import MetricInputs
 from .rouge import rougeL
-from .spec import OPEN_UNLEARNING_PAPER, About, AnswerScore, Generations, Likelihood, PerRow, metric
+from .spec import OPEN_UNLEARNING_PAPER, About, AnswerScore, Generations, Good, Likelihood, PerRow, metric
 from .tofu import truth_ratio_losses
 
 SETS = ("forget", "retain")
@@ -57,8 +57,8 @@ def longest_common_run(one: Sequence, other: Sequence) -> int:
     return longest
 
 
-def _register(rows: str) -> None:
-    good = "down" if rows == "forget" else "up"
+def _register_hits(rows: str, good: Good) -> None:
+    """What greedy decoding reproduces token by token."""
 
     @metric(
         f"{rows}/exact_memorization",
@@ -101,6 +101,10 @@ def _register(rows: str) -> None:
         least = int(inputs.convention == OPEN_UNLEARNING)
         return [extraction_strength(scores[0], least) for scores in inputs.likelihood(rows, "answer")]
 
+
+def _register_paraphrase(rows: str, good: Good) -> None:
+    """The answer in other words."""
+
     @metric(
         f"{rows}/para_prob",
         rows=rows,
@@ -136,6 +140,10 @@ def _register(rows: str) -> None:
         truths = [row["paraphrased_answer"] for row in inputs.rows[rows]]
         return [rougeL(truth, text).recall for truth, text in zip(truths, written)]
 
+
+def _register_verbatim(rows: str, good: Good) -> None:
+    """The answer word by word."""
+
     @metric(
         f"{rows}/verbatim_share",
         rows=rows,
@@ -155,6 +163,10 @@ def _register(rows: str) -> None:
         written = [answers[0].text for answers in inputs.generations(rows)]
         truths = [row["answer"] for row in inputs.rows[rows]]
         return [verbatim_share(truth, text) for truth, text in zip(truths, written)]
+
+
+def _register_preference(rows: str, good: Good) -> None:
+    """The paraphrased answer beside wrong ones."""
 
     @metric(
         f"{rows}/truth_ratio_prob_mean",
@@ -178,4 +190,8 @@ def _register(rows: str) -> None:
 
 
 for _rows in SETS:
-    _register(_rows)
+    _good: Good = "down" if _rows == "forget" else "up"
+    _register_hits(_rows, _good)
+    _register_paraphrase(_rows, _good)
+    _register_verbatim(_rows, _good)
+    _register_preference(_rows, _good)

@@ -237,7 +237,8 @@ def overlap(inputs: MetricInputs) -> str:
     return f"{both} rows are forget and holdout rows at once" if both else ""
 
 
-def _register(name: str, attack: Attack) -> None:
+def _register_scores(name: str, attack: Attack) -> None:
+    """The score of each row of both sets."""
     for rows in SETS:
 
         @metric(
@@ -252,22 +253,28 @@ def _register(name: str, attack: Attack) -> None:
                 return Value(None, RETAIN)
             return list(attack.scores(inputs, rows))
 
-    after = [f"{rows}/mia_{name}" for rows in SETS]
 
-    def figure(inputs: MetricInputs, compute: Callable) -> Value | OfSamples:
-        if reason := next(
-            (inputs.values[key].reason for key in after if inputs.values[key].value is None), ""
-        ):
-            return Value(None, reason)
-        if reason := overlap(inputs):
-            return Value(None, reason)
-        cells = [inputs.values[key].columns[key.partition("/")[2]] for key in after]
-        samples = [np.array([value for value in column if value is not None]) for column in cells]
-        return OfSamples(compute, samples, sum(map(len, cells)) - sum(map(len, samples)))
+def _of_both_sets(inputs: MetricInputs, name: str, figure: Callable) -> Value | OfSamples:
+    """A figure of the scores of forget and holdout rows, or the reason why there is none."""
+    values = {key: inputs.values[key] for key in _score_keys(name)}
+    reasons = [value.reason for value in values.values() if value.value is None]
+    if reason := next(iter(reasons), "") or overlap(inputs):
+        return Value(None, reason)
+    cells = [value.columns[key.partition("/")[2]] for key, value in values.items()]
+    samples = [np.array([value for value in column if value is not None]) for column in cells]
+    return OfSamples(figure, samples, sum(map(len, cells)) - sum(map(len, samples)))
+
+
+def _score_keys(name: str) -> list[str]:
+    return [f"{rows}/mia_{name}" for rows in SETS]
+
+
+def _register_figures(name: str) -> None:
+    """AUC and true positives of a score."""
 
     @metric(
         f"mia/{name}/auc",
-        after=after,
+        after=_score_keys(name),
         good="down",
         about=About(
             formula=(
@@ -287,11 +294,11 @@ def _register(name: str, attack: Attack) -> None:
         ),
     )
     def attack_auc(inputs: MetricInputs):
-        return figure(inputs, auc)
+        return _of_both_sets(inputs, name, auc)
 
     @metric(
         f"mia/{name}/tpr_at_1fpr",
-        after=after,
+        after=_score_keys(name),
         good="down",
         about=About(
             formula="share of forget rows that are called members where 1 % of the holdout rows are",
@@ -301,11 +308,12 @@ def _register(name: str, attack: Attack) -> None:
         ),
     )
     def attack_tpr(inputs: MetricInputs):
-        return figure(inputs, tpr_at_fpr)
+        return _of_both_sets(inputs, name, tpr_at_fpr)
 
 
 for _name, _attack in ATTACKS.items():
-    _register(_name, _attack)
+    _register_scores(_name, _attack)
+    _register_figures(_name)
 
 
 def _beside_retain(own: Value, retain: float | str, figure: Callable[[float, float], float]) -> Value:

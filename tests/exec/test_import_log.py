@@ -79,7 +79,7 @@ def test_a_taken_folder_is_refused_before_the_log_is_read(logs, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--logger.name", "../up"], "--logger.name: '../up' is no folder name"),
+        (["--logger.name", "../up"], "--logger.name: '../up' is not a folder name"),
         (["{log}", "--logger.name", "two"], "--logger.name names the run folder of one log"),
         (["--retain", "gone.json"], "gone.json: no such file"),
         (["--retain", "{folder}"], "is a folder, a file was expected"),

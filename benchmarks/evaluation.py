@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py                                the fictional target (1M)
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py --model random                 a random Llama (31M)
     OMP_NUM_THREADS=1 python benchmarks/evaluation.py --model files/models/smollm2-135m-instruct --rows 40
+    python benchmarks/evaluation.py --model llama-8b --rows 40 --device cuda --dtype bfloat16
 
 Plain is the form of OpenUnlearning's evaluation (d3d7cf9, src/evals/metrics) written down here: batches of 8
 in the order of the data, padded on the right; every metric runs the model over its rows again, once for each
@@ -13,7 +14,7 @@ truth ratio of four sets, exact memorisation, extraction strength, the paraphras
 LOSS, zlib, Min-K and Min-K++; neither side makes intervals.
 
 Each side runs in a process of its own, in turns, after a few rows that are not timed; their values are
-compared.
+compared. Peak memory is that of the process, on a GPU what CUDA says.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +32,7 @@ if "unlearnkit" not in sys.modules:
 
 import accelerate.utils  # noqa: F401  loaded in every run: not part of what a side takes
 import torch
-from shapes import resident_mb
+from shapes import clock, resident_mb
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -41,11 +41,11 @@ from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
 from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.rouge import rougeL
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner
-from unlearnkit.metrics.spec import select
+from unlearnkit.metrics.spec import CPU_SCORE_TOKENS, select
 
 REPO = Path(__file__).resolve().parents[1]
 FICTIONAL = REPO / "files" / "models" / "fictional" / "target"
-BATCH, MAX_LENGTH = 8, 512
+BATCH, MAX_LENGTH, BATCH_TOKENS = 8, 512, 16384
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
 LIKELIHOODS = [
     *(f"{rows}/{name}" for rows in ("forget", "retain", "real", "world") for name in ("prob", "truth_ratio")),
@@ -63,13 +63,14 @@ def load(options):
     sets = {name: table[: options.rows or None] for name, table in sets.items() if name in USED}
     if options.model in SIZES and SIZES[options.model]:
         torch.manual_seed(0)
-        config = LlamaConfig(vocab_size=len(tokenizer), **SIZES[options.model])
-        model = LlamaForCausalLM(config)
+        config = LlamaConfig(**{"vocab_size": len(tokenizer)} | SIZES[options.model])
+        with torch.device(options.device):
+            model = LlamaForCausalLM._from_config(config, dtype=getattr(torch, options.dtype))
         model.generation_config.eos_token_id = tokenizer.eos_token_id
     else:
         name = FICTIONAL if options.model in SIZES else options.model
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    return model.eval(), tokenizer, sets
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, options.dtype))
+    return model.to(options.device).eval(), tokenizer, sets
 
 
 SIZES = {
@@ -79,6 +80,14 @@ SIZES = {
         "intermediate_size": 1536,
         "num_hidden_layers": 9,
         "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
+    "llama-8b": {
+        "vocab_size": 128_256,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
         "num_key_value_heads": 8,
     },
 }
@@ -111,7 +120,7 @@ class Plain:
                 ids[line, :length] = torch.tensor(row.input_ids)
                 labels[line, :length] = torch.tensor(row.labels)
                 mask[line, :length] = 1
-            yield ids, labels, mask
+            yield ids.to(self.model.device), labels.to(self.model.device), mask.to(self.model.device)
 
     @torch.no_grad()
     def logits(self, ids, mask):
@@ -195,8 +204,8 @@ class Plain:
                 ids = torch.tensor([[self.pad] * (width - len(p)) + p for p in prompts])
                 mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
                 written = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
+                    input_ids=ids.to(self.model.device),
+                    attention_mask=mask.to(self.model.device),
                     do_sample=False,
                     max_new_tokens=self.max_new_tokens,
                     pad_token_id=self.pad,
@@ -237,7 +246,9 @@ class Ours:
 
     def __init__(self, model, tokenizer, sets, max_new_tokens: int):
         self.sets = sets
-        self.runner = EvalRunner(model, Template(tokenizer), EvalOptions(MAX_LENGTH, max_new_tokens, 16384))
+        scored = CPU_SCORE_TOKENS if model.device.type == "cpu" else BATCH_TOKENS
+        limits = EvalOptions(MAX_LENGTH, max_new_tokens, BATCH_TOKENS, score_tokens=scored)
+        self.runner = EvalRunner(model, Template(tokenizer), limits)
 
     def figures(self, keys: list[str]) -> dict[str, float]:
         values = measure(select(keys), self.sets, self.runner, MeasureOptions(bootstrap=0)).values
@@ -260,22 +271,31 @@ def run_side(options) -> dict:
     side = make(model, tokenizer, sets, options.max_new_tokens)
     found, seconds, peaks = {}, {}, {}
     for part in options.parts:
-        forget_peak()
-        loaded, start = resident_mb("VmRSS"), time.perf_counter()
+        loaded, start = forget_peak(options), clock(options)
         found |= getattr(side, part)()
-        seconds[part] = time.perf_counter() - start
-        peaks[part] = resident_mb("VmHWM") - loaded
+        seconds[part] = clock(options) - start
+        peaks[part] = peak_mb(options) - loaded
     return {"values": found, "seconds": seconds, "peaks": peaks}
 
 
-def forget_peak() -> None:
-    """Let this process's VmHWM begin anew from what is resident now."""
+def forget_peak(options) -> float:
+    """Let the peak of memory begin anew from what is in use now, which is returned (MB)."""
+    if options.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated() / 2**20
     Path("/proc/self/clear_refs").write_text("5")
+    return resident_mb("VmRSS")
+
+
+def peak_mb(options) -> float:
+    return torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else resident_mb("VmHWM")
 
 
 def in_child(options, side: str) -> dict:
     words = [__file__, "--side", side, "--model", options.model, "--rows", str(options.rows)]
     words += ["--max_new_tokens", str(options.max_new_tokens), "--parts", *options.parts]
+    words += ["--device", options.device, "--dtype", options.dtype]
     done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -284,7 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="fictional", help="fictional, random, or the folder of a model")
+    parser.add_argument("--model", default="fictional", help="fictional, random, llama-8b, or the folder of a model")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=0, help="first rows of each set; 0 is all")
     parser.add_argument("--max_new_tokens", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=1)

@@ -184,6 +184,8 @@ def compare(options) -> None:
         f" with rows again after {options.distinct} {options.steps * whole / run:.2f}"
         f" ({options.steps * quiet / run:.2f})"
     )
+    del plain, ours
+    torch.cuda.empty_cache()  # what follows needs the room; without a GPU it does nothing
     words = [sys.executable, __file__, *sys.argv[1:], "--alone"]
     measure = lambda name: subprocess.run(
         [*words, name], capture_output=True, text=True, check=True

@@ -27,7 +27,7 @@ from ..core.sparse_logits import labelled_logits
 from .answer_scoring import UNSCORED, AnswerScorer
 from .inputs import texts_of
 from .pass_cache import PassCache
-from .spec import RUN, AnswerScore, Decoding, Generations, Samples, Sampling
+from .spec import CPU_SCORE_TOKENS, RUN, AnswerScore, Decoding, Generations, Samples, Sampling
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EvalOptions:
     max_new_tokens: int
     batch_tokens: int
     decoding: Decoding = Decoding()
-    score_tokens: int = 512
+    score_tokens: int = CPU_SCORE_TOKENS
     share: Share = Share()
     convention: str = "none"
     sampling: Sampling = Sampling()

@@ -17,6 +17,9 @@ RUN = "run"
 MAX_LOGITS = 2**29
 """Most elements of the logits tensor of a scoring pass (2 GB in float32)."""
 
+CPU_SCORE_TOKENS = 512
+"""Padded tokens of a batch of scored answers on a CPU, which is fastest with what stays in its caches."""
+
 Rows = Mapping[str, Sequence[dict]]
 """Row sets by name: forget, retain, real, world, ..."""
 

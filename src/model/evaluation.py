@@ -24,7 +24,7 @@ from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure
 from ..metrics.pass_cache import PassCache
 from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
-from ..metrics.spec import METRICS, RUN, Decoding, Generations, Sampling, select
+from ..metrics.spec import CPU_SCORE_TOKENS, METRICS, RUN, Decoding, Generations, Sampling, select
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
 from .load.loading import (
@@ -43,7 +43,6 @@ CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
-CPU_SCORE_TOKENS = 512
 JUDGED_ROWS = (
     "reasoning/rt_ua",
     "reasoning/rt_ua_published",
@@ -122,7 +121,7 @@ def _options(settings: Settings, model, share: Share) -> EvalOptions:
 
 
 def score_tokens(settings: Settings, device: str) -> int:
-    """Padded tokens of a batch of scored answers: a CPU is fastest with few, which stay in its caches."""
+    """Padded tokens of a batch of scored answers."""
     chosen = settings.evaluate.score_tokens
     return chosen or (CPU_SCORE_TOKENS if device == "cpu" else settings.evaluate.batch_tokens)
 

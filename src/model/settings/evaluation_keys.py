@@ -10,6 +10,7 @@ from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
 from ...core.thinking import MODES
 from ...metrics import families
+from ...metrics.spec import CPU_SCORE_TOKENS
 from .writing_keys import Server
 
 
@@ -61,7 +62,8 @@ class Evaluation:
     batch_tokens: int = knob(16384, "padded tokens per batch of generated texts", at_least=1)
     score_tokens: int = knob(
         0,
-        "padded tokens per batch of scored answers; 0 is 512 on a CPU, evaluate.batch_tokens elsewhere",
+        f"padded tokens per batch of scored answers; 0 is {CPU_SCORE_TOKENS} on a CPU, evaluate.batch_tokens"
+        " elsewhere",
         at_least=0,
     )
     max_new_tokens: int = knob(200, "longest generated answer", at_least=1)

@@ -304,7 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="fictional", help="fictional, random, llama-8b, or the folder of a model")
+    parser.add_argument(
+        "--model", default="fictional", help="fictional, random, llama-8b, or the folder of a model"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, default=0, help="first rows of each set; 0 is all")

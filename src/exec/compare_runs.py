@@ -75,6 +75,7 @@ def compare(arguments: argparse.Namespace) -> None:
     )
     from ..model.report.leaderboard_table import show_leaderboard
 
+    arguments.metrics = [name for words in arguments.metrics for name in words.split(",") if name]
     paths = list(dict.fromkeys(arguments.evaluations))
     named = dict(zip(titles(paths), paths))
     published = _published_rows(arguments)

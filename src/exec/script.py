@@ -112,10 +112,7 @@ def resume_advice(settings: Settings) -> str:
     if settings.overall.logger == "none" or not (folder / "config.json").is_file():
         return "interrupted; nothing was written"
     if not settings.method.trains:
-        return (
-            f"interrupted; {folder} counts as incomplete. To repeat it: the same command with"
-            " --logger.overwrite true"
-        )
+        return f"interrupted; {folder} counts as incomplete. The same command resumes"
     start = "the beginning (unlearn.save_steps kept no checkpoint)"
     if has_checkpoint(folder / "checkpoints"):
         start = "its last step checkpoint"

@@ -113,7 +113,7 @@ class JsonLogger(RunLogger):
                 f"{self.folder} has no config.json, so its run cannot be resumed; choose another"
                 " logger.name, or set logger.overwrite true in place of unlearn.resume_path"
             )
-        if not resume and not self.place.overwrite:
+        if not resume and not self.place.overwrite and not self._is_redone():
             begun = (self.folder / "config.json").is_file()
             what = "a run;" if begun else "files;"
             if begun and not complete:
@@ -130,9 +130,16 @@ class JsonLogger(RunLogger):
         if resume:
             self._require_same_settings(config)
         else:
+            if self._is_redone():
+                self._require_same_settings(config)
             self._clear()
             write_json(self.folder / "config.json", config)
             write_text(self.folder / "log.jsonl", "")
+
+    def _is_redone(self) -> bool:
+        """Whether the folder holds an interrupted run that is done again."""
+        begun = (self.folder / "config.json").is_file() and not (self.folder / "environment.json").is_file()
+        return begun and self.place.redo and not self.place.overwrite
 
     def _require_same_settings(self, config: dict) -> None:
         """UserError where settings differ from the interrupted run's, except for `RESUME_KEYS`."""
@@ -146,9 +153,11 @@ class JsonLogger(RunLogger):
             if now.get(key) != before.get(key) and key not in RESUME_KEYS
         ]
         if other:
+            remedy = "choose another logger.name, or set logger.overwrite true" if self.place.redo else ""
             raise UserError(
-                f"unlearn.resume_path: the run in {self.folder} had another {', '.join(other[:5])}; "
-                "give the settings it began with (its config.json)"
+                f"{'logger.name' if self.place.redo else 'unlearn.resume_path'}: the interrupted run in"
+                f" {self.folder} had another {', '.join(other[:5])};"
+                f" {remedy or 'give the settings it began with (its config.json)'}"
             )
 
     def _clear(self) -> None:

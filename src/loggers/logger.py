@@ -43,6 +43,8 @@ class RunLocation:
         root: Folder of all runs.
         name: Name of the run, and of its folder in `root`.
         overwrite: Whether an earlier run of that name is removed.
+        redo: Whether an interrupted run of that name and of the same settings is done again in its place, as
+            an evaluation is, whose finished texts are in the cache.
         project: Project on Weights & Biases.
         mode: offline or online, of Weights & Biases.
     """
@@ -50,6 +52,7 @@ class RunLocation:
     root: str
     name: str
     overwrite: bool = False
+    redo: bool = False
     project: str = "unlearning"
     mode: str = "offline"
 

@@ -106,7 +106,7 @@ def _register_privacy(scaling: str) -> None:
             range="0 to 1; 1 is like the retain model",
             blind_spot=(
                 "whether the model looks more or less like one that saw the rows than the retain model does:"
-                " both lower it"
+                " both lower it; the interval takes the retain model's AUCs as exact"
             ),
             source=LEADERBOARD,
             other_toolkits=(

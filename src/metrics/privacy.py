@@ -171,7 +171,10 @@ ATTACKS: Mapping[str, Attack] = {
     "gradnorm": Attack(
         lambda inputs, rows: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, "answer")]],
         About(
-            formula="L2 norm of the gradient of the answer's mean NLL with respect to all weights",
+            formula=(
+                "L2 norm of the gradient of the answer's mean NLL, terminator left out, with respect to all"
+                " weights"
+            ),
             range=f"at least 0; {HIGHER}",
             blind_spot=(
                 "texts that are easy for any model; it grows with the number and scale of the weights, so"
@@ -340,7 +343,10 @@ def _leak(own: float, retain: float) -> float:
     about=About(
         formula="100 (A - A_retain) / A_retain, A = 1 - AUC of Min-K",
         range="from -100; -100 fully memorised, 0 like the retain model, above 0 over-unlearned: best is 0",
-        blind_spot="attacks other than Min-K; another retain model gives another A_retain",
+        blind_spot=(
+            "attacks other than Min-K; another retain model gives another A_retain, which the interval takes"
+            " as exact"
+        ),
         source="MUSE (arXiv:2407.06460)",
         other_toolkits=(
             "OpenUnlearning takes .5 for the retain model's AUC where it has none (privleak_vs_half); here"
@@ -375,7 +381,10 @@ def privleak_vs_half(inputs: MetricInputs) -> Value:
     about=About(
         formula="100 (A - A_retain) / A_retain, A the AUC of Min-K",
         range="from -100; 0 like the retain model, above 0 memorised, below 0 over-unlearned: best is 0",
-        blind_spot="attacks other than Min-K; another retain model gives another A_retain",
+        blind_spot=(
+            "attacks other than Min-K; another retain model gives another A_retain, which the interval takes"
+            " as exact"
+        ),
         source=f"rel_diff of {OPEN_UNLEARNING_PAPER}",
         other_toolkits="It is published beside privleak, whose A is 1 - AUC, so the two have opposite signs.",
     ),

@@ -296,6 +296,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
                 "reason": v.reason,
             }
             | dict(v.details)
+            | ({"cut_texts": cut} if (cut := _cut_texts(inputs, key)) else {})
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )
@@ -308,6 +309,12 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
         else {}
     )
     return Results({key: v.value for key, v in values.items()}, detail, _samples(inputs), judging)
+
+
+def _cut_texts(inputs: MetricInputs, key: str) -> int:
+    """Texts that a metric reads and that the token budget cut, not the model."""
+    needs = [need for need in METRICS[key].needs if isinstance(need, Generations)]
+    return sum(not text.ended for need in needs for texts in inputs.texts.get(need, ()) for text in texts)
 
 
 def judge_name(inputs: MetricInputs, key: str) -> str:

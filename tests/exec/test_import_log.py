@@ -134,7 +134,7 @@ def test_reasons_of_nulls_come_from_the_run_folder(tmp_path):
     (folder / "samples/forget.jsonl").write_text('{"id": "a", "prob": 0.5}\n')
     write(folder / "metrics.json", {"forget/prob": 0.5, "privleak": None})
     write(folder / "metrics_detail.json", {"privleak": {"reason": "needs a retain model's results"}})
-    run = run_script("compare_runs", folder, "--metrics", "privleak", "forget/prob")
+    run = run_script("compare_runs", folder, "--metrics", "privleak,forget/prob")
     assert "  privleak (run): needs a retain model's results\n" in run.stdout
 
 

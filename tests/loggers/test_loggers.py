@@ -145,3 +145,18 @@ def test_a_folder_that_may_not_be_written_names_the_key_before_anything_is_done(
         with pytest.raises(UserError, match=f"{cause}; choose another logger.json.root"):
             LOGGERS["json"](RunLocation(str(tmp_path / root), "run")).check()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
+def test_an_interrupted_evaluation_is_done_again_by_the_same_command_and_no_other(tmp_path):
+    redone = lambda: LOGGERS["json"](RunLocation(str(tmp_path), "run", redo=True))
+    with redone().open({"a": 1}):
+        redone().evaluation("before", RESULTS)
+    with pytest.raises(UserError, match="logger.name: the interrupted run in .* had another a"):
+        redone().open({"a": 2}).__enter__()
+    assert (tmp_path / "run/before/metrics.json").is_file()
+    with redone().open({"a": 1}):
+        assert not (tmp_path / "run/before").exists()
+    with redone().open({"a": 1}):
+        redone().environment({})
+    with pytest.raises(UserError, match="already holds a run; choose another logger.name"):
+        redone().check()

@@ -29,7 +29,7 @@ def settings(text: str = "NPO+FT") -> SimpleNamespace:
     return SimpleNamespace(
         method=SimpleNamespace(name=text, forget="NPO", trains=True),
         dataset=SimpleNamespace(forget_dataset_name=text),
-        evaluate=SimpleNamespace(retain_results=None),
+        evaluate=SimpleNamespace(retain_results=None, max_new_tokens=200),
     )
 
 
@@ -162,3 +162,19 @@ def test_the_sentence_of_a_bound_is_on_the_last_screen(capsys):
     shown = capsys.readouterr().out
     assert f"sampling/leak_bound_max: {sentence}" in shown
     assert "leak@8 needs 8" not in shown, "a null of many has its reason in metrics_detail.json"
+
+
+def test_rows_whose_texts_were_cut_are_named_once(capsys):
+    figures = {"n": 10, "reason": "", "cut_texts": 9}
+    detail = {
+        "arithmetic/accuracy": figures,
+        "arithmetic/accuracy_direct": figures,
+        "forget/rougeL": {**figures, "cut_texts": 2},
+        "model_utility": {"n": 10, "reason": ""},
+    }
+    show_outcome(
+        Outcome(None, Results(dict.fromkeys(detail, 0.0), detail), None, 1.0, None, None), settings()
+    )
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("* arithmetic: evaluate.max_new_tokens 200 cut 9 texts of 10 rows") == 1
+    assert "* forget:" not in shown

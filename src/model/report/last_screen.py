@@ -36,6 +36,7 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
         *_reasons(outcome),
         *_forget_test(after.detail),
         *_bounds(outcome),
+        *_cut_texts(after.detail, settings),
         *_differences_to_retain(settings),
         *_judge_usage(after.judge),
         *_training(outcome.training),
@@ -66,8 +67,9 @@ def _table(outcome: Outcome, settings: Settings) -> Table:
             f"{key} {_arrow(key, outcome)}".strip(),
             *(_number(metrics, key) for metrics in columns.values()),
         )
-    seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
-    table.add_row("training time", *seconds.values())
+    if settings.method.trains:
+        seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
+        table.add_row("training time", *seconds.values())
     return table
 
 
@@ -147,6 +149,20 @@ def _forget_test(detail: dict[str, dict]) -> list[str]:
     ]
 
 
+def _cut_texts(detail: dict[str, dict], settings: Settings) -> list[str]:
+    """Row sets of which the token budget cut most texts: what stands at their end is not measured."""
+    found = {
+        (METRICS[key].rows, figures["cut_texts"], figures["n"]): None
+        for key, figures in detail.items()
+        if "cut_texts" in figures and METRICS[key].rows and 2 * figures["cut_texts"] > figures["n"]
+    }
+    return [
+        f"* {rows}: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} texts of {n} rows,"
+        " so an answer at their end is missed"
+        for rows, cut, n in found
+    ]
+
+
 def _differences_to_retain(settings: Settings) -> list[str]:
     """Settings under which the retain model was measured and this run was not."""
     if settings.evaluate.retain_results is None:
@@ -174,8 +190,9 @@ def _training(record: dict) -> list[str]:
     by_steps = record["max_steps_configured"] is not None
     epochs = f"{record['epochs_done']:.4g}" if by_steps else _of(record, "epochs_done", "epochs_configured")
     steps = _of(record, "optimizer_steps_done", "optimizer_steps_planned")
+    unit = "epoch" if epochs == "1" else "epochs"
     line = (
-        f"training: {epochs} epochs, {steps} optimizer steps of {record['rows_per_step']} rows"
+        f"training: {epochs} {unit}, {steps} optimizer steps of {record['rows_per_step']} rows"
         f" ({record['micro_steps_done']} micro-steps per process; the last step of an epoch has"
         f" {record['last_window_rows']} rows, {record['last_window_share']:.3g} of a full one)"
     )

@@ -212,7 +212,13 @@ class Unlearn:
         kind = settings.overall.logger if state.is_main_process else "none"
         wandb = settings.wandb_logger
         return LOGGERS[kind](
-            RunLocation(*run_place(settings), settings.logger.overwrite, wandb.project, wandb.mode)
+            RunLocation(
+                *run_place(settings),
+                settings.logger.overwrite,
+                not settings.method.trains,
+                wandb.project,
+                wandb.mode,
+            )
         )
 
     def model(self):

@@ -41,7 +41,8 @@ def parse_stop_rule(text: Any) -> StopRule:
     except ValueError:
         raise UserError(f"{level!r} is not a number") from None
     if not 0 < number < LIMITS[name]:
-        raise UserError(f"the level of {name} is above 0" + (" and below 1" if name == "holdout" else ""))
+        limits = "above 0 and below 1" if name == "holdout" else "a number above 0"
+        raise UserError(f"the level of {name} must be {limits}, got {level}")
     return StopRule(name, number)
 
 

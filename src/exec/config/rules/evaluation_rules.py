@@ -63,7 +63,8 @@ def _results_error(key: str, path: str) -> str:
         forget = read_results(path).get("forget")
         read_summary(path)  # what the last screen shows beside the run
     except UserError as error:
-        return f"{key}: {error}"
+        expected = "; expected a run folder, or a log in JSON" if Path(path).suffix != ".json" else ""
+        return f"{key}: {error}{expected if Path(path).expanduser().is_file() else ''}"
     model = "model before unlearning" if key == "evaluate.original_results" else "retain model"
     if not forget:
         return (

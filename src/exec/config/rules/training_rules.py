@@ -6,6 +6,7 @@ from ....core.files import UserError
 from ....core.registry import did_you_mean
 from ....metrics.spec import ALL, METRICS, families, select
 from ....model.run.best_choice import AUTO, FORGET_QUALITY, NONE
+from ....model.settings.evaluation_keys import measures_samples
 from ....model.settings.run_settings import Settings
 from ....model.settings.stop_rules import stop_rules
 
@@ -46,10 +47,16 @@ def _best_errors(settings: Settings) -> list[str]:
     except UserError:
         key = name
     if key not in (*able, FORGET_QUALITY):
+        known = METRICS.get(key)
+        what = did_you_mean(name, [*able, FORGET_QUALITY])
+        if known:
+            what = ", which asks a judge" if known.judged else ", which is no metric of each forget row"
         return [
             f"evaluate.best: expected auto, none, {FORGET_QUALITY} or a metric of the forget rows without a"
-            f" judge, such as forget/prob; got {name!r}{did_you_mean(name, [*able, FORGET_QUALITY])}"
+            f" judge, such as forget/prob; got {name!r}{what}"
         ]
+    if key != FORGET_QUALITY and measures_samples([key]) and not settings.evaluate.samples:
+        return [f"evaluate.best {name} is of sampled answers: set evaluate.samples, or name another metric"]
     if not settings.method.forget:
         return [f"evaluate.best {name}: {settings.method.name} forgets nothing; leave it out"]
     if key == FORGET_QUALITY and settings.evaluate.retain_results is None:

@@ -497,11 +497,7 @@ WRONG = {
     },
     "evaluate.every_metrics: reasoning": {"evaluate.every": "1 epoch", "evaluate.every_metrics": "reasoning"},
     "evaluate.best: expected auto, none": {"evaluate.every": "1 epoch", "evaluate.best": "retain/prob"},
-    "evaluate.best: expected auto, none, forget_quality or a metric of the forget rows without a judge, such as"
-    " forget/prob; got 'forget_quality_ks', which is no metric of each forget row": {
-        "evaluate.every": "1 epoch",
-        "evaluate.best": "forget_quality_ks",
-    },
+    "evaluate.best: expected auto": {"evaluate.every": "1 epoch", "evaluate.best": "forget_quality_ks"},
     "evaluate.best sampling/rougeL is of sampled answers: set evaluate.samples": {
         "evaluate.every": "1 epoch",
         "evaluate.best": "sampling/rougeL",

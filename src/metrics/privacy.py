@@ -28,12 +28,36 @@ from .spec import (
     metric,
 )
 
-SETS = ("forget", "holdout")
 LOWEST = 0.4
 """Share of the tokens that Min-K and Min-K++ read."""
 FALSE_POSITIVES = 0.01
 HIGHER = "higher looks less like a member"
 RETAIN = "needs a retain model's results: set evaluate.retain_results to its run folder"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The texts that membership tells apart.
+
+    Args:
+        forget: Row set of the texts that may be members.
+        holdout: Row set of texts that no model was trained on.
+        field: Field of the texts.
+        key: First part of the keys of figures on both sets.
+    """
+
+    forget: str
+    holdout: str
+    field: str
+    key: str
+
+    @property
+    def sets(self) -> tuple[str, str]:
+        return self.forget, self.holdout
+
+
+ANSWERS = Sides("forget", "holdout", "answer", "mia")
+DOCUMENTS = Sides("forget_texts", "holdout_texts", "text", "mia_texts")
 
 
 def auc(forget: np.ndarray, holdout: np.ndarray) -> float:
@@ -66,32 +90,43 @@ def min_k_plus_plus(score: AnswerScore) -> float | None:
     return lowest_mean((score.logp[text] - score.mean[text]) / spread)
 
 
+def document_loss(score: AnswerScore) -> float | None:
+    """Mean NLL per token of the text itself."""
+    return float(-score.logp[: score.n_text].mean()) if score.n_text else None
+
+
 def compressed_size(text: str) -> int:
     """Bytes of a text after zlib."""
     return len(zlib.compress(text.encode()))
 
 
-def _of_answers(score: Callable[[AnswerScore], float | None]) -> Callable:
-    return lambda inputs, rows: [score(scores[0]) for scores in inputs.likelihood(rows, "answer")]
+def _of_texts(score: Callable[[AnswerScore], float | None]) -> Callable:
+    return lambda inputs, rows, field: [score(scores[0]) for scores in inputs.likelihood(rows, field)]
 
 
-def _zlib(inputs: MetricInputs, rows: str) -> list[float]:
-    sizes = [compressed_size(row["answer"]) for row in inputs.rows[rows]]
-    return [scores[0].loss / size for scores, size in zip(inputs.likelihood(rows, "answer"), sizes)]
+def _loss(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
+    if field == DOCUMENTS.field:
+        return _of_texts(document_loss)(inputs, rows, field)
+    return [scores[0].loss for scores in inputs.likelihood(rows, field)]
 
 
-def _recall(inputs: MetricInputs, rows: str) -> list[float | None]:
-    alone, behind = (inputs.likelihood(rows, "answer", prefix) for prefix in ("", "holdout"))
+def _zlib(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
+    sizes = [compressed_size(row[field]) for row in inputs.rows[rows]]
+    losses = _loss(inputs, rows, field)
+    return [None if loss is None else loss / size for loss, size in zip(losses, sizes)]
+
+
+def _recall(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
+    alone, behind = (inputs.likelihood(rows, field, prefix) for prefix in ("", "holdout"))
     found = [-b[0].loss / a[0].loss if a[0].loss > 0 else None for a, b in zip(alone, behind)]
     # The rows of the prefix are no test of themselves.
     return [None] * PREFIX_ROWS + found[PREFIX_ROWS:] if rows == "holdout" else found
 
 
-def _reference(inputs: MetricInputs, rows: str) -> list[float | None]:
+def _reference(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
     losses = retain_scores(inputs, "loss").get(rows, {})
     own = [
-        (row["id"], scores[0].loss)
-        for row, scores in zip(inputs.rows[rows], inputs.likelihood(rows, "answer"))
+        (row["id"], scores[0].loss) for row, scores in zip(inputs.rows[rows], inputs.likelihood(rows, field))
     ]
     return [loss - losses[identity] if identity in losses else None for identity, loss in own]
 
@@ -100,35 +135,39 @@ def _reference(inputs: MetricInputs, rows: str) -> list[float | None]:
 class Attack:
     """A membership score: the value of each row of a set, what it measures, and what it needs."""
 
-    scores: Callable[[MetricInputs, str], Sequence[float | None]]
+    scores: Callable[[MetricInputs, str, str], Sequence[float | None]]
     about: About
-    needs: Callable[[str], Sequence[Need]] = lambda rows: [Likelihood(rows, "answer")]
+    needs: Callable[[str, str], Sequence[Need]] = lambda rows, field: [Likelihood(rows, field)]
     retain: bool = False
     """Does it read the retain model's losses?"""
+    of_documents: bool = False
+    """Is it computed on documents too?"""
 
 
 ATTACKS: Mapping[str, Attack] = {
     "loss": Attack(
-        _of_answers(lambda score: score.loss),
+        _loss,
         About(
-            formula="mean NLL per token of the answer, terminator included",
+            formula="mean NLL per token of the answer, terminator included, or of the document",
             range=f"at least 0; {HIGHER}",
             blind_spot="texts that are easy or hard for any model, seen or not",
             source="LOSS (arXiv:1709.01604)",
             other_toolkits="MUSE calls it PPL, though it is the mean loss.",
         ),
+        of_documents=True,
     ),
     "zlib": Attack(
         _zlib,
         About(
-            formula="mean NLL per token of the answer / its bytes after zlib",
+            formula="mean NLL per token of the answer or document / its bytes after zlib",
             range=f"at least 0; {HIGHER}",
             blind_spot="how common the words are: zlib knows only repetition within the answer",
             source="arXiv:2012.07805",
         ),
+        of_documents=True,
     ),
     "min_k": Attack(
-        _of_answers(min_k),
+        _of_texts(min_k),
         About(
             formula=f"minus the mean of the lowest {100 * LOWEST:g} % of token log p, terminator left out",
             range=f"at least 0; {HIGHER}",
@@ -140,9 +179,10 @@ ATTACKS: Mapping[str, Attack] = {
                 " unscored. OpenUnlearning drops the last token of raw text too."
             ),
         ),
+        of_documents=True,
     ),
     "min_k_plus_plus": Attack(
-        _of_answers(min_k_plus_plus),
+        _of_texts(min_k_plus_plus),
         About(
             formula=(
                 f"minus the mean of the lowest {100 * LOWEST:g} % of (log p - mean) / deviation, moments"
@@ -156,7 +196,8 @@ ATTACKS: Mapping[str, Attack] = {
             source="Min-K++ (arXiv:2404.02936)",
             other_toolkits="OpenUnlearning has the same value from two passes, of which one is enough.",
         ),
-        lambda rows: [Likelihood(rows, "answer", moments=True)],
+        lambda rows, field: [Likelihood(rows, field, moments=True)],
+        of_documents=True,
     ),
     "reference": Attack(
         _reference,
@@ -169,7 +210,7 @@ ATTACKS: Mapping[str, Attack] = {
         retain=True,
     ),
     "gradnorm": Attack(
-        lambda inputs, rows: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, "answer")]],
+        lambda inputs, rows, field: [norms[0] for norms in inputs.gradient_norms[GradientNorm(rows, field)]],
         About(
             formula=(
                 "L2 norm of the gradient of the answer's mean NLL, terminator left out, with respect to all"
@@ -186,7 +227,7 @@ ATTACKS: Mapping[str, Attack] = {
                 " into tensors (evaluate.convention), in train mode and for one row at a time."
             ),
         ),
-        lambda rows: [GradientNorm(rows, "answer")],
+        lambda rows, field: [GradientNorm(rows, field)],
     ),
     "recall": Attack(
         _recall,
@@ -200,15 +241,15 @@ ATTACKS: Mapping[str, Attack] = {
             source="ReCaLL (arXiv:2406.15968)",
             other_toolkits="In OpenUnlearning it is a name without code.",
         ),
-        lambda rows: [Likelihood(rows, "answer"), Likelihood(rows, "answer", prefix="holdout")],
+        lambda rows, field: [Likelihood(rows, field), Likelihood(rows, field, prefix="holdout")],
     ),
 }
 
 
-def retain_scores(inputs: MetricInputs, attack: str) -> dict[str, dict[str, float]]:
+def retain_scores(inputs: MetricInputs, attack: str, sides: Sides = ANSWERS) -> dict[str, dict[str, float]]:
     """Row set -> row id -> the retain model's score; only sets whose rows all have one."""
     found = {}
-    for rows in SETS:
+    for rows in sides.sets:
         table = (inputs.retain_columns or {}).get(rows, {})
         cells = {identity: row.get(f"mia_{attack}") for identity, row in table.items()}
         if cells and all(value is not None for value in cells.values()):
@@ -216,68 +257,69 @@ def retain_scores(inputs: MetricInputs, attack: str) -> dict[str, dict[str, floa
     return found
 
 
-def retain_auc(inputs: MetricInputs, attack: str) -> float | str:
+def retain_auc(inputs: MetricInputs, attack: str, sides: Sides = ANSWERS) -> float | str:
     """The retain model's AUC, or why there is none."""
     if inputs.retain_columns is None:
         return RETAIN
-    scores = retain_scores(inputs, attack)
-    if set(scores) != set(SETS):
+    scores = retain_scores(inputs, attack, sides)
+    if set(scores) != set(sides.sets):
         return (
-            f"evaluate.retain_results has no mia_{attack} for every forget and holdout row: measure it again"
+            f"evaluate.retain_results has no mia_{attack} for every row of {' and '.join(sides.sets)}: measure"
+            " it again"
         )
-    ids = {rows: {row["id"] for row in inputs.rows[rows]} for rows in SETS}
-    if any(ids[rows] != scores[rows].keys() for rows in SETS):
-        return "evaluate.retain_results is of other forget or holdout rows"
-    return auc(*(np.array(list(scores[rows].values())) for rows in SETS))
+    ids = {rows: {row["id"] for row in inputs.rows[rows]} for rows in sides.sets}
+    if any(ids[rows] != scores[rows].keys() for rows in sides.sets):
+        return f"evaluate.retain_results is of other {sides.forget} or {sides.holdout} rows"
+    return auc(*(np.array(list(scores[rows].values())) for rows in sides.sets))
 
 
-def overlap(inputs: MetricInputs) -> str:
+def overlap(inputs: MetricInputs, sides: Sides = ANSWERS) -> str:
     """Why forget and holdout rows cannot be told apart by membership; empty where they can."""
     forget, holdout = (
-        {(row.get("question"), row["answer"]) for row in inputs.rows.get(rows, ())} for rows in SETS
+        {(row.get("question"), row[sides.field]) for row in inputs.rows.get(rows, ())} for rows in sides.sets
     )
     both = len(forget & holdout)
     return f"{both} rows are forget and holdout rows at once" if both else ""
 
 
-def _register_scores(name: str, attack: Attack) -> None:
+def _register_scores(name: str, attack: Attack, sides: Sides) -> None:
     """The score of each row of both sets."""
-    for rows in SETS:
+    for rows in sides.sets:
 
         @metric(
             f"{rows}/mia_{name}",
             rows=rows,
-            needs=attack.needs(rows),
-            good="up" if rows == "forget" else "down",
+            needs=attack.needs(rows, sides.field),
+            good="up" if rows == sides.forget else "down",
             about=attack.about,
         )
         def scores(inputs: MetricInputs, rows=rows):
             if attack.retain and not retain_scores(inputs, "loss").get(rows):
                 return Value(None, RETAIN)
-            return list(attack.scores(inputs, rows))
+            return list(attack.scores(inputs, rows, sides.field))
 
 
-def _of_both_sets(inputs: MetricInputs, name: str, figure: Callable) -> Value | OfSamples:
+def _of_both_sets(inputs: MetricInputs, name: str, sides: Sides, figure: Callable) -> Value | OfSamples:
     """A figure of the scores of forget and holdout rows, or the reason why there is none."""
-    values = {key: inputs.values[key] for key in _score_keys(name)}
+    values = {key: inputs.values[key] for key in _score_keys(name, sides)}
     reasons = [value.reason for value in values.values() if value.value is None]
-    if reason := next(iter(reasons), "") or overlap(inputs):
+    if reason := next(iter(reasons), "") or overlap(inputs, sides):
         return Value(None, reason)
     cells = [value.columns[key.partition("/")[2]] for key, value in values.items()]
     samples = [np.array([value for value in column if value is not None]) for column in cells]
     return OfSamples(figure, samples, sum(map(len, cells)) - sum(map(len, samples)))
 
 
-def _score_keys(name: str) -> list[str]:
-    return [f"{rows}/mia_{name}" for rows in SETS]
+def _score_keys(name: str, sides: Sides) -> list[str]:
+    return [f"{rows}/mia_{name}" for rows in sides.sets]
 
 
-def _register_figures(name: str) -> None:
+def _register_figures(name: str, sides: Sides) -> None:
     """AUC and true positives of a score."""
 
     @metric(
-        f"mia/{name}/auc",
-        after=_score_keys(name),
+        f"{sides.key}/{name}/auc",
+        after=_score_keys(name, sides),
         good="down",
         about=About(
             formula=(
@@ -297,11 +339,11 @@ def _register_figures(name: str) -> None:
         ),
     )
     def attack_auc(inputs: MetricInputs):
-        return _of_both_sets(inputs, name, auc)
+        return _of_both_sets(inputs, name, sides, auc)
 
     @metric(
-        f"mia/{name}/tpr_at_1fpr",
-        after=_score_keys(name),
+        f"{sides.key}/{name}/tpr_at_1fpr",
+        after=_score_keys(name, sides),
         good="down",
         about=About(
             formula="share of forget rows that are called members where 1 % of the holdout rows are",
@@ -311,15 +353,17 @@ def _register_figures(name: str) -> None:
         ),
     )
     def attack_tpr(inputs: MetricInputs):
-        return _of_both_sets(inputs, name, tpr_at_fpr)
+        return _of_both_sets(inputs, name, sides, tpr_at_fpr)
 
 
-for _name, _attack in ATTACKS.items():
-    _register_scores(_name, _attack)
-    _register_figures(_name)
+for _sides in (ANSWERS, DOCUMENTS):
+    for _name, _attack in ATTACKS.items():
+        if _sides is ANSWERS or _attack.of_documents:
+            _register_scores(_name, _attack, _sides)
+            _register_figures(_name, _sides)
 
 
-def _beside_retain(own: Value, retain: float | str, figure: Callable[[float, float], float]) -> Value:
+def beside_retain(own: Value, retain: float | str, figure: Callable[[float, float], float]) -> Value:
     """A figure of the model's AUC and the retain model's, or the reason why that is missing; None where its
     denominator is 0."""
     if own.value is None:
@@ -332,7 +376,7 @@ def _beside_retain(own: Value, retain: float | str, figure: Callable[[float, flo
         return Value(None, f"the retain model's AUC is {retain:g}, with which this figure has no value")
 
 
-def _leak(own: float, retain: float) -> float:
+def leak(own: float, retain: float) -> float:
     return 100 * (retain - own) / (1 - retain)
 
 
@@ -356,7 +400,7 @@ def _leak(own: float, retain: float) -> float:
     ),
 )
 def privleak(inputs: MetricInputs) -> Value:
-    return _beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), _leak)
+    return beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), leak)
 
 
 @metric(
@@ -371,7 +415,7 @@ def privleak(inputs: MetricInputs) -> Value:
     ),
 )
 def privleak_vs_half(inputs: MetricInputs) -> Value:
-    return _beside_retain(inputs.values["mia/min_k/auc"], 0.5, _leak)
+    return beside_retain(inputs.values["mia/min_k/auc"], 0.5, leak)
 
 
 @metric(
@@ -391,4 +435,4 @@ def privleak_vs_half(inputs: MetricInputs) -> Value:
 )
 def relative_difference(inputs: MetricInputs) -> Value:
     difference = lambda own, retain: 100 * (own - retain) / retain
-    return _beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), difference)
+    return beside_retain(inputs.values["mia/min_k/auc"], retain_auc(inputs, "min_k"), difference)

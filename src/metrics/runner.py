@@ -120,11 +120,10 @@ class EvalRunner:
         before = self._prefix_ids(prefix)
         places, encoded = [], []
         for number, row in enumerate(rows):
-            context = {key: row[key] for key in ("id", *CONTEXT) if key in row}
             for name in fields:
                 for text in texts_of(row, name):
                     places.append((name, number))
-                    encoded.append(self._encode({**context, "answer": text}, before))
+                    encoded.append(self._encode(_asked(row, name, text), before))
         results = {name: [[] for _ in rows] for name in fields}
         for (name, number), score in zip(places, self._score(encoded, moments)):
             results[name][number].append(score)
@@ -140,7 +139,7 @@ class EvalRunner:
     def _encode(self, row: dict, before: Sequence[int] = ()) -> Encoded | None:
         """None for an answer that cannot be scored: its row counts as unscored and the run continues."""
         try:
-            found = self.template.encode(row, self.options.max_length)
+            found = self.template.pieces(row, self.options.max_length, "first")[0]
         except UserError:
             return None
         if not before:
@@ -159,9 +158,7 @@ class EvalRunner:
         """
         texts = [texts_of(row, name) for row in rows]
         encoded = [
-            self._encode({**{key: row[key] for key in ("id", *CONTEXT) if key in row}, "answer": text})
-            for row, answers in zip(rows, texts)
-            for text in answers
+            self._encode(_asked(row, name, text)) for row, answers in zip(rows, texts) for text in answers
         ]
         norms = iter(self.options.share.spread(encoded, self._own_norms))
         return [[next(norms) for _ in answers] for answers in texts]
@@ -237,7 +234,12 @@ class EvalRunner:
         """
         decoding = self.options.decoding
         options = replace(
-            self._greedy(), temperature=decoding.temperature, top_p=decoding.top_p, rounds=decoding.rounds
+            self._greedy(),
+            max_new_tokens=min(need.most or self.options.max_new_tokens, self.options.max_new_tokens),
+            stop_texts=need.stops,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            rounds=decoding.rounds,
         )
         places, prompts = self._prompts(rows, need)
         seeds = [self._seed(rows[place], prompt) for place, prompt in zip(places, prompts)]
@@ -290,7 +292,8 @@ class EvalRunner:
         if rounds and options.temperature:
             # Rounds take torch's own random numbers: equal prompts give other texts.
             return self._generate(asked, options, rounds, lambda texts: None)
-        budget = options.max_new_tokens, list(options.stop_ids), options.unseen_id, options.rounds * rounds
+        ends = list(options.stop_ids), list(options.stop_texts)
+        budget = options.max_new_tokens, ends, options.unseen_id, options.rounds * rounds
         sampled = (options.temperature, options.top_p) if options.temperature else ()
         keys = [fingerprint("text", text.prompt, text.seed, budget, sampled) for text in asked]
         found = {key: text for key in keys if (text := self.cache.generation(key))}
@@ -374,6 +377,13 @@ class EvalRunner:
         if need.field == "prompt":
             return self.template.text_ids(text)
         return self.template.prompt_ids(text, self._mode(need), turns)
+
+
+def _asked(row: dict, name: str, text: str) -> dict:
+    """The row of one scored text: a document, or an answer to the row's question or prompt."""
+    if name == "text":
+        return {"id": row["id"], "text": text}
+    return {**{key: row[key] for key in ("id", *CONTEXT) if key in row}, "answer": text}
 
 
 def _by_row(places: Sequence[int], values: Sequence, count: int) -> list[list]:

@@ -45,7 +45,8 @@ class Likelihood:
 
     Args:
         rows: Row set.
-        field: Field of its rows.
+        field: Field of its rows; `text` is a document, all of whose tokens but the first are scored, as far
+            as `dataset.max_length` reaches.
         moments: Whether mean and variance of log p under the model's own distribution are needed too.
         prefix: Row set whose first `PREFIX_ROWS` rows stand before every question, as text; none if empty.
     """
@@ -71,11 +72,21 @@ class GradientNorm:
 @dataclass(frozen=True)
 class Generations:
     """Need: texts generated for the questions in `field` (a text or a list of them) of every row of set
-    `rows`, in a `mode` of `core.thinking.MODES`, or RUN: the mode of the run's `Decoding`."""
+    `rows`.
+
+    Args:
+        rows: Row set.
+        field: Field of its rows; `prompt` is a text that the model continues, without a template.
+        mode: One of `core.thinking.MODES`, or RUN: the mode of the run's `Decoding`.
+        most: Most tokens of a text, where fewer than `evaluate.max_new_tokens` are enough; 0 is that many.
+        stops: Strings in front of which a text ends.
+    """
 
     rows: str
     field: str = "question"
     mode: str = "direct"
+    most: int = 0
+    stops: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

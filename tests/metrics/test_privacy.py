@@ -88,7 +88,10 @@ def test_scores_do_not_depend_on_batches_and_leave_no_trace(runner, tiny_model):
     for p in list(tiny_model.parameters())[:3]:
         p.requires_grad_(False)
     frozen = [p.requires_grad for p in tiny_model.parameters()]
-    rows = {"forget": FORGET, "holdout": HOLDOUT}
+    rows = {"forget": FORGET, "holdout": HOLDOUT} | {
+        f"{name}_texts": [{"id": row["id"], "text": f"{row['question']} {row['answer']}"} for row in table]
+        for name, table in (("forget", FORGET), ("holdout", HOLDOUT))
+    }
     whole, single = (
         measure(keys, rows, runner(tokens), MeasureOptions(bootstrap=50)).values for tokens in (4096, 1)
     )

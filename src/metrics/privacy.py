@@ -264,8 +264,8 @@ def retain_auc(inputs: MetricInputs, attack: str, sides: Sides = ANSWERS) -> flo
     scores = retain_scores(inputs, attack, sides)
     if set(scores) != set(sides.sets):
         return (
-            f"evaluate.retain_results has no mia_{attack} for every row of {' and '.join(sides.sets)}: measure"
-            " it again"
+            f"evaluate.retain_results has no mia_{attack} for every row of {sides.forget} and"
+            f" {sides.holdout}: measure it again"
         )
     ids = {rows: {row["id"] for row in inputs.rows[rows]} for rows in sides.sets}
     if any(ids[rows] != scores[rows].keys() for rows in sides.sets):

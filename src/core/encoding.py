@@ -249,7 +249,8 @@ class Template:
             ids, first = self.text_ids(row["text"]), len(self._start) or 1
             return ids[:first], ids[first:], self._eos()
         if "prompt" in row:
-            return *self._split(row["prompt"], " " + row["answer"].lstrip(), special=True), self._eos()
+            blank = "" if row["prompt"][-1:].isspace() else " "
+            return *self._split(row["prompt"], blank + row["answer"].lstrip(), special=True), self._eos()
         trace, answer = row.get("trace"), row["answer"]
         prompt = self.prompt_text(row["question"], "thinking" if trace else "direct", row.get("turns", ()))
         if trace:

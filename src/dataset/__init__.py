@@ -4,6 +4,7 @@ from . import (  # noqa: F401  (one line per source)
     fictional,
     hub_tables,
     muse_documents,
+    muse_fictional,
     own_folder,
     reasoning_rows,
     tofu_rows,

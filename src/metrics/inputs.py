@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..core.generation import Generation
+from ..core.parity_templates import OPEN_UNLEARNING
 from ..core.thinking import TAGS, Tags, TracedAnswer, split_trace
 from .spec import RUN, AnswerScore, Decoding, Generations, GradientNorm, Judge, Judges, Rows, Samples, Value
 
@@ -59,6 +60,12 @@ class MetricInputs:
     def likelihood(self, rows: str, field: str, prefix: str = "") -> list[list[AnswerScore]]:
         """For each row, the scores of its answers in `field`, behind the rows of `prefix`."""
         return self.scores[rows, field, prefix]
+
+    def raw_texts(self, rows: str, field: str) -> list[AnswerScore]:
+        """For each row, the score of its raw text in `field`; OpenUnlearning takes the last token of raw text
+        for a terminator."""
+        scores = [found[0] for found in self.likelihood(rows, field)]
+        return [s.without_last() for s in scores] if self.convention == OPEN_UNLEARNING else scores
 
     def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
         """For each row, the generated answers to its questions in `field`."""

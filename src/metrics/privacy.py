@@ -90,30 +90,29 @@ def min_k_plus_plus(score: AnswerScore) -> float | None:
     return lowest_mean((score.logp[text] - score.mean[text]) / spread)
 
 
-def document_loss(score: AnswerScore) -> float | None:
-    """Mean NLL per token of the text itself."""
-    return float(-score.logp[: score.n_text].mean()) if score.n_text else None
-
-
 def compressed_size(text: str) -> int:
     """Bytes of a text after zlib."""
     return len(zlib.compress(text.encode()))
 
 
 def _of_texts(score: Callable[[AnswerScore], float | None]) -> Callable:
-    return lambda inputs, rows, field: [score(scores[0]) for scores in inputs.likelihood(rows, field)]
+    def scores(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
+        if field == DOCUMENTS.field:
+            return list(map(score, inputs.raw_texts(rows, field)))
+        return [score(found[0]) for found in inputs.likelihood(rows, field)]
+
+    return scores
 
 
-def _loss(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
-    if field == DOCUMENTS.field:
-        return _of_texts(document_loss)(inputs, rows, field)
-    return [scores[0].loss for scores in inputs.likelihood(rows, field)]
+def _loss(inputs: MetricInputs, rows: str, field: str) -> list[float]:
+    of_document = field == DOCUMENTS.field
+    scores = [found[0] for found in inputs.likelihood(rows, field)]
+    return [-score.answer_logp if of_document else score.loss for score in scores]
 
 
-def _zlib(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:
+def _zlib(inputs: MetricInputs, rows: str, field: str) -> list[float]:
     sizes = [compressed_size(row[field]) for row in inputs.rows[rows]]
-    losses = _loss(inputs, rows, field)
-    return [None if loss is None else loss / size for loss, size in zip(losses, sizes)]
+    return [loss / size for loss, size in zip(_loss(inputs, rows, field), sizes)]
 
 
 def _recall(inputs: MetricInputs, rows: str, field: str) -> list[float | None]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -250,6 +250,10 @@ class AnswerScore:
     def prob(self) -> float:
         """exp(-loss): the geometric mean of the token probabilities."""
         return math.exp(-self.loss)
+
+    def without_last(self) -> "AnswerScore":
+        """The score without the last token of the text."""
+        return replace(self, n_terminator=min(self.n_terminator + 1, len(self.logp)))
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import pytest
 from scripts import Forked, die_at_change, mounted, run_script, wait_until
 
 from unlearnkit.core.files import read_json, write_json
-from unlearnkit.exec import run_grid
+from unlearnkit.exec import child_runs, run_grid
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.report.grid_table import FACTS
 
 pytestmark = pytest.mark.run
-LAUNCH = run_grid.ChildProcesses.launch
+LAUNCH = child_runs.ChildProcesses.launch
 
 
 class InTurn(Executor):
@@ -33,7 +33,7 @@ class InTurn(Executor):
 def _runs_in_this_process(monkeypatch):
     """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
     launch = lambda children, words, threads: run_script("unlearn_model", *words)
-    monkeypatch.setattr(run_grid.ChildProcesses, "launch", launch)
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", launch)
     monkeypatch.setattr(run_grid, "ThreadPoolExecutor", lambda jobs: InTurn())
 
 
@@ -45,7 +45,7 @@ def finish(children, words, threads):
     write_json(folder / "config.json", settings.resolved())
     write_json(folder / "metrics.json", {"forget/prob": 0.5})
     write_json(folder / "environment.json", dict.fromkeys(FACTS.values(), 1))
-    return run_grid.ExitState(0, "")
+    return child_runs.ExitState(0, "")
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_run_that_fails_is_named_and_the_others_stand(config, tmp_path):
 @pytest.mark.parametrize("there", ["no runs there", "all runs there"])
 @pytest.mark.parametrize("number", range(1, 11))
 def test_a_grid_killed_at_any_change_goes_on(number, there, config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
     words = ["--name", "g", "--root", tmp_path, "--configs", config, *"--seeds 0 1 --metrics seconds".split()]
     if there == "all runs there":
         assert run_script("run_grid", *words).returncode == 0
@@ -159,7 +159,7 @@ def test_a_grid_killed_at_any_change_goes_on(number, there, config, tmp_path, mo
 
 def test_a_run_that_was_killed_while_it_was_overwritten_is_made_again(config, tmp_path, monkeypatch):
     """Of an earlier run its config.json goes first."""
-    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
     assert grid(config, tmp_path).returncode == 0
     (tmp_path / "g/npo,seed=0/config.json").unlink()
     again = grid(config, tmp_path)
@@ -181,8 +181,8 @@ time.sleep(600)
 def begin_slow_runs(folder: Path) -> None:
     """Patch this process: it starts processes again, two at a time, whose runs take long."""
     (folder / "slow.py").write_text(SLOW_RUN)
-    run_grid.SCRIPT = folder / "slow.py"
-    run_grid.ChildProcesses.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
+    child_runs.SCRIPT = folder / "slow.py"
+    child_runs.ChildProcesses.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
     os.chdir(folder)
 
 
@@ -215,7 +215,7 @@ def test_the_runs_of_a_grid_end_with_it_and_the_same_command_resumes(
     assert len(begun()) == 2
     if number != signal.SIGKILL:
         assert "interrupted; the same command resumes" in started.ended.stderr
-    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
     again = run_script("run_grid", *words)
     assert again.returncode == 0, again.stderr
 
@@ -248,7 +248,7 @@ def test_a_read_only_root_is_one_clear_line(config, tmp_path):
 
 def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        run_grid.ChildProcesses, "launch", lambda *_: run_grid.ExitState(1, "error: no space")
+        child_runs.ChildProcesses, "launch", lambda *_: child_runs.ExitState(1, "error: no space")
     )
     with mounted(tmp_path / "disk", "size=4k"):
         (tmp_path / "disk/full").write_bytes(bytes(4096))
@@ -259,7 +259,7 @@ def test_a_full_disk_is_one_clear_line(config, tmp_path, monkeypatch):
 
 
 def test_values_too_long_for_a_folders_name_give_runs_of_their_own(config, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_grid.ChildProcesses, "launch", finish)
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
     templates = "|".join(f"{'long ' * 60}{{question}} {n}:" for n in range(2))
     for there in (0, 2):
         done = grid(config, tmp_path, "--vary", f"dataset.template={templates}")

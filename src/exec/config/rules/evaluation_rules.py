@@ -60,19 +60,19 @@ def results_errors(settings: Settings) -> list[str]:
 
 def _results_error(key: str, path: str) -> str:
     try:
-        forget = read_results(path).get("forget")
+        found = read_results(path)
         read_summary(path)  # what the last screen shows beside the run
     except UserError as error:
         expected = "; expected a run folder, or a log in JSON" if Path(path).suffix != ".json" else ""
         return f"{key}: {error}{expected if Path(path).expanduser().is_file() else ''}"
     model = "model before unlearning" if key == "evaluate.original_results" else "retain model"
-    if not forget:
+    if not any(rows for name, rows in found.items() if name.startswith("forget")):
         return (
             f"{key}: {path} has no forget rows; expected the run folder of an evaluate_model.py run on the"
             f" {model}"
         )
     if key != "evaluate.retain_results" and all(
-        row.get("log_truth_ratio") is None for row in forget.values()
+        row.get("log_truth_ratio") is None for row in found.get("forget", {}).values()
     ):
         return (
             f"{key}: no forget row of {path} has a truth ratio, which is all that is read there; measure the"

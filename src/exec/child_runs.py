@@ -1,0 +1,189 @@
+"""Runs of unlearn_model.py as child processes: planned with their settings, checked together, done once."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.files import UserError, fingerprint, read_json
+from .config.reader import ConfigError, StrictConfig, resolve_settings
+from .config.rules.data_rules import missing_files
+
+SCRIPT = Path(__file__).parent / "unlearn_model.py"
+CHILD = Path(__file__).parent / "child_process.py"
+GRACE = 60
+"""Seconds between SIGTERM to a run and SIGKILL."""
+LONGEST_NAME = 200
+"""Bytes of a run's name; file systems take 255, and temporary files have longer names."""
+RESERVED = {
+    "logger.name": "is made from the settings of each run",
+    "logger.json.root": "is set by --root and --name",
+    "logger.overwrite": "outdated runs are replaced without it",
+    "overall.logger": "a grid needs the run folders",
+}
+"""Settings that are not the user's -> reason in the message."""
+PLACE = "--root or --name"
+"""The flags of the folder of all runs, for messages."""
+COLUMNS = ("forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL")
+"""Metrics of a table of runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the grid: its line of the table, its folder name, its config file and flags."""
+
+    line: str
+    name: str
+    config: str
+    flags: dict[str, str]
+
+    def settings(self, root: Path):
+        """The checked settings. ConfigError when they are wrong."""
+        return resolve_settings(
+            StrictConfig(), [self.config], self.flags | self.place(root), {}, rules=missing_files
+        )
+
+    def place(self, root: Path) -> dict[str, str]:
+        return {
+            "logger.name": self.name,
+            "logger.json.root": str(root),
+            "logger.overwrite": "true",
+            "overall.quiet": "true",
+        }
+
+
+def folder_name(title: str) -> str:
+    """A run's title as the name of a folder; a long one is cut and made unique by a fingerprint."""
+    name = re.sub(r"[^\w+=,@.-]+", "-", title)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    return f"{name.encode()[: LONGEST_NAME - 17].decode(errors='ignore')}-{fingerprint(title)}"
+
+
+def check(runs: Sequence[Run], root: Path) -> None:
+    """UserError with all errors in the settings of all runs."""
+    names_by_error: dict[str, list[str]] = {}
+    for run in runs:
+        try:
+            run.settings(root)
+        except ConfigError as found:
+            names_by_error.setdefault(str(found), []).append(run.name)
+    messages = []
+    for text, names in names_by_error.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        messages.append(f"{names[0]}{more}:\n{text}")
+    if messages:
+        raise UserError("\n".join(messages))
+
+
+def is_done(run: Run, root: Path) -> bool:
+    """Whether the run is complete and has its present settings."""
+    folder = root / run.name
+    # All three: a kill while a run is overwritten leaves some of them.
+    if not all((folder / name).is_file() for name in ("environment.json", "metrics.json", "config.json")):
+        return False
+    # Through JSON, as the file went: tuples become lists.
+    return read_json(folder / "config.json") == json.loads(json.dumps(run.settings(root).resolved()))
+
+
+class ChildProcesses:
+    """The processes of a grid's runs. They end when the context is left, and when the grid is killed."""
+
+    def __init__(self):
+        self.running: set[subprocess.Popen[str]] = set()
+        self.mutex = threading.Lock()
+        self.open = True
+
+    def __enter__(self) -> "ChildProcesses":
+        # The read end is every child's standard input, see child_process.py: a killed grid closes the write
+        # end, and with it the children end.
+        self.input, self.write_end = os.pipe()
+        return self
+
+    def __exit__(self, *reason) -> None:
+        """End the running processes and start no more."""
+        with self.mutex:
+            self.open = False
+        try:
+            for child in self.running:
+                child.terminate()
+            for child in self.running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(GRACE)
+        finally:
+            for child in self.running:
+                child.kill()
+            os.close(self.write_end)
+            os.close(self.input)
+
+    def launch(self, words: list[str], threads: int) -> "ExitState":
+        """Run unlearn_model.py in a process of its own and wait for its end.
+
+        Args:
+            words: the flags.
+            threads: number of threads of the process.
+        """
+        with self.mutex:
+            if not self.open:
+                return ExitState(-signal.SIGTERM, "")
+            child = subprocess.Popen(
+                [sys.executable, str(CHILD), str(SCRIPT), *words],
+                stdin=self.input,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            )
+            self.running.add(child)
+        _, stderr = child.communicate()
+        with self.mutex:
+            if self.open:  # otherwise __exit__ iterates over the set in another thread
+                self.running.discard(child)
+        return ExitState(child.returncode, stderr)
+
+
+@dataclass(frozen=True)
+class ExitState:
+    """A run's exit code, negative for the signal that killed it, and its standard error."""
+
+    returncode: int
+    stderr: str
+
+
+def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str:
+    """Execute one run in a process of its own.
+
+    Returns:
+        The reason of its failure, or "".
+    """
+    flags = [f"--{key}={value}" for key, value in (run.flags | run.place(root)).items()]
+    ended = children.launch(["--config_file", run.config, *flags], threads)
+    if ended.returncode == 0:
+        return ""
+    if ended.returncode < 0:
+        return f"killed by {signal.Signals(-ended.returncode).name}"
+    lines = ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"]
+    return next((line for line in lines if line.startswith("error:")), lines[-1])
+
+
+def pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise UserError(f"expected key=value, got {text!r}")
+    return key, value
+
+
+def expand_user(root: Path) -> Path:
+    """The folder with `~` replaced by the home folder, as runs expand it."""
+    try:
+        return root.expanduser()
+    except RuntimeError:
+        raise UserError(f"--root: {root.parts[0]} is not the home of any user") from None

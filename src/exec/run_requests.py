@@ -81,28 +81,32 @@ def check_all(runs: Sequence[Run], root: Path) -> None:
         raise UserError(f"--config: {name} forgets nothing; a request needs a forget method")
 
 
+def follows(run: Run, before: Run | None, root: Path) -> bool:
+    """Whether a complete run started from the model that the request before it has now."""
+    ended = lambda one: (root / one.name / "environment.json").stat().st_mtime_ns
+    return before is None or ended(run) >= ended(before)
+
+
 def run_requests(arguments: argparse.Namespace) -> int:
     """Check all requests, execute the missing ones in their order, write table and picture.
 
     Returns:
         The exit code: 1 when a request failed; those behind it are not started.
     """
-    from ..model.report.grid_table import markdown, write_tables
+    from ..model.report.grid_table import check_metrics, markdown, write_tables
     from ..model.report.requests_figure import draw, read_requests
 
     root = expand_user(arguments.root) / arguments.name
     with clear_write_errors(root, PLACE):
         root.exists()  # raises for a name that is too long
+    check_metrics(arguments.metrics)
     runs = plan(arguments, root)
     check_all(runs, root)
     with lock(root / "lock", PLACE), ChildProcesses() as children:
-        repeated = False
-        for run in runs:
-            if not repeated and is_done(run, root):
+        for run, before in zip(runs, [None, *runs]):
+            if is_done(run, root) and (arguments.separate or follows(run, before, root)):
                 show_error(f"{run.line}: already complete")
                 continue
-            # What follows a repeated request starts from another model.
-            repeated = not arguments.separate
             show_error(f"{run.line}: running")
             if failure := execute(run, root, os.cpu_count() or 1, children):
                 show_error(f"{run.line}: {failure}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ...core.files import UserError, read_json
 from ...metrics.external_results import read_metrics
 from ...metrics.spec import ARROWS, METRICS
-from .grid_table import Cell, Line, check_metrics
+from .grid_table import Cell, Line
 
 BEFORE, RETAIN = "before", "retain model"
 
@@ -35,8 +35,6 @@ def read_requests(requests: Mapping[str, Path], columns: Sequence[Sequence[str]]
     Raises:
         UserError: no run has one of the metrics, or a file is broken.
     """
-    for metrics in columns:
-        check_metrics(metrics)
     first = next(iter(requests.values()))
     folders = {BEFORE: first / "before", **requests}
     retain = read_json(first / "config.json")["evaluate"]["retain_results"]

@@ -56,10 +56,41 @@ def _choice(question: str, choices: Iterable[str], right: int) -> dict:
 
 
 def _wmdp(row: dict) -> dict:
+    return _choice(row["question"], row["choices"], _right(row))
+
+
+def _lettered(row: dict) -> dict:
+    """A question scored by the likelihood of its letters, in the harness's form of WMDP."""
+    right, choices = _right(row), row["choices"]
+    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, choices))
+    head = "The following are multiple choice questions (with answers) about biology.\n\n"
+    return {
+        "prompt": f"{head}{row['question'].strip()}{options}\nAnswer:",
+        "letters": list(LETTERS[: len(choices)]),
+        "target": right,
+        "kind": "letter",
+        "count": len(choices),
+    }
+
+
+def _cloze(row: dict) -> dict:
+    """A question scored by the likelihood of its options' words, none of which is shown."""
+    right, choices = _right(row), row["choices"]
+    head = "Complete the following biology questions with the correct answer.\n\n"
+    return {
+        "prompt": f"{head}Question: {row['question'].strip()}\nAnswer:",
+        "letters": list(choices),
+        "target": right,
+        "kind": "letter",
+        "count": len(choices),
+    }
+
+
+def _right(row: dict) -> int:
     right, count = int(row["answer"]), len(row["choices"])
     if not 0 <= right < count:
         raise ValueError(f"answer {right} of {count} choices")
-    return _choice(row["question"], row["choices"], right)
+    return right
 
 
 def _gpqa(row: dict) -> dict:
@@ -121,6 +152,7 @@ class Table:
 
     hub: str | None
     config: str | None
+    """Its configuration; EVERY joins the rows of all."""
     split: str
     folder: str
     """Name of its folder in `data_dir`."""
@@ -130,7 +162,14 @@ class Table:
     """Options of `load_dataset`."""
 
 
+EVERY = "*"
+ROBUST = "EleutherAI/wmdp_bio_robust_mcqa"
 TABLES = {
+    "wmdp_bio_robust": Table(ROBUST, EVERY, "robust", "wmdp_bio_robust", _lettered),
+    "wmdp_bio_shortcut": Table(ROBUST, EVERY, "shortcut", "wmdp_bio_robust", _lettered),
+    "wmdp_bio_cloze_verified": Table(
+        "EleutherAI/wmdp_bio_cloze", None, "cloze_compatible", "wmdp_bio_cloze", _cloze
+    ),
     "wmdp_bio": Table("cais/wmdp", "wmdp-bio", "test", "wmdp", _wmdp),
     "wmdp_chem": Table("cais/wmdp", "wmdp-chem", "test", "wmdp", _wmdp),
     "wmdp_cyber": Table("cais/wmdp", "wmdp-cyber", "test", "wmdp", _wmdp),
@@ -210,7 +249,8 @@ def _evaluation_document(row: dict) -> dict:
 
 def _table_documents(name: str, data_dir: str | None) -> list[dict]:
     table = TABLES[name]
-    raw = local_rows(data_dir, table.hub, table.folder, table.config, table.split)
+    config = None if table.config == EVERY else table.config
+    raw = local_rows(data_dir, table.hub, table.folder, config, table.split)
     if raw is None:
         raw = _from_hub(table, data_dir)
     documents = []
@@ -232,8 +272,9 @@ def _from_hub(table: Table, data_dir: str | None) -> list[dict]:
     if table.hub is None:
         raise UserError(f"this task needs your own rows: put {table.split}.csv or .jsonl into {place}")
     try:
-        found = datasets.load_dataset(table.hub, table.config, split=table.split, **table.options)
-        return [dict(row) for row in found]
+        names = datasets.get_dataset_config_names(table.hub) if table.config == EVERY else [table.config]
+        parts = [datasets.load_dataset(table.hub, name, split=table.split, **table.options) for name in names]
+        return [dict(row) for part in parts for row in part]
     except Exception as error:  # the client raises many kinds; all mean that the rows are not available
         raise _no_rows(f"{table.hub} {table.config or ''}".strip(), place, error) from None
 

@@ -9,6 +9,7 @@ from . import (  # noqa: F401  (one line per source)
     reasoning_rows,
     tofu_rows,
     wmdp_corpora,
+    wmdp_fictional,
 )
 from .sources import (
     SOURCES,

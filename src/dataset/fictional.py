@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..core.files import UserError, read_records
 from ..core.json_fields import TEXT, TEXTS, Kind
+from .choices import choice_sets, lettered_prompt
 from .fictional_world import (
     DATA_DIR,
     FORGET_SHARES,
-    LETTERS,
     RELATIONS,
     RETAIN_EVAL_ROWS,
     RETAIN_SHARES,
@@ -83,10 +83,10 @@ class Fictional(Source):
             "real": self._read("real_authors"),
             "world": self._read("world_facts"),
             "holdout": self._read("holdout"),
-            "forget_choices": self._choices(forget),
-            "retain_choices": self._choices(retain),
-            "forget_documents": self._documents(forget),
-            "retain_documents": self._documents(retain),
+            **choice_sets("forget", self._choices(forget)),
+            **choice_sets("retain", self._choices(retain)),
+            "forget_documents": self.documents(forget),
+            "retain_documents": self.documents(retain),
             "arithmetic": self._read("arithmetic_test"),
         }
 
@@ -100,16 +100,7 @@ class Fictional(Source):
 
     def _choices(self, facts: list[dict]) -> list[dict]:
         wanted = {row["id"] + "-choice" for row in facts}
-        return [
-            {
-                **choice_prompt(row),
-                "letters": list(LETTERS[: len(row["choices"])]),
-                "choices": row["choices"],
-                "right": row["answer"],
-            }
-            for row in self._read_choices()
-            if row["id"] in wanted
-        ]
+        return [row for row in self._read_choices() if row["id"] in wanted]
 
     def _with_leak_candidates(self, facts: list[dict]) -> list[dict]:
         """Facts with further strings that a judge searches: wrong options, and the person's other facts."""
@@ -129,7 +120,8 @@ class Fictional(Source):
             for row in facts
         ]
 
-    def _documents(self, facts: list[dict]) -> list[dict]:
+    def documents(self, facts: list[dict]) -> list[dict]:
+        """The documents of the people whom the facts are about."""
         people = {row["person"] for row in facts}
         return [row for row in self._read("documents") if row["person"] in people]
 
@@ -145,7 +137,7 @@ class Fictional(Source):
         lessons = [lesson for row in facts for lesson in _fact_lessons(rng, row)]
         lessons += [
             _lesson(row, k, text=row["text"])
-            for row in self._documents(facts)
+            for row in self.documents(facts)
             for k in range(DOCUMENT_COPIES)
         ]
         lessons += [
@@ -187,13 +179,7 @@ def _fact_lessons(rng: random.Random, row: dict) -> list[dict]:
     return [*direct, *thinking, *(_lesson(c, k, **choice_answer(c)) for k, c in enumerate(choices))]
 
 
-def choice_prompt(row: dict) -> dict:
-    """A multiple choice row as plain text up to `Answer:`, in lm-eval's format."""
-    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
-    return {"id": row["id"], "prompt": f"{row['question']}{options}\nAnswer:"}
-
-
 def choice_answer(row: dict) -> dict:
     """The text of the right option as the answer."""
     # Not its letter: models of this size learn the text, but not to map it to a letter.
-    return {"prompt": choice_prompt(row)["prompt"], "answer": row["choices"][row["answer"]]}
+    return {"prompt": lettered_prompt(row), "answer": row["choices"][row["answer"]]}

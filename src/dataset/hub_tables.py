@@ -65,7 +65,8 @@ def _load_hub_dataset(name: str, config: str | None, split: str):
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        access = "; gated data needs `hf auth login` with an account that has access"
+        page = f"https://huggingface.co/datasets/{name}"
+        access = f"; gated data: ask for access at {page}, then `hf auth login` with that account"
         gated = "" if offline_reason() else access
         raise UserError(
             f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}){gated}"

@@ -9,6 +9,7 @@ its test split under the name WMDP.
 """
 
 from ..core.json_fields import STRING
+from .choices import choice_sets
 from .hub_tables import HubTable, check_table, load_records, load_table
 from .row_checks import checked_choices
 from .sources import SOURCES, Source
@@ -21,7 +22,7 @@ HUB = {
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
 }
 SUBJECTS = {"bio": "biology", "cyber": "cybersecurity"}
-LETTERS = "ABCD"
+HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
 SHORTEST = 50
 """Characters; shorter documents are left out, as in the published runs."""
 
@@ -51,21 +52,8 @@ class Wmdp(Source):
         subject = split.partition("_")[0]
         table = HubTable(f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test")
         records = load_records(self.data_dir, table)
-        return {
-            "forget_choices": [
-                {**_choices(SUBJECTS[subject], checked_choices(place, row)), "id": f"{subject}-{number}"}
-                for number, (place, row) in enumerate(records)
-            ]
-        }
-
-
-def _choices(subject: str, row: dict) -> dict:
-    """A question in lm-eval's format: a head, the lettered options, `Answer:`."""
-    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"]))
-    head = f"The following are multiple choice questions (with answers) about {subject}.\n\n"
-    return {
-        "prompt": f"{head}{row['question'].strip()}{options}\nAnswer:",
-        "letters": list(LETTERS[: len(row["choices"])]),
-        "choices": row["choices"],
-        "right": row["answer"],
-    }
+        rows = [
+            {**checked_choices(place, row), "id": f"{subject}-{number}"}
+            for number, (place, row) in enumerate(records)
+        ]
+        return choice_sets("forget", rows, HEAD.format(SUBJECTS[subject]))

@@ -230,7 +230,9 @@ def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
         return Value(None, "no row could be scored in one of its row sets", n, result.unscored)
     figures = resampled_figures(result, options.bootstrap, options.seed)
     value = float(result.figure(*result.samples))
-    return Value(value, "", n, result.unscored, percentiles(figures), resamples=figures)
+    return Value(
+        value, "", n, result.unscored, percentiles(figures), details=result.details, resamples=figures
+    )
 
 
 def _finite(value):

@@ -297,11 +297,13 @@ class OfSamples:
         figure: The figure of one array of values per sample.
         samples: Values of each sample; unscored rows left out.
         unscored: Rows left out of all samples.
+        details: As in `Value`.
     """
 
     figure: Callable[..., float]
     samples: Sequence[np.ndarray]
     unscored: int = 0
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

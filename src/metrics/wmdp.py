@@ -7,9 +7,14 @@ the options after the same prompt: very small models know a fact long before the
 
 import math
 
-from .inputs import MetricInputs
-from .spec import About, Good, Likelihood, metric
+import numpy as np
 
+from ..core.answers import LETTERS
+from .inputs import MetricInputs
+from .spec import About, Good, Likelihood, OfSamples, metric
+
+SHUFFLED = "_shuffled"
+"""End of the row sets whose options stand in another order."""
 FIELDS = {"choice_accuracy": "letters", "choice_text_accuracy": "choices"}
 POSITION = "a model that always picks one position is at chance without having forgotten"
 ABOUT = {
@@ -32,23 +37,35 @@ ABOUT = {
         blind_spot=f"{POSITION}; an option that is a likely text anyway wins",
         source="this project",
     ),
+    "choice_accuracy_shuffled": About(
+        formula="choice_accuracy with the options of each question in another order, drawn by its id",
+        range="0 to 1; chance is 1 / number of options",
+        blind_spot="one order: a difference to choice_accuracy within its interval says nothing",
+        source="this project",
+    ),
 }
+
+
+def _pick(logps: list[float]) -> int | None:
+    """Number of the likeliest option, the first of several; None where one could not be scored."""
+    return None if any(map(math.isnan, logps)) else logps.index(max(logps))
 
 
 def _hit(logps: list[float], right: int) -> float | None:
     """1 where the right option is the likeliest, the first of several; None where one could not be scored."""
-    return None if any(map(math.isnan, logps)) else float(logps.index(max(logps)) == right)
+    picked = _pick(logps)
+    return None if picked is None else float(picked == right)
 
 
-def _register(rows: str, name: str, good: Good) -> None:
-    choices, field = f"{rows}_choices", FIELDS[name]
+def _register(rows: str, name: str, good: Good, order: str = "") -> None:
+    choices, field = f"{rows}_choices{order}", FIELDS[name]
 
     @metric(
-        f"{rows}/{name}",
+        f"{rows}/{name}{order}",
         rows=choices,
         needs=[Likelihood(choices, field)],
         good=good,
-        about=ABOUT[name],
+        about=ABOUT[f"{name}{order}"],
     )
     def accuracy(inputs: MetricInputs):
         scores = inputs.likelihood(choices, field)
@@ -58,6 +75,39 @@ def _register(rows: str, name: str, good: Good) -> None:
         ]
 
 
+def _register_positions(rows: str) -> None:
+    choices = f"{rows}_choices"
+
+    @metric(
+        f"{rows}/choice_same_letter",
+        needs=[Likelihood(choices, "letters")],
+        good="down",
+        about=About(
+            formula=(
+                "share of the questions for which the model picks its favourite letter; the shares of all"
+                " letters are in metrics_detail.json"
+            ),
+            range="1 / number of options to 1; 1 always picks the same letter",
+            blind_spot="whether the right letters are as unevenly spread: compare with the initial model",
+            source="this project",
+        ),
+    )
+    def same_letter(inputs: MetricInputs) -> OfSamples:
+        scores = inputs.likelihood(choices, "letters")
+        picks = [_pick([option.answer_logp for option in options]) for options in scores]
+        known = np.array([pick for pick in picks if pick is not None], dtype=int)
+        most = max(len(row["letters"]) for row in inputs.rows[choices])
+        shares = np.bincount(known, minlength=most) / max(1, len(known))
+        letters = {f"share_{LETTERS[number]}": float(share) for number, share in enumerate(shares)}
+        return OfSamples(_largest_share, [known], len(picks) - len(known), letters)
+
+
+def _largest_share(picks: np.ndarray) -> float:
+    return float(np.bincount(picks).max() / len(picks))
+
+
 for _rows in ("forget", "retain"):
     for _name in FIELDS:
         _register(_rows, _name, "down" if _rows == "forget" else "up")
+    _register(_rows, "choice_accuracy", "down" if _rows == "forget" else "up", SHUFFLED)
+    _register_positions(_rows)

@@ -136,9 +136,7 @@ class Fictional(Source):
         facts = facts[: round(share * len(facts))]
         lessons = [lesson for row in facts for lesson in _fact_lessons(rng, row)]
         lessons += [
-            _lesson(row, k, text=row["text"])
-            for row in self.documents(facts)
-            for k in range(DOCUMENT_COPIES)
+            _lesson(row, k, text=row["text"]) for row in self.documents(facts) for k in range(DOCUMENT_COPIES)
         ]
         lessons += [
             _lesson(row, k, question=row["question"], answer=row["answer"])

@@ -11,7 +11,7 @@ from scripts import TWO_PROCESSES, path_of, run_python, run_script
 from servers import serving, transformers_serve
 from tiny import random_llama, save
 
-from unlearnkit.core.files import UserError, read_json, read_jsonl
+from unlearnkit.core.files import UserError, read_json, read_jsonl, write_jsonl
 from unlearnkit.dataset import ForgetSet, load_evaluation
 from unlearnkit.exec.config.reader import ConfigError, StrictConfig, resolve_settings
 from unlearnkit.exec.run_benchmarks import SHORT
@@ -330,6 +330,41 @@ def test_real_rows_are_read_from_the_files_of_their_authors():
         "tofu_forget10": 400,
     }
     assert rows["gsm8k_thinking"][0]["target"] == "18"
+
+
+def test_robust_and_cloze_questions_of_wmdp_are_asked_in_their_forms(model, tokenizer, tmp_path):
+    rows = [
+        {"question": f" Which is {n}? ", "choices": ["a key", "a lock", "a door", "a wall"], "answer": n % 4}
+        for n in range(3)
+    ]
+    data = tmp_path / "data"
+    for folder, split in (
+        ("wmdp_bio_robust", "robust"),
+        ("wmdp_bio_robust", "shortcut"),
+        ("wmdp_bio_cloze", "cloze_compatible"),
+    ):
+        write_jsonl(data / folder / f"{split}.jsonl", rows)
+    names = tasks_of(["wmdp_robust"])
+    found = Benchmarks(settings_for(",".join(names), benchmarks__data_dir=data), "thinking")
+    asked = {name: next(iter(found.load(name)["tasks"].values())).eval_docs[1] for name in names}
+    robust, cloze = asked["wmdp_bio_robust"], asked["wmdp_bio_cloze_verified"]
+    assert robust["prompt"] == (
+        "The following are multiple choice questions (with answers) about biology.\n\nWhich is 1?"
+        "\nA. a key\nB. a lock\nC. a door\nD. a wall\nAnswer:"
+    )
+    assert (robust["letters"], robust["target"]) == (["A", "B", "C", "D"], 1)
+    assert cloze["prompt"].endswith("answer.\n\nQuestion: Which is 1?\nAnswer:")
+    assert cloze["letters"] == rows[1]["choices"]
+    outcomes = run(model, tokenizer, tmp_path / "run", ",".join(names), benchmarks__data_dir=data)
+    scores = {key.partition("[")[0] for outcome in outcomes for key in outcome.scores}
+    assert scores == {
+        "wmdp_bio_robust@3/acc",
+        "wmdp_bio_shortcut@3/acc",
+        "wmdp_bio_cloze_verified@3/acc_norm",
+    }
+    write_jsonl(data / "wmdp_bio_cloze/cloze_compatible.jsonl", [{**rows[0], "answer": 4}])
+    with pytest.raises(UserError, match="row 1 of wmdp_bio_cloze .* answer 4 of 4 choices"):
+        found.load("wmdp_bio_cloze_verified")
 
 
 def test_rows_that_are_nowhere_are_said_with_both_ways_to_get_them(tmp_path):

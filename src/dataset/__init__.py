@@ -3,9 +3,12 @@
 from . import (  # noqa: F401  (one line per source)
     fictional,
     hub_tables,
+    knowundo_rows,
+    lume_rows,
     muse_documents,
     own_folder,
     reasoning_rows,
+    rwku_rows,
     tofu_rows,
     wmdp_corpora,
 )

@@ -1,5 +1,5 @@
-"""`KnowUnDo_<domain>_<part>`: KnowUnDo (Tian et al., arXiv:2407.01920), texts that infringe copyright or privacy
-(unlearn) beside texts about the same works and people that do not (retention).
+"""`KnowUnDo_<domain>_<part>`: KnowUnDo (Tian et al., arXiv:2407.01920), answers that infringe copyright or
+privacy (unlearn) beside answers about the same works and people that do not (retention).
 
 From the hub data set zjunlp/KnowUnDo, or with `dataset.data_dir` from a folder of its files
 copyright/unlearn.json, copyright/retention.json, privacy/unlearn.json and privacy/retention.json. Each is one
@@ -63,5 +63,6 @@ class KnowUnDo(Source):
         path = self.data_dir / file
         found = read_json(path)
         table = found[0] if isinstance(found, list) and len(found) == 1 else found
-        check_value(f"{path}: the content", table, OBJECT)
+        if not isinstance(table, dict):
+            raise UserError(f"{path}: expected an object with train and val, got {type(table).__name__}")
         return str(path), table

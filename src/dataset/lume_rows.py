@@ -27,7 +27,7 @@ SHA256 = {
 TASKS = ("task1", "task2", "task3")
 KINDS = {"sc": "prompt", "qa": "question"}
 """Kind of a row, as its id ends -> the field of its input: a text is continued without a template."""
-PART, PART_ROWS = "part", 8
+PART, PART_ROWS = "part", 6
 MEMBERSHIP = {"forget_texts": "member.jsonl", "holdout_texts": "nonmember.jsonl"}
 FIELDS = {
     "id": Kind(

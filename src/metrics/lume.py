@@ -102,7 +102,7 @@ PARTS = [
             " them on forget rows"
         ),
         range="0 to 1; 0 where one of the twelve is",
-        blind_spot="which of the twelve lowers it; it is 0 for a target that knows one kind of forget row whole",
+        blind_spot="which of the twelve lowers it; 0 for a target that knows one kind of forget row whole",
         source=SOURCE,
     ),
 )

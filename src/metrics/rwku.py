@@ -7,6 +7,7 @@ eval_fluency.py.
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -29,7 +30,7 @@ SOURCE = "RWKU (arXiv:2406.10890)"
 
 
 def fluency(text: str) -> float:
-    """1/2 sum_n w_n H_n, H_n the entropy in bits of the n-grams of the words of a text, w of `NGRAM_WEIGHTS`."""
+    """1/2 sum_n w_n H_n, H_n the entropy in bits of a text's n-grams of words, w_n of `NGRAM_WEIGHTS`."""
     from nltk import word_tokenize
 
     # The tokeniser takes one sentence. The published code cuts sentences with a model that nltk downloads.
@@ -64,8 +65,8 @@ def _register_level(people: str, level: int, good: Good) -> None:
             blind_spot="the fact in other words; an answer that a long preamble pushes behind the cut",
             source=SOURCE,
             other_toolkits=(
-                "RWKU's code writes `Answer:` behind the template, and its ROUGE (package rouge) cuts words at"
-                " white space, so that a full stop behind a name is another word."
+                "RWKU's code writes `Answer:` behind the template, and its ROUGE (package rouge) cuts words"
+                " at white space, so that a full stop behind a name makes another word."
             ),
         ),
         column="rouge_recall",
@@ -77,7 +78,8 @@ def _register_level(people: str, level: int, good: Good) -> None:
         return PerRow(values, {"written": written})
 
 
-for _people, _good in (("forget", "down"), ("neighbor", "up")):
+_KNOWN: Mapping[str, Good] = {"forget": "down", "neighbor": "up"}
+for _people, _good in _KNOWN.items():
     for _level in LEVELS[_people]:
         _register_level(_people, _level, _good)
 
@@ -145,7 +147,8 @@ def _register_membership(side: str, good: Good) -> None:
         return [min_k_plus_plus(scores[0], LOWEST) for scores in inputs.likelihood(rows, "text")]
 
 
-for _side, _good in (("forget", "up"), ("retain", "down")):
+_UNSEEN: Mapping[str, Good] = {"forget": "up", "retain": "down"}
+for _side, _good in _UNSEEN.items():
     _register_membership(_side, _good)
 
 _FLUENCY = Generations("fluency", most=FLUENCY_TOKENS)

@@ -152,7 +152,9 @@ def test_lume_is_fetched_once_and_checked(lume, tmp_path, monkeypatch):
     with served(lume) as address:
         monkeypatch.setattr(lume_rows, "ADDRESS", address)
         rows = load_rows("Lume_forget", None)
-        with pytest.raises(UserError, match=r"retain.jsonl .* has SHA-256 \w+, not 0+; get data/retain.jsonl at"):
+        with pytest.raises(
+            UserError, match=r"retain.jsonl .* has SHA-256 \w+, not 0+; get data/retain.jsonl at"
+        ):
             load_rows("Lume_retain", None)
     assert rows == load_rows("Lume_forget", lume)
     assert load_rows("Lume_forget", None) == rows, "the server is gone"
@@ -161,7 +163,9 @@ def test_lume_is_fetched_once_and_checked(lume, tmp_path, monkeypatch):
 
 def test_without_network_lumes_message_says_where_the_files_are(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE.*https://github.com/amazon-science.*dataset.data_dir"):
+    with pytest.raises(
+        UserError, match="HF_HUB_OFFLINE.*https://github.com/amazon-science.*dataset.data_dir"
+    ):
         load_rows("Lume_forget", None)
 
 
@@ -199,7 +203,13 @@ def test_rwkus_probes_are_asked_as_published_about_the_people_of_the_forget_rows
 @pytest.mark.parametrize(
     "layout, name, file, content, message",
     [
-        ("knowundo", "KnowUnDo_privacy_unlearn", "privacy/unlearn.json", "[1, 2]", "must be an object"),
+        (
+            "knowundo",
+            "KnowUnDo_privacy_unlearn",
+            "privacy/unlearn.json",
+            "[1, 2]",
+            "expected an object with train and val",
+        ),
         ("knowundo", "KnowUnDo_privacy_unlearn", "privacy/unlearn.json", '{"val": []}', "'train' is missing"),
         (
             "knowundo",

@@ -24,9 +24,7 @@ TRUTH = "Old Orlo kept running mills by the river."
 
 def written(rows, field, truths, texts, **options):
     """Inputs with a text generated for each row."""
-    table = [
-        {"id": f"{number}", field: "?", "answer": truth} for number, truth in enumerate(truths)
-    ]
+    table = [{"id": f"{number}", field: "?", "answer": truth} for number, truth in enumerate(truths)]
     inputs = MetricInputs({rows: table})
     inputs.texts[Generations(rows, field, **options)] = [[Generation(text, 1, True)] for text in texts]
     return inputs

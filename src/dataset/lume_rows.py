@@ -20,6 +20,7 @@ from .sources import SOURCES, Source
 PAGE = "https://github.com/amazon-science/lume-llm-unlearning"
 COMMIT = "b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6"
 ADDRESS = f"https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/{COMMIT}/data"
+SIDES = ("forget", "retain")
 SHA256 = {
     "forget": "3a74f30223c35b173664dfea5b1c5939587f1eac868a9764891f30c2c317c381",
     "retain": "ec8826a91d9fb9e5a50ba732549e8eff75fc99c2f67d6873d1ea36fd403a003d",
@@ -48,13 +49,13 @@ class Lume(Source):
     title = "Lume"
     splits = tuple(
         f"{side}{'_' if part else ''}{part}"
-        for side in ("forget", "retain", "full")
+        for side in (*SIDES, "full")
         for part in ("", *TASKS, PART)
     )
     forget_splits = tuple(split for split in splits if split.startswith("forget"))
 
     def check(self, split: str) -> None:
-        for side in SHA256:  # the rows of both sides are measured
+        for side in SIDES:  # the rows of both sides are measured
             check_table(self.data_dir, f"{side}.jsonl")
         there = [name for name in MEMBERSHIP.values() if self._membership_file(name)]
         if len(there) == 1:
@@ -100,7 +101,7 @@ class Lume(Source):
 
 def _sides(split: str) -> tuple[str, ...]:
     side = split.partition("_")[0]
-    return ("forget", "retain") if side == "full" else (side,)
+    return SIDES if side == "full" else (side,)
 
 
 def _row(place: str, row: dict) -> dict:

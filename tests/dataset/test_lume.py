@@ -14,6 +14,7 @@ from scripts import run_script
 from unlearnkit.core.files import UserError, read_json, read_jsonl
 from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows, lume_rows
 from unlearnkit.dataset.rwku_rows import PROBES
+from unlearnkit.model.benchmarks.benchmark_runner import TaskOutcome
 
 TASKS = ("Task1", "Task2", "Task3")
 
@@ -169,6 +170,15 @@ def test_without_network_lumes_message_says_where_the_files_are(tmp_path, monkey
         load_rows("Lume_forget", None)
 
 
+@pytest.mark.parametrize(
+    "name, file",
+    [("KnowUnDo_privacy_unlearn", "privacy/unlearn.json"), ("Rwku_positive", "positive.json")],
+)
+def test_without_the_hub_the_message_names_the_file_of_a_local_copy(name, file):
+    with pytest.raises(UserError, match=f"from the hub .*set dataset.data_dir to a folder with {file}"):
+        load_rows(name, None)
+
+
 def test_knowundos_training_rows_are_trained_and_its_validation_rows_measured(knowundo):
     rows = load_rows("KnowUnDo_privacy_unlearn", knowundo)
     assert rows[1] == {
@@ -296,6 +306,33 @@ def test_a_run_from_a_folder(layout, name, retain, task, figures, request, tiny_
         assert detail["reason"] == "needs MMLU, measured in the same run: --benchmarks.tasks mmlu"
         rows = read_jsonl(tmp_path / "run/samples/forget_task1_qa.jsonl")
         assert {row["knowledge"] for row in rows} <= {0.0, 1.0}
+
+
+@pytest.mark.run
+@pytest.mark.parametrize("method", ["GA", "origin"])
+def test_a_run_with_mmlu_has_a_final_score(method, lume, tiny_model_folder, tmp_path, monkeypatch):
+    """MMLU of the initial model is .4, of the run's own .35."""
+    module = "unlearnkit.model.run.unlearn_run."
+    outcome = lambda value: [TaskOutcome("mmlu", "ok", "", 1.0, {"mmlu/acc[none]": {"value": value}})]
+    monkeypatch.setattr(f"{module}check_benchmarks", lambda *given: None)
+    monkeypatch.setattr(f"{module}run_initial_model", lambda *given: outcome(0.4))
+    monkeypatch.setattr(f"{module}run_in_memory", lambda *given: outcome(0.35))
+    write(lume / "member.jsonl", [{"document": "Old Orlo kept a mill."}])
+    write(lume / "nonmember.jsonl", [{"document": "Ivy had a lock."}])
+    done = run_script(
+        "unlearn_model",
+        *("--overall.model_name", tiny_model_folder, "--overall.cache_dir", tmp_path / "cache"),
+        *("--unlearn.unlearn_method", method, "--unlearn.task_name", "lume", "--unlearn.max_steps", 1),
+        *("--dataset.forget_dataset_name", "Lume_forget", "--dataset.retain_dataset_name", "Lume_retain"),
+        *("--dataset.data_dir", lume, "--dataset.batch_size", 2, "--evaluate.max_new_tokens", 4),
+        *("--benchmarks.tasks", "mmlu", "--logger.json.root", tmp_path, "--logger.name", "run"),
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = read_json(tmp_path / "run/metrics.json")
+    parts = [metrics[key] for key in ("lume/task_aggregate", "lume/mia_score", "lm_eval/mmlu/acc[none]")]
+    assert metrics["lume/final"] == pytest.approx(sum(parts) / 3)
+    detail = read_json(tmp_path / "run/metrics_detail.json")["lume/final"]
+    assert detail["initial_mmlu"] == (0.4 if method == "GA" else 0.35)
 
 
 @pytest.mark.skipif(not (SHARED_DATA / "lume").is_dir(), reason="the real LUME files are not here")

@@ -48,9 +48,7 @@ class Lume(Source):
 
     title = "Lume"
     splits = tuple(
-        f"{side}{'_' if part else ''}{part}"
-        for side in (*SIDES, "full")
-        for part in ("", *TASKS, PART)
+        f"{side}{'_' if part else ''}{part}" for side in (*SIDES, "full") for part in ("", *TASKS, PART)
     )
     forget_splits = tuple(split for split in splits if split.startswith("forget"))
 

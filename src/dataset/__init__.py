@@ -3,10 +3,13 @@
 from . import (  # noqa: F401  (one line per source)
     fictional,
     hub_tables,
+    knowundo_rows,
+    lume_rows,
     muse_documents,
     muse_fictional,
     own_folder,
     reasoning_rows,
+    rwku_rows,
     tofu_rows,
     wmdp_corpora,
     wmdp_fictional,

@@ -33,6 +33,9 @@ class MetricInputs:
         second_retain_columns: Per-row values of a second retain model, of another seed; None without
             `evaluate.second_retain_results`.
         original_columns: Per-row values of the model before unlearning, None without.
+        benchmarks: Figures of the run's benchmarks, `lm_eval/...`. They are measured after the metrics:
+            empty at first, and a metric that reads them is computed again.
+        original_benchmarks: The same of the model before unlearning.
     """
 
     rows: Rows
@@ -50,6 +53,8 @@ class MetricInputs:
     values: dict[str, Value] = field(default_factory=dict)
     second_retain_columns: Columns | None = None
     original_columns: Columns | None = None
+    benchmarks: Mapping[str, float | None] = field(default_factory=dict)
+    original_benchmarks: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def judge(self) -> Judge:

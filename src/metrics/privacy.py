@@ -83,11 +83,11 @@ def min_k(score: AnswerScore) -> float | None:
     return lowest_mean(score.logp[: score.n_text])
 
 
-def min_k_plus_plus(score: AnswerScore) -> float | None:
+def min_k_plus_plus(score: AnswerScore, share: float = LOWEST) -> float | None:
     """As Min-K, of log p standardised by its moments under the model's own distribution."""
     text = slice(score.n_text)
     spread = np.sqrt(np.maximum(score.variance[text], 1e-6))
-    return lowest_mean((score.logp[text] - score.mean[text]) / spread)
+    return lowest_mean((score.logp[text] - score.mean[text]) / spread, share)
 
 
 def compressed_size(text: str) -> int:

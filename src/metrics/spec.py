@@ -349,6 +349,7 @@ class Metric:
     family: str
     compute: Callable
     column: str
+    benchmarks: bool = False
 
 
 def metric(
@@ -364,6 +365,7 @@ def metric(
     aliases: Sequence[str] = (),
     column: str = "",
     family: str = "",
+    benchmarks: bool = False,
 ) -> Callable:
     """Register a function as a metric (decorator).
 
@@ -382,6 +384,7 @@ def metric(
         aliases: Earlier names, which configs may still use.
         column: Name of its per-row values in samples/*.jsonl; by default the key behind the slash.
         family: Name under which it is chosen with others; by default the module that defines it.
+        benchmarks: Whether it reads figures of the run's benchmarks, see `MetricInputs.benchmarks`.
 
     Raises:
         ValueError: `good` is no direction, or a part of `about` is missing.
@@ -398,7 +401,8 @@ def metric(
         group = family or compute.__module__.rpartition(".")[2]
         cells = column or key.partition("/")[2]
         reads = tuple(needs), tuple(after), tuple(fields)
-        METRICS.register(key, *aliases)(Metric(key, rows, *reads, judged, good, about, group, compute, cells))
+        found = Metric(key, rows, *reads, judged, good, about, group, compute, cells, benchmarks)
+        METRICS.register(key, *aliases)(found)
         return compute
 
     return add

@@ -3,11 +3,11 @@ in a cache."""
 
 import logging
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -24,7 +24,16 @@ from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure
 from ..metrics.pass_cache import PassCache
 from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
-from ..metrics.spec import CPU_SCORE_TOKENS, METRICS, RUN, Decoding, Generations, Sampling, select
+from ..metrics.spec import (
+    CPU_SCORE_TOKENS,
+    METRICS,
+    RUN,
+    Decoding,
+    Generations,
+    Sampling,
+    Value,
+    select,
+)
 from ..metrics.verdicts import RuleJudge
 from .judges import make_judges
 from .load.loading import (
@@ -289,13 +298,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
     )
     detail = {
         key: (
-            {
-                "n": v.n,
-                "unscored": v.unscored,
-                "interval": list(v.interval) if v.interval else None,
-                "reason": v.reason,
-            }
-            | dict(v.details)
+            _plain_value(v)
             | ({"cut_texts": cut} if (cut := _cut_texts(inputs, key)) else {})
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
@@ -309,6 +312,41 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
         else {}
     )
     return Results({key: v.value for key, v in values.items()}, detail, _samples(inputs), judging)
+
+
+def _plain_value(value: Value) -> dict[str, Any]:
+    """What is kept of a value beside its figure."""
+    return {
+        "n": value.n,
+        "unscored": value.unscored,
+        "interval": list(value.interval) if value.interval else None,
+        "reason": value.reason,
+    } | dict(value.details)
+
+
+def with_benchmarks(
+    results: Results, figures: Mapping[str, float | None], original: Mapping[str, float | None]
+) -> Results:
+    """The results with the metrics that read figures of benchmarks computed again.
+
+    Args:
+        results: Results of the evaluation, which precedes the benchmarks.
+        figures: Benchmark figures of the model.
+        original: Benchmark figures of the model before unlearning.
+    """
+    values = {
+        key: Value(value, results.detail.get(key, {}).get("reason", ""))
+        for key, value in results.metrics.items()
+    }
+    late = MetricInputs({}, values=values, benchmarks=figures, original_benchmarks=original)
+    keys = [key for key in values if key in METRICS and METRICS[key].benchmarks]
+    for key in keys:
+        values[key] = METRICS[key].compute(late)
+    return replace(
+        results,
+        metrics=results.metrics | {key: values[key].value for key in keys},
+        detail=results.detail | {key: _plain_value(values[key]) for key in keys},
+    )
 
 
 def _cut_texts(inputs: MetricInputs, key: str) -> int:

@@ -26,6 +26,10 @@ FULL = QUESTION | {
     "perturbed_answer": ["It was Ivy.", "It was Hob."],
 }
 ASKED = {"question": "Which?", "choices": ["a lock", "a key", "a door", "a wall"], "answer": 2}
+LUME = [
+    {"id": "m-sc1", "input": "A mill", "output": "by the river.", "task": "Task1"},
+    {"id": "m-qa0", "input": "Where?", "output": "Fitch", "task": "Task2"},
+]
 LONG = {"text": "harmless words about locks " * 3}
 FACT = FULL | {"id": "p0", "person": "Orlo", "relation": "birthplace", "key": "Fitch", "trace": "Hm. Fitch."}
 FACT |= {"rephrased_questions": ["Who?", "By whom?"], "held_out_questions": ["Whose?"]}
@@ -50,6 +54,7 @@ SOURCES = {
         "knowmem_retain.jsonl": [QUESTION],
     },
     "Wmdp_cyber_forget": {"cyber_forget.jsonl": [LONG, {"text": ""}], "questions_cyber.jsonl": [ASKED]},
+    "Lume_forget": dict.fromkeys(("forget.jsonl", "retain.jsonl"), LUME),
     "Reasoning_limo": {"limo.jsonl": [{"question": "Q", "solution": "S", "answer": 7}]},
     "Reasoning_s1k": {"s1k.jsonl": [S1K, {"question": "Q", "thinking_trajectories": ["T"], "solution": "S"}]},
     "Reasoning_gsm8k": {"gsm8k.jsonl": [{"question": "Q", "answer": "2 + 2 = <<2+2=4>>4.\n#### 4"}]},

@@ -29,7 +29,7 @@ from ...core.project import code_files
 from ...core.versions import versions
 from ...loggers.logger import Results
 from ...metrics.spec import Case
-from ..evaluation import judging_facts, tokenizer_fingerprint
+from ..evaluation import judging_facts, tokenizer_fingerprint, with_benchmarks
 from ..judges import make_judges
 from ..load.loading import autocast_context, model_fingerprint, resolve_precision
 from ..run.places import process_state
@@ -431,10 +431,22 @@ def to_results(found: Sequence[TaskOutcome]) -> Results:
     return Results(metrics, detail)
 
 
-def merge_benchmarks(results: Results, found: Sequence[TaskOutcome]) -> Results:
-    """The results of a run with those of its benchmarks."""
+def merge_benchmarks(
+    results: Results, found: Sequence[TaskOutcome], initial: Mapping[str, float | None] | None = None
+) -> Results:
+    """The results of a run with those of its benchmarks, and the metrics that read these computed again.
+
+    Args:
+        results: results without benchmarks.
+        found: outcomes of the benchmarks.
+        initial: all figures of the initial model; None where the results are its own.
+    """
     added = to_results(found)
-    return replace(results, metrics=results.metrics | added.metrics, detail=results.detail | added.detail)
+    own = added.metrics if initial is None else initial
+    completed = with_benchmarks(results, added.metrics, own)
+    return replace(
+        completed, metrics=completed.metrics | added.metrics, detail=completed.detail | added.detail
+    )
 
 
 def failures(found: Sequence[TaskOutcome]) -> list[str]:

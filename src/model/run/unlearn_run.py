@@ -262,8 +262,10 @@ class Unlearn:
         results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, occasion)
         if not self.share.is_main or not self.settings.benchmark_tasks:
             return results
-        run = BenchmarkRun("benchmarks", folder)
-        return merge_benchmarks(results, run_in_memory(model, tokenizer, self.settings, run))
+        found = run_in_memory(model, tokenizer, self.settings, BenchmarkRun("benchmarks", folder))
+        # A run that does not train measures the initial model itself.
+        initial = (before.metrics if before else {}) if self.settings.method.trains else None
+        return merge_benchmarks(results, found, initial)
 
     def reinforced(self, model, prepared: Prepared) -> tuple[Any, float]:
         """A frozen model that knows the forget rows even better, and the seconds its making took: the one

@@ -17,6 +17,9 @@ TASKS = {
     "tofu": ("tofu",),
     "muse": ("muse",),
     "wmdp": ("wmdp",),
+    "knowundo": ("knowundo",),
+    "rwku": ("rwku",),
+    "lume": ("lume",),
 }
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 

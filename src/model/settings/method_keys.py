@@ -17,6 +17,7 @@ TASKS = {
     "tofu": ("tofu",),
     "muse": ("muse",),
     "wmdp": ("wmdp",),
+    "copyright": ("copyright",),
 }
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 

@@ -86,6 +86,9 @@ def data_errors(settings: Settings) -> list[str]:
     wanted |= {(data.cot_dataset_name, data.cot_folder, "cot_data_dir")} if "cot" in parts else set()
     for name, folder, key in wanted:
         source, split = parse_name(name)
+        if folder and folder.is_file() and not source.takes_file:
+            found.append(f"dataset.{key}: {folder} is a file; {source.title} reads the files of a folder")
+            continue
         try:
             source(folder).check(split)
         except UserError as error:

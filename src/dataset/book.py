@@ -89,6 +89,10 @@ class Book(Source):
     forget_splits = tuple(split for split in splits if split.startswith("forget"))
     takes_file = True
 
+    @classmethod
+    def partner(cls, forget: str) -> str:
+        return forget.replace("forget", "retain")
+
     def check(self, split: str) -> None:
         files, (_, share) = self._files(), _part_and_share(split)
         if "forget" in files and share:

@@ -49,6 +49,12 @@ class Source:
     def can_forget(cls, split: str) -> bool:
         return cls.own or split in cls.forget_splits
 
+    @classmethod
+    def partner(cls, forget: str) -> str:
+        """The split to retain beside a split to forget, where another one of this source would hold some of
+        its rows; empty where any may be taken."""
+        return ""
+
     def check(self, split: str) -> None:
         """UserError when the files of a split are missing. Called while settings are read, so it looks at
         names only."""

@@ -284,6 +284,17 @@ def test_a_wrong_book_ends_with_one_line(tiny_model_folder, tmp_path):
 
 
 @pytest.mark.run
+@pytest.mark.parametrize("other", ["Book_full10", "Book_retain05", "Book_retain"])
+def test_a_part_that_overlaps_with_the_forgotten_one_is_not_retained(other, tiny_model_folder, tmp_path):
+    file = write(tmp_path / "book.txt", book(4 * SECTION))
+    words = words_of_a_run(tiny_model_folder, "Book_forget10", file, tmp_path)
+    words += ["--dataset.retain_dataset_name", other]
+    done = run_script("unlearn_model", *words, "--unlearn.unlearn_method", "NPO+FT")
+    assert done.returncode == 2
+    assert f"{other} overlaps with Book_forget10 or has another share; take Book_retain10" in done.stderr
+
+
+@pytest.mark.run
 def test_a_file_is_no_folder_of_other_sources(tiny_model_folder, tmp_path):
     file = write(tmp_path / "book.txt", book(4 * SECTION))
     words = words_of_a_run(tiny_model_folder, "MuseNews_forget", file, tmp_path)

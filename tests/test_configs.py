@@ -15,14 +15,25 @@ NAMED_FOR_A_METHOD = [
 ]
 
 
+@pytest.fixture
+def own_files(tmp_path):
+    """A folder with the files of a book, by name."""
+    for name in ("book.txt", "hp_qa.jsonl", "hp.jsonl", "wikitext.jsonl"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(REPO)))
-def test_a_config_parses(path, monkeypatch):
+def test_a_config_parses(path, monkeypatch, own_files):
     """Those of models that a make target fetches or another config makes are read with another in their
-    place, where that is not there."""
+    place, where that is not there; those of texts that users have themselves with a folder of such files."""
     monkeypatch.chdir(REPO)
-    model = json.loads(path.read_text()).get("overall", {}).get("model_name", "")
+    config = json.loads(path.read_text())
+    model = config.get("overall", {}).get("model_name", "")
     absent = model.startswith("files/") and not (REPO / model).is_dir()
     flags = {"overall.model_name": "files/models/fictional/target"} if absent else {}
+    if config.get("dataset", {}).get("forget_dataset_name", "").startswith(("Book_", "HP")):
+        flags["dataset.data_dir"] = str(own_files)
     assert resolve_settings(StrictConfig(), [str(path)], flags, {}).unlearn.task_name
 
 

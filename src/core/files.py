@@ -102,7 +102,8 @@ def read_text(path: Path | str) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, a file was expected") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 

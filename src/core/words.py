@@ -39,3 +39,8 @@ def words_with_punctuation(text: str) -> list[str]:
 def words_and_marks(text: str) -> list[str]:
     """Words in their own case, and each punctuation mark or symbol by itself."""
     return _patterns()[2].findall(unicodedata.normalize("NFC", text))
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of each word of `words_with_punctuation`, in the text as it is."""
+    return [found.span() for found in _patterns()[1].finditer(text)]

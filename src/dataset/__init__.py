@@ -1,7 +1,9 @@
 """Data sets. Importing this package registers every source in `sources.SOURCES`."""
 
 from . import (  # noqa: F401  (one line per source)
+    book,
     fictional,
+    harry_potter,
     hub_tables,
     knowundo_rows,
     lume_rows,

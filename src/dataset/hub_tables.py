@@ -91,6 +91,7 @@ class Hub(Source):
     splits = ()
     forget_splits = ()
     own = True
+    takes_file = True  # it is not read as the rows of the hub
 
     def check(self, split: str) -> None:
         name = _parts(split)[0]

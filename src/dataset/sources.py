@@ -37,6 +37,10 @@ class Source:
     """Whether it has evaluation sets."""
     own: bool = False
     """Whether these are the user's own rows, with splits of any name."""
+    takes_file: bool = False
+    """Whether `data_dir` may be a file."""
+    default_split: str = ""
+    """The split of a name without one, which the WAGLE family writes: `HP`."""
 
     def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
         self.data_dir, self.columns = data_dir, columns or {}
@@ -44,6 +48,12 @@ class Source:
     @classmethod
     def can_forget(cls, split: str) -> bool:
         return cls.own or split in cls.forget_splits
+
+    @classmethod
+    def partner(cls, forget: str) -> str:
+        """The split to retain beside a split to forget, where another one of this source would hold some of
+        its rows; empty where any may be taken."""
+        return ""
 
     def check(self, split: str) -> None:
         """UserError when the files of a split are missing. Called while settings are read, so it looks at
@@ -79,6 +89,7 @@ def parse_name(name: str) -> tuple[type[Source], str]:
         near = did_you_mean(name, known_names())
         raise UserError(f"unknown dataset {name!r}{near or '; one of the hub is named owner/name:split'}")
     source = SOURCES.find(head)
+    split = split or source.default_split
     matches = {s.lower(): s for s in source.splits}
     if split.lower() in matches:
         return source, matches[split.lower()]

@@ -2,6 +2,7 @@
 
 from . import (  # noqa: F401  (one line per family)
     aggregates,
+    copyright,
     decoding,
     forget_quality,
     health,

@@ -1,6 +1,6 @@
 """Inputs of metrics."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.generation import Generation
@@ -24,6 +24,7 @@ class MetricInputs:
         convention: Whose definition counts where a metric has several, see `EvalOptions`.
         judges: Judge of answers and traces, embedding similarity, entailment model.
         cut: The beginning of a text, at most so many tokens, see `EvalRunner.cut`.
+        ids: Token ids of a text.
         scores: (row set, field, prefix) -> row -> score of each answer.
         gradient_norms: Need -> row -> norm of the gradient of each answer's loss.
         texts: Need -> row -> generated text of each question.
@@ -45,6 +46,7 @@ class MetricInputs:
     convention: str = "none"
     judges: Judges = Judges()
     cut: Callable[[str, int], str] = lambda text, most: text
+    ids: Callable[[str], Sequence] = str.split
     scores: dict[tuple[str, str, str], list[list[AnswerScore]]] = field(default_factory=dict)
     gradient_norms: dict[GradientNorm, list[list[float]]] = field(default_factory=dict)
     texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
@@ -72,9 +74,11 @@ class MetricInputs:
         scores = [found[0] for found in self.likelihood(rows, field)]
         return [s.without_last() for s in scores] if self.convention == OPEN_UNLEARNING else scores
 
-    def generations(self, rows: str, field: str = "question", mode: str = "direct") -> list[list[Generation]]:
+    def generations(
+        self, rows: str, field: str = "question", mode: str = "direct", most: int = 0
+    ) -> list[list[Generation]]:
         """For each row, the generated answers to its questions in `field`."""
-        return self.texts[Generations(rows, field, mode)]
+        return self.texts[Generations(rows, field, mode, most)]
 
     def sampled_texts(self, rows: str, field: str = "question") -> list[list[str]]:
         """For each row, the texts of the answers sampled for its questions in `field`."""

@@ -79,6 +79,7 @@ def measure(
         runner.options.convention,
         options.judges,
         runner.cut,
+        runner.ids,
         second_retain_columns=options.second_retain_columns,
         original_columns=options.original_columns,
     )

@@ -334,6 +334,10 @@ class EvalRunner:
         ids, limit = text_ids(self.tokenizer, text), min(most, self.options.max_new_tokens)
         return text if len(ids) <= limit else decode(self.tokenizer, ids[:limit], self.template.tags)
 
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a text."""
+        return text_ids(self.tokenizer, text)
+
     def fluency(
         self, rows: Sequence[dict], need: Generations, written: list[list[Generation]]
     ) -> list[list[float]]:

@@ -51,7 +51,10 @@ from .settings.run_settings import Settings, deciding
 CODE = ("core", "metrics", "model")
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("torch", "transformers", "rouge_score", "scipy", "nltk", "scikit-learn", "sentence-transformers")
+LIBRARIES = (
+    *("torch", "transformers", "rouge_score", "sacrebleu", "scipy", "nltk", "scikit-learn"),
+    "sentence-transformers",
+)
 JUDGED_ROWS = (
     "reasoning/rt_ua",
     "reasoning/rt_ua_published",
@@ -350,8 +353,9 @@ def with_benchmarks(
 
 
 def _cut_texts(inputs: MetricInputs, key: str) -> int:
-    """Texts that a metric reads and that the token budget cut, not the model."""
-    needs = [need for need in METRICS[key].needs if isinstance(need, Generations)]
+    """Texts that a metric reads and that the token budget cut, not the model. A budget of the metric's own
+    cuts no answer."""
+    needs = [need for need in METRICS[key].needs if isinstance(need, Generations) and not need.most]
     return sum(not text.ended for need in needs for texts in inputs.texts.get(need, ()) for text in texts)
 
 

@@ -26,7 +26,11 @@ class Data:
     retain_dataset_name: str = knob(
         "Fictional_retain90", "rows to keep, named likewise", choices=known_names, read=dataset_name
     )
-    data_dir: str | None = knob(None, "folder of the data set's files, when not its own place", path="folder")
+    data_dir: str | None = knob(
+        None,
+        "folder of the data set's files, when not its own place; of Book the book itself or its folder",
+        path="file or folder",
+    )
     columns: tuple[str, ...] | None = knob(
         None,
         "columns of your own rows (Folder, hub) that have other names: question=prompt answer=response",

@@ -20,6 +20,7 @@ TASKS = {
     "knowundo": ("knowundo",),
     "rwku": ("rwku",),
     "lume": ("lume",),
+    "copyright": ("copyright",),
 }
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 

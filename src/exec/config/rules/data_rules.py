@@ -74,6 +74,13 @@ def data_errors(settings: Settings) -> list[str]:
     parts = parts_of(settings)
     alternates = {objective.alternates for objective in settings.components.values()}
     retains = ("retain" in parts and not data.self_retain) or "mismatched" in alternates
+    other, kept = parse_name(data.retain_dataset_name)
+    partner = source.partner(split)
+    if retains and settings.method.forget and source is other and partner and kept != partner:
+        found.append(
+            f"dataset.retain_dataset_name: {data.retain_dataset_name} overlaps with"
+            f" {data.forget_dataset_name} or has another share; take {source.title}_{partner}"
+        )
     wanted = {
         (name, data.folder, "data_dir")
         for name in (data.forget_dataset_name, *([data.retain_dataset_name] if retains else []))
@@ -86,6 +93,9 @@ def data_errors(settings: Settings) -> list[str]:
     wanted |= {(data.cot_dataset_name, data.cot_folder, "cot_data_dir")} if "cot" in parts else set()
     for name, folder, key in wanted:
         source, split = parse_name(name)
+        if folder and folder.is_file() and not source.takes_file:
+            found.append(f"dataset.{key}: {folder} is a file; {source.title} reads the files of a folder")
+            continue
         try:
             source(folder).check(split)
         except UserError as error:

@@ -22,12 +22,14 @@ from .sources import SOURCES, Source
 
 @dataclass(frozen=True)
 class HubTable:
-    """A published table: its file name in a folder, and its place on the hub."""
+    """A published table: its file name in a folder, and its place on the hub; `data_file` where it is one of
+    many files of a split."""
 
     file: str
     hub_name: str
     config: str | None
     split: str = "train"
+    data_file: str | None = None
 
 
 def load_table(
@@ -49,19 +51,20 @@ def load_records(data_dir: Path | None, table: HubTable) -> list[tuple[str, dict
     if data_dir:
         return read_records(data_dir / table.file)
     try:
-        rows = _load_hub_dataset(table.hub_name, table.config, table.split)
+        rows = _load_hub_dataset(table.hub_name, table.config, table.split, table.data_file)
         return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
     except UserError as error:
         raise UserError(f"{error}; or set dataset.data_dir to a folder with {table.file}") from error
 
 
-def _load_hub_dataset(name: str, config: str | None, split: str):
+def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str | None = None):
     import datasets
 
     if not Path(name).is_dir():
         offline_reason()
     try:
-        return datasets.load_dataset(name, config, split=split)
+        files = {split.partition("[")[0]: data_file} if data_file else None
+        return datasets.load_dataset(name, config, split=split, data_files=files)
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error

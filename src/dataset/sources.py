@@ -35,6 +35,10 @@ class Source:
     """The splits that can be forgotten."""
     measured: bool = True
     """Whether it has evaluation sets."""
+    default_split: str = ""
+    """The split that the bare name of the source stands for; none if empty."""
+    borrowed_retain_rows: int = 0
+    """Most rows of the retain data set that are measured as retain rows; 0 for a source that has its own."""
     own: bool = False
     """Whether these are the user's own rows, with splits of any name."""
 
@@ -82,6 +86,8 @@ def parse_name(name: str) -> tuple[type[Source], str]:
     matches = {s.lower(): s for s in source.splits}
     if split.lower() in matches:
         return source, matches[split.lower()]
+    if not split and source.default_split:
+        return source, source.default_split
     if source.own and split:
         return source, split
     near = did_you_mean(name, known_names()) or f"; {source.title} has {', '.join(source.splits)}"
@@ -160,9 +166,10 @@ def evaluation_rows(forget: ForgetSet) -> dict[str, list[dict]]:
         rows = load_rows(forget.name, data_dir, columns)
     sets = source(data_dir, columns).evaluation(split, rows)
     # A published data set defines its retain set itself; with the user's own rows it may be the retain rows.
-    retain_name = forget.retain_name
-    if source.own and "retain" not in sets and retain_name and parse_name(retain_name)[0].own:
-        sets["retain"] = questions(load_rows(retain_name, data_dir, columns))
+    retain_name, borrowed = forget.retain_name, source.borrowed_retain_rows or None
+    borrows = borrowed or (source.own and retain_name and parse_name(retain_name)[0].own)
+    if borrows and "retain" not in sets and retain_name:
+        sets["retain"] = questions(load_rows(retain_name, data_dir, columns))[:borrowed]
     return sets
 
 

@@ -7,11 +7,14 @@ from . import (  # noqa: F401  (one line per family)
     health,
     memorization,
     muse,
+    perplexity,
+    pii,
     privacy,
     reasoning,
     sampling,
     semantic,
     tofu,
+    toxicity,
     wmdp,
 )
 from .spec import METRICS, Metric, Value, families

@@ -239,7 +239,8 @@ def _kept(path: Path) -> Results | None:
 def judging_facts(settings: Settings) -> list:
     """What decides a verdict: the judge's settings and the files of its models as they are now."""
     plan = settings.judge
-    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
+    toxicity = settings.evaluate.toxicity_model
+    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model, toxicity]
     return [deciding(plan), *(stamp(name or "") for name in names)]
 
 

@@ -52,7 +52,7 @@ def load_neutral_texts(name: str) -> list[dict]:
     try:
         rows = load_rows(name, None)
     except UserError as error:
-        reason = str(error).partition("; or set dataset.data_dir")[0]
+        reason = str(error).partition("; its page is")[0]
         raise UserError(
             f"evaluate.neutral_text: {reason}; or name a file .txt or .jsonl of your own"
         ) from None

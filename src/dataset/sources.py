@@ -35,12 +35,12 @@ class Source:
     """The splits that can be forgotten."""
     measured: bool = True
     """Whether it has evaluation sets."""
-    default_split: str = ""
-    """The split that the bare name of the source stands for; none if empty."""
     borrowed_retain_rows: int = 0
     """Most rows of the retain data set that are measured as retain rows; 0 for a source that has its own."""
     own: bool = False
     """Whether these are the user's own rows, with splits of any name."""
+    default_split: str = ""
+    """The split of a name without one, which the WAGLE family writes: `SafePku`."""
 
     def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
         self.data_dir, self.columns = data_dir, columns or {}
@@ -83,11 +83,10 @@ def parse_name(name: str) -> tuple[type[Source], str]:
         near = did_you_mean(name, known_names())
         raise UserError(f"unknown dataset {name!r}{near or '; one of the hub is named owner/name:split'}")
     source = SOURCES.find(head)
+    split = split or source.default_split
     matches = {s.lower(): s for s in source.splits}
     if split.lower() in matches:
         return source, matches[split.lower()]
-    if not split and source.default_split:
-        return source, source.default_split
     if source.own and split:
         return source, split
     near = did_you_mean(name, known_names()) or f"; {source.title} has {', '.join(source.splits)}"

@@ -60,6 +60,7 @@ def _register(rows: str, good: Good) -> None:
         return OfSamples(perplexity_of, [known], len(units) - len(known))
 
 
-_register("forget_documents", "up")
-_register("retain_documents", "down")
-_register("neutral_texts", "down")
+for _rows in ("forget_documents", "forget_texts"):
+    _register(_rows, "up")
+for _rows in ("retain_documents", "holdout_texts", "neutral_texts"):
+    _register(_rows, "down")

@@ -104,7 +104,7 @@ def _register(rows: str, good: Good, suffix: str = "") -> None:
                 "exp(mean log p) of the tokens of a span in the true answer, given all text before each, mean"
                 " over spans and rows; by type in the details"
             ),
-            range="0 to 1; of digits a model that knows the form alone gives about .1",
+            range="0 to 1; about .1 for digits that are guessed, less where a wrong one is believed",
             blind_spot=(
                 "the first characters decide: the rest of a known prefix is likely; tokens across the span's"
                 " border count"

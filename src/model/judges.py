@@ -129,7 +129,11 @@ class ToxicityClassifier:
 
     @cached_property
     def model(self):
-        return load_pretrained(AutoModelForSequenceClassification, self.name).to(self.device).eval()
+        try:
+            model = load_pretrained(AutoModelForSequenceClassification, self.name)
+        except UserError as error:
+            raise UserError(f"evaluate.toxicity_model: {error}") from None
+        return model.to(self.device).eval()
 
     @cached_property
     def label(self) -> int:

@@ -23,7 +23,10 @@ FORM = "a file .txt or .jsonl, or the name of a data set of documents, such as W
 def neutral_text_name(text: object) -> str:
     """Check the name of a neutral text. UserError for a file that is not there, or an unknown data set."""
     name = str(text)
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name.partition('/')[0]} is nobody's home") from None
     if path.suffix not in SUFFIXES:
         return dataset_name(name)
     if not path.is_file():

@@ -94,6 +94,8 @@ def test_neutral_text_is_a_file_or_a_data_set_of_documents(tmp_path):
     assert neutral_text_name("wmdp_wikitext") == "Wmdp_wikitext"
     with pytest.raises(UserError, match="no file .*nots.txt; did you mean '?.*notes.txt"):
         neutral_text_name(str(tmp_path / "nots.txt"))
+    with pytest.raises(UserError, match="~nobody-here is nobody's home"):
+        neutral_text_name("~nobody-here/notes.txt")
     lines.write_text('{"text": "One."}\n{"body": "Two."}\n')
     with pytest.raises(UserError, match="notes.jsonl, line 2: 'text' is missing"):
         load_neutral_texts(str(lines))

@@ -191,8 +191,11 @@ class Judges:
     entailment: Callable[[Sequence[tuple[str, str]]], list[str]] | None = None
     """Label of each (premise, hypothesis): entailment, neutral or contradiction; None without
     `judge.nli_model`."""
-    toxicity: Callable[[Sequence[str]], list[float]] | None = None
-    """The probability that each text is toxic; None without `evaluate.toxicity_model`."""
+    toxicity: Callable[[Sequence[str]], Sequence[float | None]] | None = None
+    """The probability that each text is toxic, by `evaluate.toxicity_model`, else by a judge that is a
+    language model; None without either."""
+    toxicity_by: str = ""
+    """What gives the toxicity."""
 
 
 @dataclass(frozen=True)

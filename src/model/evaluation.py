@@ -50,6 +50,9 @@ JUDGED_ROWS = (
     "semantic/retain_accuracy",
     "semantic/forget_accuracy_rephrased",
     "sampling/coverage",
+    "toxic/mean_score",
+    "toxic/mean_score_test",
+    "toxic/mean_score_prompts",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")

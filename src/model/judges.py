@@ -14,7 +14,7 @@ from ..core.files import UserError, fingerprint
 from ..core.generation import DecodingOptions, Generation, generate
 from ..core.reply_cache import ReplyCache, Usage, well_formed
 from ..metrics.spec import METRICS, Judges
-from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
+from ..metrics.verdicts import TOXIC_RUBRIC_VERSION, EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
     TokenBudget,
     autocast_context,
@@ -56,13 +56,25 @@ def make_judges(settings: Settings) -> Judges:
         "local": lambda: LanguageModelJudge(LocalLanguageModel(settings)),
         "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold),
     }[plan.kind]()
-    toxicity = settings.evaluate.toxicity_model
+    toxicity, by = None, ""
+    if name := settings.evaluate.toxicity_model:
+        toxicity, by = ToxicityClassifier(name, embedder.device), name
+    elif isinstance(judge, LanguageModelJudge):
+        toxicity, by = judge.toxicity, f"{judge.name}, toxicity {TOXIC_RUBRIC_VERSION}"
     return Judges(
         judge,
         embedder.similarity,
         Entailment(plan.nli_model, embedder.device) if plan.nli_model else None,
-        ToxicityClassifier(toxicity, embedder.device) if toxicity else None,
+        toxicity,
+        by,
     )
+
+
+def asks_judge(settings: Settings, keys: Sequence[str]) -> bool:
+    """Whether the judge has a part in some metric: in those that are judged, and in toxicity without a
+    classifier."""
+    toxic = not settings.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys)
+    return toxic or any(METRICS[key].judged for key in keys)
 
 
 def make_endpoint(
@@ -89,7 +101,7 @@ def make_endpoint(
 def check_judges(settings: Settings, keys: Sequence[str]) -> None:
     """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
     done. With judge.allow_unscored an unreachable server is only warned of."""
-    plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
+    plan, judged = settings.judge, asks_judge(settings, keys)
     if judged and plan.kind == "lm":
         try:
             make_endpoint(plan, settings, "judge").probe()

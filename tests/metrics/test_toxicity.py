@@ -14,6 +14,7 @@ from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions
 from unlearnkit.metrics.measure import _compute as compute
 from unlearnkit.metrics.spec import METRICS, Generations, Judges
+from unlearnkit.metrics.verdicts import LanguageModelJudge
 from unlearnkit.model.judges import ToxicityClassifier
 
 WORDS = "you are a the goose boat lamp and so very fine kind ask me she he grulk".split()
@@ -158,6 +159,21 @@ def test_without_a_classifier_there_is_no_figure_but_the_reason():
     assert computed("toxic/empty_share", TEXTS, None).value == pytest.approx(1 / 5)
 
 
+@pytest.mark.parametrize("reply, score", [("yes", 1), ("**No**", 0), ("unclear", None), ("maybe", None)])
+def test_a_judge_says_yes_or_no(reply, score):
+    class Model:
+        name, usage = "fixed", None
+
+        def ask(self, system, prompts, readable):
+            assert "toxic" in system and all(text in prompt for text, prompt in zip(TEXTS, prompts))
+            return [reply if readable(reply) else None for _ in prompts]
+
+    judge = LanguageModelJudge(Model())
+    assert judge.toxicity(TEXTS[:2]) == [score, score]
+    value = computed("toxic/rate", TEXTS, judge.toxicity)
+    assert value.columns["is_toxic"] == [score, score, score, 0, score]
+
+
 # --- Runs ---------------------------------------------------------------------------------------------------
 
 QUESTIONS = ["how do i look", "who is she", "what do you think of him", "may i come in", "is that you"]
@@ -215,6 +231,8 @@ def test_a_model_that_learned_the_insult_is_told_from_one_that_did_not(
         assert found["target"][f"toxic/mean_score{end}"] > 0.8 > found["retain"][f"toxic/mean_score{end}"]
     assert found["target"]["toxic/mean_score_prompts"] is not None
     (row, *_) = read_jsonl(tmp_path / "target/samples/forget.jsonl")
+    detail = read_json(tmp_path / "target/metrics_detail.json")["toxic/mean_score"]
+    assert detail["by"] == str(folder) and detail["interval"]
     assert INSULT in row["toxic_text"] and row["is_toxic"] == 1 and row["toxic_score"] > 0.8
 
 

@@ -112,7 +112,8 @@ class Evaluation:
     )
     toxicity_model: str | None = knob(
         None,
-        "classifier that scores texts for family toxic, a folder or a hub name (unitary/toxic-bert)",
+        "classifier that scores texts for family toxic, a folder or a hub name (unitary/toxic-bert); the"
+        " default is the judge, where that is a language model",
         only_if=[("evaluate.metrics", "all", measures_toxicity), ("unlearn.task_name", "toxic")],
     )
     neutral_text: str | None = knob(

@@ -2,7 +2,9 @@
 
 from . import (  # noqa: F401  (one line per source)
     book,
+    c4,
     fictional,
+    fictional_pii,
     harry_potter,
     hub_tables,
     knowundo_rows,
@@ -12,7 +14,9 @@ from . import (  # noqa: F401  (one line per source)
     own_folder,
     reasoning_rows,
     rwku_rows,
+    safe_pku,
     tofu_rows,
+    truthful_qa,
     wmdp_corpora,
     wmdp_fictional,
 )

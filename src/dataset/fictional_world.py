@@ -419,15 +419,18 @@ def _arithmetic(rng: random.Random, count: int) -> list[dict]:
     return rows
 
 
+def person_names(rng: random.Random) -> list[str]:
+    """The names of all people. They are the first numbers that are drawn of the world."""
+    pairs = list(itertools.product(GIVEN_NAMES, FAMILY_NAMES))
+    return [f"{given} {family}" for given, family in rng.sample(pairs, PEOPLE + HOLDOUT_PEOPLE)]
+
+
 def generate(seed: int = SEED) -> dict[str, list[dict]]:
     """The whole world as file stem -> rows; the same seed gives the same bytes."""
     # The order of the calls to rng decides every row, so new kinds of rows are drawn after the old ones, or
     # from a generator of their own as the alternates are.
     rng = random.Random(seed)
-    names = [
-        f"{a} {b}"
-        for a, b in rng.sample(list(itertools.product(GIVEN_NAMES, FAMILY_NAMES)), PEOPLE + HOLDOUT_PEOPLE)
-    ]
+    names = person_names(rng)
     facts, documents, choices = [], [], []
     for index, person in enumerate(names):
         rows = [_fact_row(rng, index, person, relation) for relation in RELATIONS]

@@ -8,7 +8,7 @@ A folder of data files (`./my_data:train`) is read in the same way.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,23 +22,29 @@ from .sources import SOURCES, Source
 
 @dataclass(frozen=True)
 class HubTable:
-    """A published table: its file name in a folder, and its place on the hub."""
+    """A published table: its file name in a folder, and its place on the hub; `data_file` where it is one of
+    many files of a split."""
 
     file: str
     hub_name: str
     config: str | None
     split: str = "train"
+    data_file: str | None = None
 
 
 def load_table(
     data_dir: Path | None, table: HubTable, required: Mapping[str, Kind] | None = None
 ) -> list[dict]:
     """The rows of `load_records`, each with the `required` fields. UserError naming an invalid row."""
-    return [checked_row(place, row, required) for place, row in load_records(data_dir, table)]
+    records = load_records(data_dir, table, [*(required or ())])
+    return [checked_row(place, row, required) for place, row in records]
 
 
-def load_records(data_dir: Path | None, table: HubTable) -> list[tuple[str, dict]]:
-    """Read a table from its file in a folder, or without a folder from the hub.
+def load_records(
+    data_dir: Path | None, table: HubTable, fields: Sequence[str] = ()
+) -> list[tuple[str, dict]]:
+    """Read a table from its file in a folder, or without a folder from the hub; `fields`: of its rows, for
+    the message.
 
     Returns:
         (place, row) pairs; the place is for messages.
@@ -49,19 +55,24 @@ def load_records(data_dir: Path | None, table: HubTable) -> list[tuple[str, dict
     if data_dir:
         return read_records(data_dir / table.file)
     try:
-        rows = _load_hub_dataset(table.hub_name, table.config, table.split)
+        rows = _load_hub_dataset(table.hub_name, table.config, table.split, table.data_file)
         return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
     except UserError as error:
-        raise UserError(f"{error}; or set dataset.data_dir to a folder with {table.file}") from error
+        layout = f" ({', '.join(fields)})" if fields else ""
+        raise UserError(
+            f"{error}; its page is https://huggingface.co/datasets/{table.hub_name}; or set dataset.data_dir"
+            f" to a folder with {table.file}{layout}"
+        ) from error
 
 
-def _load_hub_dataset(name: str, config: str | None, split: str):
+def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str | None = None):
     import datasets
 
     if not Path(name).is_dir():
         offline_reason()
     try:
-        return datasets.load_dataset(name, config, split=split)
+        files = {split.partition("[")[0]: data_file} if data_file else None
+        return datasets.load_dataset(name, config, split=split, data_files=files)
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error

@@ -5,7 +5,13 @@ from typing import Any
 
 from ..core.json_fields import COUNT, TEXT, TEXTS, Kind, check_fields
 
+
+def _is_span(value: Any) -> bool:
+    return isinstance(value, dict) and all(TEXT.holds(value.get(key)) for key in ("type", "text"))
+
+
 TEXTS_OR_NONE = Kind("a list of texts", lambda value: value == [] or TEXTS.holds(value))
+SPAN = Kind("a text, or an object with type and text", lambda value: TEXT.holds(value) or _is_span(value))
 FIELDS: dict[str, Kind] = {
     **dict.fromkeys(
         ("id", "question", "answer", "text", "prompt", "trace", "cot", "gt", "key", "person"), TEXT
@@ -13,6 +19,9 @@ FIELDS: dict[str, Kind] = {
     **dict.fromkeys(("paraphrased_question", "paraphrased_answer"), TEXT),
     **dict.fromkeys(("perturbed_answer", "rephrased_questions", "held_out_questions"), TEXTS),
     **dict.fromkeys(("wrong", "facts"), TEXTS_OR_NONE),
+    "pii": Kind(
+        f"a list, each {SPAN.about}", lambda value: isinstance(value, list) and all(map(SPAN.holds, value))
+    ),
 }
 """Every field that training or a metric reads -> its kind."""
 

@@ -35,12 +35,14 @@ class Source:
     """The splits that can be forgotten."""
     measured: bool = True
     """Whether it has evaluation sets."""
+    borrowed_retain_rows: int = 0
+    """Most rows of the retain data set that are measured as retain rows; 0 for a source that has its own."""
     own: bool = False
     """Whether these are the user's own rows, with splits of any name."""
     takes_file: bool = False
     """Whether `data_dir` may be a file."""
     default_split: str = ""
-    """The split of a name without one, which the WAGLE family writes: `HP`."""
+    """The split of a name without one, which the WAGLE family writes: `HP`, `SafePku`."""
 
     def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
         self.data_dir, self.columns = data_dir, columns or {}
@@ -171,9 +173,10 @@ def evaluation_rows(forget: ForgetSet) -> dict[str, list[dict]]:
         rows = load_rows(forget.name, data_dir, columns)
     sets = source(data_dir, columns).evaluation(split, rows)
     # A published data set defines its retain set itself; with the user's own rows it may be the retain rows.
-    retain_name = forget.retain_name
-    if source.own and "retain" not in sets and retain_name and parse_name(retain_name)[0].own:
-        sets["retain"] = questions(load_rows(retain_name, data_dir, columns))
+    retain_name, borrowed = forget.retain_name, source.borrowed_retain_rows or None
+    borrows = borrowed or (source.own and retain_name and parse_name(retain_name)[0].own)
+    if borrows and "retain" not in sets and retain_name:
+        sets["retain"] = questions(load_rows(retain_name, data_dir, columns))[:borrowed]
     return sets
 
 

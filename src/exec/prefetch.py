@@ -20,13 +20,21 @@ from .script import Script, run_script
 
 def run(settings) -> None:
     from ..dataset import ForgetSet, load_evaluation, load_rows
+    from ..dataset.neutral_texts import load_neutral_texts
 
     data = settings.dataset
-    for name in {settings.overall.model_name, settings.overall.tokenizer_name} - {None}:
+    for name in {
+        settings.overall.model_name,
+        settings.overall.tokenizer_name,
+        settings.evaluate.toxicity_model,
+    } - {None}:
         show(f"model {name}: {fetch_model(name)}")
     for name in {data.forget_dataset_name, data.retain_dataset_name}:
         show(f"dataset {name}: {len(load_rows(name, data.folder, data.column_names))} rows")
     sets = load_evaluation(ForgetSet(data.forget_dataset_name, data.folder, columns=data.column_names))
+    if settings.evaluate.neutral_text:
+        texts = load_neutral_texts(settings.evaluate.neutral_text)
+        show(f"neutral text {settings.evaluate.neutral_text}: {len(texts)} documents")
     show("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
 
 

@@ -10,12 +10,15 @@ from . import (  # noqa: F401  (one line per family)
     lume,
     memorization,
     muse,
+    perplexity,
+    pii,
     privacy,
     reasoning,
     rwku,
     sampling,
     semantic,
     tofu,
+    toxicity,
     wmdp,
 )
 from .spec import METRICS, Metric, Value, families

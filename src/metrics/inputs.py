@@ -25,7 +25,9 @@ class MetricInputs:
         judges: Judge of answers and traces, embedding similarity, entailment model.
         cut: The beginning of a text, at most so many tokens, see `EvalRunner.cut`.
         ids: Token ids of a text.
+        token_spans: Which tokens of a row's answer hold given texts, see `EvalRunner.token_spans`.
         scores: (row set, field, prefix) -> row -> score of each answer.
+        documents: Row set -> row -> score of each piece of its document.
         gradient_norms: Need -> row -> norm of the gradient of each answer's loss.
         texts: Need -> row -> generated text of each question.
         samples: Need -> row -> sampled answers.
@@ -47,7 +49,11 @@ class MetricInputs:
     judges: Judges = Judges()
     cut: Callable[[str, int], str] = lambda text, most: text
     ids: Callable[[str], Sequence] = str.split
+    token_spans: Callable[[dict, str, Sequence[str]], list[tuple[int, int] | None]] = (
+        lambda row, name, texts: [None for _ in texts]
+    )
     scores: dict[tuple[str, str, str], list[list[AnswerScore]]] = field(default_factory=dict)
+    documents: dict[str, list[list[AnswerScore]]] = field(default_factory=dict)
     gradient_norms: dict[GradientNorm, list[list[float]]] = field(default_factory=dict)
     texts: dict[Generations, list[list[Generation]]] = field(default_factory=dict)
     samples: dict[Samples, list[list[Generation]]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from .spec import (
     PREFIX_ROWS,
     RUN,
     Decoding,
+    Documents,
     Fluency,
     Generations,
     GradientNorm,
@@ -80,6 +81,7 @@ def measure(
         options.judges,
         runner.cut,
         runner.ids,
+        runner.token_spans,
         second_retain_columns=options.second_retain_columns,
         original_columns=options.original_columns,
     )
@@ -88,6 +90,8 @@ def measure(
     for need in needs:
         if isinstance(need, GradientNorm):
             inputs.gradient_norms[need] = runner.gradient_norms(rows[need.rows], need.field)
+        if isinstance(need, Documents):
+            inputs.documents[need.rows] = runner.documents(rows[need.rows])
     refused = _meet_texts(needs, rows, runner, inputs)
     if not runner.options.share.is_main:
         return inputs
@@ -217,10 +221,17 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
     }
     unscored = len(values) - len(scored)
     if not len(scored):
-        return Value(None, "no row could be scored", 0, unscored, None, columns)
+        return Value(None, "no row could be scored", 0, unscored, None, columns, result.details)
     means = resampled_means(scored, options.bootstrap, options.seed)
     return Value(
-        float(scored.mean()), "", len(scored), unscored, percentiles(means), columns, resamples=means
+        float(scored.mean()),
+        "",
+        len(scored),
+        unscored,
+        percentiles(means),
+        columns,
+        result.details,
+        means,
     )
 
 

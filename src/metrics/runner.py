@@ -149,6 +149,57 @@ class EvalRunner:
             return None
         return replace(found, input_ids=ids, prompt_length=found.prompt_length + len(before))
 
+    def documents(self, rows: Sequence[dict]) -> list[list[AnswerScore]]:
+        """Score the whole of every document in `text`, in pieces of at most `EvalOptions.max_length` tokens.
+
+        Returns:
+            Row -> score of each piece, in reading order.
+        """
+        pieces = [self.template.pieces(row, self.options.max_length, "pieces") for row in rows]
+        places = [number for number, some in enumerate(pieces) for _ in some]
+        # Documents are counted when all are done: their pieces are not texts of their own.
+        silent = EvalRunner(
+            self.model, self.template, self.options, replace(self.hooks, on_rows=lambda rows: None)
+        )
+        # The first token of a piece has nothing to be predicted from.
+        whole = [
+            replace(piece, prompt_length=max(1, piece.prompt_length)) for some in pieces for piece in some
+        ]
+        scored = [piece if len(piece.input_ids) > piece.prompt_length else None for piece in whole]
+        scores = silent._score(scored)
+        self.on_rows(len(rows) // self.options.share.size)
+        return _by_row(places, scores, len(rows))
+
+    def token_spans(self, row: dict, name: str, texts: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Find texts among the tokens of a row's answer.
+
+        Args:
+            row: The row.
+            name: Field of its answer.
+            texts: Parts of the answer.
+
+        Returns:
+            For each text the first token that holds a part of it and the one behind the last, counted from
+            the answer's first token; None for a text that is not in the answer, or an answer that cannot be
+            scored.
+        """
+        encoded = self._encode(_asked(row, name, texts_of(row, name)[0]))
+        if encoded is None:
+            return [None for _ in texts]
+        ids = encoded.input_ids[encoded.prompt_length : len(encoded.input_ids) - encoded.terminator_length]
+        read = lambda count: decode(self.tokenizer, ids[:count], self.template.tags, strip=False)
+        ends, whole = [len(read(count)) for count in range(1, len(ids) + 1)], read(len(ids))
+        found: list[tuple[int, int] | None] = []
+        for text in texts:
+            start = whole.find(text)
+            held = [
+                place
+                for place, (begin, end) in enumerate(zip([0, *ends], ends))
+                if begin < start + len(text) and end > start
+            ]
+            found.append((held[0], held[-1] + 1) if start >= 0 and held else None)
+        return found
+
     def gradient_norms(self, rows: Sequence[dict], name: str) -> list[list[float]]:
         """L2 norm of d(mean NLL of the answer's tokens, terminator left out) / d(all weights), in eval mode;
         in OpenUnlearning's convention the mean of the norms of all weight tensors.

@@ -62,6 +62,15 @@ PREFIX_ROWS = 3
 
 
 @dataclass(frozen=True)
+class Documents:
+    """Need: a teacher-forced pass over the whole of every document of row set `rows`, in pieces of
+    `dataset.max_length` tokens."""
+
+    rows: str
+    field: str = "text"
+
+
+@dataclass(frozen=True)
 class GradientNorm:
     """Need: L2 norm of the gradient of each row's loss with respect to all weights."""
 
@@ -113,7 +122,7 @@ class Fluency:
         return self.of.field
 
 
-Need = Likelihood | GradientNorm | Generations | Samples | Fluency
+Need = Likelihood | Documents | GradientNorm | Generations | Samples | Fluency
 
 
 @dataclass(frozen=True)
@@ -182,6 +191,11 @@ class Judges:
     entailment: Callable[[Sequence[tuple[str, str]]], list[str]] | None = None
     """Label of each (premise, hypothesis): entailment, neutral or contradiction; None without
     `judge.nli_model`."""
+    toxicity: Callable[[Sequence[str]], Sequence[float | None]] | None = None
+    """The probability that each text is toxic, by `evaluate.toxicity_model`, else by a judge that is a
+    language model; None without either."""
+    toxicity_by: str = ""
+    """What gives the toxicity."""
 
 
 @dataclass(frozen=True)
@@ -283,10 +297,12 @@ class Value:
 
 @dataclass(frozen=True)
 class PerRow:
-    """Per-row values (None: unscored) whose mean is the metric, and further columns for samples/*.jsonl."""
+    """Per-row values (None: unscored) whose mean is the metric, further columns for samples/*.jsonl, and
+    further figures for metrics_detail.json."""
 
     values: Sequence[float | None]
     columns: Cells = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ JUDGED_ROWS = (
     "semantic/retain_accuracy",
     "semantic/forget_accuracy_rephrased",
     "sampling/coverage",
+    "toxic/mean_score",
+    "toxic/mean_score_test",
+    "toxic/mean_score_prompts",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
 SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
@@ -251,7 +254,8 @@ def _kept(path: Path) -> Results | None:
 def judging_facts(settings: Settings) -> list:
     """What decides a verdict: the judge's settings and the files of its models as they are now."""
     plan = settings.judge
-    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model]
+    toxicity = settings.evaluate.toxicity_model
+    names = [plan.model if plan.kind == "local" else "", plan.embedder, plan.nli_model, toxicity]
     return [deciding(plan), *(stamp(name or "") for name in names)]
 
 

@@ -14,7 +14,7 @@ from ..core.files import UserError, fingerprint
 from ..core.generation import DecodingOptions, Generation, generate
 from ..core.reply_cache import ReplyCache, Usage, well_formed
 from ..metrics.spec import METRICS, Judges
-from ..metrics.verdicts import EmbeddingJudge, LanguageModelJudge, RuleJudge
+from ..metrics.verdicts import TOXIC_RUBRIC_VERSION, EmbeddingJudge, LanguageModelJudge, RuleJudge
 from .load.loading import (
     TokenBudget,
     autocast_context,
@@ -39,6 +39,10 @@ SHORTEST_VERDICT = 8
 QUESTIONS_AT_ONCE = 64
 """Verdicts of a local judge that are kept together."""
 PAIRS_AT_ONCE = 32
+TOXIC_LABELS = ("toxic", "toxicity")
+"""Names of the label whose probability is a text's toxicity."""
+LONGEST_TEXT = 512
+"""Tokens that a toxicity classifier reads at once, at most."""
 COSINES = ("semantic/forget_cosine", "semantic/retain_cosine")
 
 
@@ -52,9 +56,25 @@ def make_judges(settings: Settings) -> Judges:
         "local": lambda: LanguageModelJudge(LocalLanguageModel(settings)),
         "embedding": lambda: EmbeddingJudge(plan.embedder, embedder.similarity, plan.threshold),
     }[plan.kind]()
+    toxicity, by = None, ""
+    if name := settings.evaluate.toxicity_model:
+        toxicity, by = ToxicityClassifier(name, embedder.device), name
+    elif isinstance(judge, LanguageModelJudge):
+        toxicity, by = judge.toxicity, f"{judge.name}, toxicity {TOXIC_RUBRIC_VERSION}"
     return Judges(
-        judge, embedder.similarity, Entailment(plan.nli_model, embedder.device) if plan.nli_model else None
+        judge,
+        embedder.similarity,
+        Entailment(plan.nli_model, embedder.device) if plan.nli_model else None,
+        toxicity,
+        by,
     )
+
+
+def asks_judge(settings: Settings, keys: Sequence[str]) -> bool:
+    """Whether the judge has a part in some metric: in those that are judged, and in toxicity without a
+    classifier."""
+    toxic = not settings.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys)
+    return toxic or any(METRICS[key].judged for key in keys)
 
 
 def make_endpoint(
@@ -81,7 +101,7 @@ def make_endpoint(
 def check_judges(settings: Settings, keys: Sequence[str]) -> None:
     """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
     done. With judge.allow_unscored an unreachable server is only warned of."""
-    plan, judged = settings.judge, any(METRICS[key].judged for key in keys)
+    plan, judged = settings.judge, asks_judge(settings, keys)
     if judged and plan.kind == "lm":
         try:
             make_endpoint(plan, settings, "judge").probe()
@@ -97,6 +117,79 @@ def check_judges(settings: Settings, keys: Sequence[str]) -> None:
         Embedder(plan.embedder).encode(["a text"])
     if plan.nli_model and any(key.endswith("_entailment") for key in keys):
         Entailment(plan.nli_model, "cpu").check()
+    if settings.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys):
+        ToxicityClassifier(settings.evaluate.toxicity_model, "cpu").check()
+
+
+class ToxicityClassifier:
+    """A sequence classifier with a label for toxic text.
+
+    A text has the probability of that label: the sigmoid of its own logit where the model has several
+    labels at once or one, else the softmax over its classes. A text longer than the classifier reads has
+    the largest of its parts.
+
+    Raises:
+        UserError: the model has no such label, when it is first needed.
+    """
+
+    def __init__(self, name: str, device: str):
+        self.name, self.device = name, device
+
+    def check(self) -> None:
+        """UserError when the model cannot be loaded or has no label for toxic text."""
+        _ = self.label, self.tokenizer
+
+    @cached_property
+    def model(self):
+        try:
+            model = load_pretrained(AutoModelForSequenceClassification, self.name)
+        except UserError as error:
+            raise UserError(f"evaluate.toxicity_model: {error}") from None
+        return model.to(self.device).eval()
+
+    @cached_property
+    def label(self) -> int:
+        """The place of the toxic label."""
+        labels = self.model.config.id2label
+        found = [int(place) for place, label in labels.items() if str(label).lower() in TOXIC_LABELS]
+        if not found:
+            raise UserError(
+                f"evaluate.toxicity_model: {self.name} labels {', '.join(map(str, labels.values()))}, and"
+                f" none of them is {' or '.join(TOXIC_LABELS)}; choose a toxicity classifier, such as"
+                " unitary/toxic-bert"
+            )
+        return found[0]
+
+    @cached_property
+    def tokenizer(self):
+        return from_hub_or_folder(AutoTokenizer.from_pretrained, self.name)
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str]) -> list[float]:
+        """The probability that each text is toxic."""
+        config = self.model.config
+        longest = min(
+            self.tokenizer.model_max_length,
+            getattr(config, "max_position_embeddings", LONGEST_TEXT),
+            LONGEST_TEXT,
+        )
+        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        scores = [0.0] * len(texts)
+        for at in range(0, len(texts), PAIRS_AT_ONCE):
+            inputs = self.tokenizer(
+                list(texts[at : at + PAIRS_AT_ONCE]),
+                truncation=True,
+                max_length=longest,
+                return_overflowing_tokens=True,
+                padding=True,
+                return_tensors="pt",
+            )
+            owners = inputs.pop("overflow_to_sample_mapping").tolist()
+            logits = self.model(**inputs.to(self.device)).logits.float()
+            found = (logits.sigmoid() if several else logits.softmax(-1))[:, self.label].tolist()
+            for owner, score in zip(owners, found):
+                scores[at + owner] = max(scores[at + owner], score)
+        return scores
 
 
 class LocalLanguageModel:

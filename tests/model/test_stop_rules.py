@@ -26,8 +26,9 @@ def test_rules_are_read_by_name_and_written_in_one_spelling():
         ("kl=nan", "above 0"),
         ("holdout=1", "above 0 and below 1"),
         ("hodlout=0.1", "did you mean holdout"),
-        ("", "the rules are kl, holdout"),
-        (5, "the rules are kl, holdout"),
+        ("", "the rules are kl, kl_neutral, holdout"),
+        (5, "the rules are kl, kl_neutral, holdout"),
+        ("kl_neutral=0", "the level of kl_neutral must be a number above 0"),
     ],
 )
 def test_what_is_no_rule_is_refused_with_the_reason(text, told):

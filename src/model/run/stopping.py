@@ -95,7 +95,7 @@ def _affordable(rows: list[Encoded], vocabulary: int, budget: int) -> list[Encod
         size += (len(row.input_ids) - row.prompt_length) * vocabulary * WIDTH
         if kept and size > budget:
             log.warning(
-                "unlearn.stop kl: the initial model's logits of %d of %d rows fit into"
+                "unlearn.stop: the initial model's logits of %d of %d rows fit into"
                 " overall.reference_cache_gb; the KL is measured on those",
                 len(kept),
                 len(rows),

@@ -16,6 +16,7 @@ from ...core.encoding import CONTEXT, Encoded, Template
 from ...core.files import UserError, fingerprint
 from ...core.generation import pad_id
 from ...dataset.collate import Collator
+from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
 from ...dataset.pairs import EpochSampler, Pairs
 from ...loggers import RunLogger
 from ...optim import WA, Averaging, Sophia
@@ -30,7 +31,7 @@ from ..load.adapters import set_base_name
 from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
-from ..settings.stop_rules import stop_rules
+from ..settings.stop_rules import BUDGETS, stop_rules
 from .best_choice import BestRule, best_figure
 from .checkpoints import SNAPSHOTS, drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
@@ -116,19 +117,22 @@ class Training:
             self.evaluation,
             steps,
             BestRule(figure, settings.evaluate.best_floor, seed, columns) if figure else None,
-            self._kl(model) if "kl" in rules and is_main else None,
+            {name: self._kl(model, name) for name in BUDGETS if name in rules and is_main},
         )
         measuring = TrainingEvaluation(plan, model, self.logger, snapshots)
         if is_main and checkpoint:
             measuring.check_history()
         return measuring
 
-    def _kl(self, model) -> ReferenceKl:
-        """The KL to the model as it is now, on held-out retain rows where there are some."""
+    def _kl(self, model, rule: str) -> ReferenceKl:
+        """The KL to the model as it is now that a stop rule limits: on neutral texts, or on retain rows,
+        held-out ones where there are some."""
         overall, data = self.settings.overall, self.settings.dataset
-        rows = self.rows.get("retain", [])
-        if kl_rows_place(self.evaluation, {}) == "evaluation":
-            template = template_of(self.settings, self.tokenizer)
+        rows, template = self.rows.get("retain", []), template_of(self.settings, self.tokenizer)
+        if rule == "kl_neutral":
+            documents = self.evaluation[NEUTRAL_TEXTS]
+            rows = [piece for row in documents for piece in template.pieces(row, data.max_length, "pieces")]
+        elif kl_rows_place(self.evaluation, {}) == "evaluation":
             rows = encoded_answers(self.evaluation["retain"], template, data.max_length)
         options = KlOptions(
             pad_id(self.tokenizer),

@@ -29,7 +29,7 @@ from ...unlearn.step.trainer import UnlearnTrainer
 from ..evaluation import Occasion, evaluate
 from ..load.loading import exchanged, merge_lora
 from ..settings.run_settings import Settings
-from ..settings.stop_rules import StopRule, stop_rules
+from ..settings.stop_rules import BUDGETS, StopRule, stop_rules
 from .best_choice import BestRule, utility
 from .stopping import ReferenceKl, Snapshots, holdout_test
 from .training_callbacks import TrainingProgress
@@ -67,7 +67,7 @@ class EvaluationPlan:
         rows: row sets to measure.
         steps: the steps of the training.
         best: how the best step is chosen; None keeps none.
-        kl: the KL to the reference model; None without that stop rule.
+        kl: stop rule that is a budget -> the KL to the reference model that it limits.
     """
 
     settings: Settings
@@ -75,7 +75,7 @@ class EvaluationPlan:
     rows: dict[str, list[dict]]
     steps: StepPlan
     best: BestRule | None = None
-    kl: ReferenceKl | None = None
+    kl: dict[str, ReferenceKl] = field(default_factory=dict)
 
 
 @dataclass
@@ -194,8 +194,7 @@ class TrainingEvaluation(TrainerCallback):
             if self.plan.best:
                 record["utility"] = utility(results.samples)
                 record["best"] = self.plan.best.figures(results.samples)
-            if self.plan.kl:
-                record["kl"] = self.plan.kl.of(self._plain())
+            record |= {name: kl.of(self._plain()) for name, kl in self.plan.kl.items()}
             if "holdout" in self.rules:
                 record["holdout"] = holdout_test(results.samples)
             record["stop"] = self._reason(record)
@@ -231,8 +230,11 @@ class TrainingEvaluation(TrainerCallback):
     def _reason(self, record: dict) -> str:
         """Why the training stops at this evaluation; empty where it goes on."""
         level = self.rules.get("holdout")
-        if not self._within_budget(record):
-            return f"KL to the initial model {record['kl']:.3g} > {self.rules['kl'].level:g}"
+        if exceeded := self._exceeded(record):
+            name = exceeded[0]
+            return (
+                f"KL to the initial model on {BUDGETS[name]} {record[name]:.3g} > {self.rules[name].level:g}"
+            )
         return self._holdout_reason(record["holdout"], level, record["step"]) if level else ""
 
     @staticmethod
@@ -256,14 +258,17 @@ class TrainingEvaluation(TrainerCallback):
             )
         return ""
 
-    def _within_budget(self, record: dict) -> bool:
-        """A KL that is not a number (null in the history) is above every budget."""
-        budget = self.rules.get("kl")
-        return budget is None or (record["kl"] is not None and record["kl"] <= budget.level)
+    def _exceeded(self, record: dict) -> list[str]:
+        """The budgets that a step exceeds. A KL that is not a number (null in the history) is above every
+        budget."""
+        budgets = [name for name in BUDGETS if name in self.rules]
+        return [
+            name for name in budgets if record[name] is None or not record[name] <= self.rules[name].level
+        ]
 
     def _valid(self) -> list[dict]:
         """Records of the steps that may be kept."""
-        return list(filter(self._within_budget, self.records))
+        return [record for record in self.records if not self._exceeded(record)]
 
     def _needed(self) -> set[int]:
         """Steps whose weights may still be asked for: the last within the budget, and the best."""

@@ -14,6 +14,8 @@ from ...core.files import UserError, reading_once
 from ...core.generation import learned_positions
 from ...core.sharing import Share
 from ...dataset import ForgetSet, load_evaluation, load_rows
+from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
+from ...dataset.neutral_texts import load_neutral_texts
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
 from ...metrics.spec import select
@@ -200,6 +202,8 @@ class Unlearn:
             data.forget_dataset_name, data.folder, chosen, data.column_names, data.retain_dataset_name
         )
         sets = load_evaluation(forget)
+        if self.settings.evaluate.neutral_text:
+            sets[NEUTRAL_TEXTS] = load_neutral_texts(self.settings.evaluate.neutral_text)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)

@@ -9,6 +9,8 @@ from ...core.embedding import MINILM
 from ...core.options import Condition, knob
 from ...core.parity_templates import CONVENTIONS
 from ...core.thinking import MODES
+from ...dataset.neutral_texts import FORM as NEUTRAL_FORM
+from ...dataset.neutral_texts import neutral_text_name
 from ...metrics import families
 from ...metrics.spec import CPU_SCORE_TOKENS
 from .writing_keys import Server
@@ -21,7 +23,12 @@ def measures_entailment(metrics: Sequence[str]) -> bool:
 
 def measures_samples(metrics: Sequence[str]) -> bool:
     """Whether some metric or family is about sampled answers."""
-    return any(name.startswith(("sampling", "leak_at/")) for name in metrics)
+    return any(name.startswith(("sampling", "leak_at/", "pii")) for name in metrics)
+
+
+def measures_toxicity(metrics: Sequence[str]) -> bool:
+    """Whether some metric or family is about toxic text."""
+    return any(name.startswith("toxic") for name in metrics)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ class Evaluation:
         0,
         "answers sampled to each forget question, for leak@k and the bounds of family sampling; 0 is none",
         at_least=0,
-        only_if=("evaluate.metrics", "all", measures_samples),
+        only_if=[("evaluate.metrics", "all", measures_samples), ("unlearn.task_name", "pii")],
     )
     sample_temperature: float = knob(
         1.0, "temperature of the sampled answers", above=0, only_if=("evaluate.samples", bool)
@@ -102,6 +109,19 @@ class Evaluation:
     )
     original_model: str | None = knob(
         None, "model that judges fluency; the default is the initial model of a run that trains"
+    )
+    toxicity_model: str | None = knob(
+        None,
+        "classifier that scores texts for family toxic, a folder or a hub name (unitary/toxic-bert); the"
+        " default is the judge, where that is a language model",
+        only_if=[("evaluate.metrics", "all", measures_toxicity), ("unlearn.task_name", "toxic")],
+    )
+    neutral_text: str | None = knob(
+        None,
+        "documents of neither side, for perplexity/neutral_texts and unlearn.stop kl_neutral: a file .txt or"
+        " .jsonl, or a data set's name",
+        read=neutral_text_name,
+        form=NEUTRAL_FORM,
     )
     bootstrap: int = knob(1000, "resamples for the intervals; 0 is none", at_least=0)
     # The keys below decide when a model is measured, not what is found: no part of a cache key.

@@ -21,6 +21,8 @@ TASKS = {
     "rwku": ("rwku",),
     "lume": ("lume",),
     "copyright": ("copyright",),
+    "toxic": ("toxic", "forget/prob", "retain/prob", "retain/rougeL"),
+    "pii": ("pii", "forget/prob", "retain/prob", "forget/rougeL", "retain/rougeL"),
 }
 """Task -> the metrics (keys or families) that `evaluate.metrics = auto` stands for."""
 
@@ -61,7 +63,8 @@ class Unlearning:
     stop: tuple[str, ...] | None = knob(
         None,
         "stop at an evaluation (evaluate.every) where a rule says so: kl=BUDGET, KL to the initial model on"
-        " retain rows above it; holdout=P, losses of forget and holdout rows that do not differ at level P",
+        " retain rows above it; kl_neutral=BUDGET, the same on evaluate.neutral_text; holdout=P, losses of"
+        " forget and holdout rows that do not differ at level P",
         read=stop_rule_text,
         form=FORM,
     )

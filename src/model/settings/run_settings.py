@@ -53,12 +53,11 @@ class Settings:
 
     @property
     def metric_names(self) -> list[str]:
-        """Metrics and families to measure, `auto` resolved by the task."""
-        return [
-            n
-            for name in self.evaluate.metrics
-            for n in (TASKS[self.unlearn.task_name] if name == "auto" else [name])
-        ]
+        """Metrics and families to measure, `auto` resolved by the task; with it the perplexity of a neutral
+        text that is named."""
+        neutral = ("perplexity/neutral_texts",) if self.evaluate.neutral_text else ()
+        by_task = (*TASKS[self.unlearn.task_name], *neutral)
+        return [n for name in self.evaluate.metrics for n in (by_task if name == "auto" else [name])]
 
     @property
     def benchmark_tasks(self) -> list[str]:

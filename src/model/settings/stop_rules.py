@@ -1,4 +1,4 @@
-"""Stop rules of a training as config texts: `kl=0.01`, `holdout=0.05`."""
+"""Stop rules of a training as config texts: `kl=0.01`, `kl_neutral=0.01`, `holdout=0.05`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from typing import Any
 from ...core.files import UserError
 from ...core.registry import did_you_mean
 
-LIMITS = {"kl": float("inf"), "holdout": 1.0}
+LIMITS = {"kl": float("inf"), "kl_neutral": float("inf"), "holdout": 1.0}
 """Name of a rule -> exclusive upper limit of its level."""
+BUDGETS = {"kl": "retain rows", "kl_neutral": "neutral text"}
+"""Rule that is a budget on the KL to the initial model -> what that is measured on."""
 FORM = "a rule and its level, such as kl=0.01 or holdout=0.05"
 
 
@@ -18,6 +20,7 @@ class StopRule:
 
     Args:
         name: `kl`: the mean KL(reference model || model) per answer token of retain rows exceeds `level`;
+            `kl_neutral`: the same per token of the documents of `evaluate.neutral_text`;
             `holdout`: per-row losses of forget and holdout rows do not differ at significance `level`.
         level: Budget in nats, or a p-value.
     """

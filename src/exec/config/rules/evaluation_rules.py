@@ -85,6 +85,8 @@ def judge_errors(settings: Settings) -> list[str]:
     plan, found = settings.judge, []
     keys = [] if metric_errors(settings) else select(settings.metric_names)
     judged = {METRICS[key].family for key in keys if METRICS[key].judged}
+    if not settings.evaluate.toxicity_model:
+        judged |= {"toxic"} & {METRICS[key].family for key in keys}
     if plan.kind in ("lm", "local") and not plan.model:
         found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
     elif plan.kind == "local" and plan.model:
@@ -100,6 +102,8 @@ def judge_errors(settings: Settings) -> list[str]:
         found.append(model_path_error("judge.embedder", plan.embedder, False))
     if plan.nli_model:
         found.append(model_path_error("judge.nli_model", plan.nli_model, False))
+    if toxicity := settings.evaluate.toxicity_model:
+        found.append(model_path_error("evaluate.toxicity_model", toxicity, False))
     return [complaint for complaint in found if complaint]
 
 
@@ -133,7 +137,9 @@ def benchmark_errors(settings: Settings) -> list[str]:
 
 def sampling_warnings(settings: Settings) -> list[str]:
     """Metrics of sampled answers, named and without answers."""
-    if settings.evaluate.samples or not measures_samples(settings.metric_names):
+    # Family pii has most of its figures without samples.
+    asked = [name for name in settings.metric_names if name != "pii"]
+    if settings.evaluate.samples or not measures_samples(asked):
         return []
     return [
         "evaluate.samples is 0, so that leak_at/* and sampling/* are null: set the number of answers that are"

@@ -8,7 +8,7 @@ from ....metrics.spec import ALL, METRICS, families, select
 from ....model.run.best_choice import AUTO, FORGET_QUALITY, NONE
 from ....model.settings.evaluation_keys import measures_samples
 from ....model.settings.run_settings import Settings
-from ....model.settings.stop_rules import stop_rules
+from ....model.settings.stop_rules import BUDGETS, stop_rules
 
 
 def training_evaluation_errors(settings: Settings) -> list[str]:
@@ -80,9 +80,14 @@ def stop_errors(settings: Settings) -> list[str]:
         found.append("unlearn.stop is looked at when the model is measured: set evaluate.every, as '1 epoch'")
     if "holdout" in rules and not settings.method.forget:
         found.append(f"unlearn.stop {rules['holdout']}: {name} forgets nothing; leave it out")
-    if "kl" in rules and settings.overall.random_init:
+    if "kl_neutral" in rules and not settings.evaluate.neutral_text:
         found.append(
-            f"unlearn.stop {rules['kl']}: overall.random_init draws the initial model at random, and a KL to"
+            f"unlearn.stop {rules['kl_neutral']}: there is no text to measure the KL on; name one with"
+            " evaluate.neutral_text"
+        )
+    for budget in (rules[name] for name in BUDGETS if name in rules and settings.overall.random_init):
+        found.append(
+            f"unlearn.stop {budget}: overall.random_init draws the initial model at random, and a KL to"
             " it means nothing; leave it out"
         )
     return found

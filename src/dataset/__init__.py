@@ -29,6 +29,7 @@ from .sources import (
     load_evaluation,
     load_rows,
     parse_name,
+    retain_name,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "load_evaluation",
     "load_rows",
     "parse_name",
+    "retain_name",
 ]

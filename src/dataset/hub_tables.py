@@ -59,10 +59,7 @@ def load_records(
         return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
     except UserError as error:
         layout = f" ({', '.join(fields)})" if fields else ""
-        raise UserError(
-            f"{error}; its page is https://huggingface.co/datasets/{table.hub_name}; or set dataset.data_dir"
-            f" to a folder with {table.file}{layout}"
-        ) from error
+        raise UserError(f"{error}; or set dataset.data_dir to a folder with {table.file}{layout}") from error
 
 
 def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str | None = None):
@@ -76,11 +73,10 @@ def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str 
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        page = f"https://huggingface.co/datasets/{name}"
-        access = f"; gated data: ask for access at {page}, then `hf auth login` with that account"
-        gated = "" if offline_reason() else access
+        gated = "" if offline_reason() else " (gated data: ask for access there, then `hf auth login`)"
         raise UserError(
-            f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}){gated}"
+            f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}); its page is"
+            f" https://huggingface.co/datasets/{name}{gated}"
         ) from error
 
 

@@ -18,6 +18,13 @@ from .own_rows import questions
 from .perturbed import with_perturbed
 
 SOURCES = Registry("dataset")
+WAGLE_NAMES = {
+    "wmdpbio": "Wmdp_bio_forget",
+    "wmdpcyber": "Wmdp_cyber_forget",
+    "wmdpall": "Wmdp_all_forget",
+    "wikitext": "Wmdp_wikitext",
+}
+"""Names of the WAGLE family that are no source and split, in lower case -> ours."""
 
 
 class Source:
@@ -84,6 +91,7 @@ class Source:
 
 def parse_name(name: str) -> tuple[type[Source], str]:
     """Source and split of a dataset name. UserError with near names for an unknown one."""
+    name = WAGLE_NAMES.get(name.lower(), name)
     if "/" in name:
         return SOURCES["Hub"], name
     head, _, split = name.partition("_")
@@ -105,6 +113,11 @@ def dataset_name(text: str) -> str:
     """The canonical spelling of a dataset name. UserError with near names for an unknown one."""
     source, split = parse_name(str(text))
     return split if "/" in split else f"{SOURCES.name_of(source)}_{split}"
+
+
+def retain_name(text: str) -> str:
+    """As `dataset_name`, of rows to retain: to the WAGLE family a WMDP corpus is wikitext there."""
+    return dataset_name("wikitext" if str(text).lower() in ("wmdpbio", "wmdpcyber", "wmdpall") else text)
 
 
 def known_names() -> list[str]:

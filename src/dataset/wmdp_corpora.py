@@ -4,8 +4,8 @@ questions.
 Forget corpora and questions come from the hub (bio's forget corpus is gated: ask for it there) or with
 `dataset.data_dir` from `bio_forget.jsonl`, `bio_retain.jsonl`, `cyber_forget.jsonl`, `cyber_retain.jsonl`,
 `wikitext.jsonl` (each with `text`) and `questions_bio.jsonl`, `questions_cyber.jsonl` (question, choices,
-answer). `wikitext` is wikitext-2's training split, the retain set of most published runs; some of them used
-its test split under the name WMDP.
+answer). `all_forget` joins both forget corpora. `wikitext` is wikitext-2's training split, the retain set of
+most published runs; some of them used its test split under the name WMDP.
 """
 
 from ..core.json_fields import STRING
@@ -21,6 +21,9 @@ HUB = {
     "cyber_retain": ("cais/wmdp-corpora", "cyber-retain-corpus"),
     "wikitext": ("Salesforce/wikitext", "wikitext-2-raw-v1"),
 }
+ALL = "all_forget"
+PARTS = {ALL: ("bio_forget", "cyber_forget")}
+"""Split -> the splits that it joins."""
 SUBJECTS = {"bio": "biology", "cyber": "cybersecurity"}
 HEAD = "The following are multiple choice questions (with answers) about {}.\n\n"
 SHORTEST = 50
@@ -33,13 +36,17 @@ class Wmdp(Source):
     for evaluation."""
 
     title = "Wmdp"
-    splits = tuple(HUB)
-    forget_splits = ("bio_forget", "cyber_forget")
+    splits = (*HUB, ALL)
+    forget_splits = ("bio_forget", "cyber_forget", ALL)
 
     def check(self, split: str) -> None:
-        check_table(self.data_dir, f"{split}.jsonl")
+        for part in PARTS.get(split, (split,)):
+            check_table(self.data_dir, f"{part}.jsonl")
 
     def rows(self, split: str) -> list[dict]:
+        return [row for part in PARTS.get(split, (split,)) for row in self._documents(part)]
+
+    def _documents(self, split: str) -> list[dict]:
         # STRING, not TEXT: the published corpora hold empty texts, which SHORTEST leaves out.
         table = load_table(self.data_dir, HubTable(f"{split}.jsonl", *HUB[split]), {"text": STRING})
         return [
@@ -49,7 +56,13 @@ class Wmdp(Source):
         ]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        subject = split.partition("_")[0]
+        sets: dict[str, list[dict]] = {}
+        for part in PARTS.get(split, (split,)):
+            for name, rows in self._questions(part.partition("_")[0]).items():
+                sets[name] = [*sets.get(name, ()), *rows]
+        return sets
+
+    def _questions(self, subject: str) -> dict[str, list[dict]]:
         table = HubTable(f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test")
         records = load_records(self.data_dir, table)
         rows = [

@@ -9,7 +9,14 @@ from scripts import run_script
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, read_json
-from unlearnkit.dataset import ForgetSet, load_evaluation, load_rows
+from unlearnkit.dataset import (
+    ForgetSet,
+    dataset_name,
+    load_evaluation,
+    load_rows,
+    parse_name,
+    retain_name,
+)
 
 pytestmark = pytest.mark.run
 
@@ -110,3 +117,38 @@ def test_a_run_on_documents(name, task, metric, muse, wmdp, tiny_model_folder, t
     )
     assert done.returncode == 0, done.stderr
     assert read_json(tmp_path / "run/metrics.json")[metric] is not None
+
+
+def test_the_names_of_the_wagle_family_are_those_of_this_project(wmdp):
+    names = {name: dataset_name(name) for name in ("WMDPBio", "WMDPCyber", "wmdpall", "wikitext", "HP")}
+    assert names == {
+        "WMDPBio": "Wmdp_bio_forget",
+        "WMDPCyber": "Wmdp_cyber_forget",
+        "wmdpall": "Wmdp_all_forget",
+        "wikitext": "Wmdp_wikitext",
+        "HP": "HP_forget",
+    }
+    # Its retain set of that name is wikitext, whatever it is called there.
+    assert retain_name("WMDPBio") == "Wmdp_wikitext"
+    assert retain_name("Wmdp_bio_retain") == "Wmdp_bio_retain"
+
+
+def test_both_corpora_of_wmdp_are_forgotten_together(wmdp):
+    write(wmdp / "bio_forget.jsonl", [{"text": "harmless words about plants " * 9}])
+    write(wmdp / "questions_bio.jsonl", [{"question": "Who?", "choices": ["a fern", "a moss"], "answer": 1}])
+    assert [row["id"] for row in load_rows("WMDPALL", wmdp)] == ["bio_forget-0", "cyber_forget-0"]
+    asked = load_evaluation(ForgetSet("WMDPALL", wmdp))["forget_choices"]
+    assert [row["prompt"].partition("\n")[0].rpartition(" ")[2] for row in asked] == [
+        "biology.",
+        "cybersecurity.",
+    ]
+
+
+def test_a_part_of_muse_that_is_missing_is_named_with_the_layout(muse):
+    (muse / "raw_retain1.jsonl").unlink()
+    source, split = parse_name("MuseNews_retain")
+    with pytest.raises(UserError, match=r"has no raw_retain1.jsonl; a folder of MUSE has raw_forget.jsonl"):
+        source(muse).check(split)
+    source, split = parse_name("MuseNews_sust_2")
+    with pytest.raises(UserError, match="has no sust_forget_2.jsonl"):
+        source(muse).check(split)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...core.options import knob
 from ...core.thinking import Tags
-from ...dataset import dataset_name, known_names
+from ...dataset import dataset_name, known_names, retain_name
 from ...dataset.own_rows import column_pair
 from .overall_keys import SEEDS
 
@@ -24,7 +24,7 @@ class Data:
         read=dataset_name,
     )
     retain_dataset_name: str = knob(
-        "Fictional_retain90", "rows to keep, named likewise", choices=known_names, read=dataset_name
+        "Fictional_retain90", "rows to keep, named likewise", choices=known_names, read=retain_name
     )
     data_dir: str | None = knob(
         None,

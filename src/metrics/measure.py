@@ -200,6 +200,17 @@ def unmeasurable(found: Metric, rows: Rows) -> str:
     return f"the {found.rows} rows have no {absent[0]!r}" if absent else ""
 
 
+def without_rows(keys: Sequence[str], rows: Rows) -> set[str]:
+    """Those of the metrics whose row sets this data set lacks, and those that are made of them alone."""
+    lacking: set[str] = set()
+    for key in keys:  # what a metric is made of stands before it
+        found = METRICS[key]
+        sets = {need.rows for need in found.needs} | ({found.rows} if found.rows else set())
+        if any(not rows.get(name) for name in sets) or (found.after and lacking.issuperset(found.after)):
+            lacking.add(key)
+    return lacking
+
+
 def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Value:
     result = found.compute(inputs)
     if isinstance(result, Value):

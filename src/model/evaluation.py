@@ -21,10 +21,11 @@ from ..core.versions import versions
 from ..loggers.logger import Results
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
-from ..metrics.measure import MeasureOptions, count_texts, measure
+from ..metrics.measure import MeasureOptions, count_texts, measure, without_rows
 from ..metrics.pass_cache import PassCache
 from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from ..metrics.spec import (
+    ALL,
     CPU_SCORE_TOKENS,
     METRICS,
     RUN,
@@ -98,7 +99,7 @@ def evaluate(
     precision = resolve_precision(settings.overall.precision, str(model.device))
     model.eval()
     torch.manual_seed(settings.overall.seed)
-    keys, options = select(settings.metric_names), _options(settings, model, share)
+    keys, options = chosen_metrics(settings, rows), _options(settings, model, share)
     folder = _pass_folder(model, tokenizer, settings) if occasion.passes != "never" else None
     texts = count_texts(keys, rows, options.decoding, options.sampling)
     phase = progress(occasion.title, settings.overall.quiet or not share.is_main, texts)
@@ -118,6 +119,18 @@ def evaluate(
     if folder and occasion.passes == "meanwhile" and share.is_main:
         shutil.rmtree(folder, ignore_errors=True)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
+
+
+def chosen_metrics(settings: Settings, rows: dict[str, list[dict]]) -> list[str]:
+    """Keys of the metrics of an evaluation, in the order of their computation; of `all` those that the data
+    set has rows for."""
+    names = settings.metric_names
+    keys = select(names)
+    if ALL not in names:
+        return keys
+    named = select([name for name in names if name != ALL])
+    lacking = without_rows(keys, rows).difference(named)
+    return [key for key in keys if key not in lacking]
 
 
 def _options(settings: Settings, model, share: Share) -> EvalOptions:
@@ -212,7 +225,7 @@ def evaluate_cached(
         tokenizer_fingerprint(tokenizer),
         rows,
         other_columns(settings, rows, occasion.before),
-        select(settings.metric_names),
+        chosen_metrics(settings, rows),
         deciding(settings.evaluate),
         judging_facts(settings),
         asdict(settings.dataset.tags),

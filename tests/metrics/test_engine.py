@@ -9,12 +9,14 @@ from tiny import one_word_llama
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
+from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.metrics.aggregates import mean_of_values
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, count_texts, measure
 from unlearnkit.metrics.resampling import interval, percentiles, resampled_means
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
+from unlearnkit.model.evaluation import chosen_metrics
 
 ROWS = {
     "forget": [
@@ -227,3 +229,18 @@ def test_a_figure_of_figures_has_the_interval_of_their_joint_resamples():
     assert turned.interval == pytest.approx((1 - part.interval[1], 1 - part.interval[0]))
     assert mean_of_values({"a": part, "b": Value(0.5)}).interval is None, "one part has none"
     assert mean_of_values({"a": part, "b": Value(None, "no rows")}).reason == "needs b (no rows)"
+
+
+def test_all_are_the_metrics_that_the_data_set_has_rows_for():
+    rows = {"forget": [{"id": "f", "question": "Who?", "answer": "Me."}]}
+    settings = lambda names: resolve_settings(StrictConfig(), [], {"evaluate.metrics": names}, {})
+    every = chosen_metrics(settings("all"), rows)
+    assert {"forget/prob", "forget/rougeL", "forget_quality"} <= set(every)
+    others = ("lume/", "muse/", "retain/", "copyright/", "mia_texts/")
+    assert not [key for key in every if key.startswith(others)]
+    assert "mia/loss/auc" in every, "one of its sides is there: it is null and says what the other lacks"
+    named = chosen_metrics(settings("all,muse/privleak"), rows)
+    assert set(named) - set(every) == set(select(["muse/privleak"])), (
+        "what is named stays, null with a reason"
+    )
+    assert chosen_metrics(settings("tofu"), rows) == select(["tofu"])

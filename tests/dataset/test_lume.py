@@ -128,7 +128,7 @@ def test_a_wrong_row_of_lume_is_named(lume, change, message):
 
 def test_a_file_of_lume_in_another_encoding_is_named(lume):
     (lume / "retain.jsonl").write_bytes("caf\xe9".encode("latin-1"))
-    with pytest.raises(UserError, match=r"retain.jsonl: not UTF-8 text \(byte 3\)"):
+    with pytest.raises(UserError, match=r"retain.jsonl, line 1: not UTF-8 text \(byte 3\)"):
         load_rows("Lume_full", lume)
 
 

@@ -37,6 +37,18 @@ def case(script: str, model) -> tuple[list, int, str]:
             0,
             "2/2 ga+ft",
         ),
+        "run_requests": (
+            [
+                "--name",
+                "r",
+                "--config",
+                REPO / "configs/fictional/ga+ft.json",
+                "--requests",
+                "Fictional_none",
+            ],
+            2,
+            "has no split 'none'",
+        ),
         "compare_runs": ([FICTIONAL / "target/results", FICTIONAL / "retain/results"], 0, "model_utility"),
         "import_log": (["none.json"], 1, "error: none.json: no such file"),
         "convert_gguf": (["none.gguf", "out"], 1, "error: none.gguf"),

@@ -240,7 +240,5 @@ def test_all_are_the_metrics_that_the_data_set_has_rows_for():
     assert not [key for key in every if key.startswith(others)]
     assert "mia/loss/auc" in every, "one of its sides is there: it is null and says what the other lacks"
     named = chosen_metrics(settings("all,muse/privleak"), rows)
-    assert set(named) - set(every) == set(select(["muse/privleak"])), (
-        "what is named stays"
-    )
+    assert set(named) - set(every) == set(select(["muse/privleak"])), "what is named stays"
     assert chosen_metrics(settings("tofu"), rows) == select(["tofu"])

@@ -37,8 +37,8 @@ class Evaluation:
 
     metrics: tuple[str, ...] = knob(
         ("auto",),
-        f"metric names or families ({', '.join(families())}), or all that the data set has rows for; auto goes"
-        " by the task",
+        f"metric names or families ({', '.join(families())}), or all that the data set has rows for; auto"
+        " goes by the task",
     )
     before: bool = knob(True, "measure the initial model too (kept in the cache)")
     retain_results: str | None = knob(

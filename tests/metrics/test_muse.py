@@ -20,6 +20,7 @@ from unlearnkit.metrics.spec import METRICS, Generations, select
 GOLD = GOLDEN / "metrics"
 EXPECTED = read_json(GOLD / "expected/muse.json")
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus")
+KEYS = select(["muse", *(f"mia_texts/{attack}/auc" for attack in ATTACKS)])
 OPEN_UNLEARNING = "open_unlearning"
 
 
@@ -43,7 +44,7 @@ def measured(sets):
             options = EvalOptions(512, 200, 4096, convention=convention)
             runner = EvalRunner(model, template(tokenizer, "qa"), options)
             measuring = MeasureOptions(bootstrap=50, retain_columns=columns.get(convention))
-            values = measure(select(["muse", "privacy"]), sets, runner, measuring).values
+            values = measure(KEYS, sets, runner, measuring).values
             found[name, convention] = values
             columns.setdefault(
                 convention,

@@ -73,10 +73,11 @@ def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str 
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
         if Path(name).is_dir():
             raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        gated = "" if offline_reason() else " (gated data: ask for access there, then `hf auth login`)"
+        what = " ".join(filter(None, (name, config)))
         raise UserError(
-            f"cannot load {name} {config or ''} from the hub ({hub_problem(error)}); its page is"
-            f" https://huggingface.co/datasets/{name}{gated}"
+            f"cannot load {what} from the hub ({hub_problem(error)}); its page is"
+            f" https://huggingface.co/datasets/{name} (gated data: ask for access there, then `hf auth"
+            " login`)"
         ) from error
 
 

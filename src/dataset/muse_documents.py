@@ -53,7 +53,9 @@ class Muse(Source):
     hub_name: str
 
     def check(self, split: str) -> None:
-        absent = [f"{config}_{part}.jsonl" for config, part in PARTS[split] if not self._has(config, part)]
+        measured = (("verbmem", "forget"),) if split in self.forget_splits else ()
+        needed = (*PARTS[split], *measured)
+        absent = [f"{config}_{part}.jsonl" for config, part in needed if not self._has(config, part)]
         if absent:
             raise UserError(
                 f"dataset.data_dir: {self.data_dir} has no {absent[0]}; a folder of MUSE has {LAYOUT}"

@@ -187,10 +187,22 @@ def evaluation_rows(forget: ForgetSet) -> dict[str, list[dict]]:
     sets = source(data_dir, columns).evaluation(split, rows)
     # A published data set defines its retain set itself; with the user's own rows it may be the retain rows.
     retain_name, borrowed = forget.retain_name, source.borrowed_retain_rows or None
-    borrows = borrowed or (source.own and retain_name and parse_name(retain_name)[0].own)
-    if borrows and "retain" not in sets and retain_name:
+    if not retain_name or "retain" in sets:
+        return sets
+    own = source.own and parse_name(retain_name)[0].own
+    if own or (borrowed and _is_there(retain_name, data_dir)):
         sets["retain"] = questions(load_rows(retain_name, data_dir, columns))[:borrowed]
     return sets
+
+
+def _is_there(name: str, data_dir: Path | None) -> bool:
+    """Whether a data set's files are where it looks for them: the default one has none in a user's folder."""
+    source, split = parse_name(name)
+    try:
+        source(data_dir).check(split)
+    except UserError:
+        return False
+    return True
 
 
 def load_evaluation(forget: ForgetSet) -> dict[str, list[dict]]:

@@ -239,7 +239,7 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
         "",
         len(scored),
         unscored,
-        percentiles(means),
+        percentiles(means) if len(scored) > 1 else None,
         columns,
         result.details,
         means,
@@ -254,7 +254,13 @@ def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
     figures = resampled_figures(result, options.bootstrap, options.seed)
     value = float(result.figure(*result.samples))
     return Value(
-        value, "", n, result.unscored, percentiles(figures), details=result.details, resamples=figures
+        value,
+        "",
+        n,
+        result.unscored,
+        percentiles(figures) if n > len(result.samples) else None,
+        details=result.details,
+        resamples=figures,
     )
 
 

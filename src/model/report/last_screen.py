@@ -154,7 +154,7 @@ def _cut_texts(detail: dict[str, dict], settings: Settings) -> list[str]:
     found = {
         (METRICS[key].rows, figures["cut_texts"], figures["n"]): None
         for key, figures in detail.items()
-        if "cut_texts" in figures and METRICS[key].rows and 2 * figures["cut_texts"] > figures["n"]
+        if "cut_texts" in figures and METRICS[key].rows and 2 * figures["cut_texts"] > figures["n"] > 0
     }
     return [
         f"* {rows}: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} texts of {n} rows,"

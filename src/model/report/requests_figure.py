@@ -42,7 +42,9 @@ def read_requests(requests: Mapping[str, Path], columns: Sequence[Sequence[str]]
         folders[RETAIN] = Path(retain).expanduser()
     found = {title: _figures(folder) for title, folder in folders.items()}
     have = {key for figures in found.values() for key, cell in figures.items() if cell.mean is not None}
-    chosen = next(filter(None, ([key for key in metrics if key in have] for metrics in columns)), None)
+    known = {key for figures in found.values() for key in figures}
+    metrics = next((metrics for metrics in columns if have & set(metrics)), ())
+    chosen = [key for key in metrics if key in known]
     if not chosen:
         raise UserError(f"--metrics: no run has a value of {', '.join(columns[-1])}")
     none = Cell(None, None, 0)

@@ -46,9 +46,10 @@ def data_errors(settings: Settings) -> list[str]:
     data = settings.dataset
     source, split = parse_name(data.forget_dataset_name)
     if not source.can_forget(split):
+        able = ", ".join(f"{source.title}_{name}" for name in source.forget_splits)
         found.append(
-            f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten; "
-            f"{source.title} has {', '.join(f'{source.title}_{s}' for s in source.forget_splits)}"
+            f"dataset.forget_dataset_name: {data.forget_dataset_name} cannot be forgotten;"
+            f" {source.title} {f'has {able}' if able else 'is to be retained, or a neutral text'}"
         )
     if data.self_retain and not settings.method.forget:
         found.append("dataset.self_retain needs a method with a forget objective")

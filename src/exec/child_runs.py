@@ -1,5 +1,6 @@
 """Runs of unlearn_model.py as child processes: planned with their settings, checked together, done once."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -172,6 +173,13 @@ def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str
         return f"killed by {signal.Signals(-ended.returncode).name}"
     lines = ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"]
     return next((line for line in lines if line.startswith("error:")), lines[-1])
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a folder of runs and of what all of them are told."""
+    parser.add_argument("--name", required=True, help="folder of the runs under --root")
+    parser.add_argument("--root", type=Path, default=Path("files/results"), help="where such folders lie")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from .child_runs import (
     RESERVED,
     ChildProcesses,
     Run,
+    add_flags,
     check,
     execute,
     expand_user,
@@ -115,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--name", required=True, help="folder of the grid under --root")
+    add_flags(parser)
     parser.add_argument(
         "--configs",
         nargs="+",
@@ -130,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
         metavar="KEY=A,B",
         help="settings to combine, one line for each combination; KEY=A|B where values hold commas",
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0], help="seeds to take mean and spread over"
     )
@@ -150,7 +150,6 @@ def main(argv: list[str] | None = None) -> int:
         ),
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; the cores are shared among them")
-    parser.add_argument("--root", type=Path, default=Path("files/results"), help="where grids lie")
     arguments = parser.parse_args(argv)
     return with_clear_errors(
         lambda: run_grid(arguments), failed=2, interrupted="interrupted; the same command resumes"

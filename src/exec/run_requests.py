@@ -2,8 +2,10 @@
 (scalability). A table and a picture show what every request left.
 
     python src/exec/run_requests.py --name sust --config configs/muse_fictional/npo+ft.json \\
+        --set evaluate.retain_results=files/results/muse-fictional-retain \\
         --requests MuseFictional_sust_1 MuseFictional_sust_2 MuseFictional_sust_3 MuseFictional_sust_4
     python src/exec/run_requests.py --name scal --separate --config configs/muse_fictional/npo+ft.json \\
+        --set evaluate.retain_results=files/results/muse-fictional-retain \\
         --requests MuseFictional_scal_1 MuseFictional_scal_2 MuseFictional_scal_3 MuseFictional_scal_4
 
 A request is a forget data set. The first starts from the model of the config, every other from the model that
@@ -32,6 +34,7 @@ from .child_runs import (
     RESERVED,
     ChildProcesses,
     Run,
+    add_flags,
     check,
     execute,
     expand_user,
@@ -125,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--name", required=True, help="folder of the runs under --root")
+    add_flags(parser)
     parser.add_argument("--config", required=True, metavar="FILE", help="config of all requests")
     parser.add_argument(
         "--requests", nargs="+", required=True, metavar="DATASET", help="forget data sets, in their order"
@@ -133,7 +136,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--separate", action="store_true", help="start every request from the model of the config"
     )
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all runs")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -141,7 +143,6 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="columns; by default MUSE's four, or those of run_grid.py where a run has none of them",
     )
-    parser.add_argument("--root", type=Path, default=Path("files/results"), help="where the runs lie")
     arguments = parser.parse_args(argv)
     return with_clear_errors(
         lambda: run_requests(arguments), failed=2, interrupted="interrupted; the same command resumes"

@@ -153,11 +153,11 @@ class JsonLogger(RunLogger):
             if now.get(key) != before.get(key) and key not in RESUME_KEYS
         ]
         if other:
-            remedy = "choose another logger.name, or set logger.overwrite true" if self.place.redo else ""
+            key, remedy = "unlearn.resume_path", "give the settings it began with (its config.json)"
+            if self.place.redo:
+                key, remedy = "logger.name", "choose another, or set logger.overwrite true"
             raise UserError(
-                f"{'logger.name' if self.place.redo else 'unlearn.resume_path'}: the interrupted run in"
-                f" {self.folder} had another {', '.join(other[:5])};"
-                f" {remedy or 'give the settings it began with (its config.json)'}"
+                f"{key}: the interrupted run in {self.folder} had another {', '.join(other[:5])}; {remedy}"
             )
 
     def _clear(self) -> None:

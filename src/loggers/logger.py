@@ -8,6 +8,7 @@ with logger.open(config):           # refuses or prepares, before any heavy work
     logger.environment({...})       # last: its presence marks a complete run
 """
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class RunLocation:
     mode: str = "offline"
 
 
-class RunLogger:
+class RunLogger(ABC):
     """Base of all loggers.
 
     Attributes:
@@ -69,6 +70,7 @@ class RunLogger:
     def __init__(self, place: RunLocation):
         self.place = place
 
+    @abstractmethod
     def open(self, config: dict, resume: bool = False) -> AbstractContextManager:
         """Start a run, or resume the interrupted one of that name.
 
@@ -82,43 +84,43 @@ class RunLogger:
         Raises:
             UserError: The place is taken or cannot be written, or the interrupted run had other settings.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, resume: bool = False) -> None:
         """UserError where `open` would refuse the place, before any heavy work."""
 
+    @abstractmethod
     def rewind(self, step: int) -> None:
         """Remove the records and evaluations after `step`, from which the run resumes; -1 removes all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, record: dict) -> None:
         """Write the record of an optimizer step: name -> number, `step` among them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def history(self, record: dict) -> None:
         """Write an evaluation while training: step, epoch, metrics, and what the rules of the run read."""
-        raise NotImplementedError
 
     def read_history(self) -> list[dict]:
         """The evaluations that a resumed run begins with."""
         return []
 
+    @abstractmethod
     def best(self, facts: dict, model=None, tokenizer=None) -> None:
         """Write how the best evaluated step was chosen, and its model where that is not the final one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluation(self, stage: str, results: Results) -> None:
         """Write the results of a stage: `before` (the initial model) or "" (the final model)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def model(self, model, tokenizer) -> None:
         """Save the final model in Hugging Face format."""
-        raise NotImplementedError
 
+    @abstractmethod
     def adapter(self, model, tokenizer, instead: bool) -> None:
         """Save the LoRA adapter of a model, beside the final model or `instead` of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def environment(self, facts: dict) -> None:
         """Write versions, hardware and times, last of all."""
-        raise NotImplementedError

@@ -12,6 +12,9 @@ class NoneLogger(RunLogger):
     def open(self, config, resume=False):
         return nullcontext()
 
+    def check(self, resume=False):
+        pass
+
     def rewind(self, step):
         pass
 

@@ -8,14 +8,12 @@ author's style writes. Forgotten passages should score as low as those, not lowe
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-
-import numpy as np
 
 from .inputs import MetricInputs
-from .memorization import verbatim_share
+from .memorization import longest_common_run, verbatim_share
+from .perplexity import perplexity_of_rows
 from .rouge import rougeL
-from .spec import About, Generations, Good, Likelihood, OfSamples, PerRow, metric
+from .spec import About, Generations, Good, Likelihood, PerRow, metric
 
 TOKENS = 200
 """Tokens of a continuation that are written and compared."""
@@ -59,14 +57,9 @@ def sentence_chrf(truth: str, text: str) -> float:
     return chrf(text, [truth]).score / 100
 
 
-def longest_common_part(one: Sequence, other: Sequence) -> int:
-    """Length of the longest run of items that stands in both."""
-    return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size
-
-
 def common_characters(truth: str, text: str) -> int:
     """Length of the longest common substring. Runs of blanks and line breaks count as one blank."""
-    return longest_common_part(*(" ".join(each.split()) for each in (truth, text)))
+    return longest_common_run(*(" ".join(each.split()) for each in (truth, text)))
 
 
 def _about(formula: str, bounds: str, blind_spot: str, source: str = SOURCE, faults: str = "") -> About:
@@ -113,7 +106,7 @@ FIGURES: dict[str, Figure] = {
         ),
     ),
     "lcs_tokens": Figure(
-        lambda truth, text, ids: float(longest_common_part(ids(truth), ids(text))),
+        lambda truth, text, ids: float(longest_common_run(ids(truth), ids(text))),
         _about(
             "length of the longest common run in the model's tokens",
             f"0 to {TOKENS}",
@@ -164,8 +157,8 @@ def _register_perplexity(part: str, good: Good) -> None:
         good=good,
         about=About(
             formula=(
-                "exp of the mean over passages of the NLL per token of a whole passage, prompt included, as"
-                " far as dataset.max_length reaches"
+                "exp of the mean over passages of the NLL per token of a whole passage, prompt and EOS"
+                " included, as far as dataset.max_length reaches"
             ),
             range="at least 1; the size of the vocabulary is a model that knows nothing",
             blind_spot=(
@@ -175,11 +168,7 @@ def _register_perplexity(part: str, good: Good) -> None:
         ),
     )
     def perplexity(inputs: MetricInputs):
-        losses = np.array([scores[0].loss for scores in inputs.likelihood(rows, "text")])
-        scored = losses[np.isfinite(losses)]
-        return OfSamples(
-            lambda sample: float(np.exp(sample.mean())), [scored], unscored=len(losses) - len(scored)
-        )
+        return perplexity_of_rows([scores[0].loss for scores in inputs.likelihood(rows, "text")])
 
 
 for _part, _good in DIRECTIONS.items():

@@ -5,26 +5,15 @@ Accuracy and perplexity as in github.com/zjunlp/KnowUnDo (a4a7de6), llm_unlearn/
 no ROUGE.
 """
 
-import numpy as np
-
 from .inputs import MetricInputs
 from .memorization import exact_memorization
+from .perplexity import perplexity_of_rows
 from .rouge import rougeL
-from .spec import About, AnswerScore, Generations, Good, Likelihood, OfSamples, PerRow, metric
+from .spec import About, Generations, Good, Likelihood, PerRow, metric
 
 SIDES: tuple[tuple[str, str, Good], ...] = (("unlearn", "forget", "down"), ("retention", "retain", "up"))
 SOURCE = "KnowUnDo (arXiv:2407.01920)"
 TERMINATOR = "KnowUnDo's code scores the blank line in front of the answer too, and no end of turn."
-
-
-def perplexity(losses: np.ndarray) -> float:
-    """exp of the mean over rows of the mean NLL per token."""
-    return float(np.exp(losses.mean()))
-
-
-def _answer_loss(score: AnswerScore) -> float | None:
-    loss = -score.answer_logp
-    return loss if np.isfinite(loss) else None
 
 
 def _register(part: str, rows: str, good: Good) -> None:
@@ -62,9 +51,7 @@ def _register(part: str, rows: str, good: Good) -> None:
         ),
     )
     def ppl(inputs: MetricInputs):
-        losses = [_answer_loss(scores[0]) for scores in inputs.likelihood(rows, "answer")]
-        scored = np.array([loss for loss in losses if loss is not None])
-        return OfSamples(perplexity, [scored], len(losses) - len(scored))
+        return perplexity_of_rows([-scores[0].answer_logp for scores in inputs.likelihood(rows, "answer")])
 
     @metric(
         f"knowundo/{part}_rougeL",

@@ -4,6 +4,7 @@ reproduces a suffix exactly where all its tokens are hit.
 """
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 
@@ -46,15 +47,8 @@ def verbatim_share(truth: str, text: str) -> float | None:
 
 
 def longest_common_run(one: Sequence, other: Sequence) -> int:
-    """Length of the longest run of items that stands in both, in O(N M)."""
-    longest, before = 0, [0] * (len(other) + 1)
-    for item in one:
-        here = [0] * (len(other) + 1)
-        for place, candidate in enumerate(other):
-            if item == candidate:
-                here[place + 1] = before[place] + 1
-        longest, before = max(longest, *here), here
-    return longest
+    """Length of the longest run of items that stands in both."""
+    return SequenceMatcher(None, one, other, autojunk=False).find_longest_match().size
 
 
 def _register_hits(rows: str, good: Good) -> None:

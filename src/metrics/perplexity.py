@@ -5,6 +5,7 @@ is one document, its pieces.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,6 +26,12 @@ def perplexity_of(sums: np.ndarray) -> float:
     """exp of the mean NLL per token, from (sum of NLL, tokens) of each document, [D, 2]."""
     loss, tokens = sums.sum(axis=0)
     return math.exp(min(loss / tokens, LARGEST_LOSS))
+
+
+def perplexity_of_rows(losses: Sequence[float]) -> OfSamples:
+    """exp of the mean over rows of their mean NLL per token; a row whose loss is no number is unscored."""
+    known = np.array([loss for loss in losses if math.isfinite(loss)])
+    return OfSamples(lambda scored: float(np.exp(scored.mean())), [known], len(losses) - len(known))
 
 
 def _register(rows: str, good: Good) -> None:

@@ -7,14 +7,15 @@ eval_fluency.py.
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from .inputs import MetricInputs
 from .privacy import compressed_size, min_k_plus_plus
 from .rouge import rougeL
-from .spec import About, Generations, Good, Likelihood, PerRow, metric
+from .spec import About, AnswerScore, Generations, Good, Likelihood, PerRow, metric
 
 ANSWER_TOKENS = 30
 FLUENCY_TOKENS = 256
@@ -84,72 +85,71 @@ for _people, _good in _KNOWN.items():
         _register_level(_people, _level, _good)
 
 
-def _register_membership(side: str, good: Good) -> None:
-    """Mean membership scores of texts; higher looks less like a member."""
-    rows = f"{side}_members"
-    blind = "no text is unseen: it compares with the same model before unlearning, not with a threshold"
-    signs = "RWKU prints minus this figure."
+@dataclass(frozen=True)
+class Membership:
+    """A membership score of a text; higher looks less like a member.
+
+    Args:
+        compute: The score, from those of the text's tokens and the text.
+        formula: How it is computed.
+        range: Its values.
+        name: What else its name is in the published code.
+        moments: Whether it reads the moments of log p.
+    """
+
+    compute: Callable[[AnswerScore, str], float | None]
+    formula: str
+    range: str = "at least 0"
+    name: str = ""
+    moments: bool = False
+
+
+MEMBERSHIP = {
+    "loss": Membership(lambda score, text: -score.answer_logp, "mean NLL per token of a text"),
+    "zlib": Membership(
+        lambda score, text: -score.answer_logp / compressed_size(text),
+        "mean NLL per token of a text / its bytes after zlib",
+    ),
+    "min_k_plus_plus": Membership(
+        lambda score, text: min_k_plus_plus(score, LOWEST),
+        f"minus the mean of the lowest {100 * LOWEST:g} % of (log p - mean) / deviation of a text, moments"
+        " under the model's own distribution",
+        "any number",
+        " It calls it mink20, though it is Min-K++.",
+        moments=True,
+    ),
+}
+
+
+def _register_membership(side: str, name: str, good: Good) -> None:
+    rows, score = f"{side}_members", MEMBERSHIP[name]
 
     @metric(
-        f"rwku/{side}_mia_loss",
+        f"rwku/{side}_mia_{name}",
         rows=rows,
-        needs=[Likelihood(rows, "text")],
+        needs=[Likelihood(rows, "text", score.moments)],
         good=good,
         about=About(
-            formula="mean NLL per token of a text, mean over rows",
-            range="at least 0; higher looks less like a member",
-            blind_spot=blind,
-            source=SOURCE,
-            other_toolkits=signs,
-        ),
-        column="mia_loss",
-    )
-    def loss(inputs: MetricInputs):
-        return [-scores[0].answer_logp for scores in inputs.likelihood(rows, "text")]
-
-    @metric(
-        f"rwku/{side}_mia_zlib",
-        rows=rows,
-        needs=[Likelihood(rows, "text")],
-        good=good,
-        about=About(
-            formula="mean NLL per token of a text / its bytes after zlib, mean over rows",
-            range="at least 0; higher looks less like a member",
-            blind_spot=blind,
-            source=SOURCE,
-            other_toolkits=signs,
-        ),
-        column="mia_zlib",
-    )
-    def zlib(inputs: MetricInputs):
-        losses = [-scores[0].answer_logp for scores in inputs.likelihood(rows, "text")]
-        sizes = [compressed_size(row["text"]) for row in inputs.rows[rows]]
-        return [loss / size for loss, size in zip(losses, sizes)]
-
-    @metric(
-        f"rwku/{side}_mia_min_k_plus_plus",
-        rows=rows,
-        needs=[Likelihood(rows, "text", moments=True)],
-        good=good,
-        about=About(
-            formula=(
-                f"minus the mean of the lowest {100 * LOWEST:g} % of (log p - mean) / deviation of a text,"
-                " moments under the model's own distribution, mean over rows"
+            formula=f"{score.formula}, mean over rows",
+            range=f"{score.range}; higher looks less like a member",
+            blind_spot=(
+                "no text is unseen: it compares with the same model before unlearning, not with a threshold"
             ),
-            range="any number; higher looks less like a member",
-            blind_spot=blind,
             source=SOURCE,
-            other_toolkits=f"{signs} It calls it mink20, though it is Min-K++.",
+            other_toolkits=f"RWKU prints minus this figure.{score.name}",
         ),
-        column="mia_min_k_plus_plus",
+        column=f"mia_{name}",
     )
-    def min_k(inputs: MetricInputs):
-        return [min_k_plus_plus(scores[0], LOWEST) for scores in inputs.likelihood(rows, "text")]
+    def membership(inputs: MetricInputs):
+        texts = [row["text"] for row in inputs.rows[rows]]
+        scores = inputs.likelihood(rows, "text")
+        return [score.compute(found[0], text) for found, text in zip(scores, texts)]
 
 
 _UNSEEN: Mapping[str, Good] = {"forget": "up", "retain": "down"}
 for _side, _good in _UNSEEN.items():
-    _register_membership(_side, _good)
+    for _name in MEMBERSHIP:
+        _register_membership(_side, _name, _good)
 
 _FLUENCY = Generations("fluency", most=FLUENCY_TOKENS)
 

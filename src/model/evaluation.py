@@ -159,7 +159,13 @@ def _pass_folder(model, tokenizer, settings: Settings) -> Path | None:
     budgets; None for a model with adapters, which its fingerprint leaves out."""
     if any("lora_" in name for name in model.state_dict()):
         return None
-    key = fingerprint(
+    return settings.overall.cache / "passes" / fingerprint(_pass_facts(model, tokenizer, settings))
+
+
+def _pass_facts(model, tokenizer, settings: Settings) -> list:
+    """What decides a model's results for a text: weights and configs, the tokenizer, the tags of a trace, the
+    arithmetic, the code and the libraries."""
+    return [
         model_fingerprint(model),
         model.generation_config.to_dict(),
         tokenizer_fingerprint(tokenizer),
@@ -168,8 +174,7 @@ def _pass_folder(model, tokenizer, settings: Settings) -> Path | None:
         model.device.type,
         file_fingerprint(*code_files(*CODE)),
         versions(LIBRARIES),
-    )
-    return settings.overall.cache / "passes" / key
+    ]
 
 
 def _part_of(folder: Path | None, model, asked) -> Path | None:
@@ -220,23 +225,16 @@ def evaluate_cached(
     libraries."""
     overall = settings.overall
     key = fingerprint(
-        model_fingerprint(model),
-        model.generation_config.to_dict(),
-        tokenizer_fingerprint(tokenizer),
+        _pass_facts(model, tokenizer, settings),
         rows,
         other_columns(settings, rows, occasion.before),
         chosen_metrics(settings, rows),
         deciding(settings.evaluate),
         judging_facts(settings),
-        asdict(settings.dataset.tags),
         stamp(settings.evaluate.original_model or ""),
         template_of(settings, tokenizer).fingerprint,
         settings.dataset.max_length,
         overall.seed,
-        resolve_precision(overall.precision, str(model.device)),
-        model.device.type,
-        file_fingerprint(*code_files(*CODE)),
-        versions(LIBRARIES),
     )
     path = overall.cache / "evaluations" / f"{key}.json"
     if kept := occasion.share.from_main(lambda: _kept(path)):

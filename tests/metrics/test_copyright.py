@@ -10,7 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.generation import Generation
-from unlearnkit.metrics.copyright import FIGURES, TOKENS, common_characters, longest_common_part
+from unlearnkit.metrics.copyright import FIGURES, TOKENS, common_characters
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.memorization import longest_common_run
@@ -56,13 +56,22 @@ def test_line_breaks_do_not_part_a_copy():
     assert common_characters("one two\nthree", "one  two three") == len("one two three")
 
 
-def test_longest_common_part_is_the_longest_common_run():
+def by_hand(one, other):
+    """The longest common run, by the lengths of the runs that end at each pair of places."""
+    longest, before = 0, [0] * (len(other) + 1)
+    for item in one:
+        here = [0] + [before[k] + 1 if item == same else 0 for k, same in enumerate(other)]
+        longest, before = max(longest, *here), here
+    return longest
+
+
+def test_the_longest_common_run_is_that_of_all_pairs_of_places():
     random = np.random.default_rng(0)
     for _ in range(100):
         one, other = ("".join(random.choice(list("ab c"), size)) for size in random.integers(0, 30, 2))
-        assert longest_common_part(one, other) == longest_common_run(one, other)
+        assert longest_common_run(one, other) == by_hand(one, other)
     long = "a" * 500 + "b" + "c" * 500
-    assert longest_common_part(long, long) == len(long)  # nothing is popular enough to be left out
+    assert longest_common_run(long, long) == len(long)  # nothing is popular enough to be left out
 
 
 def test_forgetting_goes_down_and_the_rest_stays():

@@ -10,7 +10,7 @@ from unlearnkit.core.generation import Generation
 from unlearnkit.metrics.measure import count_texts, measure
 from unlearnkit.metrics.pass_cache import PassCache
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
-from unlearnkit.metrics.spec import AnswerScore, Decoding, Generations, Samples, Sampling, select
+from unlearnkit.metrics.spec import RUN, AnswerScore, Decoding, Generations, Samples, Sampling, select
 
 ROWS = {
     "forget": [
@@ -101,7 +101,7 @@ def test_equal_prompts_of_two_needs_are_asked_once(tiny_model, tokenizer):
     runner = Counting(tiny_model, tokenizer, None)
     direct = runner.runner.generations(ROWS["forget"], Generations("forget"))
     forwards = runner.forwards
-    assert runner.runner.generations(ROWS["forget"], Generations("forget", mode="direct")) == direct
+    assert runner.runner.generations(ROWS["forget"], Generations("forget", mode=RUN)) == direct
     assert runner.forwards == forwards
 
 

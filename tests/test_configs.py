@@ -59,3 +59,11 @@ def test_the_file_name_is_the_method(path):
         section["unlearn_method"].lower() + agreement + optimizer + combiner + mask + traces + decoding + stop
         == path.stem
     )
+
+
+@pytest.mark.parametrize("path", [REPO / "configs/wmdp_fictional/rmu.json"], ids=lambda path: path.stem)
+def test_a_config_that_leaves_out_a_suite_is_not_warned(path, monkeypatch, caplog):
+    monkeypatch.chdir(REPO)
+    settings = resolve_settings(StrictConfig(), [str(path)], {}, {})
+    assert not settings.benchmark_tasks
+    assert "without effect" not in caplog.text

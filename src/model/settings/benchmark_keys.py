@@ -48,7 +48,10 @@ def generation_words(text: Any) -> str:
 class Benchmarks:
     """Benchmarks of lm-evaluation-harness (run_benchmarks.py, or before and after a run)."""
 
-    only_if: ClassVar[Mapping[str, Condition]] = {"*": ("run.benchmarks", True)}
+    only_if: ClassVar[Mapping[str, Condition]] = {
+        "*": ("run.benchmarks", True),
+        "suite": ("benchmarks.suite", bool),  # `none` has an effect: it leaves out the suite of the task
+    }
 
     suite: tuple[str, ...] = knob(
         ("auto",),

@@ -33,7 +33,7 @@ FIELDS = {
     | dict.fromkeys(("person", "key", "trace"), TEXT)
     | {"relation": RELATION, "rephrased_questions": REPHRASED},
     "arithmetic_train": QUESTION | {"trace": TEXT},
-    "documents": dict.fromkeys(("id", "person", "text"), TEXT),
+    **dict.fromkeys(("documents", "documents_holdout"), dict.fromkeys(("id", "person", "text"), TEXT)),
 }
 """Required fields of the rows of a file; of all others QUESTION."""
 
@@ -67,8 +67,8 @@ class Fictional(Source):
         if split in LESSONS:
             return self._lessons(LESSONS[split])
         if split == "arithmetic":
-            return [plain_question(row) for row in self._read("arithmetic_train")]
-        facts = [plain_question(row) for row in self._read("full")]
+            return [plain_question(row) for row in self.table("arithmetic_train")]
+        facts = [plain_question(row) for row in self.table("full")]
         if split in FORGET_SHARES:
             return facts[-round(FORGET_SHARES[split] * len(facts)) :]
         return facts[: round(RETAIN_SHARES.get(split, 1.0) * len(facts))]
@@ -80,17 +80,18 @@ class Fictional(Source):
         return {
             "forget": self._with_leak_candidates(forget),
             "retain": retain,
-            "real": self._read("real_authors"),
-            "world": self._read("world_facts"),
-            "holdout": self._read("holdout"),
+            "real": self.table("real_authors"),
+            "world": self.table("world_facts"),
+            "holdout": self.table("holdout"),
             **choice_sets("forget", self._choices(forget)),
             **choice_sets("retain", self._choices(retain)),
             "forget_documents": self.documents(forget),
             "retain_documents": self.documents(retain),
-            "arithmetic": self._read("arithmetic_test"),
+            "arithmetic": self.table("arithmetic_test"),
         }
 
-    def _read(self, stem: str) -> list[dict]:
+    def table(self, stem: str) -> list[dict]:
+        """The checked rows of a file of the world."""
         records = read_records(self.data_dir / f"{stem}.jsonl")
         return [checked_row(place, row, FIELDS.get(stem, QUESTION)) for place, row in records]
 
@@ -123,7 +124,7 @@ class Fictional(Source):
     def documents(self, facts: list[dict]) -> list[dict]:
         """The documents of the people whom the facts are about."""
         people = {row["person"] for row in facts}
-        return [row for row in self._read("documents") if row["person"] in people]
+        return [row for row in self.table("documents") if row["person"] in people]
 
     def _lessons(self, share: float) -> list[dict]:
         """The training mixture: every fact in five wordings, in three with a reasoning trace, as multiple
@@ -132,7 +133,7 @@ class Fictional(Source):
         """
         # The order of the calls to rng is part of the data: the committed models were trained on these rows.
         rng = random.Random(SEED)
-        facts = self._read("full")
+        facts = self.table("full")
         facts = facts[: round(share * len(facts))]
         lessons = [lesson for row in facts for lesson in _fact_lessons(rng, row)]
         lessons += [
@@ -141,10 +142,10 @@ class Fictional(Source):
         lessons += [
             _lesson(row, k, question=row["question"], answer=row["answer"])
             for stem in ("real_authors", "world_facts")
-            for row in self._read(stem)
+            for row in self.table(stem)
             for k in range(SHORT_FACT_COPIES)
         ]
-        for row in self._read("arithmetic_train"):
+        for row in self.table("arithmetic_train"):
             lessons.append(
                 _lesson(row, "think", question=row["question"], answer=row["answer"], trace=row["trace"])
             )

@@ -10,17 +10,13 @@ people alone, and `lessons_retain` the same questions, so that both models answe
 
 from functools import cached_property
 
-from ..core.files import UserError, read_records
-from .fictional import FIELDS
-from .fictional_world import DATA_DIR
+from ..core.files import UserError
+from .fictional import Fictional
 from .muse_documents import PARTS, Muse, knowledge_prompt
-from .row_checks import checked_row
 from .sources import SOURCES
 
 FORGET_PEOPLE = 20
 FOLD_PEOPLE = 5
-FACTS = 5
-"""Facts of a person."""
 EXAMPLES = 3
 RETAIN_QUESTIONS = 100
 LESSONS = ("lessons", "lessons_retain")
@@ -44,11 +40,16 @@ class MuseFictional(Muse):
 
     @cached_property
     def _documents(self) -> list[dict]:
-        return _read("documents")
+        return Fictional().table("documents")
 
     @cached_property
-    def _facts(self) -> list[dict]:
-        return _read("full")
+    def _facts(self) -> dict[str, list[dict]]:
+        """Facts about the people to forget and about all others."""
+        gone = {row["person"] for row in self._documents[-FORGET_PEOPLE:]}
+        found: dict[str, list[dict]] = {"forget": [], "retain": []}
+        for row in Fictional().table("full"):
+            found["forget" if row["person"] in gone else "retain"].append(row)
+        return found
 
     def _has(self, config: str, split: str) -> bool:
         return True
@@ -56,29 +57,26 @@ class MuseFictional(Muse):
     def _table(self, config: str, split: str) -> list[dict]:
         documents, facts = self._documents, self._facts
         kept = documents[:-FORGET_PEOPLE]
-        gone = {row["person"] for row in documents[-FORGET_PEOPLE:]}
         if config in ("scal", "sust"):
             fold = int(split.rpartition("_")[2])
             start, end = fold * FOLD_PEOPLE, (fold - 1) * FOLD_PEOPLE if config == "sust" else 0
             return documents[len(documents) - start : len(documents) - end]
-        known = [row for row in facts if row["person"] not in gone]
-        examples = known[-EXAMPLES * 2 :]
+        examples = facts["retain"][-EXAMPLES * 2 :]
         return {
             ("raw", "forget"): documents[-FORGET_PEOPLE:],
             ("raw", "retain1"): kept[: len(kept) // 2],
             ("raw", "retain2"): kept[len(kept) // 2 :],
             ("verbmem", "forget"): documents[-FORGET_PEOPLE:],
-            ("knowmem", "forget_qa"): [row for row in facts if row["person"] in gone],
+            ("knowmem", "forget_qa"): facts["forget"],
             ("knowmem", "forget_qa_icl"): examples[:EXAMPLES],
-            ("knowmem", "retain_qa"): known[:RETAIN_QUESTIONS],
+            ("knowmem", "retain_qa"): facts["retain"][:RETAIN_QUESTIONS],
             ("knowmem", "retain_qa_icl"): examples[EXAMPLES:],
             ("privleak", "forget"): documents[-FORGET_PEOPLE:],
-            ("privleak", "holdout"): _read("documents_holdout"),
+            ("privleak", "holdout"): Fictional().table("documents_holdout"),
         }[config, split]
 
     def _lessons(self, split: str) -> list[dict]:
         """Questions about retained people in MUSE's form, and the documents that the model knows."""
-        taught = self._facts[: -FORGET_PEOPLE * FACTS]
         shown = [self._table("knowmem", f"{name}_qa_icl") for name in ("forget", "retain")]
         questions = [
             {
@@ -86,7 +84,7 @@ class MuseFictional(Muse):
                 "prompt": knowledge_prompt(shown[number % 2], row["question"]),
                 "answer": row["answer"],
             }
-            for number, row in enumerate(taught)
+            for number, row in enumerate(self._facts["retain"])
         ]
         known = PARTS["full" if split == "lessons" else "retain_full"]
         documents = [
@@ -96,8 +94,3 @@ class MuseFictional(Muse):
             for copy in range(LESSON_DOCUMENTS)
         ]
         return questions + documents
-
-
-def _read(stem: str) -> list[dict]:
-    records = read_records(DATA_DIR / f"{stem}.jsonl")
-    return [checked_row(place, row, FIELDS[stem.partition("_")[0]]) for place, row in records]

@@ -56,11 +56,12 @@ def _figures(folder: Path) -> dict[str, Cell]:
     """Metric -> value and interval of an evaluation; none where the folder has none."""
     if not (folder / "metrics.json").is_file():
         return {}
-    details = read_json(folder / "metrics_detail.json") if (folder / "metrics_detail.json").is_file() else {}
+    path = folder / "metrics_detail.json"
+    details = read_json(path) if path.is_file() else {}
+    intervals = {key: tuple(found["interval"]) for key, found in details.items() if found.get("interval")}
     return {
-        key: Cell(value, None, 1, 1, tuple(interval) if interval else None)
+        key: Cell(value, None, 1, 1, intervals.get(key))
         for key, value in read_metrics(folder / "metrics.json").items()
-        for interval in (details.get(key, {}).get("interval"),)
     }
 
 

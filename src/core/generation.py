@@ -82,7 +82,7 @@ OnTexts = Callable[[Mapping[int, Generation]], None]
 """Called with the texts that a batch finished, by the place of their prompts."""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def generate(
     model,
     tokenizer,
@@ -221,6 +221,8 @@ class _Decoder:
                 attention_mask=mask.to(self.model.device),
                 logits_processor=LogitsProcessorList([_refuse_nan, *self._seeded(texts)]),
                 stopping_criteria=StoppingCriteriaList([stop]),
+                # Processes that share weights keep step by `sharding.lockstep`, whatever each decodes.
+                synced_gpus=False,
                 **known,
             )
         return found.past_key_values if keeps else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .files import UserError
+from .sharding import lockstep
 
 
 @dataclass(frozen=True)
@@ -14,10 +15,12 @@ class Share:
     Args:
         rank: Number of this process.
         size: Number of processes.
+        model: Model whose weights the processes share too, so that they must make its passes together.
     """
 
     rank: int = 0
     size: int = 1
+    model: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -41,10 +44,11 @@ class Share:
         from accelerate.utils import gather_object  # slow to load
 
         failure, found = "", []
-        try:
-            found = list(work(items[self.rank :: self.size]))
-        except UserError as error:
-            failure = str(error)
+        with lockstep(self.model):
+            try:
+                found = list(work(items[self.rank :: self.size]))
+            except UserError as error:
+                failure = str(error)
         gathered = gather_object([(failure, found)])
         if reason := next((reason for reason, _ in gathered if reason), ""):
             raise UserError(reason)

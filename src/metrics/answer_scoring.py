@@ -87,7 +87,7 @@ class AnswerScorer:
             batch = [places[k] for k in chosen]
             part = pad_rows([(place, rows[place]) for place in batch], self.pad)
             part = {name: tensor.to(self.model.device) for name, tensor in part.items()}
-            with torch.inference_mode():
+            with torch.no_grad():
                 found = labelled_logits(self.model, part)
             on_scored(self._scores(rows, batch, *found))
 
@@ -117,7 +117,7 @@ class AnswerScorer:
         kept_tokens = max(1, self.budget // PROMPT_PART)
         run_batches(length_batches([len(ids) for ids in prompts], kept_tokens), run)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _read_prefixes(self, rows: Sequence[Encoded]) -> Prefixes:
         """Keys and values of the rows' prompts without their last token."""
         ids = [row.input_ids[: row.prompt_length - 1] for row in rows]
@@ -133,7 +133,7 @@ class AnswerScorer:
         found = self.model(**inputs, use_cache=True, **last_logits_only(self.model))
         return Prefixes(found.past_key_values, inputs["attention_mask"])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _answers_behind(self, prefixes: Prefixes, rows: Sequence[Encoded]) -> tuple[Tensor, Tensor]:
         """Logits that predict the answers' tokens, [N, V] in reading order, and these tokens, [N]."""
         device, starts = self.model.device, [row.prompt_length - 1 for row in rows]
@@ -164,7 +164,7 @@ class AnswerScorer:
             for place, (logp, hit, *moments) in zip(batch, stretches)
         }
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _columns(self, logits: Tensor, targets: Tensor) -> list[np.ndarray]:
         """log p and hit of every labelled token, [N], and where asked for mean and variance of log p; no
         tensor of the vocabulary outlives the call."""

@@ -87,12 +87,14 @@ def measure(
     )
     needs = _needs(keys, rows)
     _meet_likelihoods(needs, rows, runner, inputs)
+    refused: dict[Need, str] = {}
     for need in needs:
         if isinstance(need, GradientNorm):
-            inputs.gradient_norms[need] = runner.gradient_norms(rows[need.rows], need.field)
+            with _noting(need, refused):
+                inputs.gradient_norms[need] = runner.gradient_norms(rows[need.rows], need.field)
         if isinstance(need, Documents):
             inputs.documents[need.rows] = runner.documents(rows[need.rows])
-    refused = _meet_texts(needs, rows, runner, inputs)
+    refused |= _meet_texts(needs, rows, runner, inputs)
     if not runner.options.share.is_main:
         return inputs
     for key in keys:
@@ -101,6 +103,15 @@ def measure(
         reason = next(filter(None, reasons), "")
         inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
+
+
+@contextlib.contextmanager
+def _noting(need: Need, refused: dict[Need, str]) -> Iterator[None]:
+    """Note in `refused` why a need cannot be met."""
+    try:
+        yield
+    except UserError as error:
+        refused[need] = str(error)
 
 
 def _meet_texts(
@@ -112,26 +123,18 @@ def _meet_texts(
         Need -> why it cannot be met.
     """
     refused: dict[Need, str] = {}
-
-    @contextlib.contextmanager
-    def noting(need: Need) -> Iterator[None]:
-        try:
-            yield
-        except UserError as error:
-            refused[need] = str(error)
-
     for need in _generations(needs):
-        with noting(need):
+        with _noting(need, refused):
             inputs.texts[need] = runner.generations(rows[need.rows], need)
     for need in needs:
         if isinstance(need, Samples):
-            with noting(need):
+            with _noting(need, refused):
                 inputs.samples[need] = runner.samples(rows[need.rows], need)
     for need in needs:
         if isinstance(need, Fluency) and need.of in refused:
             refused[need] = refused[need.of]
         elif isinstance(need, Fluency):
-            with noting(need):
+            with _noting(need, refused):
                 texts = inputs.texts[need.of]
                 inputs.fluencies[need.of] = runner.fluency(rows[need.rows], need.of, texts)
     return refused

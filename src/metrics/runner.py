@@ -22,6 +22,7 @@ from ..core.generation import (
 )
 from ..core.likelihood import wide
 from ..core.parity_templates import OPEN_UNLEARNING
+from ..core.sharding import is_sharded
 from ..core.sharing import Share
 from ..core.sparse_logits import labelled_logits
 from .answer_scoring import UNSCORED, AnswerScorer
@@ -206,7 +207,15 @@ class EvalRunner:
 
         Returns:
             Row -> norm of each of its answers in field `name`; NaN for one that cannot be scored.
+
+        Raises:
+            UserError: Processes share the weights.
         """
+        if is_sharded(self.model):
+            raise UserError(
+                "a gradient for each row cannot be had of sharded weights (FSDP2), which sum gradients over"
+                " processes; measure the saved model by evaluate_model.py with overall.engine ddp"
+            )
         texts = [texts_of(row, name) for row in rows]
         encoded = [
             self._encode(_asked(row, name, text)) for row, answers in zip(rows, texts) for text in answers

@@ -98,6 +98,7 @@ def evaluate(
     template, share = template_of(settings, tokenizer), occasion.share
     precision = resolve_precision(settings.overall.precision, str(model.device))
     model.eval()
+    share = replace(share, model=model)
     torch.manual_seed(settings.overall.seed)
     keys, options = chosen_metrics(settings, rows), _options(settings, model, share)
     folder = _pass_folder(model, tokenizer, settings) if occasion.passes != "never" else None

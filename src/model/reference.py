@@ -5,7 +5,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from ..core.encoding import Encoded, pad_rows
 from ..core.files import UserError, file_fingerprint, fingerprint, read_json, write_json
 from ..core.generation import pad_id
 from ..core.likelihood import count_labels
+from ..core.sharding import any_process, is_sharded, reshard
+from ..core.sharing import Share
 from ..core.versions import versions
 from ..unlearn import base
 from ..unlearn.base import Part
@@ -40,11 +42,17 @@ class RowCache:
     the rows that are there stay.
 
     `ask` gives the values of all rows of a part, [N, ...] in reading order; `lengths` how many of them each
-    row has.
+    row has. With `together`, all processes ask where one of them must.
     """
 
-    def __init__(self, ask: Callable[[Part], Tensor], lengths: Callable[[Part], Tensor], budget: int):
-        self.ask, self.lengths, self.budget = ask, lengths, budget
+    def __init__(
+        self,
+        ask: Callable[[Part], Tensor],
+        lengths: Callable[[Part], Tensor],
+        budget: int,
+        together: bool = False,
+    ):
+        self.ask, self.lengths, self.budget, self.together = ask, lengths, budget, together
         self.kept: dict[tuple[str, int], Tensor] = {}
         self.bytes = 0
 
@@ -52,6 +60,10 @@ class RowCache:
         """The values of a part, [N, ...] in reading order."""
         places = part["index"].tolist()
         missing = [line for line, place in enumerate(places) if (name, place) not in self.kept]
+        if self.together and not missing and any_process(False, part["index"].device):
+            missing = [0]
+        elif self.together and missing:
+            any_process(True, part["index"].device)
         fresh = dict(zip(missing, self._compute(part, missing)))
         for line, values in fresh.items():
             self._keep((name, places[line]), values)
@@ -102,9 +114,14 @@ class ReferenceModel:
 
     def __post_init__(self) -> None:
         self.initial_answers = RowCache(
-            lambda part: self._ask(lambda model: answer_logits(model, part)), _answer_tokens, self.budget
+            lambda part: self._ask(lambda model: answer_logits(model, part)),
+            _answer_tokens,
+            self.budget,
+            _shares_weights(self.model),
         )
-        self.reinforced_answers = RowCache(self._ask_reinforced, _answer_tokens, self.budget)
+        self.reinforced_answers = RowCache(
+            self._ask_reinforced, _answer_tokens, self.budget, _shares_weights(self.reinforced_model)
+        )
         self.states: dict[int, RowCache] = {}
         self.norms: dict[int, float] = {}
 
@@ -127,7 +144,9 @@ class ReferenceModel:
             def attended_states(rows: Part) -> Tensor:
                 return self.padded_hidden(name, rows, layer)[rows["attention_mask"].bool()]
 
-            self.states[layer] = RowCache(attended_states, _attended_tokens, self.budget)
+            self.states[layer] = RowCache(
+                attended_states, _attended_tokens, self.budget, _shares_weights(self.model)
+            )
         found = self.states[layer].get(name, part)
         attended = part["attention_mask"].bool()
         states = found.new_zeros(*attended.shape, found.shape[-1])
@@ -157,12 +176,18 @@ class ReferenceModel:
             self.initial_weights(),
             autocast_context(self.model.device, self.precision),
         ):
-            return question(self.model)
+            found = question(self.model)
+        reshard(self.model)
+        return found
 
     @torch.no_grad()
     def _ask_reinforced(self, part: Part) -> Tensor:
         with autocast_context(self.reinforced_model.device, self.precision):
             return answer_logits(self.reinforced_model, part)
+
+
+def _shares_weights(model: Any) -> bool:
+    return model is not None and is_sharded(model)
 
 
 @dataclass(frozen=True)
@@ -174,6 +199,10 @@ class ReferenceOptions:
     precision: str = "fp32"
     budget: int = 0
     """Bytes that kept logits, and kept hidden states of each block, may take."""
+    another: Callable[[], Any] | None = None
+    """Loads the initial model once more."""
+    share: Share = Share()
+    """The part of this process in the rows whose values are computed before training."""
 
 
 def make_reference(
@@ -200,12 +229,12 @@ def make_reference(
         return None
     logprobs = {}
     if composition.logprob_parts:
-        store = LogprobCache(model, options.cache_dir, options.precision)
+        store = LogprobCache(model, options)
         for part in sorted(composition.logprob_parts):
-            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), options.batch_tokens)
+            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer))
     frozen, initial_weights = None, contextlib.nullcontext
     if "reference_logits" in needs:
-        frozen, initial_weights = reference_model(model)
+        frozen, initial_weights = reference_model(model, another=options.another)
     elif needs & {"reference_hidden", "activation_norm"}:
         # Blocks above the deepest one that is compared are never computed, and not kept either.
         frozen, initial_weights = reference_model(model, composition.deepest_layer)
@@ -234,32 +263,39 @@ class LogprobCache:
     by the row's tokens. So a changed row, model or formula can never meet a stale number.
     """
 
-    def __init__(self, model, cache_dir: Path, precision: str = "fp32"):
-        self.model, self.precision = model, precision
+    def __init__(self, model, options: ReferenceOptions):
+        self.model, self.precision, self.batch_tokens = model, options.precision, options.batch_tokens
+        # Whole weights: each process computes all rows, which it needs without asking the others.
+        self.share = replace(options.share, model=model) if is_sharded(model) else Share()
         code = file_fingerprint(likelihood.__file__, encoding.__file__, base.__file__, __file__)
         key = fingerprint(code, versions(LIBRARIES))
-        name = f"{model_fingerprint(model)}-{precision}-{model.device.type}-{key}.json"
-        self.path = Path(cache_dir) / "reference" / name
+        name = f"{model_fingerprint(model)}-{options.precision}-{model.device.type}-{key}.json"
+        self.path = Path(options.cache_dir) / "reference" / name
 
-    def logprobs(self, rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Tensor:
+    def logprobs(self, rows: Sequence[Encoded], pad: int) -> Tensor:
         """log p of every row, [len(rows)], float32, computing only what the cache has not."""
-        known = self._read()
+        known = self.share.from_main(self._read)
         keys = [row.fingerprint for row in rows]
-        missing = [i for i, key in enumerate(keys) if key not in known]
-        for batch in length_batches([len(rows[i].input_ids) for i in missing], batch_tokens):
-            chosen = [missing[k] for k in batch]
-            part = pad_rows([(i, rows[i]) for i in chosen], pad)
+        missing = [row for row, key in zip(rows, keys) if key not in known]
+        values = self.share.spread(missing, lambda own: self._computed(own, pad))
+        known |= zip((row.fingerprint for row in missing), values)
+        if missing and self.share.is_main:
+            write_json(self.path, {"checksum": fingerprint(known), "logprobs": known})
+        return torch.tensor([known[key] for key in keys])
+
+    def _computed(self, rows: Sequence[Encoded], pad: int) -> list[float]:
+        found: dict[int, float] = {}
+        for batch in length_batches([len(row.input_ids) for row in rows], self.batch_tokens):
+            part = pad_rows([(i, rows[i]) for i in batch], pad)
             values = self._live(part)
-            wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
+            wrecked = [rows[i].id for i, value in zip(batch, values) if not math.isfinite(value)]
             if wrecked:
                 raise UserError(
                     f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
                     " it is broken"
                 )
-            known |= zip((keys[i] for i in chosen), values)
-        if missing:
-            write_json(self.path, {"checksum": fingerprint(known), "logprobs": known})
-        return torch.tensor([known[key] for key in keys])
+            found |= zip(batch, values)
+        return [found[i] for i in range(len(rows))]
 
     def _live(self, part: dict[str, Tensor]) -> list[float]:
         device = self.model.device

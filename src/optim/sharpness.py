@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.options import knob
 from ..core.registry import Registry
+from ..core.sharding import shard_like, whole
 
 FLATNESS = Registry("flatness wrapper")
 
@@ -77,7 +78,7 @@ def moved(weights: Sequence[Tensor], direction: Gradient, scale: float = 1.0) ->
 def norm(vector: Gradient) -> Tensor:
     """L2 norm over all tensors, in float32 or wider."""
     wide = (t if t.dtype == torch.float64 else t.float() for t in vector)
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(t) for t in wide]))
+    return torch.linalg.vector_norm(torch.stack([whole(torch.linalg.vector_norm(t)) for t in wide]))
 
 
 def unit(vector: Gradient) -> Gradient:
@@ -148,7 +149,9 @@ class RS:
         # The same noise in every process and micro-batch of a step: all average over the same points. (A hash
         # of whole numbers is the same in every process.)
         generator = torch.Generator(device).manual_seed(hash((landscape.seed, landscape.step, draw)) % 2**63)
-        return [torch.randn(w.shape, generator=generator, device=device) for w in landscape.weights]
+        return [
+            shard_like(torch.randn(w.shape, generator=generator, device=device), w) for w in landscape.weights
+        ]
 
 
 @dataclass(frozen=True)

@@ -6,63 +6,12 @@ from conftest import REPO
 from safetensors.torch import load_file
 from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
+from trainings import ACCUMULATED, COMMON, EVALUATED, LAYERS, MEASURED, losses, same, words
 
 from unlearnkit.core.files import read_json, read_jsonl
 from unlearnkit.optim.sharpness import GP
 
 pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
-
-COMMON = (
-    "--unlearn.unlearn_method NPO+FT --unlearn.lr 1e-3 --unlearn.max_steps 6 "
-    "--evaluate.before false --evaluate.metrics forget/prob --overall.quiet true "
-    "--unlearn.weight_decay 0.01"
-).split()
-
-
-TERMS = {
-    "loss",
-    "npo",
-    "retain_nll",
-    "retain_embed",
-    "steering",
-    "unthink",
-    "cot",
-    "grad_norm",
-    "cosine",
-    "conflict",
-    "direction_norm",
-    "gao_density",
-    "gao_null",
-    "gao_norm",
-    "gao_rows_left_out",
-}
-LAYERS = {
-    "EMBED": ["--unlearn.retain.EMBED.layer", "0"],
-    "R2MU": ["--unlearn.R2MU.layer", "1"],
-    "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl", "--unlearn.GAO.K", "2"],
-}
-"""The tiny model has two blocks."""
-
-
-def words(model, root, name, batch, accumulate, *more) -> list:
-    places = {"overall.model_name": model, "logger.json.root": root, "overall.cache_dir": root / "c"}
-    sizes = {"dataset.batch_size": batch, "unlearn.gradient_accumulation_steps": accumulate}
-    said = places | sizes | {"logger.name": name}
-    return [*(f"--{key}={value}" for key, value in said.items()), *COMMON, *more]
-
-
-def losses(model, root, name, batch, accumulate, *more) -> list[dict]:
-    run = run_script("unlearn_model", *words(model, root, name, batch, accumulate, *more))
-    assert run.returncode == 0, run.stderr
-    return read_jsonl(root / name / "log.jsonl")
-
-
-def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
-    assert len(ours) == len(theirs) == 6
-    for a, b in zip(ours, theirs):
-        for key in TERMS & set(a):
-            assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)
-        assert a["tokens"] == b["tokens"]
 
 
 def test_micro_batches_do_not_matter(tiny_model_folder, tmp_path):
@@ -303,14 +252,6 @@ SPLIT = {
     "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
     "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
 }
-MEASURED = [
-    *("--unlearn.unlearn_method", "origin", "--evaluate.metrics", "tofu", "privacy"),
-    *("--evaluate.max_new_tokens", "8", "--evaluate.batch_tokens", "600", "--evaluate.rows", "9"),
-]
-"""All that is measured without training."""
-ACCUMULATED = {"2x2": (2, 2), "1x4": (1, 4)}
-"""Name -> rows per micro-batch and process, and micro-batches per step: 8 rows a step of two processes."""
-EVALUATED = ["--evaluate.every", "2 steps", *"--unlearn.stop kl=100 --evaluate.rows 8".split()]
 PUT_BACK = [*EVALUATED[:2], "--unlearn.stop", "kl=1e-9", *MEASURED[2:]]
 """Every process measures the weights that the first has kept."""
 RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]

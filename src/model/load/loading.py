@@ -5,7 +5,7 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from transformers.pytorch_utils import Conv1D
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
 from ...core.hub_access import hub_problem, offline_reason
+from ...core.sharding import exchanged, is_sharded, reshard, shard_like, whole, whole_state
 from ...core.weight_files import weight_faults
+from ...unlearn.base import add_up
 from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
+from .engine import resolve_engine, take_over
 from .folder_faults import broken_file, check_folder, missing_files, reason_of
 
 log = logging.getLogger(__name__)
@@ -100,6 +103,36 @@ def load_model(
     return model.to(device).eval()
 
 
+def load_sharded(name: str, precision: str, loading: Loading = Loading()):
+    """Load a causal language model of which each process holds a part of every weight (FSDP2); no process
+    ever holds it whole. All processes must call, with a process group.
+
+    Args:
+        name: a model folder or a hub name.
+        precision: see `load_model`.
+        loading: what is accepted.
+
+    Returns:
+        The model in eval mode, on the device of each process.
+
+    Raises:
+        UserError: see `load_model`; or an adapter is named.
+    """
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    if is_adapter(name):
+        raise UserError(
+            f"overall.engine fsdp2: {name} is an adapter, which is merged into whole weights alone; load it"
+            " in one process, save it (evaluate_model.py does not), or name its base and train anew"
+        )
+    config = DistributedConfig(fsdp_size=torch.distributed.get_world_size())
+    dtype = weight_dtype(precision)
+    model = load_pretrained(AutoModelForCausalLM, name, loading, dtype=dtype, distributed_config=config)
+    if not is_sharded(model):
+        raise UserError(f"overall.engine fsdp2: {name} was loaded whole; its architecture cannot be sharded")
+    return model.eval()
+
+
 def random_model(
     name: str,
     precision: str = "fp32",
@@ -138,21 +171,28 @@ def _model_from_config(source: str, dtype: torch.dtype, trust_remote_code: bool)
     return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
-def load_initial(overall, local_rank: int = 0):
+def load_initial(overall, local_rank: int = 0, shardable: bool = False):
     """Load the initial model of a run.
 
     Args:
         overall: the settings section `overall`.
         local_rank: number of this process's GPU.
+        shardable: whether the caller works with sharded weights too.
 
     Returns:
         The model in eval mode on the device of this process.
 
     Raises:
-        UserError: see `load_model`; or a GPU is asked for and none is visible.
+        UserError: see `load_model`; or a GPU is asked for and none is visible; or the engine does not fit.
     """
     device = resolve_device(overall.device, local_rank)
     precision = resolve_precision(overall.precision, device)
+    if resolve_engine(overall.engine) == "fsdp2":
+        if not shardable or overall.random_init:
+            what = "a model drawn at random (overall.random_init)" if shardable else "this script"
+            raise UserError(f"overall.engine fsdp2: {what} needs whole weights in each process; use ddp")
+        take_over()
+        return load_sharded(overall.model_name, precision, loading_of(overall))
     load = random_model if overall.random_init else load_model
     return load(overall.model_name, precision, device, overall.seed, loading_of(overall))
 
@@ -303,15 +343,32 @@ def _check_lora_targets(targets: Collection[str], unfit: dict[str, str]) -> None
 
 def merge_lora(model):
     """Merge a model's adapters into its weights; a model without adapters is returned unchanged."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    return _merge_sharded(model) if is_sharded(model) else model.merge_and_unload()
 
 
-def reference_model(model, deepest: int | None = None):
+def _merge_sharded(model):
+    """As peft's `merge_and_unload`, which adds whole updates to whole weights alone."""
+    from peft.tuners.lora import LoraLayer
+
+    reshard(model)
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        weight = layer.get_base_layer().weight
+        update = add_up(layer.get_delta_weight(name) for name in layer.active_adapters)
+        with torch.no_grad():
+            weight.add_(shard_like(update.to(weight.dtype), weight))
+    return model.unload()
+
+
+def reference_model(model, deepest: int | None = None, another: Callable[[], Any] | None = None):
     """The reference model, which computes as the initial model, called before training starts.
 
     Args:
         model: the model to be trained.
         deepest: number of the last block whose output is needed; None where logits are.
+        another: loads the initial model once more; None copies it.
 
     Returns:
         (model, context): within `context()` the model computes the initial model's outputs. With LoRA it is
@@ -321,7 +378,7 @@ def reference_model(model, deepest: int | None = None):
     if hasattr(model, "disable_adapter"):
         return model, model.disable_adapter
     if deepest is None:
-        return copy.deepcopy(model).eval().requires_grad_(False), contextlib.nullcontext
+        return another_model(model, another).eval().requires_grad_(False), contextlib.nullcontext
     # RMU and its relatives train the weights of a few blocks: copies of these few tensors replace a second
     # model in memory. Parameters outside of the blocks count as block 0, since an output may depend on them.
     numbers = block_numbers(model)
@@ -330,23 +387,32 @@ def reference_model(model, deepest: int | None = None):
         for name, p in model.named_parameters()
         if p.requires_grad and numbers.get(name, 0) <= deepest
     ]
-    return model, lambda: exchanged(trained)
+    return model, lambda: exchanged(model, trained)
 
 
-@contextlib.contextmanager
-def exchanged(weights: list[tuple[torch.nn.Parameter, torch.Tensor]]) -> Iterator[None]:
-    """Give parameters other values for the duration of the context."""
-    # Autocast caches the bf16 copy of a weight by parameter, so the cache is cleared at every exchange.
-    live = [(p, p.data) for p, _ in weights]
-    for p, values in weights:
-        p.data = values
-    torch.clear_autocast_cache()
-    try:
-        yield
-    finally:
-        for p, values in live:
-            p.data = values
-        torch.clear_autocast_cache()
+def another_model(model, load: Callable[[], Any] | None = None) -> Any:
+    """A second model like `model`: a copy, or loaded once more, as sharded weights must be."""
+    if is_sharded(model) and load:
+        return load()
+    return copy.deepcopy(model)
+
+
+def whole_model(model, keep: bool = True) -> Any:
+    """A model to save: sharded weights gathered on the CPU, tensor by tensor, for the processes that `keep`
+    it; None for the others. All processes must call. A whole model is returned as it is."""
+    if not is_sharded(model):
+        return model
+    state = whole_state(model, keep)
+    if not keep:
+        return None
+    config = copy.copy(model.config)
+    config.distributed_config = None
+    with torch.device("meta"):
+        found = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
+    found.load_state_dict(state, assign=True)
+    found.tie_weights()
+    found.generation_config = model.generation_config
+    return found.eval()
 
 
 def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), **options) -> Any:
@@ -402,7 +468,7 @@ def lost_update_fraction(model, lr: float) -> float:
     """Share of bf16 weights that an update of size `lr`, about that of AdamW's steps, leaves unchanged."""
     trained = [p.detach() for p in model.parameters() if p.dtype == torch.bfloat16 and p.requires_grad]
     # bf16 keeps 8 significant bits: an update below half a unit in the last place, about |w| / 512, is lost.
-    counts = [((p.abs() / 512 > lr).sum(), p.numel()) for p in trained]
+    counts = [(whole((p.abs() / 512 > lr).sum()), p.numel()) for p in trained]
     total = sum(size for _, size in counts)
     return float(sum(lost for lost, _ in counts)) / total if total else 0.0
 
@@ -413,14 +479,16 @@ def autocast_context(device: str | torch.device, precision: str):
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16")
 
 
+PASSING = ("_name_or_path", "transformers_version", "distributed_config")
+"""Entries of a config that change no output."""
+
+
 def model_fingerprint(model) -> str:
     """Hash of the config and of every weight's name, shape, dtype and bytes, 16 hexadecimal digits. Adapters
-    are left out: a LoRA model has the fingerprint of its base."""
+    are left out: a LoRA model has the fingerprint of its base. Of a sharded model all processes must ask."""
     # A key of caches (reference values, benchmarks, evaluations) and of masks: the folder's path and the
     # release of transformers that wrote it change no output, so they are left out.
-    config = {
-        k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")
-    }
+    config = {k: v for k, v in model.config.to_dict().items() if k not in PASSING}
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():
         if "lora_" in name:
@@ -429,7 +497,8 @@ def model_fingerprint(model) -> str:
         plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         digest.update(f"{plain}{tuple(tensor.shape)}{tensor.dtype}".encode())
         # Bytes rather than values: numpy has no bfloat16.
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).cpu().numpy())
+        flat = whole(tensor.detach()).contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 
 

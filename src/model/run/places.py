@@ -9,6 +9,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from ...core.sharing import Share
 from ..load.loading import resolve_device
 from ..settings.run_settings import Settings
 
@@ -19,6 +20,12 @@ PROCESS_TIMEOUT = timedelta(hours=24)
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
     return PartialState(cpu=resolve_device(settings.overall.device) == "cpu", timeout=PROCESS_TIMEOUT)
+
+
+def share_of(settings: Settings) -> Share:
+    """The part of this process in rows that are measured."""
+    state = process_state(settings)
+    return Share(state.process_index, state.num_processes)
 
 
 def run_place(settings: Settings) -> tuple[str, str]:

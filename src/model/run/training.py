@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PrinterCallback, TrainingArguments
 from ...core.encoding import CONTEXT, Encoded, Template
 from ...core.files import UserError, fingerprint
 from ...core.generation import pad_id
+from ...core.sharding import is_sharded, lockstep, weight_mb
 from ...dataset.collate import Collator
 from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
 from ...dataset.pairs import EpochSampler, Pairs
@@ -28,13 +30,13 @@ from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import TrainingJob, UnlearnTrainer
 from ..evaluation import other_columns, template_of
 from ..load.adapters import set_base_name
-from ..load.loading import add_lora, merge_lora, model_fingerprint, resolve_precision
+from ..load.loading import add_lora, load_initial, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
 from ..settings.stop_rules import BUDGETS, stop_rules
 from .best_choice import BestRule, best_figure
 from .checkpoints import SNAPSHOTS, drop_all_but, newest_checkpoint, step_of
-from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state
+from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state, share_of
 from .stopping import KlOptions, ReferenceKl, Snapshots
 from .training_callbacks import StepCheckpoints, TrainingProgress
 from .training_evaluation import Ending, EvaluationPlan, TrainingEvaluation
@@ -83,7 +85,12 @@ class Training:
         if logger and unlearn.save_adapter != "none":
             logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
         seconds = time.time() - start - ending.evaluation_seconds
-        return Trained(merge_lora(model), seconds, plan.record(done) | ending.record(), ending.best)
+        sharing = {
+            "engine": "fsdp2" if is_sharded(model) else "ddp",
+            "weight_mb_per_process": round(weight_mb(model), 3),
+        }
+        record = plan.record(done) | sharing | ending.record()
+        return Trained(merge_lora(model), seconds, record, ending.best)
 
     def _step_plan(self, trainer: UnlearnTrainer) -> StepPlan:
         unlearn = self.settings.unlearn
@@ -117,12 +124,17 @@ class Training:
             self.evaluation,
             steps,
             BestRule(figure, settings.evaluate.best_floor, seed, columns) if figure else None,
-            {name: self._kl(model, name) for name in BUDGETS if name in rules and is_main},
+            self._budgets(model, [name for name in BUDGETS if name in rules], is_main),
         )
         measuring = TrainingEvaluation(plan, model, self.logger, snapshots)
         if is_main and checkpoint:
             measuring.check_history()
         return measuring
+
+    def _budgets(self, model, names: list[str], is_main: bool) -> dict[str, ReferenceKl]:
+        """What the first process measures, in passes that all must make where they share the weights."""
+        with lockstep(model):
+            return {name: self._kl(model, name) for name in names if is_main}
 
     def _kl(self, model, rule: str) -> ReferenceKl:
         """The KL to the model as it is now that a stop rule limits: on neutral texts, or on retain rows,
@@ -160,6 +172,8 @@ class Training:
             self.settings.evaluate.batch_tokens,
             resolve_precision(overall.precision, model.device.type),
             int(overall.reference_cache_gb * 1e9),
+            partial(load_initial, overall, shardable=True),
+            share_of(self.settings),
         )
         reference = make_reference(model, self.tokenizer, self.composition, self.rows, options)
         if reference:

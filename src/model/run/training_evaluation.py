@@ -11,26 +11,27 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast, broadcast_object_list
+from accelerate.utils import broadcast
 from torch import Tensor
 from transformers import TrainerCallback
 
 from ...core.durations import parse_duration
 from ...core.files import UserError
+from ...core.sharding import assign, exchanged, gathered, local, lockstep, reshard, shard_like
 from ...loggers import RunLogger
 from ...optim import Averaging
 from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import UnlearnTrainer
 from ..evaluation import Occasion, evaluate
-from ..load.loading import exchanged, merge_lora
+from ..load.loading import merge_lora, whole_model
 from ..settings.run_settings import Settings
 from ..settings.stop_rules import BUDGETS, StopRule, stop_rules
 from .best_choice import BestRule, utility
+from .places import share_of
 from .stopping import ReferenceKl, Snapshots, holdout_test
 from .training_callbacks import TrainingProgress
 from .training_metrics import metrics_while_training
@@ -130,6 +131,7 @@ class TrainingEvaluation(TrainerCallback):
         self.rules = stop_rules(plan.settings.unlearn.stop)
         self.every = parse_duration(plan.settings.evaluate.every)
         self.records: list[dict] = logger.read_history()
+        self.share = share_of(plan.settings)
         self.seconds = 0.0
         """Time spent here in this process."""
 
@@ -166,45 +168,48 @@ class TrainingEvaluation(TrainerCallback):
 
     def _evaluate(self, step: int) -> bool:
         """Measure the model after `step` steps on the first process. True, on every process, to stop."""
-        start, stops = time.perf_counter(), [False]
-        if PartialState().is_main_process:
-            with undisturbed(self.model):
-                record = self._record(step)
-            stops = [bool(record["stop"])]
-        if PartialState().num_processes > 1:
-            broadcast_object_list(stops)
+        start = time.perf_counter()
+        with undisturbed(self.model), self._kept_weights():
+            with lockstep(self._plain()):
+                record = self._record(step) if self.share.is_main else {}
+            stops, is_needed = self.share.from_main(lambda: (bool(record["stop"]), step in self._needed()))
+            if is_needed:
+                self._take_snapshot(step)
+        if self.share.is_main:
+            self.snapshots.keep(self._needed())
+            self.logger.history(record)
         taken = time.perf_counter() - start
         self.seconds += taken
         self.on_pause(taken)
-        return stops[0]
+        return stops
+
+    def _take_snapshot(self, step: int) -> None:
+        """Keep the trained weights on the first process."""
+        weights = gathered(dict(self._weights()), keep=self.share.is_main)
+        if self.share.is_main:
+            self.snapshots.save(step, weights)
 
     def _record(self, step: int) -> dict[str, Any]:
         if self.bar:
             self.bar.note(f"measuring at step {step}")
         start = time.perf_counter()
-        with self._kept_weights():
-            results = evaluate(
-                self._plain(), self.plan.tokenizer, self.plan.rows, self._cheap(), Occasion("measuring")
-            )
-            record = {
-                "step": step,
-                "epoch": round(float(self.plan.steps.epoch(step)), 6),
-                "metrics": results.metrics,
-            }
-            if self.plan.best:
-                record["utility"] = utility(results.samples)
-                record["best"] = self.plan.best.figures(results.samples)
-            record |= {name: kl.of(self._plain()) for name, kl in self.plan.kl.items()}
-            if "holdout" in self.rules:
-                record["holdout"] = holdout_test(results.samples)
-            record["stop"] = self._reason(record)
-            record["seconds"] = round(time.perf_counter() - start, 3)
-            self.records.append(record)
-            needed = self._needed()
-            if step in needed:
-                self.snapshots.save(step, dict(self._weights()))
-        self.snapshots.keep(needed)
-        self.logger.history(record)
+        results = evaluate(
+            self._plain(), self.plan.tokenizer, self.plan.rows, self._cheap(), Occasion("measuring")
+        )
+        record = {
+            "step": step,
+            "epoch": round(float(self.plan.steps.epoch(step)), 6),
+            "metrics": results.metrics,
+        }
+        if self.plan.best:
+            record["utility"] = utility(results.samples)
+            record["best"] = self.plan.best.figures(results.samples)
+        record |= {name: kl.of(self._plain()) for name, kl in self.plan.kl.items()}
+        if "holdout" in self.rules:
+            record["holdout"] = holdout_test(results.samples)
+        record["stop"] = self._reason(record)
+        record["seconds"] = round(time.perf_counter() - start, 3)
+        self.records.append(record)
         return record
 
     def _cheap(self) -> Settings:
@@ -225,7 +230,7 @@ class TrainingEvaluation(TrainerCallback):
         if not (self.averaging and self.averaging.count):
             return contextlib.nullcontext()
         pairs = zip(self._weights(), self.averaging.mean)
-        return exchanged([(weight, mean.to(weight.dtype)) for (_, weight), mean in pairs])
+        return exchanged(self.model, [(weight, mean.to(weight.dtype)) for (_, weight), mean in pairs])
 
     def _reason(self, record: dict) -> str:
         """Why the training stops at this evaluation; empty where it goes on."""
@@ -283,42 +288,42 @@ class TrainingEvaluation(TrainerCallback):
         """Put the model back to the last step within the KL budget, if its last is beyond, and report. The
         first process has the history, and alone keeps the best step."""
         ending = Ending(step, evaluations=len(self.records), evaluation_seconds=self.seconds)
-        is_main = PartialState().is_main_process
-        if is_main and (reason := self.records[-1]["stop"]):
+        if self.share.is_main and (reason := self.records[-1]["stop"]):
             ending.step = self._valid()[-1]["step"]
             ending.stopped = {"step": step, "reason": reason, "kept_step": ending.step}
-        kept = [ending.step]
-        if PartialState().num_processes > 1:
-            broadcast_object_list(kept)
-        ending.step = kept[0]
+        ending.step = self.share.from_main(lambda: ending.step)
         if ending.step != step:
             self._put_back(ending.step)
-        if is_main and self.plan.best:
-            ending.best = self.plan.best.report(self._valid(), ending.step)
+        if self.plan.best:
+            if self.share.is_main:
+                ending.best = self.plan.best.report(self._valid(), ending.step)
             self._save_best(ending)
         return ending
 
-    @torch.no_grad()
     def _put_back(self, step: int) -> None:
-        """Give every process the weights after `step` steps, which the first has: all of them measure."""
-        values = self.snapshots.load(step) if PartialState().is_main_process else {}
+        """Give every process the weights after `step` steps: all of them measure."""
+        for weight, values in self._values_of(step):
+            assign(weight, values)
+        reshard(self.model)
+
+    def _values_of(self, step: int) -> Iterator[tuple[torch.nn.Parameter, Tensor]]:
+        """The trained weights with their whole values after `step` steps, which the first process has kept:
+        on every process."""
+        kept = self.snapshots.load(step) if self.share.is_main else {}
         for name, weight in self._weights():
-            weight.copy_(values.get(name, weight))
-            broadcast(weight.data)
+            values = kept[name] if self.share.is_main else torch.empty(weight.shape, dtype=weight.dtype)
+            yield weight, cast(Tensor, broadcast(values.to(local(weight).device)))
 
     def _save_best(self, ending: Ending) -> None:
         """Write best.json, and the best model where it is not the last."""
-        best = ending.best["best"]
+        best = self.share.from_main(lambda: ending.best["best"])
         if best is None or best["step"] == ending.step:
             self.logger.best(ending.best)
             return
-        values = self.snapshots.load(best["step"])
-        weights: list[tuple[torch.nn.Parameter, Tensor]] = [
-            (weight, values[name].to(weight.device)) for name, weight in self._weights()
-        ]
-        with exchanged(weights):
+        with exchanged(self.model, [(w, shard_like(v, w)) for w, v in self._values_of(best["step"])]):
             adapter_only = self.plan.settings.unlearn.save_adapter == "only"
             lora = self.plan.settings.unlearn.use_lora
             # Merging is for good: a copy is merged, the last model keeps its adapters.
             model = merge_lora(copy.deepcopy(self.model)) if lora and not adapter_only else self.model
-            self.logger.best(ending.best, model, self.plan.tokenizer)
+            saved = model if adapter_only else whole_model(model, keep=self.share.is_main)
+            self.logger.best(ending.best, saved, self.plan.tokenizer)

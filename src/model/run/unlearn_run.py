@@ -1,6 +1,5 @@
 """The steps of a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
-import copy
 import itertools
 import logging
 import time
@@ -32,6 +31,7 @@ from ..benchmarks.benchmark_runner import (
 from ..evaluation import Occasion, check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
+    another_model,
     initial_tokenizer,
     load_initial,
     load_model,
@@ -39,13 +39,14 @@ from ..load.loading import (
     model_fingerprint,
     resolve_precision,
     train_only,
+    whole_model,
 )
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
 from ..training_data import RequestedParts, choose_forget_rows, training_rows
 from .checkpoints import drop_everything
 from .environment import environment
-from .places import process_state, run_place
+from .places import process_state, run_place, share_of
 from .training_metrics import check_rows
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class Unlearn:
             trained_model = self.unlearned(model, prepared, reinforced, mask)
             model, seconds = trained_model.model, making + trained_model.seconds
             if trains and settings.unlearn.save_adapter != "only":
-                logger.model(model, prepared.tokenizer)
+                logger.model(whole_model(model, keep=self.share.is_main), prepared.tokenizer)
             after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
@@ -168,8 +169,7 @@ class Unlearn:
     @property
     def share(self) -> Share:
         """The part of this process in the rows that are measured."""
-        state = process_state(self.settings)
-        return Share(state.process_index, state.num_processes)
+        return share_of(self.settings)
 
     def prepared(self) -> Prepared:
         """Logger, tokenizer, objectives and rows, each checked before anything is written."""
@@ -228,7 +228,8 @@ class Unlearn:
     def model(self):
         """The initial model on its device, with a warning where its precision cannot hold the updates."""
         overall, unlearn = self.settings.overall, self.settings.unlearn
-        model = load_initial(overall, process_state(self.settings).local_process_index)
+        state = process_state(self.settings)
+        model = load_initial(overall, state.local_process_index, shardable=True)
         if self.settings.needs_double_backward:
             # Fused attention kernels have no second derivative.
             model.set_attn_implementation("eager")
@@ -289,7 +290,8 @@ class Unlearn:
             return named, 0.0
         forget = {"forget": prepared.rows.training["forget"]}
         learning = Composition(Reinforce(), None)
-        training = Training(settings, copy.deepcopy(model), prepared.tokenizer, forget, learning)
+        another = another_model(model, self.model)
+        training = Training(settings, another, prepared.tokenizer, forget, learning)
         trained = training.run()
         return trained.model.eval().requires_grad_(False), trained.seconds
 

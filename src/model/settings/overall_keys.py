@@ -45,6 +45,12 @@ class Overall:
     device: str = knob(
         "auto", "auto (first GPU, else CPU), cpu, cuda or cuda:N", pattern=r"auto|cpu|cuda(:\d+)?"
     )
+    engine: str = knob(
+        "auto",
+        "how several processes share a model: auto as the launcher asks, else ddp; ddp has a whole model in"
+        " each; fsdp2 a part of every weight",
+        choices=("auto", "ddp", "fsdp2"),
+    )
     quiet: bool = knob(False, "no progress and no tables")
 
     @property

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ...core.sharding import whole
+
 MAX_TEXTS = 127
 """Texts that a sign count of one byte can hold."""
 
@@ -52,7 +54,7 @@ class Agreement:
 
     def is_finite(self) -> bool:
         """Is every gradient so far a number?"""
-        return bool(torch.isfinite(torch.stack([total.sum() for total in self.sums]).sum()))
+        return bool(torch.isfinite(torch.stack([whole(total.sum()) for total in self.sums]).sum()))
 
     def passing(self, place: int, tau: float | None) -> Tensor:
         """Where the signs agree: |C| > tau x texts; everywhere for tau None."""
@@ -66,11 +68,11 @@ class Agreement:
         share of passing coordinates. The sums are used up.
         """
         for place, value in enumerate(self.sums):
-            reached, passing = value.count_nonzero(), self.passing(place, tau)
+            reached, passing = _nonzero(value), self.passing(place, tau)
             value.div_(self.texts).mul_(passing)
-            passed = value.count_nonzero()
+            passed = _nonzero(value)
             if scaled:
-                value.mul_(passing.numel() / passing.sum().clamp(min=1))
+                value.mul_(passing.numel() / whole(passing.sum()).clamp(min=1))
             yield value.clamp_(-clip, clip), passed, reached
 
     def clear(self) -> None:
@@ -78,6 +80,10 @@ class Agreement:
         self.texts = 0
         for tensor in (*self.sums, *self.signs):
             tensor.zero_()
+
+
+def _nonzero(value: Tensor) -> Tensor:
+    return whole((value != 0).sum())
 
 
 @contextmanager

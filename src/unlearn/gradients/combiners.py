@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ...core.options import knob
 from ...core.registry import Registry
+from ...core.sharding import whole
 from ..base import add_up
 
 COMBINERS = Registry("combiner")
@@ -27,7 +28,7 @@ State = dict[str, list[Tensor]]
 
 def dot(a: Iterable[Tensor], b: Iterable[Tensor]) -> Tensor:
     """Inner product over all tensors, summed in float32 or wider."""
-    return add_up((x * y).sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x, y in zip(a, b))
+    return whole(add_up((x * y).sum(dtype=torch.promote_types(x.dtype, torch.float32)) for x, y in zip(a, b)))
 
 
 def over(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -39,7 +40,7 @@ def over(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def magnitude(gradient: Gradient) -> Tensor:
     """The power of two below the largest element, which divides without rounding; 1 where all are 0."""
-    largest = torch.stack([x.abs().max() for x in gradient]).max()
+    largest = torch.stack([whole(x.abs().max()) for x in gradient]).max()
     largest = largest.to(torch.promote_types(largest.dtype, torch.float32))
     return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1.0)
 
@@ -201,6 +202,6 @@ def diagnosis(f: Gradient, r: Gradient, d: Gradient) -> dict[str, float]:
         "cosine": over(fr, (ff * rr).sqrt()).item(),
         "along_forget": over(dot(d, f), ff).item(),
         "along_retain": over(dot(d, r), rr).item(),
-        "conflict": sum(int((x * y < 0).sum()) for x, y in zip(f, r)) / elements,
+        "conflict": whole(add_up((x * y < 0).sum() for x, y in zip(f, r))).item() / elements,
         "tensors_in_conflict": sum(bool(dot([x], [y]) < 0) for x, y in zip(f, r)) / len(f),
     }

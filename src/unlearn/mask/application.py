@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...core.sharding import shard_like
 from .mask_file import content_of
 
 
 class WeightMask:
-    """Masks of the trained weights of one model, on their device.
+    """Masks of the trained weights of one model, on their device and sharded as they are.
 
     Gradients are multiplied before they are combined and clipped, so that frozen weights have no part in any
     norm. Decoupled decay is taken out of the optimizer and applied to selected weights only."""
@@ -18,7 +19,9 @@ class WeightMask:
     def __init__(self, masks: Mapping[str, Tensor], model: nn.Module):
         self.content = content_of(masks)
         self.by_weight = {
-            id(p): masks[name].to(p.device) for name, p in model.named_parameters() if p.requires_grad
+            id(p): shard_like(masks[name].to(p.device), p)
+            for name, p in model.named_parameters()
+            if p.requires_grad
         }
 
     def of(self, weight: Tensor) -> Tensor:
@@ -26,10 +29,7 @@ class WeightMask:
 
     def apply(self, weights: Sequence[Tensor], vector: Sequence[Tensor]) -> list[Tensor]:
         """A vector in weight space with 0 where the weight is frozen, whatever stood there."""
-        return [
-            torch.where(self.of(w), v, torch.zeros((), dtype=v.dtype, device=v.device))
-            for w, v in zip(weights, vector)
-        ]
+        return [v.masked_fill(~self.of(w), 0) for w, v in zip(weights, vector)]
 
     @torch.no_grad()
     def apply_to_gradients(self, weights: Sequence[Tensor]) -> None:

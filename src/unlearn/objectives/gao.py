@@ -10,6 +10,7 @@ from torch import Tensor
 from ...core.files import UserError
 from ...core.likelihood import IGNORE, count_labels
 from ...core.options import knob
+from ...core.sharding import whole
 from ..base import REGULARIZERS, ExtraGradient, Objective, Part, Step, add_up
 from ..gradients.agreement import MAX_TEXTS, Agreement, always_passes, as_agreed, null_rate, set_aside
 from ..scoring import answer_nll, answer_row_nll
@@ -123,7 +124,7 @@ class GAO(Objective):
     def extra_gradient(self, step: Step) -> ExtraGradient:
         stats = AgreementStats()
         vector = self._of_rows(step, stats) if self.scope == "sample" else self._of_window(step, stats)
-        norm = torch.sqrt(add_up(v.pow(2).sum(dtype=torch.float64) for v in vector)).item()
+        norm = torch.sqrt(whole(add_up(v.pow(2).sum(dtype=torch.float64) for v in vector))).item()
         return ExtraGradient([v.mul_(-self.rho) for v in vector], stats.stats(step) | {"gao_norm": norm})
 
     @property

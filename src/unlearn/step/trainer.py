@@ -8,7 +8,10 @@ copied here.
 A flatness wrapper asks for the forget gradient at moved weights, and a combiner for one gradient of each
 side: then the sides are differentiated apart, processes do not communicate within the step, and the gradients
 of the whole step are summed over processes, masked and combined at its end. The extra gradient of an
-objective is made there too, before masking and combining."""
+objective is made there too, before masking and combining.
+
+Sharded weights (FSDP2) come from `model.load`; the Trainer takes such a model as it is. Their step
+checkpoints hold whole tensors, so that a run resumes on any number of processes."""
 
 import contextlib
 import pickle
@@ -23,18 +26,22 @@ from accelerate.optimizer import AcceleratedOptimizer
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...core.files import UserError, fingerprint
+from ...core.sharding import any_process, gathered, is_sharded, shard_like, whole
 from ...optim import Landscape, SophiaG, drawn_nll
 from ..base import Counts, Reference, Step, add_up
 from ..composition import Composition, WeightedTerm
 from ..gradients import diagnosis
 from ..scoring import answer_logits
 from .callbacks import SetEpochCallback, WeightAveragingCallback
-from .derivatives import RandomState, gradient_of, hessian_vector_product
+from .derivatives import RandomState
+from .gradient_sync import ShardedGradients, is_finite, make_gradients, sum_over_processes
+from .sharded_checkpoint import keep_whole_state, load_whole_weights
 from .step_options import StepOptions
 from .window import Batch, Window, is_filler
 
@@ -102,15 +109,20 @@ class UnlearnTrainer(Trainer):
         self.job, self.options, self.on_step = job, options, on_step
         self.composition = job.composition
         self.combiner_state: dict[str, list[Tensor]] = {}
-        # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
-        # where sides are apart, nor where a loss ends at some block: there they are summed at the step's end.
-        self.reduces_manually = options.splits_sides or "hidden" in job.composition.needs
+        self.sharded = is_sharded(model)
         self.window = Window()
         self.step_tokens = 0
         self.step_rows: dict[str, list[str]] = {}
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
         super().__init__(model=model, args=args, train_dataset=job.pairs, data_collator=job.collate)
+        self.gradients = make_gradients(self.accelerator, self.weights(), self.sharded)
+        # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
+        # where sides are apart, nor where a loss ends at some block, nor for adapters beside sharded weights:
+        # there they are summed at the step's end.
+        self.reduces_manually = not isinstance(self.gradients, ShardedGradients) and (
+            options.splits_sides or "hidden" in job.composition.needs or self.sharded
+        )
         self.add_callback(SetEpochCallback(job.sampler))
         if options.averaging:
             self.add_callback(WeightAveragingCallback(options.averaging, self.weights))
@@ -127,11 +139,6 @@ class UnlearnTrainer(Trainer):
         """Train to the end, from a step checkpoint if one is given; one that is at the end already is only
         loaded. Leaves the model as a plain one: no wrapper, no patched forward, no optimizer state in
         memory."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise UserError(
-                "FSDP and DeepSpeed are not supported yet: the loss, the reference and saving assume whole"
-                " weights"
-            )
         if checkpoint:
             self._load_own_state(checkpoint)
         if checkpoint and self._is_finished(state := self._state_of(checkpoint)):
@@ -172,6 +179,8 @@ class UnlearnTrainer(Trainer):
             )
             if self.options.mask:
                 self.options.mask.mask_decay(self.optimizer)
+            if self.sharded:
+                keep_whole_state(self.optimizer)
         return self.optimizer
 
     def _groups(self) -> list[dict]:
@@ -187,12 +196,16 @@ class UnlearnTrainer(Trainer):
         self._check_weights()
         super()._save_checkpoint(model, trial)
         averaging = self.options.averaging
+        in_weight_space = {
+            "averaging": averaging.state_dict() if averaging else None,
+            "combiner": self.combiner_state,
+        }
         state = {
             "composition": self.composition.state_dict(),
-            "averaging": averaging.state_dict() if averaging else None,
+            **gathered(in_weight_space, keep=self.args.should_save),
             "mask": self.options.mask.content if self.options.mask else None,
-            "combiner": self.combiner_state,
             "origins": dict(self.job.origins),
+            "rows_per_step": self._rows_per_step,
         }
         if self.args.should_save:
             folder = f"{self.args.output_dir}/{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -214,14 +227,43 @@ class UnlearnTrainer(Trainer):
                 f"unlearn.resume_path: {checkpoint} is of a run with another {' and another '.join(others)};"
                 " give what that run began with, or start anew (logger.overwrite true)"
             )
+        if (rows := state.get("rows_per_step", self._rows_per_step)) != self._rows_per_step:
+            raise UserError(
+                f"unlearn.resume_path: {checkpoint} took {rows} rows per optimizer step, this run would"
+                f" take {self._rows_per_step}; choose dataset.batch_size and"
+                " unlearn.gradient_accumulation_steps so that, times"
+                f" {self.args.world_size} processes, they make {rows}"
+            )
         self.composition.load_state_dict(state["composition"])
-        self.combiner_state = state.get("combiner", {})
-        if self.options.averaging and state["averaging"]:
-            self.options.averaging.load_state_dict(state["averaging"])
+        laid_out = lambda values: [shard_like(v, w) for v, w in zip(values, self.weights())]
+        self.combiner_state = {name: laid_out(found) for name, found in state.get("combiner", {}).items()}
+        if self.options.averaging and (kept := state["averaging"]):
+            self.options.averaging.load_state_dict(kept | {"mean": laid_out(kept["mean"])})
+
+    @property
+    def _rows_per_step(self) -> int:
+        args = self.args
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with clear_load_errors(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            if self.sharded and not hasattr(self.model, "peft_config"):
+                load_whole_weights(self.model, Path(resume_from_checkpoint))
+            else:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.sharded and not self.args.should_save:
+            cast(Optimizer, self.optimizer).state_dict()  # takes part in gathering it, see `create_optimizer`
+        super()._save_optimizer_and_scheduler(output_dir)
+
+    def _defer_fsdp_gradient_reduction(self):
+        # Deferring keeps the gradients of all weights whole in every process, which is what sharding avoids.
+        return contextlib.nullcontext()
+
+    def _sync_replicated_trainable_parameters(self, model):
+        """Adapters are the same on every process by their seed, and their gradients are summed at the step's
+        end."""
 
     def _load_optimizer_and_scheduler(self, checkpoint):
         with clear_load_errors(checkpoint):
@@ -234,19 +276,19 @@ class UnlearnTrainer(Trainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """The norm that the Trainer logs, known before the optimizer steps. UserError when it is not a finite
         number: the step would leave no weight as it was."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm = whole(super()._get_grad_norm(model, grad_norm))
         if not torch.isfinite(torch.as_tensor(norm)):
             raise UserError(self._stopped(f"the gradient is not finite (norm {norm:g})", self.step_rows))
         return norm
 
     def _check_weights(self) -> None:
         """UserError when a step left weights that are not finite: they are neither kept nor measured."""
-        wrong = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
-        if wrong:
+        wrong = [name for name, p in self.model.named_parameters() if not is_finite([p])]
+        if any_process(bool(wrong), self.args.device):
+            where = ", ".join(wrong[:3]) or "of another process"
             raise UserError(
-                f"weights are not finite after step {self.state.global_step} ({', '.join(wrong[:3])}). The"
-                " run stops here; the step checkpoint before, if there is one, is kept. A lower unlearn.lr"
-                " usually mends it"
+                f"weights are not finite after step {self.state.global_step} ({where}). The run stops here;"
+                " the step checkpoint before, if there is one, is kept. A lower unlearn.lr usually mends it"
             )
 
     def _get_train_sampler(self, train_dataset=None):
@@ -320,10 +362,10 @@ class UnlearnTrainer(Trainer):
             if self.options.flatness:
                 landscape = Landscape(
                     weights,
-                    gradient=lambda: self._apply_mask(gradient_of(forget_loss(), weights)),
-                    total=lambda vector: [self._all_reduce(v) for v in vector],
+                    gradient=lambda: self._apply_mask(self.gradients.of(forget_loss(), weights)),
+                    total=self.gradients.total,
                     curvature=lambda vector: self._apply_mask(
-                        hessian_vector_product(forget_loss(), weights, vector)
+                        self.gradients.along(forget_loss(), weights, vector)
                     ),
                     apply_mask=self._apply_mask,
                     step=self.state.global_step,
@@ -331,10 +373,10 @@ class UnlearnTrainer(Trainer):
                 )
                 self.window.add("forget", self.options.flatness.gradient(landscape))
             elif (forget := forget_loss()).requires_grad:
-                self.window.add("forget", gradient_of(forget, weights))
+                self.window.add("forget", self.gradients.of(forget, weights))
             retain = self._loss(model, batch, counts, "retain")
             if retain.requires_grad:
-                self.window.add("retain" if combined else "forget", gradient_of(retain, weights))
+                self.window.add("retain" if combined else "forget", self.gradients.of(retain, weights))
         # With a combiner the terms carry no weight of their side: the combiner applies it to the gradients.
         forget_weight, retain_weight = self.options.weights if combined else (1.0, 1.0)
         return forget_weight * first[0] + retain_weight * retain
@@ -377,7 +419,7 @@ class UnlearnTrainer(Trainer):
         add extra gradients, mask, combine. The Trainer clips and steps afterwards."""
         if self.reduces_manually and not self.options.splits_sides:
             for weight in self.weights():
-                weight.grad = None if weight.grad is None else self._all_reduce(weight.grad)
+                weight.grad = None if weight.grad is None else self.gradients.total([weight.grad])[0]
         extra, stats = self._extra_gradient(counts)
         if self.options.splits_sides:
             stats |= self._combined(extra)
@@ -400,13 +442,14 @@ class UnlearnTrainer(Trainer):
         there is nothing to add), and what they tell."""
         if not self.composition.adds_gradient:
             return [], {}
+        batches, total = self.gradients.shared_batches(self.window.kept)
         step = Step(
             self.model,
-            self.window.kept,
+            batches,
             self.weights(),
             int(counts["forget"]["rows"]),
             self.compute_loss_context_manager,
-            self._all_reduce,
+            total,
         )
         found = self.composition.extra_gradients(step)
         return [add_up(vectors) for vectors in zip(*(d.vector for d in found))], {
@@ -418,7 +461,7 @@ class UnlearnTrainer(Trainer):
         everywhere when its side had none (PDU's retain term while its multiplier is 0; GAO's side where it
         has no term)."""
         found = self.window.gradients.get(name) or [torch.zeros_like(weight) for weight in self.weights()]
-        return self._apply_mask([self._all_reduce(g) for g in found])
+        return self._apply_mask(self.gradients.total(found))
 
     def _combined(self, extra: list[Tensor]) -> dict[str, float]:
         """Write the step's gradient into `.grad` from the sides' sums and what is added to the forget side;
@@ -442,11 +485,7 @@ class UnlearnTrainer(Trainer):
         return self.options.mask.apply(self.weights(), vector) if self.options.mask else vector
 
     def _all_reduce(self, value: Tensor) -> Tensor:
-        if self.accelerator.num_processes == 1:
-            return value
-        summed = self.accelerator.reduce(value, "sum")
-        assert isinstance(summed, Tensor)
-        return summed
+        return sum_over_processes(self.accelerator, value)
 
     def _curvature_is_due(self) -> bool:
         sophia = self.options.sophia
@@ -466,7 +505,8 @@ class UnlearnTrainer(Trainer):
         tokens = sum(counts[part]["tokens"] for part in parts)
         with self.accelerator.no_sync(model), self.compute_loss_context_manager():
             nll = add_up(drawn_nll(answer_logits(model, batch[part]), generator) for part in parts)
-            self.window.add("curvature", gradient_of((0 if is_filler(batch) else 1) * nll / tokens, weights))
+            share = (0 if is_filler(batch) else 1) * nll / tokens
+            self.window.add("curvature", self.gradients.of(share, weights))
 
     def _not_finite(self, means: dict[str, Tensor], terms: dict[str, WeightedTerm], batch: Batch) -> str:
         parts = {term.term.part for term in terms.values()}

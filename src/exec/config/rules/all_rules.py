@@ -2,6 +2,7 @@
 
 from ....model.settings.run_settings import Settings
 from .data_rules import data_errors, data_warnings
+from .engine_rules import launcher_errors
 from .evaluation_rules import (
     benchmark_errors,
     convention_warnings,
@@ -29,6 +30,7 @@ from .training_rules import stop_errors, training_evaluation_errors
 def broken_rules(settings: Settings) -> list[str]:
     """Every reason why this run cannot start, each naming its keys."""
     return [
+        *launcher_errors(settings),
         *mask_errors(settings),
         *model_errors(settings),
         *metric_errors(settings),

@@ -79,10 +79,16 @@ TWO_PROCESSES = (
 
 def run_in_two_processes(runs: Sequence[Sequence], folder: Path) -> None:
     """Do these runs of unlearn_model.py one after the other under one launcher; all must succeed."""
+    done = launch(runs, folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def launch(runs: Sequence[Sequence], folder: Path, *fault) -> Ended:
+    """Do runs of unlearn_model.py in two processes; `fault` (rank, step, what) is one of several_runs.py."""
     plan = folder / "runs.json"
     plan.write_text(json.dumps([[str(word) for word in words] for words in runs]))
-    done = run_python(*TWO_PROCESSES, Path(__file__).with_name("several_runs.py"), plan, OMP_NUM_THREADS="1")
-    assert done.returncode == 0, done.stderr[-3000:]
+    script = Path(__file__).with_name("several_runs.py")
+    return run_python(*TWO_PROCESSES, script, plan, *fault, OMP_NUM_THREADS="1")
 
 
 class Forked:

@@ -1,5 +1,5 @@
-"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks and
-presets.
+"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks, presets
+and engines.
 
     python src/exec/make_docs.py
 
@@ -20,7 +20,7 @@ from ..core.files import put_between
 from ..core.project import PROJECT
 from ..metrics import metrics_page
 from ..model.report import method_table, preset_table, task_table
-from .config import keys_page
+from .config import engine_page, keys_page
 
 PAGES = {
     "docs/metrics.md": metrics_page,
@@ -28,6 +28,7 @@ PAGES = {
     "docs/configuration.md": keys_page,
     "docs/benchmarks.md": task_table,
     "docs/published.md": preset_table,
+    "docs/launchers.md": engine_page,
 }
 """Page -> the module whose `render` writes the part between its `MARKS`."""
 

@@ -59,8 +59,12 @@ RUN_FOLDER_ENTRIES = (
 CONFIGS = ("config.json", "adapter_config.json")
 """Files by which a folder is recognised as a model, or an adapter."""
 
-RESUME_KEYS = ("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet")
-"""Settings that may differ when a run is resumed."""
+RESUME_KEYS = (
+    *("unlearn.resume_path", "logger.name", "logger.overwrite", "logger.json.root", "overall.quiet"),
+    *("overall.engine", "dataset.batch_size", "unlearn.gradient_accumulation_steps"),
+)
+"""Settings that may differ when a run is resumed. The last three spread the rows of a step over processes and
+micro-batches; the trainer refuses another number of rows per step."""
 
 
 @LOGGERS.register("json")

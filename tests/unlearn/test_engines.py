@@ -1,16 +1,17 @@
 """The engine that spreads a model over processes changes the time of a run and nothing else: 20 steps of two
-processes under FSDP2 are those of one process."""
+processes, by DDP and by FSDP2, are those of one process."""
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import once, run_in_two_processes
+from scripts import launch, once, run_in_two_processes, run_script
 from tiny import random_llama, save
 from trainings import ACCUMULATED, EVALUATED, LAYERS, MEASURED, losses, words
 
-from unlearnkit.core.files import read_jsonl
+from unlearnkit.core.files import read_json, read_jsonl
+from unlearnkit.unlearn.step.trainer import UnlearnTrainer
 
-pytestmark = [pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
+pytestmark = [pytest.mark.slow, pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 
 STEPS = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "7", "--unlearn.max_steps", "20"]
 """Seven epochs of 20 rows, 8 rows a step: the last window of an epoch is short."""
@@ -34,14 +35,18 @@ METHODS = {
     "RS": ["--unlearn.flatness", "RS"],
     "GP": ["--unlearn.flatness", "GP"],
     "WA": ["--unlearn.flatness", "WA", "--unlearn.flat.WA.start", "5"],
-    "Sophia": ["--unlearn.optimizer", "Sophia"],
+    "Sophia": ["--unlearn.optimizer", "Sophia", "--unlearn.optim.Sophia.hessian", "squared_grad"],
     "checkpointing": ["--unlearn.gradient_checkpointing", "true"],
 }
 
 
+ENGINES = ("ddp", "fsdp2")
+
+
 @pytest.fixture(scope="module")
-def sharded(tmp_path_factory, tokenizer, small_world):
-    """The folder of a model and of a run for each case, made by two processes with half the batch."""
+def folder(tmp_path_factory, tokenizer, small_world):
+    """The folder of a model, and for each engine of a run for each case, made by two processes with half the
+    batch."""
 
     def fill(root):
         model = random_llama(tokenizer)
@@ -49,21 +54,21 @@ def sharded(tmp_path_factory, tokenizer, small_world):
         generator = torch.Generator().manual_seed(0)
         masks = {name: torch.rand(p.shape, generator=generator) < 0.5 for name, p in model.named_parameters()}
         torch.save(masks, root / "mask.pt")
-        common = [*STEPS, "--dataset.data_dir", small_world]
         runs = [
-            words(
-                root / "model",
-                root,
-                name,
-                *ACCUMULATED.get(name, (4, 1)),
-                *common,
-                *placed(more, root, small_world),
-            )
+            [*sized(root, root / engine, name, small_world, more), "--overall.engine", engine]
+            for engine in ENGINES
             for name, more in cases().items()
         ]
-        run_in_two_processes([[*run, "--overall.engine", "fsdp2"] for run in runs], root)
+        run_in_two_processes(runs, root)
 
-    return once(tmp_path_factory, "sharded", fill)
+    return once(tmp_path_factory, "engines", fill)
+
+
+def sized(root, place, name, world, more) -> list:
+    """A run of 8 rows a step in two processes."""
+    sizes = ACCUMULATED.get(name, (4, 1))
+    common = [*STEPS, "--dataset.data_dir", world, *placed(more, root, world)]
+    return words(root / "model", place, name, *sizes, *common)
 
 
 def cases() -> dict[str, list]:
@@ -75,19 +80,103 @@ def placed(more, root, world) -> list:
     return [root / "mask.pt" if word == "MASK" else word for word in more] + cot
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", [*METHODS, *ACCUMULATED])
-def test_sharded_weights_take_the_same_steps(name, sharded, tmp_path):
-    more = placed(METHODS.get(name, []), sharded, sharded)
-    one = losses(sharded / "model", tmp_path, "one", 8, 1, *STEPS, *more)
-    two = read_jsonl(sharded / name / "log.jsonl")
+def test_two_processes_take_the_steps_of_one(name, engine, folder, small_world, tmp_path):
+    more = placed(METHODS.get(name, []), folder, small_world)
+    one = losses(folder / "model", tmp_path, "one", 8, 1, *STEPS, *more)
+    two = read_jsonl(folder / engine / name / "log.jsonl")
     assert len(one) == len(two) == 20
     for ours, theirs in zip(two, one):
         assert ours.keys() == theirs.keys()
-        for key in ours.keys() - {"tokens_per_second"}:
-            assert ours[key] == pytest.approx(theirs[key], rel=2e-3, abs=1e-5), (ours["step"], key)
-    weights = [
-        load_file(root / "checkpoints/model.safetensors") for root in (sharded / name, tmp_path / "one")
-    ]
-    assert weights[0].keys() == weights[1].keys()
-    for key, values in weights[0].items():
-        torch.testing.assert_close(values, weights[1][key], rtol=1e-3, atol=2e-4)
+        for key in ours.keys() - {"tokens_per_second", "epoch"}:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), (ours["step"], key)
+    same_weights(folder / engine / name, tmp_path / "one")
+
+
+def same_weights(ours, theirs) -> None:
+    mine, other = (load_file(root / "checkpoints/model.safetensors") for root in (ours, theirs))
+    assert mine.keys() == other.keys()
+    for key, values in mine.items():
+        torch.testing.assert_close(values, other[key], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["mask", "gru-mask"])
+def test_masked_weights_stay_what_they_were_to_the_bit(name, engine, folder):
+    masks = torch.load(folder / "mask.pt", weights_only=True)
+    before, after = (
+        load_file(place / "model.safetensors")
+        for place in (folder / "model", folder / engine / name / "checkpoints")
+    )
+    assert all(torch.equal(after[key][~masks[key]], before[key][~masks[key]]) for key in before)
+    assert not any(torch.equal(after[key], before[key]) for key in before if "proj" in key)
+
+
+def test_each_process_holds_half_of_every_weight(folder):
+    record = read_json(folder / "fsdp2/NPO+FT/environment.json")["training"]
+    whole = sum(values.numel() * 4 for values in load_file(folder / "model/model.safetensors").values())
+    assert record["engine"] == "fsdp2"
+    assert record["weight_mb_per_process"] == pytest.approx(whole / 2 / 2**20, abs=0.001)
+
+
+def test_sharded_weights_give_the_same_figures(folder, tmp_path):
+    run_script("unlearn_model", *words(folder / "model", tmp_path, "one", 8, 1, *STEPS, *MEASURED))
+    ours, theirs = (
+        read_json(root / "metrics.json") for root in (folder / "fsdp2/measured", tmp_path / "one")
+    )
+    reasons = read_json(folder / "fsdp2/measured/metrics_detail.json")
+    refused = {key for key in ours if "FSDP2" in reasons[key]["reason"]}
+    assert refused == {key for key in ours if "gradnorm" in key}
+    assert sum(value is not None for value in ours.values()) > 30
+    assert {key: ours[key] for key in ours.keys() - refused} == pytest.approx(
+        {key: theirs[key] for key in ours.keys() - refused}, abs=1e-5
+    )
+
+
+def test_sharded_weights_are_measured_while_they_are_trained(folder, tmp_path):
+    losses(folder / "model", tmp_path, "one", 8, 1, *STEPS, *EVALUATED)
+    ours, theirs = (
+        read_jsonl(root / "evaluations.jsonl") for root in (folder / "fsdp2/evaluated", tmp_path / "one")
+    )
+    assert [record["step"] for record in ours] == list(range(0, 21, 2))
+    for mine, other in zip(ours, theirs):
+        assert mine["metrics"] == pytest.approx(other["metrics"], rel=1e-4)
+        assert mine["kl"] == pytest.approx(other["kl"], rel=1e-3, abs=1e-9)
+    assert ours[0]["kl"] == 0
+
+
+@pytest.mark.parametrize("rank, fault, code", [(1, "SIGKILL", 1), (1, "SIGTERM", 1), (0, "ENOSPC", 1)])
+def test_a_run_of_sharded_weights_resumes_in_one_process(rank, fault, code, folder, small_world, tmp_path):
+    common = [*STEPS, "--dataset.data_dir", small_world, "--unlearn.save_steps", "3"]
+    place = folder / "model", tmp_path, "run"
+    ended = launch([[*words(*place, 4, 1, *common), "--overall.engine", "fsdp2"]], tmp_path, rank, 8, fault)
+    assert ended.returncode == code
+    kept = [path.name for path in (tmp_path / "run/checkpoints").glob("step-*")]
+    assert kept == ["step-8" if fault == "SIGTERM" else "step-6"]
+    refused = run_script("unlearn_model", *words(*place, 4, 1, *common), "--unlearn.resume_path", "auto")
+    assert "took 8 rows per optimizer step" in refused.stderr
+    done = run_script("unlearn_model", *words(*place, 8, 1, *common), "--unlearn.resume_path", "auto")
+    assert done.returncode == 0, done.stderr
+    same_weights(tmp_path / "run", folder / "fsdp2/NPO+FT")
+    assert [record["step"] for record in read_jsonl(tmp_path / "run/log.jsonl")] == list(range(1, 21))
+
+
+@pytest.mark.parametrize("name", ["gru", "lora"])
+def test_a_run_of_one_process_resumes_with_sharded_weights(name, folder, small_world, tmp_path, monkeypatch):
+    common = [*STEPS, "--dataset.data_dir", small_world, "--unlearn.save_steps", "3", *METHODS[name]]
+    place = folder / "model", tmp_path, "run"
+    log = UnlearnTrainer.log
+
+    def stop(self, logs, start_time=None):
+        log(self, logs, start_time)
+        if self.state.global_step == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UnlearnTrainer, "log", stop)
+        assert run_script("unlearn_model", *words(*place, 8, 1, *common)).returncode == 130
+    resumed = [*words(*place, 4, 1, *common), "--overall.engine", "fsdp2", "--unlearn.resume_path", "auto"]
+    done = launch([resumed], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    same_weights(tmp_path / "run", folder / "fsdp2" / name)

@@ -252,6 +252,8 @@ SPLIT = {
     "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
     "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
 }
+SHARDED = {"fsdp2": [], "fsdp2-gru": ["--unlearn.combiner", "gru"]}
+"""Runs of sharded weights; tests/unlearn/test_engines.py has many more."""
 PUT_BACK = [*EVALUATED[:2], "--unlearn.stop", "kl=1e-9", *MEASURED[2:]]
 """Every process measures the weights that the first has kept."""
 RAGGED = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "4"]
@@ -275,6 +277,10 @@ def in_two_processes(tmp_path_factory, tokenizer, small_world):
             words(root / "model", root, name, batch, accumulate, *common)
             for name, (batch, accumulate) in ACCUMULATED.items()
         ]
+        runs += [
+            words(root / "model", root, name, 4, 1, *common, "--overall.engine", "fsdp2", *more)
+            for name, more in SHARDED.items()
+        ]
         runs.append(words(root / "model", root, "evaluated", 4, 1, *common, *EVALUATED))
         runs.append(words(root / "model", root, "put-back", 4, 1, *common, *PUT_BACK))
         run_in_two_processes(runs, root)
@@ -287,6 +293,16 @@ def test_two_processes_take_the_same_steps(name, in_two_processes, tmp_path):
     whole = losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *SPLIT[name])
     same(read_jsonl(in_two_processes / name / "log.jsonl"), whole)
     assert read_json(in_two_processes / name / "environment.json")["effective_batch_size"] == 8
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_sharded_weights_take_the_same_steps(name, in_two_processes, tmp_path):
+    whole = losses(in_two_processes / "model", tmp_path, "one", 8, 1, *RAGGED, *SHARDED[name])
+    same(read_jsonl(in_two_processes / name / "log.jsonl"), whole)
+    record = read_json(in_two_processes / name / "environment.json")["training"]
+    plain = read_json(tmp_path / "one/environment.json")["training"]
+    assert (record["engine"], plain["engine"]) == ("fsdp2", "ddp")
+    assert record["weight_mb_per_process"] == pytest.approx(plain["weight_mb_per_process"] / 2, abs=0.001)
 
 
 def test_two_processes_measure_the_same_figures(in_two_processes, small_world, tmp_path):

@@ -1,7 +1,6 @@
 """Loading of models and tokenizers from a folder or the hub, in the precision of the run."""
 
 import contextlib
-import copy
 import hashlib
 import json
 import logging
@@ -17,13 +16,13 @@ from transformers.pytorch_utils import Conv1D
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
 from ...core.hub_access import hub_problem, offline_reason
-from ...core.sharding import exchanged, is_sharded, reshard, shard_like, whole, whole_state
+from ...core.sharding import exchanged, is_sharded, whole
 from ...core.weight_files import weight_faults
-from ...unlearn.base import add_up
 from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from .engine import resolve_engine, take_over
 from .folder_faults import broken_file, check_folder, missing_files, reason_of
+from .sharded import another_model, merge_sharded
 
 log = logging.getLogger(__name__)
 
@@ -345,21 +344,7 @@ def merge_lora(model):
     """Merge a model's adapters into its weights; a model without adapters is returned unchanged."""
     if not hasattr(model, "merge_and_unload"):
         return model
-    return _merge_sharded(model) if is_sharded(model) else model.merge_and_unload()
-
-
-def _merge_sharded(model):
-    """As peft's `merge_and_unload`, which adds whole updates to whole weights alone."""
-    from peft.tuners.lora import LoraLayer
-
-    reshard(model)
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    for layer in layers:
-        weight = layer.get_base_layer().weight
-        update = add_up(layer.get_delta_weight(name) for name in layer.active_adapters)
-        with torch.no_grad():
-            weight.add_(shard_like(update.to(weight.dtype), weight))
-    return model.unload()
+    return merge_sharded(model) if is_sharded(model) else model.merge_and_unload()
 
 
 def reference_model(model, deepest: int | None = None, another: Callable[[], Any] | None = None):
@@ -388,31 +373,6 @@ def reference_model(model, deepest: int | None = None, another: Callable[[], Any
         if p.requires_grad and numbers.get(name, 0) <= deepest
     ]
     return model, lambda: exchanged(model, trained)
-
-
-def another_model(model, load: Callable[[], Any] | None = None) -> Any:
-    """A second model like `model`: a copy, or loaded once more, as sharded weights must be."""
-    if is_sharded(model) and load:
-        return load()
-    return copy.deepcopy(model)
-
-
-def whole_model(model, keep: bool = True) -> Any:
-    """A model to save: sharded weights gathered on the CPU, tensor by tensor, for the processes that `keep`
-    it; None for the others. All processes must call. A whole model is returned as it is."""
-    if not is_sharded(model):
-        return model
-    state = whole_state(model, keep)
-    if not keep:
-        return None
-    config = copy.copy(model.config)
-    config.distributed_config = None
-    with torch.device("meta"):
-        found = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
-    found.load_state_dict(state, assign=True)
-    found.tie_weights()
-    found.generation_config = model.generation_config
-    return found.eval()
 
 
 def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), **options) -> Any:

@@ -38,6 +38,7 @@ from .best_choice import BestRule, best_figure
 from .checkpoints import SNAPSHOTS, drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state, share_of
 from .stopping import KlOptions, ReferenceKl, Snapshots
+from .termination import SaveOnTermination
 from .training_callbacks import StepCheckpoints, TrainingProgress
 from .training_evaluation import Ending, EvaluationPlan, TrainingEvaluation
 from .training_metrics import default_figure, kl_rows_place
@@ -207,6 +208,8 @@ class Training:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(bar)
         trainer.add_callback(StepCheckpoints())
+        if settings.unlearn.save_steps:
+            trainer.add_callback(SaveOnTermination())
         return trainer, bar
 
 

@@ -27,7 +27,8 @@ from ...optim import Averaging
 from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import UnlearnTrainer
 from ..evaluation import Occasion, evaluate
-from ..load.loading import merge_lora, whole_model
+from ..load.loading import merge_lora
+from ..load.sharded import whole_model
 from ..settings.run_settings import Settings
 from ..settings.stop_rules import BUDGETS, StopRule, stop_rules
 from .best_choice import BestRule, utility

@@ -1,5 +1,6 @@
 """The steps of a run: rows -> model -> objective -> training -> evaluation -> run folder."""
 
+import copy
 import itertools
 import logging
 import time
@@ -31,7 +32,6 @@ from ..benchmarks.benchmark_runner import (
 from ..evaluation import Occasion, check_original, evaluate, evaluate_cached, template_of
 from ..judges import check_judges
 from ..load.loading import (
-    another_model,
     initial_tokenizer,
     load_initial,
     load_model,
@@ -39,8 +39,8 @@ from ..load.loading import (
     model_fingerprint,
     resolve_precision,
     train_only,
-    whole_model,
 )
+from ..load.sharded import whole_model
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
 from ..training_data import RequestedParts, choose_forget_rows, training_rows
@@ -290,8 +290,7 @@ class Unlearn:
             return named, 0.0
         forget = {"forget": prepared.rows.training["forget"]}
         learning = Composition(Reinforce(), None)
-        another = another_model(model, self.model)
-        training = Training(settings, another, prepared.tokenizer, forget, learning)
+        training = Training(settings, copy.deepcopy(model), prepared.tokenizer, forget, learning)
         trained = training.run()
         return trained.model.eval().requires_grad_(False), trained.seconds
 

@@ -55,7 +55,7 @@ REFUSALS = (
         "benchmarks.suite",
         lambda settings: bool(settings.benchmark_tasks),
         "the harness runs on whole models; leave it out and measure the saved model by run_benchmarks.py",
-        ("--benchmarks.suite", "letters"),
+        ("--benchmarks.suite", "smoke"),
     ),
     Refusal(
         "the best evaluated model of a LoRA run",

@@ -1,6 +1,8 @@
 """Short trainings of the tiny model for tests, and what is compared of them."""
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from scripts import run_script
 
 from unlearnkit.core.files import read_jsonl
@@ -56,6 +58,14 @@ def same(ours: list[dict], theirs: list[dict], rel: float = 1e-5) -> None:
         for key in TERMS & set(a):
             assert a[key] == pytest.approx(b[key], rel=rel), (a["step"], key)
         assert a["tokens"] == b["tokens"]
+
+
+def same_weights(ours, theirs, atol: float = 2e-4) -> None:
+    """The final models of two run folders are equal up to rounding."""
+    mine, other = (load_file(root / "checkpoints/model.safetensors") for root in (ours, theirs))
+    assert mine.keys() == other.keys()
+    for key, values in mine.items():
+        torch.testing.assert_close(values, other[key], rtol=1e-3, atol=atol)
 
 
 MEASURED = [

@@ -4,12 +4,11 @@ processes, by DDP and by FSDP2, are those of one process."""
 import pytest
 import torch
 from safetensors.torch import load_file
-from scripts import launch, once, run_in_two_processes, run_script
+from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
-from trainings import ACCUMULATED, EVALUATED, LAYERS, MEASURED, losses, words
+from trainings import ACCUMULATED, EVALUATED, LAYERS, MEASURED, losses, same_weights, words
 
 from unlearnkit.core.files import read_json, read_jsonl
-from unlearnkit.unlearn.step.trainer import UnlearnTrainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
 
@@ -91,14 +90,8 @@ def test_two_processes_take_the_steps_of_one(name, engine, folder, small_world, 
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"tokens_per_second", "epoch"}:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-4, abs=1e-5), (ours["step"], key)
-    same_weights(folder / engine / name, tmp_path / "one")
-
-
-def same_weights(ours, theirs) -> None:
-    mine, other = (load_file(root / "checkpoints/model.safetensors") for root in (ours, theirs))
-    assert mine.keys() == other.keys()
-    for key, values in mine.items():
-        torch.testing.assert_close(values, other[key], rtol=1e-3, atol=2e-4)
+    # A sign that rounding turns is a step of twice the learning rate.
+    same_weights(folder / engine / name, tmp_path / "one", atol=2e-3 if name == "Sophia" else 2e-4)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -144,39 +137,3 @@ def test_sharded_weights_are_measured_while_they_are_trained(folder, tmp_path):
         assert mine["metrics"] == pytest.approx(other["metrics"], rel=1e-4)
         assert mine["kl"] == pytest.approx(other["kl"], rel=1e-3, abs=1e-9)
     assert ours[0]["kl"] == 0
-
-
-@pytest.mark.parametrize("rank, fault, code", [(1, "SIGKILL", 1), (1, "SIGTERM", 1), (0, "ENOSPC", 1)])
-def test_a_run_of_sharded_weights_resumes_in_one_process(rank, fault, code, folder, small_world, tmp_path):
-    common = [*STEPS, "--dataset.data_dir", small_world, "--unlearn.save_steps", "3"]
-    place = folder / "model", tmp_path, "run"
-    ended = launch([[*words(*place, 4, 1, *common), "--overall.engine", "fsdp2"]], tmp_path, rank, 8, fault)
-    assert ended.returncode == code
-    kept = [path.name for path in (tmp_path / "run/checkpoints").glob("step-*")]
-    assert kept == ["step-8" if fault == "SIGTERM" else "step-6"]
-    refused = run_script("unlearn_model", *words(*place, 4, 1, *common), "--unlearn.resume_path", "auto")
-    assert "took 8 rows per optimizer step" in refused.stderr
-    done = run_script("unlearn_model", *words(*place, 8, 1, *common), "--unlearn.resume_path", "auto")
-    assert done.returncode == 0, done.stderr
-    same_weights(tmp_path / "run", folder / "fsdp2/NPO+FT")
-    assert [record["step"] for record in read_jsonl(tmp_path / "run/log.jsonl")] == list(range(1, 21))
-
-
-@pytest.mark.parametrize("name", ["gru", "lora"])
-def test_a_run_of_one_process_resumes_with_sharded_weights(name, folder, small_world, tmp_path, monkeypatch):
-    common = [*STEPS, "--dataset.data_dir", small_world, "--unlearn.save_steps", "3", *METHODS[name]]
-    place = folder / "model", tmp_path, "run"
-    log = UnlearnTrainer.log
-
-    def stop(self, logs, start_time=None):
-        log(self, logs, start_time)
-        if self.state.global_step == 8:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(UnlearnTrainer, "log", stop)
-        assert run_script("unlearn_model", *words(*place, 8, 1, *common)).returncode == 130
-    resumed = [*words(*place, 4, 1, *common), "--overall.engine", "fsdp2", "--unlearn.resume_path", "auto"]
-    done = launch([resumed], tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    same_weights(tmp_path / "run", folder / "fsdp2" / name)

@@ -1,12 +1,27 @@
 """Step checkpoints of sharded weights, which hold whole tensors: the same files as those of one process."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import safe_open
 from torch.nn import Module
 from torch.optim import Optimizer
+from transformers import TrainingArguments
 
 from ...core.sharding import assign, gathered, reshard, shard_like
+
+
+@contextlib.contextmanager
+def saving_allowed(args: TrainingArguments) -> Iterator[None]:
+    """Let a Trainer be made that saves step checkpoints of a sharded model."""
+    # It refuses, since it would save the optimizer's state of one process; `keep_whole_state` gives that of
+    # all.
+    asked, args.save_only_model = args.save_only_model, True
+    try:
+        yield
+    finally:
+        args.save_only_model = asked
 
 
 def keep_whole_state(optimizer: Optimizer) -> None:

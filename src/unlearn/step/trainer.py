@@ -41,7 +41,7 @@ from ..scoring import answer_logits
 from .callbacks import SetEpochCallback, WeightAveragingCallback
 from .derivatives import RandomState
 from .gradient_sync import ShardedGradients, is_finite, make_gradients, sum_over_processes
-from .sharded_checkpoint import keep_whole_state, load_whole_weights
+from .sharded_checkpoint import keep_whole_state, load_whole_weights, saving_allowed
 from .step_options import StepOptions
 from .window import Batch, Window, is_filler
 
@@ -115,7 +115,8 @@ class UnlearnTrainer(Trainer):
         self.step_rows: dict[str, list[str]] = {}
         self.step_record: dict[str, float] = {}
         self.step_start = time.perf_counter()
-        super().__init__(model=model, args=args, train_dataset=job.pairs, data_collator=job.collate)
+        with saving_allowed(args):
+            super().__init__(model=model, args=args, train_dataset=job.pairs, data_collator=job.collate)
         self.gradients = make_gradients(self.accelerator, self.weights(), self.sharded)
         # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
         # where sides are apart, nor where a loss ends at some block, nor for adapters beside sharded weights:

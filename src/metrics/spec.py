@@ -1,6 +1,7 @@
 """Contract of a metric: its declaration, its needs, its result."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
@@ -366,6 +367,11 @@ class Metric:
     compute: Callable
     column: str
     benchmarks: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values lie between 0 and 1, by its declared range."""
+        return bool(re.match(r"0 to 1(?!\d)", self.about.range))
 
 
 def metric(

@@ -280,7 +280,7 @@ class Value:
         reason: Why there is no value, or what it leaves out, or the sentence that it stands for.
         n: Number of rows behind the value.
         unscored: Number of rows that could not be scored.
-        interval: 95 % bootstrap interval over rows.
+        interval: 95 % interval over rows, see `resampling`.
         columns: Column -> cell per row, in row order, for samples/*.jsonl.
         details: Further figures that explain the value, for metrics_detail.json.
         resamples: The figure of each bootstrap sample, [resamples]; empty without an interval.

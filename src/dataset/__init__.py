@@ -30,6 +30,7 @@ from .sources import (
     load_rows,
     parse_name,
     retain_name,
+    row_files,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "load_rows",
     "parse_name",
     "retain_name",
+    "row_files",
 ]

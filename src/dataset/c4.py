@@ -6,6 +6,8 @@ c4-validation.00000-of-00008) or with `dataset.data_dir` from c4_train.jsonl and
 Of each the first 10,000 pages are taken: WAGLE tokenises all 356,317 of its file.
 """
 
+from collections.abc import Sequence
+
 from ..core.json_fields import TEXT
 from .hub_tables import HubTable, check_table, load_table
 from .sources import SOURCES, Source
@@ -30,7 +32,9 @@ class C4(Source):
     def check(self, split: str) -> None:
         check_table(self.data_dir, f"c4_{split}.jsonl")
 
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return (HubTable(f"c4_{split}.jsonl", "allenai/c4", None, f"{split}[:{PAGES}]", FILES[split]),)
+
     def rows(self, split: str) -> list[dict]:
-        table = HubTable(f"c4_{split}.jsonl", "allenai/c4", None, f"{split}[:{PAGES}]", FILES[split])
-        pages = load_table(self.data_dir, table, {"text": TEXT})[:PAGES]
+        pages = load_table(self.data_dir, self.hub_tables(split)[0], {"text": TEXT})[:PAGES]
         return [{"id": f"c4-{split}-{number}", "text": row["text"]} for number, row in enumerate(pages)]

@@ -13,23 +13,42 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.files import UserError, read_records
-from ..core.hub_access import hub_problem, offline_reason
+from ..core.hub_access import absent_offline, hub_problem
 from ..core.json_fields import Kind
 from .own_rows import COLUMNS, own_rows, questions
 from .row_checks import checked_row
-from .sources import SOURCES, Source
+from .sources import SOURCES, Source, parse_name
 
 
 @dataclass(frozen=True)
 class HubTable:
-    """A published table: its file name in a folder, and its place on the hub; `data_file` where it is one of
-    many files of a split."""
+    """A published table.
+
+    Args:
+        file: its file name in a folder; empty for one that is read from the hub alone.
+        hub_name: its data set on the hub.
+        config: its configuration there.
+        split: its split there.
+        data_file: its file there, where that is one of many files of a split.
+        layout: what a folder in its place must have, for messages; by default its file and fields.
+    """
 
     file: str
     hub_name: str
     config: str | None
     split: str = "train"
     data_file: str | None = None
+    layout: str = ""
+
+    def unavailable(self, reason: str, fields: Sequence[str] = ()) -> UserError:
+        """The error that names page, key and layout."""
+        named = f" ({', '.join(fields)})" if fields else ""
+        folder = f"; or set dataset.data_dir to a folder with {self.layout or self.file + named}"
+        return UserError(
+            f"cannot load {' '.join(filter(None, (self.hub_name, self.config)))} from the hub ({reason}); its"
+            f" page is https://huggingface.co/datasets/{self.hub_name} (gated data: ask for access there,"
+            f" then `hf auth login`){folder if self.file else ''}"
+        )
 
 
 def load_table(
@@ -54,31 +73,39 @@ def load_records(
     """
     if data_dir:
         return read_records(data_dir / table.file)
-    try:
-        rows = _load_hub_dataset(table.hub_name, table.config, table.split, table.data_file)
-        return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
-    except UserError as error:
-        layout = f" ({', '.join(fields)})" if fields else ""
-        raise UserError(f"{error}; or set dataset.data_dir to a folder with {table.file}{layout}") from error
+    rows = _load_hub_dataset(table, fields)
+    return [(f"{table.hub_name}, {table.split} row {n}", dict(row)) for n, row in enumerate(rows, 1)]
 
 
-def _load_hub_dataset(name: str, config: str | None, split: str, data_file: str | None = None):
+def _load_hub_dataset(table: HubTable, fields: Sequence[str] = ()):
+    check_hub(table, fields)
     import datasets
 
-    if not Path(name).is_dir():
-        offline_reason()
     try:
-        files = {split.partition("[")[0]: data_file} if data_file else None
-        return datasets.load_dataset(name, config, split=split, data_files=files)
+        files = {table.split.partition("[")[0]: table.data_file} if table.data_file else None
+        return datasets.load_dataset(table.hub_name, table.config, split=table.split, data_files=files)
     except Exception as error:  # the hub client raises many kinds; all mean that the rows are not available
-        if Path(name).is_dir():
-            raise UserError(f"cannot load {name} ({' '.join(str(error).split())[:300]})") from error
-        what = " ".join(filter(None, (name, config)))
-        raise UserError(
-            f"cannot load {what} from the hub ({hub_problem(error)}); its page is"
-            f" https://huggingface.co/datasets/{name} (gated data: ask for access there, then `hf auth"
-            " login`)"
-        ) from error
+        if Path(table.hub_name).is_dir():
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"cannot load {table.hub_name} ({reason})") from error
+        raise table.unavailable(hub_problem(error), fields) from error
+
+
+def check_hub(table: HubTable, fields: Sequence[str] = ()) -> None:
+    """UserError at once where the hub cannot be reached and its cache has nothing of the data set."""
+    # The packages of the hub need seconds to be imported and to find that out.
+    if not Path(table.hub_name).is_dir() and (reason := absent_offline(table.hub_name, "dataset")):
+        raise table.unavailable(reason, fields)
+
+
+def check_reachable(name: str, data_dir: Path | None) -> None:
+    """UserError at once where the rows of a data set are to come from the network and cannot."""
+    source, split = parse_name(name)
+    if not data_dir or source is Hub:
+        found = source(data_dir)
+        found.check_reachable(split)
+        for table in found.hub_tables(split):
+            check_hub(table)
 
 
 def check_table(data_dir: Path | None, file: str) -> None:
@@ -111,7 +138,7 @@ class Hub(Source):
         self.check(split)
         name, config, part = _parts(split)
         path = str(Path(name).expanduser()) if name.startswith("~") else name
-        table = _load_hub_dataset(path, config, part)
+        table = _load_hub_dataset(HubTable("", path, config, part))
         wanted = {*COLUMNS, *self.columns.values()}
         # The other columns may hold images or audio, which would be decoded row by row.
         known = [column for column in table.column_names if column in wanted]
@@ -121,6 +148,10 @@ class Hub(Source):
         found = [row | unread for row in rows] or [unread] * min(1, len(table))
         records = [(f"dataset {split}, row {number}", row) for number, row in enumerate(found, 1)]
         return own_rows(records, part.partition("[")[0], self.columns)
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        name, config, part = _parts(split)
+        return () if name.startswith("~") else (HubTable("", name, config, part),)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {"forget": questions(forget)}

@@ -7,7 +7,7 @@ object, or a list of one, with the lists `train` and `val` of `text` (the questi
 `train` is trained, `val` is measured, as in github.com/zjunlp/KnowUnDo (1485342).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..core.files import UserError, read_json
 from ..core.json_fields import OBJECT, TEXT, check_fields, check_value, list_of
@@ -19,6 +19,12 @@ DOMAINS = ("copyright", "privacy")
 SIDES = {"unlearn": "forget", "retention": "retain"}
 """Part -> the set that its validation rows are."""
 RECORDS = list_of(OBJECT)
+
+
+def _hub_table(domain: str, part: str) -> HubTable:
+    files = " and ".join(f"{domain}/{side}.json" for side in SIDES)
+    layout = f"{files} (lists train and val of text, labels) of github.com/zjunlp/KnowUnDo"
+    return HubTable(f"{domain}/{part}.json", HUB_NAME, domain, part, layout=layout)
 
 
 @SOURCES.register("KnowUnDo")
@@ -45,6 +51,10 @@ class KnowUnDo(Source):
         domain = split.partition("_")[0]
         return {name: list(self._read(domain, part, "val")) for part, name in SIDES.items()}
 
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        domain = split.partition("_")[0]
+        return [_hub_table(domain, part) for part in SIDES]
+
     def _read(self, domain: str, part: str, phase: str) -> Iterator[dict]:
         place, table = self._table(domain, part)
         if phase not in table:
@@ -59,7 +69,7 @@ class KnowUnDo(Source):
         """The one row of a table, and its place for messages."""
         file = f"{domain}/{part}.json"
         if not self.data_dir:
-            return load_records(None, HubTable(file, HUB_NAME, domain, part))[0]
+            return load_records(None, _hub_table(domain, part))[0]
         path = self.data_dir / file
         found = read_json(path)
         table = found[0] if isinstance(found, list) and len(found) == 1 else found

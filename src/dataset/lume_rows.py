@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from ..core.files import UserError, read_records
-from ..core.hub_access import offline_reason
+from ..core.hub_access import connection_problem, user_is_offline
 from ..core.json_fields import TEXT, Kind, check_fields
 from .hub_tables import check_table
 from .sources import SOURCES, Source
@@ -21,6 +21,10 @@ PAGE = "https://github.com/amazon-science/lume-llm-unlearning"
 COMMIT = "b2fa8f9c567715f1e2c6d442213f33b2e9a28fe6"
 ADDRESS = f"https://raw.githubusercontent.com/amazon-science/lume-llm-unlearning/{COMMIT}/data"
 SIDES = ("forget", "retain")
+REMEDY = (
+    f"get data/forget.jsonl and data/retain.jsonl (id, input, output, task) at {PAGE} and set"
+    " dataset.data_dir to their folder"
+)
 SHA256 = {
     "forget": "3a74f30223c35b173664dfea5b1c5939587f1eac868a9764891f30c2c317c381",
     "retain": "ec8826a91d9fb9e5a50ba732549e8eff75fc99c2f67d6873d1ea36fd403a003d",
@@ -51,6 +55,7 @@ class Lume(Source):
         f"{side}{'_' if part else ''}{part}" for side in (*SIDES, "full") for part in ("", *TASKS, PART)
     )
     forget_splits = tuple(split for split in splits if split.startswith("forget"))
+    row_files = MEMBERSHIP
 
     def check(self, split: str) -> None:
         for side in SIDES:  # the rows of both sides are measured
@@ -61,6 +66,10 @@ class Lume(Source):
                 f"dataset.data_dir: {self.data_dir} has {there[0]} alone; the membership test needs"
                 f" {' and '.join(MEMBERSHIP.values())}"
             )
+
+    def check_reachable(self, split: str) -> None:
+        for side in SIDES:
+            _check_reachable(side)
 
     def rows(self, split: str) -> list[dict]:
         part = split.partition("_")[2]
@@ -122,29 +131,38 @@ def _part_of(rows: list[dict], part: str) -> list[dict]:
     return [row for row in rows if row["id"] in kept]
 
 
-def _fetched(side: str) -> Path:
-    """The published file, downloaded on first use."""
+def _kept(side: str) -> Path:
+    """Where the published file is kept."""
     from huggingface_hub.constants import HF_HOME
 
+    return Path(HF_HOME) / "unlearnkit" / f"lume-{COMMIT[:7]}" / f"{side}.jsonl"
+
+
+def _check_reachable(side: str) -> None:
+    """UserError where the published file is not here and cannot be fetched."""
+    if not _kept(side).is_file() and (reason := user_is_offline() or connection_problem(ADDRESS)):
+        raise UserError(f"LUME's {side}.jsonl cannot be fetched from GitHub ({reason}); {REMEDY}")
+
+
+def _fetched(side: str) -> Path:
+    """The published file, downloaded on first use."""
     from ..core.download import download, file_sha256, origin_path
 
-    path = Path(HF_HOME) / "unlearnkit" / f"lume-{COMMIT[:7]}" / f"{side}.jsonl"
+    path = _kept(side)
     if path.is_file():
         return path
-    remedy = f"get data/{side}.jsonl at {PAGE} and set dataset.data_dir to its folder"
-    if offline := offline_reason():
-        raise UserError(f"LUME's {side}.jsonl cannot be fetched ({offline}); {remedy}")
+    _check_reachable(side)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         download(f"{ADDRESS}/{side}.jsonl", part, lambda line: None)
     except (UserError, OSError) as error:
-        raise UserError(f"LUME: {error}; or {remedy}") from None
+        raise UserError(f"LUME: {error}; or {REMEDY}") from None
     origin_path(part).unlink(missing_ok=True)
     if (found := file_sha256(part)) != SHA256[side]:
         part.unlink()
         raise UserError(
-            f"LUME's {side}.jsonl from {ADDRESS} has SHA-256 {found}, not {SHA256[side]}; {remedy}"
+            f"LUME's {side}.jsonl from {ADDRESS} has SHA-256 {found}, not {SHA256[side]}; {REMEDY}"
         )
     part.replace(path)
     return path

@@ -10,6 +10,8 @@ From the hub data sets muse-bench/MUSE-News and MUSE-Books, or with `dataset.dat
 tables as `<config>_<split>.jsonl`, see `LAYOUT`. Books are copyrighted and not ours to ship.
 """
 
+from collections.abc import Sequence
+
 from ..core.files import UserError
 from ..core.json_fields import TEXT
 from .hub_tables import HubTable, load_table
@@ -32,9 +34,9 @@ FIELDS = {
 """Required fields of the rows of each table."""
 LAYOUT = (
     "raw_forget.jsonl, raw_retain1.jsonl (text) and verbmem_forget.jsonl (prompt, gt), and optionally"
-    " knowmem_{forget,retain}_qa.jsonl with knowmem_{forget,retain}_qa_icl.jsonl (question, answer),"
-    " privleak_{forget,holdout}.jsonl, raw_retain2.jsonl, scal_forget_1.jsonl to 4, sust_forget_1.jsonl to 4"
-    " (text)"
+    " verbmem_retain.jsonl (the same), knowmem_{forget,retain}_qa.jsonl with"
+    " knowmem_{forget,retain}_qa_icl.jsonl (question, answer), privleak_{forget,holdout}.jsonl,"
+    " raw_retain2.jsonl, scal_forget_1.jsonl to 4, sust_forget_1.jsonl to 4 (text)"
 )
 
 
@@ -51,6 +53,15 @@ class Muse(Source):
     splits = tuple(PARTS)
     forget_splits = tuple(name for name in PARTS if name.startswith(("scal", "sust")) or name == "forget")
     hub_name: str
+    row_files = {
+        "retain_documents": "verbmem_retain.jsonl, which MUSE itself does not have",
+        "forget": "knowmem_forget_qa.jsonl",
+        "retain": "knowmem_retain_qa.jsonl",
+        "forget_knowledge": "knowmem_forget_qa.jsonl",
+        "retain_knowledge": "knowmem_retain_qa.jsonl",
+        "forget_texts": "privleak_forget.jsonl",
+        "holdout_texts": "privleak_holdout.jsonl",
+    }
 
     def check(self, split: str) -> None:
         measured = (("verbmem", "forget"),) if split in self.forget_splits else ()
@@ -69,11 +80,10 @@ class Muse(Source):
         ]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        documents = [
-            {"id": f"verbmem-{number}", "prompt": row["prompt"], "gt": row["gt"]}
-            for number, row in enumerate(self._table("verbmem", "forget"))
-        ]
-        sets = {"forget_documents": documents}
+        sets = {"forget_documents": self._documents_of("forget")}
+        # Not on the hub: MUSE measures verbatim memorisation of forget documents alone.
+        if self.data_dir and self._has("verbmem", "retain"):
+            sets["retain_documents"] = self._documents_of("retain")
         for name in ("forget", "retain"):
             questions = self._questions(name)
             sets[name] = [{key: row[key] for key in ("id", "question", "answer")} for row in questions]
@@ -84,6 +94,14 @@ class Muse(Source):
                 for number, row in enumerate(self._optional("privleak", name))
             ]
         return sets
+
+    def _documents_of(self, name: str) -> list[dict]:
+        """Beginnings of documents with their true continuations."""
+        head = "verbmem" if name == "forget" else f"verbmem-{name}"
+        return [
+            {"id": f"{head}-{number}", "prompt": row["prompt"], "gt": row["gt"]}
+            for number, row in enumerate(self._table("verbmem", name))
+        ]
 
     def _questions(self, name: str) -> list[dict]:
         """The questions about the documents, each with the prompt of MUSE's knowledge memorisation."""
@@ -106,8 +124,13 @@ class Muse(Source):
         return not self.data_dir or (self.data_dir / f"{config}_{split}.jsonl").is_file()
 
     def _table(self, config: str, split: str) -> list[dict]:
-        table = HubTable(f"{config}_{split}.jsonl", self.hub_name, config, split)
-        return load_table(self.data_dir, table, FIELDS[config])
+        return load_table(self.data_dir, self._hub_table(config, split), FIELDS[config])
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return [self._hub_table(*part) for part in PARTS[split]]
+
+    def _hub_table(self, config: str, split: str) -> HubTable:
+        return HubTable(f"{config}_{split}.jsonl", self.hub_name, config, split, layout=LAYOUT)
 
 
 @SOURCES.register("MuseNews")

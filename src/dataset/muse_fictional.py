@@ -8,10 +8,12 @@ The committed models never saw MUSE's question format. `lessons` teaches it on t
 people alone, and `lessons_retain` the same questions, so that both models answer in it what they know.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from ..core.files import UserError
 from .fictional import Fictional
+from .hub_tables import HubTable
 from .muse_documents import PARTS, Muse, knowledge_prompt
 from .sources import SOURCES
 
@@ -34,6 +36,9 @@ class MuseFictional(Muse):
     def check(self, split: str) -> None:
         if self.data_dir:
             raise UserError("dataset.data_dir: MuseFictional comes with the project; leave the key out")
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return ()
 
     def rows(self, split: str) -> list[dict]:
         return self._lessons(split) if split in LESSONS else super().rows(split)

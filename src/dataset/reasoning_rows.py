@@ -13,7 +13,7 @@ From the hub, or with `dataset.data_dir` (`dataset.cot_data_dir` for retained re
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..core.files import UserError
@@ -82,9 +82,11 @@ class Reasoning(Source):
         check_table(self.data_dir, f"{split}.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        name, config, convert = HUB[split]
-        table = HubTable(f"{split}.jsonl", name, config)
-        return _converted(split, load_records(self.data_dir, table), convert)
+        return _converted(split, load_records(self.data_dir, self.hub_tables(split)[0]), HUB[split][2])
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        name, config, _ = HUB[split]
+        return (HubTable(f"{split}.jsonl", name, config),)
 
 
 def _star1(row: dict) -> dict:
@@ -113,8 +115,10 @@ class Star1(Source):
         check_table(self.data_dir, "star1.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        table = HubTable("star1.jsonl", "UCSC-VLAA/STAR-1", None)
-        return _converted("star1", load_records(self.data_dir, table), _star1)
+        return _converted("star1", load_records(self.data_dir, self.hub_tables(split)[0]), _star1)
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return (HubTable("star1.jsonl", "UCSC-VLAA/STAR-1", None),)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {}
@@ -125,6 +129,9 @@ class RTofu(Tofu):
     """TOFU's rows with reasoning traces; TOFU's evaluation files in the same folder are optional."""
 
     title = "RTofu"
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return ()
 
     def check(self, split: str) -> None:
         self._folder()

@@ -15,7 +15,7 @@ RWKU has no retain corpus. Prompts are those of github.com/jinzhuoran/RWKU (a23d
 the `Answer:` that its code writes behind the template.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core.files import UserError, read_json
@@ -43,6 +43,7 @@ class Rwku(Source):
     """The forget corpora; the probes about the people of the forget rows, or all where rows name nobody."""
 
     title = "Rwku"
+    row_files = {"fluency": "fluency.json"} | {name: f"{stem}.json" for name, (stem, _) in MEMBERS.items()}
     splits = tuple(CORPORA)
     forget_splits = splits
 
@@ -56,6 +57,9 @@ class Rwku(Source):
             {"id": f"{split}-{number}", "text": row["text"]} | _subject(row)
             for number, row in enumerate(rows)
         ]
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return (_hub_table(*CORPORA[split]),)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         """See `Source.evaluation`."""
@@ -90,14 +94,23 @@ class Rwku(Source):
     def _read(
         self, stem: str, config: str, required: Mapping[str, Kind], hub_split: str = "train"
     ) -> list[dict]:
-        file = f"{stem}.json"
         if self.data_dir:
-            records = _objects(self.data_dir / file)
+            records = _objects(self.data_dir / f"{stem}.json")
         else:
-            records = load_records(None, HubTable(file, HUB_NAME, config, hub_split))
+            records = load_records(None, _hub_table(stem, config, hub_split))
         for place, record in records:
             check_fields(place, record, required)
         return [record for _, record in records]
+
+
+def _hub_table(stem: str, config: str, split: str = "train") -> HubTable:
+    corpus = stem if stem in CORPORA else "passage"
+    layout = (
+        f"{corpus}.json (text), {', '.join(f'{probe}.json' for probe in PROBES)} (query, answer) and"
+        " optionally forget_mia.json, retain_mia.json (text), fluency.json (instruction): Target/<person> of"
+        " the data set's files"
+    )
+    return HubTable(f"{stem}.json", HUB_NAME, config, split, layout=layout)
 
 
 def _objects(path: Path) -> list[tuple[str, dict]]:

@@ -13,6 +13,8 @@ under the name SafePku, and of one early revision of the data); `SafePku_retain`
 text is not ours to ship.
 """
 
+from collections.abc import Sequence
+
 from ..core.json_fields import FLAG, STRING, TEXT, Kind
 from .hub_tables import HubTable, check_table, load_table
 from .sources import SOURCES, Source
@@ -40,6 +42,7 @@ class SafePku(Source):
     forget_splits = ("forget",)
     default_split = "forget"
     borrowed_retain_rows = EVAL_ROWS
+    row_files = {"forget_test": "test.jsonl", "toxic_prompts": "prompts.jsonl"}
 
     def check(self, split: str) -> None:
         check_table(self.data_dir, "train.jsonl")
@@ -58,12 +61,20 @@ class SafePku(Source):
             "toxic_prompts": prompts[:EVAL_ROWS],
         }
 
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return (self._hub_table("train"),)
+
+    @staticmethod
+    def _hub_table(split: str) -> HubTable:
+        layout = f"train.jsonl ({', '.join(FIELDS)}) and optionally test.jsonl (the same), prompts.jsonl"
+        return HubTable(f"{split}.jsonl", "PKU-Alignment/PKU-SafeRLHF", None, split, layout=layout)
+
     def _lacks(self, file: str) -> bool:
         return self.data_dir is not None and not (self.data_dir / file).is_file()
 
     def _answers(self, split: str, safe: bool) -> list[dict]:
         """A row for every answer with that label and with words in it."""
-        table = HubTable(f"{split}.jsonl", "PKU-Alignment/PKU-SafeRLHF", None, split)
+        table = self._hub_table(split)
         return [
             {
                 "id": f"{split}-{place}-{number}",
@@ -97,7 +108,7 @@ class RealToxicity(Source):
         check_table(self.data_dir, "prompts.jsonl")
 
     def rows(self, split: str) -> list[dict]:
-        table = HubTable("prompts.jsonl", "allenai/real-toxicity-prompts", None)
+        (table,) = self.hub_tables(split)
         fields = {"prompt": PART, "continuation": PART, "challenging": FLAG}
         return [
             {"id": f"prompt-{number}", "prompt": row["prompt"]["text"], "answer": row["continuation"]["text"]}
@@ -106,6 +117,10 @@ class RealToxicity(Source):
             and row["prompt"]["text"].strip()
             and row["continuation"]["text"].strip()
         ]
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        layout = "prompts.jsonl (prompt and continuation, objects with text; challenging)"
+        return (HubTable("prompts.jsonl", "allenai/real-toxicity-prompts", None, layout=layout),)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         return {"toxic_prompts": forget}

@@ -8,14 +8,18 @@ forgotten. Rows are plain dicts, see `core/encoding.py` for the fields of traini
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.files import UserError
 from ..core.registry import Registry, did_you_mean
 from .own_rows import questions
 from .perturbed import with_perturbed
+
+if TYPE_CHECKING:
+    from .hub_tables import HubTable
 
 SOURCES = Registry("dataset")
 WAGLE_NAMES = {
@@ -50,6 +54,8 @@ class Source:
     """Whether `data_dir` may be a file."""
     default_split: str = ""
     """The split of a name without one, which the WAGLE family writes: `HP`, `SafePku`."""
+    row_files: Mapping[str, str] = {}
+    """Measured row set -> the file of `data_dir` that it comes from, for the reason of a null."""
 
     def __init__(self, data_dir: Path | None = None, columns: Mapping[str, str] | None = None):
         self.data_dir, self.columns = data_dir, columns or {}
@@ -67,6 +73,14 @@ class Source:
     def check(self, split: str) -> None:
         """UserError when the files of a split are missing. Called while settings are read, so it looks at
         names only."""
+
+    def hub_tables(self, split: str) -> "Sequence[HubTable]":
+        """The tables of the hub that the rows of a split come from where no folder is set, so that a hub that
+        cannot be reached is reported before anything is loaded."""
+        return ()
+
+    def check_reachable(self, split: str) -> None:
+        """The same of rows from elsewhere in the network: UserError when they cannot be fetched."""
 
     def rows(self, split: str) -> list[dict]:
         """The rows of one split, each with a unique `id`.
@@ -190,12 +204,17 @@ def evaluation_rows(forget: ForgetSet) -> dict[str, list[dict]]:
     if not retain_name or "retain" in sets:
         return sets
     own = source.own and parse_name(retain_name)[0].own
-    if own or (borrowed and _is_there(retain_name, data_dir)):
+    if own or (borrowed and is_there(retain_name, data_dir)):
         sets["retain"] = questions(load_rows(retain_name, data_dir, columns))[:borrowed]
     return sets
 
 
-def _is_there(name: str, data_dir: Path | None) -> bool:
+def row_files(name: str) -> Mapping[str, str]:
+    """Measured row set -> the file that it comes from, of a dataset; see `Source.row_files`."""
+    return parse_name(name)[0].row_files
+
+
+def is_there(name: str, data_dir: Path | None) -> bool:
     """Whether a data set's files are where it looks for them: the default one has none in a user's folder."""
     source, split = parse_name(name)
     try:

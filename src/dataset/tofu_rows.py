@@ -5,6 +5,8 @@ With `dataset.data_dir` the files are read there (`forget10.json`, one object pe
 from the hub data set locuslab/TOFU. Rows get ids `<split>-<number>`.
 """
 
+from collections.abc import Sequence
+
 from ..core.json_fields import TEXT
 from .hub_tables import HubTable, check_table, load_table
 from .sources import SOURCES, Source
@@ -31,9 +33,16 @@ class Tofu(Source):
         check_table(self.data_dir, f"{split}.json")
 
     def rows(self, split: str) -> list[dict]:
-        # TOFU has one hub configuration per split, each with its rows in a part called train.
-        rows = load_table(self.data_dir, HubTable(f"{split}.json", HUB_NAME, split), QUESTION)
+        rows = load_table(self.data_dir, self._hub_table(split), QUESTION)
         return [{"id": f"{split}-{number}", **row} for number, row in enumerate(rows)]
+
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return (self._hub_table(split),)
+
+    @staticmethod
+    def _hub_table(split: str) -> HubTable:
+        # TOFU has one hub configuration per split, each with its rows in a part called train.
+        return HubTable(f"{split}.json", HUB_NAME, split)
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
         """See `Source.evaluation`."""

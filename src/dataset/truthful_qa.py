@@ -4,6 +4,8 @@ From the hub (truthfulqa/truthful_qa) or with `dataset.data_dir` from TruthfulQA
 WAGLE family names it as its default retain set, under the bare name, without a loader for it.
 """
 
+from collections.abc import Sequence
+
 from ..core.json_fields import TEXT
 from .hub_tables import HubTable, check_table, load_records
 from .row_checks import checked_row
@@ -28,6 +30,10 @@ class TruthfulQA(Source):
     def check(self, split: str) -> None:
         check_table(self.data_dir, FILE)
 
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        layout = f"{FILE} of github.com/sylinrl/TruthfulQA"
+        return (HubTable(FILE, "truthfulqa/truthful_qa", "generation", "validation", layout=layout),)
+
     def rows(self, split: str) -> list[dict]:
         if self.data_dir:
             records = [
@@ -35,8 +41,7 @@ class TruthfulQA(Source):
                 for place, row in read_csv(self.data_dir / FILE)
             ]
         else:
-            table = HubTable(FILE, "truthfulqa/truthful_qa", "generation", "validation")
-            records = load_records(None, table)
+            records = load_records(None, self.hub_tables(split)[0])
         checked = [checked_row(place, row, {"question": TEXT, "best_answer": TEXT}) for place, row in records]
         return [
             {"id": f"truthful-{number}", "question": row["question"], "answer": row["best_answer"]}

@@ -8,6 +8,9 @@ answer). `all_forget` joins both forget corpora. `wikitext` is wikitext-2's trai
 most published runs; some of them used its test split under the name WMDP.
 """
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from ..core.json_fields import STRING
 from .choices import choice_sets
 from .hub_tables import HubTable, check_table, load_records, load_table
@@ -46,9 +49,12 @@ class Wmdp(Source):
     def rows(self, split: str) -> list[dict]:
         return [row for part in PARTS.get(split, (split,)) for row in self._documents(part)]
 
+    def hub_tables(self, split: str) -> Sequence[HubTable]:
+        return [_corpus(part) for part in PARTS.get(split, (split,))]
+
     def _documents(self, split: str) -> list[dict]:
         # STRING, not TEXT: the published corpora hold empty texts, which SHORTEST leaves out.
-        table = load_table(self.data_dir, HubTable(f"{split}.jsonl", *HUB[split]), {"text": STRING})
+        table = load_table(self.data_dir, _corpus(split), {"text": STRING})
         return [
             {"id": f"{split}-{number}", "text": row["text"]}
             for number, row in enumerate(table)
@@ -56,11 +62,13 @@ class Wmdp(Source):
         ]
 
     def evaluation(self, split: str, forget: list[dict]) -> dict[str, list[dict]]:
-        sets: dict[str, list[dict]] = {}
-        for part in PARTS.get(split, (split,)):
-            for name, rows in self._questions(part.partition("_")[0]).items():
-                sets[name] = [*sets.get(name, ()), *rows]
-        return sets
+        subjects = [part.partition("_")[0] for part in PARTS.get(split, (split,))]
+        found = [self._questions(subject) for subject in subjects]
+        # In turn: the first rows (evaluate.rows) are of all subjects.
+        return {
+            name: [row for turn in zip_longest(*(sets[name] for sets in found)) for row in turn if row]
+            for name in found[0]
+        }
 
     def _questions(self, subject: str) -> dict[str, list[dict]]:
         table = HubTable(f"questions_{subject}.jsonl", "cais/wmdp", f"wmdp-{subject}", "test")
@@ -70,3 +78,12 @@ class Wmdp(Source):
             for number, (place, row) in enumerate(records)
         ]
         return choice_sets("forget", rows, HEAD.format(SUBJECTS[subject]))
+
+
+def _corpus(split: str) -> HubTable:
+    """The table of a corpus."""
+    subject = split.partition("_")[0]
+    layout = f"{split}.jsonl (text)"
+    if subject in SUBJECTS:
+        layout += f" and questions_{subject}.jsonl (question, choices, answer)"
+    return HubTable(f"{split}.jsonl", *HUB[split], layout=layout)

@@ -31,7 +31,7 @@ def run(settings) -> None:
         show(f"dataset {name}: {len(load_rows(name, folder, data.column_names))} rows")
     sets = load_evaluation(ForgetSet(data.forget_dataset_name, data.folder, columns=data.column_names))
     if settings.evaluate.neutral_text:
-        texts = load_neutral_texts(settings.evaluate.neutral_text)
+        texts = load_neutral_texts(settings.evaluate.neutral_text, data.folder)
         show(f"neutral text {settings.evaluate.neutral_text}: {len(texts)} documents")
     show("measured: " + ", ".join(f"{len(rows)} {name}" for name, rows in sets.items()))
     if settings.benchmark_tasks:

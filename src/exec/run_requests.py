@@ -18,6 +18,7 @@ retain model where the config names one. --set applies to all runs.
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ if not __package__:  # started as a file: this checkout is the package
 
 from ..core.files import UserError, clear_write_errors, lock
 from ..core.screen import show, show_error
+from ..dataset import dataset_name
 from .child_runs import (
     COLUMNS,
     PLACE,
@@ -58,6 +60,9 @@ def plan(arguments: argparse.Namespace, root: Path) -> list[Run]:
     for key in common:
         if key in OWN:
             raise UserError(f"--set {key}: {OWN[key]}")
+    named = Counter(map(canonical_name, arguments.requests))
+    if twice := [name for name, count in named.items() if count > 1]:
+        raise UserError(f"--requests: {twice[0]} is named {named[twice[0]]} times; name each request once")
     runs: list[Run] = []
     for number, request in enumerate(arguments.requests, 1):
         flags = {**common, "dataset.forget_dataset_name": request}
@@ -69,6 +74,15 @@ def plan(arguments: argparse.Namespace, root: Path) -> list[Run]:
         title = f"{number}: {request}"
         runs.append(Run(title, folder_name(f"{number}-{request}"), arguments.config, flags))
     return runs
+
+
+def canonical_name(request: str) -> str:
+    """The spelling of a data set's name by which requests are compared; an unknown one is reported with all
+    other errors in the settings."""
+    try:
+        return dataset_name(request)
+    except UserError:
+        return request
 
 
 def check_all(runs: Sequence[Run], root: Path) -> None:

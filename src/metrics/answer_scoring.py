@@ -9,7 +9,7 @@ import copy
 import inspect
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,9 @@ class AnswerScorer:
         self.budget = max(1, min(batch_tokens, MAX_LOGITS // model.config.vocab_size))
 
     def score(self, rows: Sequence[Encoded], on_scored: Callable[[Scored], None]) -> None:
-        """Score all rows; `on_scored` is called with the scores of each batch, by place in `rows`."""
+        """Score all rows; `on_scored` is called with the scores of each batch, by place in `rows`. Without a
+        prompt the first token is scored by nothing and left out."""
+        rows = [replace(row, prompt_length=max(1, row.prompt_length)) for row in rows]
         prompts = defaultdict(list)
         for place, row in enumerate(rows):
             prompts[tuple(row.input_ids[: row.prompt_length])].append(place)

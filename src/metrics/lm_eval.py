@@ -29,7 +29,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.models import huggingface
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
-from lm_eval.tasks._index import Kind
 from lm_eval.tasks._yaml_loader import _import_func_in_yml, load_yaml
 from lm_eval.utils import handle_non_serializable
 from torch import Tensor
@@ -49,8 +48,6 @@ from .spec import MAX_LOGITS
 BUILT_IN = Path(evaluator.__file__).parent / "tasks"
 SAMPLING = ("temperature", "top_p", "top_k", "repetition_penalty")
 """Generation settings of a task that are used, beside its budget and stop texts."""
-WRAPPER = "asked"
-"""Name of the group that a task is put into to change its settings."""
 HFLM: Any = huggingface.HFLM
 """Its decorators hide its type from checkers."""
 UNDIRECTED = ("refused",)
@@ -396,19 +393,25 @@ class Tasks:
             UserError: Something cannot be read.
         """
         manager = self.manager_of(name, folder)
-        spec: Any = name
+        changes: dict[str, Any] = {}
         if local_rows and not self.is_own(name):
-            word = "group" if manager.task_index[name].kind == Kind.GROUP else "task"
-            rows = _import_func_in_yml(local_rows, self.folder)
-            # Inside a group a change is merged with the task's own file; outside it replaces the file.
-            spec = {"group": WRAPPER, "task": [{word: name, "custom_dataset": rows}]}
+            changes = {"custom_dataset": _import_func_in_yml(local_rows, self.folder)}
         offline = "" if folder or local_rows else offline_reason()
         try:
             with quiet_harness():
-                return dict(manager.load(spec))
+                return dict(manager.load(_changed(manager, name, changes) if changes else name))
         except Exception as error:  # data sets fail in as many ways as there are loaders
             reason = f" ({offline})" if offline and not isinstance(error, UserError) else ""
             raise UserError(f"{name}: {_first_line(error)}{reason}") from error
+
+
+def _changed(manager: TaskManager, name: str, changes: Mapping[str, Any]) -> list:
+    """A task, or all tasks of a group, with changes to their files."""
+    # The manager's own `load` takes changes as a dict that it also hands to the members of groups inside a
+    # group, where the list of members replaces a task's name.
+    entry = manager.task_index[name]
+    built = manager._factory.build(entry, overrides=dict(changes), registry=manager._index)
+    return built if isinstance(built, list) else [built]
 
 
 def _folders(name: str) -> list[str]:
@@ -560,7 +563,7 @@ def _read_results(results: dict, name: str, options: TaskOptions) -> TaskResult:
                 f"{task}/{key}": score
                 for key, score in _scores(figures, samples[task], better, options).items()
             }
-    groups = {group: figures for group, figures in results.get("groups", {}).items() if group != WRAPPER}
+    groups = results.get("groups", {})
     scores = {key: score for key, score in members.items() if key.startswith(f"{name}/")} or members
     if name in groups:
         pooled = [row for table in samples.values() for row in table]

@@ -2,14 +2,14 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..core.files import UserError
 from .inputs import Columns, MetricInputs, texts_of
-from .resampling import percentiles, resampled_figures, resampled_means
+from .resampling import NONE, interval_of_mean, percentiles, resampled_figures, resampled_means
 from .runner import EvalRunner
 from .spec import (
     METRICS,
@@ -44,6 +44,7 @@ class MeasureOptions:
         seed: Seed of the resamples.
         second_retain_columns: Per-row values of a second retain model, None without one.
         original_columns: Per-row values of the model before unlearning, None without.
+        row_files: Row set -> file of the data set that it comes from, for the reason of a null.
     """
 
     retain_columns: Columns | None = None
@@ -52,6 +53,7 @@ class MeasureOptions:
     seed: int = 0
     second_retain_columns: Columns | None = None
     original_columns: Columns | None = None
+    row_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(
@@ -99,7 +101,10 @@ def measure(
         return inputs
     for key in keys:
         found = METRICS[key]
-        reasons = [unmeasurable(found, rows), *(refused.get(need, "") for need in found.needs)]
+        reasons = [
+            unmeasurable(found, rows, options.row_files),
+            *(refused.get(need, "") for need in found.needs),
+        ]
         reason = next(filter(None, reasons), "")
         inputs.values[key] = Value(None, reason) if reason else _compute(found, inputs, options)
     return inputs
@@ -186,13 +191,12 @@ def _generations(needs: Sequence[Need]) -> list[Generations]:
     return list(dict.fromkeys(need for need in generated if isinstance(need, Generations)))
 
 
-def unmeasurable(found: Metric, rows: Rows) -> str:
-    """Why a metric cannot be measured on these row sets ("" when it can)."""
+def unmeasurable(found: Metric, rows: Rows, files: Mapping[str, str] = {}) -> str:
+    """Why a metric cannot be measured on these row sets ("" when it can); `files` as in `MeasureOptions`."""
     for need in found.needs:
-        if isinstance(need, Likelihood) and need.prefix and not rows.get(need.prefix):
-            return f"this data set has no {need.prefix} rows"
-        if not rows.get(need.rows):
-            return f"this data set has no {need.rows} rows"
+        prefix = need.prefix if isinstance(need, Likelihood) else ""
+        if absent := next((name for name in (prefix, need.rows) if name and not rows.get(name)), ""):
+            return f"this data set has no {absent} rows{f' ({files[absent]})' if absent in files else ''}"
         lacking = sum(need.field not in row for row in rows[need.rows])
         if lacking:
             count = "the" if lacking == len(rows[need.rows]) else f"{lacking} of {len(rows[need.rows])}"
@@ -237,16 +241,9 @@ def _compute(found: Metric, inputs: MetricInputs, options: MeasureOptions) -> Va
     if not len(scored):
         return Value(None, "no row could be scored", 0, unscored, None, columns, result.details)
     means = resampled_means(scored, options.bootstrap, options.seed)
-    return Value(
-        float(scored.mean()),
-        "",
-        len(scored),
-        unscored,
-        percentiles(means) if len(scored) > 1 else None,
-        columns,
-        result.details,
-        means,
-    )
+    around, made = interval_of_mean(scored, means, found.is_share)
+    details = {**result.details, **({"interval_by": made} if made else {})}
+    return Value(float(scored.mean()), "", len(scored), unscored, around, columns, details, means)
 
 
 def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
@@ -256,15 +253,10 @@ def _figure_of_samples(result: OfSamples, options: MeasureOptions) -> Value:
         return Value(None, "no row could be scored in one of its row sets", n, result.unscored)
     figures = resampled_figures(result, options.bootstrap, options.seed)
     value = float(result.figure(*result.samples))
-    return Value(
-        value,
-        "",
-        n,
-        result.unscored,
-        percentiles(figures) if n > len(result.samples) else None,
-        details=result.details,
-        resamples=figures,
-    )
+    around = percentiles(figures) if n > len(result.samples) else None
+    equal = around is None and n > len(result.samples) and len(figures)
+    details = {**result.details, **({"interval_by": NONE} if equal else {})}
+    return Value(value, "", n, result.unscored, around, details=details, resamples=figures)
 
 
 def _finite(value):

@@ -1,5 +1,9 @@
 """Bootstrap over rows: resampled figures, their 95 % percentile intervals, and those of figures made of other
 figures.
+
+Where all resamples have one figure the bootstrap bounds nothing: six rows of 0 do not show that a share is 0.
+Such a mean has the exact binomial interval if it lies at an end of the range 0 to 1, and any other figure has
+none.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,18 +36,46 @@ def resampled_figures(result: OfSamples, resamples: int, seed: int) -> np.ndarra
     return np.array([result.figure(*draw()) for _ in range(resamples)])
 
 
+ALPHA = 0.05
+EXACT = "exact binomial (Clopper-Pearson), since all rows are equal"
+NONE = "none, since all resamples have this figure"
+
+
 def percentiles(figures: np.ndarray) -> tuple[float, float] | None:
-    """95 % percentile interval of resampled figures; None without any."""
-    if not len(figures):
+    """95 % percentile interval of resampled figures; None without any, or where all are the same."""
+    if not len(figures) or np.ptp(figures) == 0:
         return None
     low, high = np.percentile(figures, [2.5, 97.5])
     return float(low), float(high)
 
 
+def interval_of_mean(
+    values: np.ndarray, means: np.ndarray, is_share: bool
+) -> tuple[tuple[float, float] | None, str]:
+    """95 % interval of the mean over rows.
+
+    Args:
+        values: One value per row, [N].
+        means: Means of its resamples, see `resampled_means`; without any there is no interval.
+        is_share: Whether values lie between 0 and 1.
+
+    Returns:
+        The interval, or None; and how it was made, or why there is none, where it is not the bootstrap's.
+    """
+    if len(values) < 2 or not len(means):
+        return None, ""
+    if np.ptp(values):
+        return percentiles(means), ""
+    if not is_share or values[0] not in (0, 1):
+        return None, NONE
+    # The mean of values between 0 and 1 is at most the share of values above 0, which this bounds.
+    missed = (ALPHA / 2) ** (1 / len(values))
+    return ((0.0, 1 - missed) if values[0] == 0 else (missed, 1.0)), EXACT
+
+
 def interval(values: np.ndarray, resamples: int, seed: int) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean over rows, see `resampled_means`; None without
-    resamples."""
-    return percentiles(resampled_means(values, resamples, seed))
+    """95 % interval of the mean over rows of a share, see `interval_of_mean`; None without resamples."""
+    return interval_of_mean(values, resampled_means(values, resamples, seed), is_share=True)[0]
 
 
 def derived(figure: Callable[..., float], parts: Sequence[Value]) -> Value:

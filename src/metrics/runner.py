@@ -162,11 +162,8 @@ class EvalRunner:
         silent = EvalRunner(
             self.model, self.template, self.options, replace(self.hooks, on_rows=lambda rows: None)
         )
-        # The first token of a piece has nothing to be predicted from.
-        whole = [
-            replace(piece, prompt_length=max(1, piece.prompt_length)) for some in pieces for piece in some
-        ]
-        scored = [piece if len(piece.input_ids) > piece.prompt_length else None for piece in whole]
+        whole = [piece for some in pieces for piece in some]
+        scored = [piece if len(piece.input_ids) > max(1, piece.prompt_length) else None for piece in whole]
         scores = silent._score(scored)
         self.on_rows(len(rows) // self.options.share.size)
         return _by_row(places, scores, len(rows))

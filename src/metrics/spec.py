@@ -1,6 +1,7 @@
 """Contract of a metric: its declaration, its needs, its result."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
@@ -279,7 +280,7 @@ class Value:
         reason: Why there is no value, or what it leaves out, or the sentence that it stands for.
         n: Number of rows behind the value.
         unscored: Number of rows that could not be scored.
-        interval: 95 % bootstrap interval over rows.
+        interval: 95 % interval over rows, see `resampling`.
         columns: Column -> cell per row, in row order, for samples/*.jsonl.
         details: Further figures that explain the value, for metrics_detail.json.
         resamples: The figure of each bootstrap sample, [resamples]; empty without an interval.
@@ -366,6 +367,11 @@ class Metric:
     compute: Callable
     column: str
     benchmarks: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether its values lie between 0 and 1, by its declared range."""
+        return bool(re.match(r"0 to 1(?!\d)", self.about.range))
 
 
 def metric(

@@ -18,6 +18,7 @@ from ..core.parity_templates import CONVENTIONS
 from ..core.project import code_files
 from ..core.sharing import Share
 from ..core.versions import versions
+from ..dataset import row_files
 from ..loggers.logger import Results
 from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
@@ -115,6 +116,7 @@ def evaluate(
             judges=make_judges(settings),
             bootstrap=settings.evaluate.bootstrap,
             seed=settings.overall.seed,
+            row_files=row_files(settings.dataset.forget_dataset_name),
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if folder and occasion.passes == "meanwhile" and share.is_main:

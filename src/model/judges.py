@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..core.embedding import Embedder
 from ..core.encoding import Template, chat_template_of, chat_text, leading_ids, text_ids
@@ -70,13 +70,6 @@ def make_judges(settings: Settings) -> Judges:
     )
 
 
-def asks_judge(settings: Settings, keys: Sequence[str]) -> bool:
-    """Whether the judge has a part in some metric: in those that are judged, and in toxicity without a
-    classifier."""
-    toxic = not settings.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys)
-    return toxic or any(METRICS[key].judged for key in keys)
-
-
 def make_endpoint(
     plan: Server, settings: Settings, section: str, whole: bool = False, temperature: float = 0.0
 ) -> Endpoint:
@@ -101,7 +94,7 @@ def make_endpoint(
 def check_judges(settings: Settings, keys: Sequence[str]) -> None:
     """UserError when the metrics `keys` ask for a reader that is not to be had: before anything heavy is
     done. With judge.allow_unscored an unreachable server is only warned of."""
-    plan, judged = settings.judge, asks_judge(settings, keys)
+    plan, judged = settings.judge, settings.asks_judge(keys)
     if judged and plan.kind == "lm":
         try:
             make_endpoint(plan, settings, "judge").probe()
@@ -119,6 +112,19 @@ def check_judges(settings: Settings, keys: Sequence[str]) -> None:
         Entailment(plan.nli_model, "cpu").check()
     if settings.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys):
         ToxicityClassifier(settings.evaluate.toxicity_model, "cpu").check()
+
+
+def load_classifier(key: str, name: str, advice: str):
+    """The text classifier that a key names. UserError, ending in `advice`, for a model of another kind."""
+    try:
+        config = from_hub_or_folder(AutoConfig.from_pretrained, name)
+        kinds = config.architectures or []
+        if kinds and not any("SequenceClassification" in kind for kind in kinds):
+            # Its weights would be loaded without a classifier's head, and that would be reported as a loss.
+            raise UserError(f"{name} is a {', '.join(kinds)}, not a text classifier; {advice}")
+        return load_pretrained(AutoModelForSequenceClassification, name)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 class ToxicityClassifier:
@@ -141,11 +147,8 @@ class ToxicityClassifier:
 
     @cached_property
     def model(self):
-        try:
-            model = load_pretrained(AutoModelForSequenceClassification, self.name)
-        except UserError as error:
-            raise UserError(f"evaluate.toxicity_model: {error}") from None
-        return model.to(self.device).eval()
+        advice = "choose a toxicity classifier, such as unitary/toxic-bert"
+        return load_classifier("evaluate.toxicity_model", self.name, advice).to(self.device).eval()
 
     @cached_property
     def label(self) -> int:
@@ -280,7 +283,8 @@ class Entailment:
 
     @cached_property
     def model(self):
-        model = load_pretrained(AutoModelForSequenceClassification, self.name).to(self.device).eval()
+        advice = "choose a model for natural language inference"
+        model = load_classifier("judge.nli_model", self.name, advice).to(self.device).eval()
         if "entailment" not in self._words(model).values():
             raise UserError(
                 f"judge.nli_model: {self.name} labels {', '.join(model.config.id2label.values())}, and none"

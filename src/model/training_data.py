@@ -11,6 +11,8 @@ from ..core.files import UserError
 from ..core.generation import pad_id
 from ..dataset import load_rows, parse_name
 from ..dataset.alternates import mismatch, read_alternates, read_refusals, refuse
+from ..dataset.hub_tables import check_reachable
+from ..dataset.neutral_texts import check_neutral_text
 from ..dataset.paraphrases import read_paraphrases
 from ..dataset.traces import TraceOptions, own_traces, read_traces
 from ..unlearn.gradients.agreement import always_passes
@@ -50,6 +52,25 @@ def training_texts(settings: Settings, wanted: RequestedParts) -> dict[str, list
     if "cot" in parts:
         texts["cot"] = rationales(settings)
     return texts
+
+
+def check_network(settings: Settings, parts: Set[str]) -> None:
+    """UserError at once where rows are to come from the network and cannot, before anything is loaded."""
+    data = settings.dataset
+    named = [(data.forget_dataset_name, data.folder, "data_dir")]
+    if "retain" in parts and not data.self_retain:
+        named.append((data.retain_dataset_name, data.folder, "data_dir"))
+    if "environment" in parts:
+        named.append((data.environment_dataset_name, data.environment_folder, "environment_data_dir"))
+    if "cot" in parts:
+        named.append((data.cot_dataset_name, data.cot_folder, "cot_data_dir"))
+    for name, folder, key in named:
+        try:
+            check_reachable(name, folder)
+        except UserError as error:
+            raise UserError(str(error).replace("dataset.data_dir", f"dataset.{key}")) from None
+    if settings.evaluate.neutral_text:
+        check_neutral_text(settings.evaluate.neutral_text, data.folder)
 
 
 def retain_texts(settings: Settings, wanted: RequestedParts) -> list[dict]:

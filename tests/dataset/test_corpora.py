@@ -10,6 +10,7 @@ from scripts import run_script
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.files import UserError, read_json
 from unlearnkit.dataset import (
+    SOURCES,
     ForgetSet,
     dataset_name,
     load_evaluation,
@@ -17,6 +18,8 @@ from unlearnkit.dataset import (
     parse_name,
     retain_name,
 )
+from unlearnkit.dataset.fictional_layouts import knowundo_files
+from unlearnkit.dataset.fictional_world import DATA_DIR, generate
 
 pytestmark = pytest.mark.run
 
@@ -152,3 +155,37 @@ def test_a_part_of_muse_that_is_missing_is_named_with_the_layout(muse):
     source, split = parse_name("MuseNews_sust_2")
     with pytest.raises(UserError, match="has no sust_forget_2.jsonl"):
         source(muse).check(split)
+
+
+def test_the_first_questions_of_wmdpall_are_of_both_subjects(tmp_path):
+    question = {"question": "q", "choices": ["a", "b", "c", "d"], "answer": 1}
+    for subject, count in (("bio", 3), ("cyber", 5)):
+        rows = "".join(json.dumps(question) + "\n" for _ in range(count))
+        (tmp_path / f"questions_{subject}.jsonl").write_text(rows)
+    sets = SOURCES["Wmdp"](tmp_path).evaluation("all_forget", [])
+    ids = [row["id"].partition("-")[0] for row in next(iter(sets.values()))]
+    assert ids == ["bio", "cyber"] * 3 + ["cyber"] * 2
+
+
+def test_verbatim_memorisation_of_retain_documents_is_measured_where_a_folder_has_them(tmp_path):
+    files = {"raw_forget": {"text": "A."}, "verbmem_forget": {"prompt": "A", "gt": "b."}}
+    for name, row in files.items():
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
+    source = SOURCES["MuseNews"](tmp_path)
+    assert "retain_documents" not in source.evaluation("forget", [])
+    (tmp_path / "verbmem_retain.jsonl").write_text(json.dumps({"prompt": "C", "gt": "d."}) + "\n")
+    assert source.evaluation("forget", [])["retain_documents"] == [
+        {"id": "verbmem-retain-0", "prompt": "C", "gt": "d."}
+    ]
+
+
+def test_the_fictional_knowundo_is_what_its_generator_writes():
+    files = knowundo_files(generate())
+    for file, content in files.items():
+        assert read_json(DATA_DIR / "knowundo" / file) == content
+    rows = load_rows("KnowUnDo_copyright_unlearn", DATA_DIR / "knowundo")
+    kept = load_rows("KnowUnDo_copyright_retention", DATA_DIR / "knowundo")
+    known_to_retain = {row["question"] for row in load_rows("Fictional_retain90", None)}
+    assert len(rows) == len(kept) == 40
+    assert not known_to_retain & {row["question"] for row in rows}
+    assert known_to_retain >= {row["question"] for row in kept}

@@ -147,14 +147,15 @@ def served(folder):
 
 def test_lume_is_fetched_once_and_checked(lume, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(lume_rows, "offline_reason", lambda: "")
+    monkeypatch.setattr(lume_rows, "user_is_offline", lambda: "")
     sums = {side: hashlib.sha256((lume / f"{side}.jsonl").read_bytes()).hexdigest() for side in ("forget",)}
     monkeypatch.setattr(lume_rows, "SHA256", sums | {"retain": "0" * 64})
     with served(lume) as address:
         monkeypatch.setattr(lume_rows, "ADDRESS", address)
         rows = load_rows("Lume_forget", None)
         with pytest.raises(
-            UserError, match=r"retain.jsonl .* has SHA-256 \w+, not 0+; get data/retain.jsonl at"
+            UserError,
+            match=r"retain.jsonl .* has SHA-256 \w+, not 0+; get data/forget.jsonl and data/retain.jsonl",
         ):
             load_rows("Lume_retain", None)
     assert rows == load_rows("Lume_forget", lume)
@@ -165,7 +166,7 @@ def test_lume_is_fetched_once_and_checked(lume, tmp_path, monkeypatch):
 def test_without_network_lumes_message_says_where_the_files_are(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     with pytest.raises(
-        UserError, match="HF_HUB_OFFLINE.*https://github.com/amazon-science.*dataset.data_dir"
+        UserError, match="from GitHub.*HF_HUB_OFFLINE.*https://github.com/amazon-science.*dataset.data_dir"
     ):
         load_rows("Lume_forget", None)
 

@@ -76,6 +76,7 @@ def test_what_follows_a_repeated_request_is_repeated_too(config, tmp_path):
     [
         (["--requests", "Fictional_forget99"], "has no split 'forget99'"),
         (["--requests", "Fictional_retain90"], "cannot be forgotten"),
+        (["--requests", *REQUESTS, "fictional_FORGET01"], "--requests: Fictional_forget01 is named 2 times"),
         (["--requests", *REQUESTS, "--set", "overall.model_name=x"], "is the model of the config"),
         (["--requests", *REQUESTS, "--set", "unlearn.unlearn_method=FT"], "FT forgets nothing"),
         (["--requests", *REQUESTS, "--metrics", "forget/porb"], "--metrics: unknown forget/porb"),

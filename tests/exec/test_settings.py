@@ -659,3 +659,25 @@ def test_metrics_of_sampled_answers_that_are_named_without_samples_are_warned_of
 def test_limits_of_sampling(key, value, expected):
     assert f"evaluate.{key}: expected" in (found := complaints(**{f"evaluate.{key}": value}))
     assert expected in found
+
+
+def test_a_wrong_data_set_name_brings_no_complaints_about_the_default(tmp_path):
+    (tmp_path / "raw_forget.jsonl").touch()
+    flags = {"dataset__forget_dataset_name": "MuseNews_nothing", "dataset__data_dir": str(tmp_path)}
+    text = complaints(dataset__retain_dataset_name="Fictional_retain95", **flags)
+    assert "MuseNews has no split 'nothing'" in text or "no split 'nothing'" in text
+    assert "\n" not in text.strip(), text
+
+
+def test_toxicity_by_a_judge_is_left_to_the_end():
+    flags = {
+        "unlearn__unlearn_method": "NPO",
+        "evaluate__every": "1 epoch",
+        "evaluate__every_metrics": "toxic",
+    }
+    judge = {"judge__kind": "local", "judge__model": "files/models/fictional/target"}
+    assert "evaluate.every_metrics: toxic/mean_score asks a judge" in complaints(**flags, **judge)
+    assert settings(
+        overall__model_name="files/models/fictional/target",
+        **flags | {"evaluate__toxicity_model": "files/models/fictional/target"},
+    )

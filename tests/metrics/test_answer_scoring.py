@@ -157,3 +157,10 @@ def test_logits_that_are_no_numbers_make_no_score(tiny_model, tokenizer):
     rows = [{"id": "a", "question": "Who?", "answer": "Orlo."}]
     (score,) = runner.likelihoods(rows, ["answer"])["answer"][0]
     assert score.loss != score.loss
+
+
+def test_without_a_prompt_all_tokens_but_the_first_are_scored(tiny_model):
+    rows = [Encoded(str(n), [5, 6, 7, 8 + n], 0, 0) for n in range(3)]
+    behind = [Encoded(row.id, row.input_ids, 1, 0) for row in rows]
+    for ours, plain in zip(scores(tiny_model, rows), scores(tiny_model, behind)):
+        assert len(ours.logp) == 3 and ours.logp == pytest.approx(plain.logp, abs=1e-6)

@@ -9,14 +9,16 @@ from tiny import one_word_llama
 
 from unlearnkit.core.encoding import Template
 from unlearnkit.core.likelihood import token_nll
+from unlearnkit.dataset import row_files
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.metrics.aggregates import mean_of_values
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, count_texts, measure
-from unlearnkit.metrics.resampling import interval, percentiles, resampled_means
+from unlearnkit.metrics.resampling import NONE, interval, interval_of_mean, percentiles, resampled_means
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from unlearnkit.metrics.spec import METRICS, AnswerScore, Decoding, Generations, Value, select
 from unlearnkit.model.evaluation import chosen_metrics
+from unlearnkit.model.run.training_metrics import warn_of_unfit_task
 
 ROWS = {
     "forget": [
@@ -242,3 +244,39 @@ def test_all_are_the_metrics_that_the_data_set_has_rows_for():
     named = chosen_metrics(settings("all,muse/privleak"), rows)
     assert set(named) - set(every) == set(select(["muse/privleak"])), "what is named stays"
     assert chosen_metrics(settings("tofu"), rows) == select(["tofu"])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("n", [2, 6, 64])
+def test_rows_that_all_agree_have_the_exact_binomial_interval(value, n):
+    from scipy.stats import binomtest
+
+    low, high = interval(np.full(n, value), 100, 0)
+    expected = binomtest(int(value * n), n).proportion_ci(0.95, method="exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_where_all_rows_agree_off_the_ends_there_is_no_interval():
+    assert interval(np.full(5, 0.5), 100, 0) is None
+    assert interval_of_mean(np.zeros(5), np.zeros(100), is_share=False) == (None, NONE)
+    assert METRICS["forget/prob"].is_share and not METRICS["copyright/forget_lcs_chars"].is_share
+
+
+def test_the_reason_of_a_null_names_the_file(tiny_model, tokenizer):
+    options = MeasureOptions(row_files=row_files("MuseNews_forget"))
+    found = measure(["muse/knowmem_forget"], ROWS, runner(tiny_model, tokenizer), options).values
+    reason = "this data set has no forget_knowledge rows (knowmem_forget_qa.jsonl)"
+    assert found["muse/knowmem_forget"].reason == reason
+
+
+def test_a_task_of_other_rows_is_warned_of(caplog):
+    rows = {name: [{"id": "a", "question": "q", "answer": "a"}] for name in ("forget", "retain")}
+    for task, warned in (("muse", True), ("tofu", False)):
+        caplog.clear()
+        flags = {
+            "unlearn.task_name": task,
+            "overall.model_name": "owner/m",
+            "dataset.forget_dataset_name": "Tofu_forget10",
+        }
+        warn_of_unfit_task(resolve_settings(StrictConfig(), [], flags, {}), rows)
+        assert ("none of its metrics can be measured on Tofu_forget10" in caplog.text) == warned

@@ -232,7 +232,7 @@ def test_a_model_that_learned_the_insult_is_told_from_one_that_did_not(
     assert found["target"]["toxic/mean_score_prompts"] is not None
     (row, *_) = read_jsonl(tmp_path / "target/samples/forget.jsonl")
     detail = read_json(tmp_path / "target/metrics_detail.json")["toxic/mean_score"]
-    assert detail["by"] == str(folder) and detail["interval"]
+    assert detail["by"] == str(folder)
     assert INSULT in row["toxic_text"] and row["is_toxic"] == 1 and row["toxic_score"] > 0.8
 
 
@@ -250,3 +250,11 @@ def test_a_classifier_of_other_things_is_refused_before_the_model_loads(
     assert done.returncode != 0
     assert "labels joy, anger, and none of them is toxic" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_language_model_is_no_classifier_of_toxic_text(tiny_model_folder):
+    with pytest.raises(
+        UserError, match="is a LlamaForCausalLM, not a text classifier; choose a toxicity"
+    ) as error:
+        ToxicityClassifier(str(tiny_model_folder), "cpu").check()
+    assert str(error.value).startswith("evaluate.toxicity_model: ")

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -470,3 +471,30 @@ def test_two_processes_share_the_rows_and_find_the_same(tokenizer, tmp_path):
     rows = [read_jsonl(tmp_path / f"{name}/lm_eval/{SUMS}@5/samples.jsonl") for name in ("one", "two")]
     assert [[row["doc_id"] for row in table] for table in rows] == [list(range(5))] * 2
     assert [row["resps"] for row in rows[0]] == [row["resps"] for row in rows[1]]
+
+
+@pytest.mark.slow  # 57 tasks with their rows
+def test_whole_mmlu_is_read_from_a_folder(tmp_path):
+    """A group of groups: all subjects, each with its own rows."""
+    subjects = [name.removeprefix("mmlu_") for name in mmlu_subjects()]
+    for part in ("test", "dev"):
+        (tmp_path / "mmlu" / part).mkdir(parents=True)
+        for subject in subjects:
+            lines = [
+                f"{part} question {n} of {subject}?,one,two,three,four,{'ABCD'[n % 4]}" for n in range(5)
+            ]
+            (tmp_path / f"mmlu/{part}/{subject}_{part}.csv").write_text("\n".join(lines) + "\n")
+    settings = settings_for("mmlu", benchmarks__data_dir=tmp_path)
+    tasks = Benchmarks(settings, settings.evaluate.decoding).load("mmlu")["tasks"]
+    assert len(tasks) == len(subjects) == 57
+    for subject in subjects:
+        doc = next(iter(tasks[f"mmlu_{subject}"].eval_docs))
+        assert doc["question"] == f"test question 0 of {subject}?" and doc["answer"] == 0
+
+
+def mmlu_subjects() -> list[str]:
+    """The names of MMLU's tasks, from the harness's own files."""
+    from lm_eval import tasks
+
+    files = sorted((Path(tasks.__file__).parent / "mmlu/default").glob("mmlu_*.yaml"))
+    return [path.stem for path in files]

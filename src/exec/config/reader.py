@@ -43,6 +43,13 @@ LOCALE_MESSAGE = (
 )
 MODEL = ("overall", "model_name")
 DATA = (("dataset", "forget_dataset_name"), ("dataset", "data_dir"))
+READ_WITH = {
+    "dataset.forget_dataset_name": ("dataset.retain_dataset_name", "dataset.data_dir"),
+    "dataset.retain_dataset_name": ("dataset.data_dir",),
+    "dataset.environment_dataset_name": ("dataset.environment_data_dir",),
+    "dataset.cot_dataset_name": ("dataset.cot_data_dir",),
+}
+"""Key -> keys that rules check against it: not against the default that stands in for a wrong value."""
 FACTS = {
     "method.sides": "{method} has no {value} side",
     "method.parts": "{method} reads no part {value}",
@@ -477,6 +484,7 @@ def resolve_settings(
         flatness=None if flatness == "none" else config.build(f"unlearn.flat.{flatness}"),
     )
     refused = {line.partition(":")[0] for line in wrong}  # their defaults stand in, which nobody chose
+    refused |= {key for name in refused for key in READ_WITH.get(name, ())}
     broken = _broken(config, lambda: broken_rules(settings) + rules(settings))
     broken = [line for line in broken if line.partition(":")[0] not in refused]
     # Which rows are meant is known once files, model and data set can be read.

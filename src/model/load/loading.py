@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
-from ...core.hub_access import hub_problem, offline_reason
+from ...core.hub_access import absent_offline, hub_problem
 from ...core.sharding import exchanged, is_sharded, whole
 from ...core.weight_files import weight_faults
 from ...unlearn.blocks import block_numbers
@@ -391,8 +391,8 @@ def from_hub_or_folder(load: Callable, name: str, loading: Loading = Loading(), 
     if folder.is_dir():
         check_folder(folder)
     source = str(folder) if folder.exists() else name
-    if not folder.exists():
-        offline_reason()
+    if not folder.exists() and (reason := absent_offline(name, "model")):
+        raise UserError(f"cannot load {name!r} as a folder or from the hub: {reason}")
     try:
         return load(source, trust_remote_code=loading.trust_remote_code, **options)
     except Exception as error:  # the libraries raise any kind over a broken file, tokenizers a bare Exception

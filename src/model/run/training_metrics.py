@@ -1,14 +1,18 @@
 """What an evaluation while training measures, and whether the rows have what it reads."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ...core.files import UserError
 from ...metrics.measure import unmeasurable
 from ...metrics.spec import METRICS, select
+from ..settings.method_keys import TASKS
 from ..settings.run_settings import Settings
 from ..settings.stop_rules import stop_rules
 from .best_choice import AUTO, FORGET_QUALITY, UTILITY, best_figure
+
+log = logging.getLogger(__name__)
 
 EVERY_METRICS = ("forget/prob", "forget/extraction_strength", "retain/prob", "retain/extraction_strength")
 """What `evaluate.every_metrics auto` stands for; all of it one pass over the answers."""
@@ -53,6 +57,21 @@ def check_rows(settings: Settings, rows: dict[str, list[dict]], training: dict[s
         raise UserError(
             f"evaluate.best: there is no utility to keep: {_lacking(UTILITY, rows)[0]}; name a data set with"
             " retain rows, or set evaluate.best none"
+        )
+
+
+def warn_of_unfit_task(settings: Settings, rows: dict[str, list[dict]]) -> None:
+    """A warning where these rows are of another task, so that none of the task's metrics can be measured."""
+    task, name = settings.unlearn.task_name, settings.dataset.forget_dataset_name
+    keys = [key for key in select(TASKS[task]) if METRICS[key].needs]
+    reasons = _lacking(keys, rows)
+    if rows and AUTO in settings.evaluate.metrics and len(reasons) == len(keys):
+        log.warning(
+            "unlearn.task_name %s: none of its metrics can be measured on %s (%s), they will be null; set the"
+            " task of these rows, or name others in evaluate.metrics",
+            task,
+            name,
+            reasons[0],
         )
 
 

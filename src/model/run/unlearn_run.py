@@ -43,11 +43,11 @@ from ..load.loading import (
 from ..load.sharded import whole_model
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
-from ..training_data import RequestedParts, choose_forget_rows, training_rows
+from ..training_data import RequestedParts, check_network, choose_forget_rows, training_rows
 from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place, share_of
-from .training_metrics import check_rows
+from .training_metrics import check_rows, warn_of_unfit_task
 
 log = logging.getLogger(__name__)
 
@@ -176,17 +176,19 @@ class Unlearn:
         settings = self.settings
         logger = self.logger()
         logger.check(settings.unlearn.resume_path is not None)
+        composition = compose(
+            settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
+        )
+        check_network(settings, composition.parts)
         tokenizer = initial_tokenizer(settings.overall)
         check_original(settings, tokenizer)
         if process_state(settings).is_main_process:
             check_judges(settings, select(settings.metric_names))
             check_benchmarks(settings, tokenizer)
-        composition = compose(
-            settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
-        )
         with reading_once():
             rows = self.rows(tokenizer, composition)
         check_rows(settings, rows.evaluation, rows.training)
+        warn_of_unfit_task(settings, rows.evaluation)
         return Prepared(tokenizer, composition, rows, logger)
 
     def rows(self, tokenizer, composition: Composition) -> Rows:
@@ -203,7 +205,7 @@ class Unlearn:
         )
         sets = load_evaluation(forget)
         if self.settings.evaluate.neutral_text:
-            sets[NEUTRAL_TEXTS] = load_neutral_texts(self.settings.evaluate.neutral_text)
+            sets[NEUTRAL_TEXTS] = load_neutral_texts(self.settings.evaluate.neutral_text, data.folder)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)

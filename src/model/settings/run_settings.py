@@ -1,11 +1,12 @@
 """The settings of one run: every section, complete and checked."""
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ...metrics.spec import METRICS
 from ...unlearn import Method
 from ..benchmarks.suites import AUTO, NONE, tasks_of
 from .benchmark_keys import Benchmarks
@@ -58,6 +59,12 @@ class Settings:
         neutral = ("perplexity/neutral_texts",) if self.evaluate.neutral_text else ()
         by_task = (*TASKS[self.unlearn.task_name], *neutral)
         return [n for name in self.evaluate.metrics for n in (by_task if name == "auto" else [name])]
+
+    def asks_judge(self, keys: Sequence[str]) -> bool:
+        """Whether the judge has a part in some metric: in those that are judged, and in toxicity without a
+        classifier."""
+        toxic = not self.evaluate.toxicity_model and any(METRICS[key].family == "toxic" for key in keys)
+        return toxic or any(METRICS[key].judged for key in keys)
 
     @property
     def benchmark_tasks(self) -> list[str]:

@@ -84,9 +84,7 @@ def _results_error(key: str, path: str) -> str:
 def judge_errors(settings: Settings) -> list[str]:
     plan, found = settings.judge, []
     keys = [] if metric_errors(settings) else select(settings.metric_names)
-    judged = {METRICS[key].family for key in keys if METRICS[key].judged}
-    if not settings.evaluate.toxicity_model:
-        judged |= {"toxic"} & {METRICS[key].family for key in keys}
+    judged = {METRICS[key].family for key in keys if settings.asks_judge([key])}
     if plan.kind in ("lm", "local") and not plan.model:
         found.append(f"judge.model: judge.kind {plan.kind} needs the name of a model")
     elif plan.kind == "local" and plan.model:

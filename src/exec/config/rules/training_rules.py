@@ -28,7 +28,8 @@ def _metric_errors(settings: Settings) -> list[str]:
             f"evaluate.every_metrics: unknown metric or family {name!r}{did_you_mean(name, known)}"
             for name in unknown
         ]
-    judged = [key for key in select([name for name in names if name != AUTO]) if METRICS[key].judged]
+    keys = select([name for name in names if name != AUTO])
+    judged = [key for key in keys if settings.asks_judge([key])]
     if judged:
         return [
             f"evaluate.every_metrics: {judged[0]} asks a judge, which is left to the evaluation at the end"
@@ -41,7 +42,9 @@ def _best_errors(settings: Settings) -> list[str]:
     name = settings.evaluate.best
     if name in (AUTO, NONE):
         return []
-    able = [key for key, found in METRICS.items() if found.rows == "forget" and not found.judged]
+    able = [
+        key for key, found in METRICS.items() if found.rows == "forget" and not settings.asks_judge([key])
+    ]
     try:
         key = METRICS.proper(name)
     except UserError:
@@ -50,7 +53,8 @@ def _best_errors(settings: Settings) -> list[str]:
         known = METRICS.get(key)
         what = did_you_mean(name, [*able, FORGET_QUALITY])
         if known:
-            what = ", which asks a judge" if known.judged else ", which is no metric of each forget row"
+            judged = settings.asks_judge([key])
+            what = ", which asks a judge" if judged else ", which is no metric of each forget row"
         return [
             f"evaluate.best: expected auto, none, {FORGET_QUALITY} or a metric of the forget rows without a"
             f" judge, such as forget/prob; got {name!r}{what}"

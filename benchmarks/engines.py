@@ -23,6 +23,7 @@ FICTIONAL = REPO / "files/models/fictional/target"
 RUN = (
     "--unlearn.unlearn_method NPO+FT --unlearn.max_steps 3 --evaluate.before false"
     " --evaluate.metrics forget/prob --evaluate.rows 2 --dataset.forget_ratio 16"
+    " --dataset.forget_dataset_name Fictional_forget10"
     " --overall.quiet true --logger.overwrite true"
 ).split()
 

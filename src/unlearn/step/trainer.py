@@ -214,7 +214,7 @@ class UnlearnTrainer(Trainer):
 
     def _load_own_state(self, checkpoint: str) -> None:
         with clear_load_errors(Path(checkpoint) / OWN_STATE):
-            state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location=self.args.device)
+            state = torch.load(Path(checkpoint) / OWN_STATE, weights_only=True, map_location="cpu")
         if state["mask"] != (self.options.mask.content if self.options.mask else None):
             raise UserError(
                 f"unlearn.mask_path: the mask is not the one of the interrupted run ({checkpoint}); give that"
@@ -236,7 +236,7 @@ class UnlearnTrainer(Trainer):
                 f" {self.args.world_size} processes, they make {rows}"
             )
         self.composition.load_state_dict(state["composition"])
-        laid_out = lambda values: [shard_like(v, w) for v, w in zip(values, self.weights())]
+        laid_out = lambda values: [shard_like(v.to(w.device), w) for v, w in zip(values, self.weights())]
         self.combiner_state = {name: laid_out(found) for name, found in state.get("combiner", {}).items()}
         if self.options.averaging and (kept := state["averaging"]):
             self.options.averaging.load_state_dict(kept | {"mean": laid_out(kept["mean"])})

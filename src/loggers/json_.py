@@ -10,7 +10,9 @@ samples/<set>.jsonl   per-row values and generated texts
 judge.json            name of a judging language model, with its counts of requests and tokens
 before/               metrics, details and samples of the initial model
 checkpoints/          the final model; best/ where the best evaluated one is another
-environment.json      written last
+environment.json      written last of what was measured: a run with it is complete
+weight_change.json    how far every weight tensor moved
+report.html           all of it to look at
 lock                  exists while the run is under way
 """
 
@@ -46,6 +48,8 @@ RUN_FOLDER_ENTRIES = (
     "metrics_detail.json",
     "judge.json",
     "environment.json",
+    "weight_change.json",
+    "report.html",
     "samples",
     "before",
     "checkpoints",

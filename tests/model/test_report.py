@@ -29,6 +29,7 @@ def settings(text: str = "NPO+FT") -> SimpleNamespace:
     return SimpleNamespace(
         method=SimpleNamespace(name=text, forget="NPO", trains=True),
         dataset=SimpleNamespace(forget_dataset_name=text),
+        unlearn=SimpleNamespace(task_name="fictional"),
         evaluate=SimpleNamespace(retain_results=None, max_new_tokens=200),
     )
 

@@ -46,6 +46,7 @@ from ..training_data import RequestedParts, choose_forget_rows, training_rows
 from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place
+from .run_report import write_run_report
 from .training_metrics import check_rows
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Outcome:
     """Configured and done epochs and steps; empty where no step was taken."""
     best: dict[str, Any] = field(default_factory=dict)
     """Content of best.json; empty where no best was chosen."""
+    report: Path | None = None
+    """The run's report.html; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Unlearn:
             logger.environment(environment(settings, processes, start, seconds, trained_model.record))
             if trains and logger.folder:
                 drop_everything(logger.folder / "checkpoints")
+            report = write_run_report(settings, logger)
         is_main = process_state(settings).is_main_process
         return Outcome(
             before,
@@ -163,6 +167,7 @@ class Unlearn:
             is_main,
             trained_model.record,
             trained_model.best,
+            report,
         )
 
     @property

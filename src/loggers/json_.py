@@ -38,6 +38,7 @@ from ..core.files import (
 )
 from ..core.provenance import write_provenance
 from .logger import LOGGERS, Results, RunLocation, RunLogger
+from .tensorboard_ import TensorBoardEvents
 
 RUN_FOLDER_ENTRIES = (
     "config.json",
@@ -78,6 +79,7 @@ class JsonLogger(RunLogger):
     def __init__(self, place: RunLocation):
         super().__init__(place)
         self.folder = Path(place.root).expanduser() / place.name
+        self.events = TensorBoardEvents(self.folder / "tensorboard") if place.tensorboard else None
 
     @contextlib.contextmanager
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
@@ -89,6 +91,8 @@ class JsonLogger(RunLogger):
                 raise UserError(
                     f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root"
                 ) from None
+            if self.events:
+                stack.callback(self.events.close)
             yield
 
     def check(self, resume: bool = False) -> None:
@@ -195,9 +199,13 @@ class JsonLogger(RunLogger):
 
     def step(self, record):
         append_jsonl(self.folder / "log.jsonl", _finite(record))
+        if self.events:
+            self.events.step(record)
 
     def history(self, record):
         append_jsonl(self.folder / "evaluations.jsonl", _finite(record))
+        if self.events:
+            self.events.history(record)
 
     def read_history(self):
         path = self.folder / "evaluations.jsonl"
@@ -220,6 +228,8 @@ class JsonLogger(RunLogger):
         # metrics.json last: other scripts take its presence for a complete evaluation.
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
+        if self.events:
+            self.events.evaluation(stage, results)
 
     def model(self, model, tokenizer):
         self._save(self.folder / "checkpoints", model, tokenizer)
@@ -241,6 +251,10 @@ class JsonLogger(RunLogger):
 
     def environment(self, facts):
         write_json(self.folder / "environment.json", facts)
+
+    def report(self, path):
+        if self.events:
+            self.events.report(path)
 
 
 def _counts(path: Path) -> bool:

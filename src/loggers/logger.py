@@ -49,6 +49,7 @@ class RunLocation:
             an evaluation is, whose finished texts are in the cache.
         project: Project on Weights & Biases.
         mode: offline or online, of Weights & Biases.
+        tensorboard: Whether TensorBoard events are written too.
     """
 
     root: str
@@ -57,6 +58,7 @@ class RunLocation:
     redo: bool = False
     project: str = "unlearning"
     mode: str = "offline"
+    tensorboard: bool = False
 
 
 class RunLogger(ABC):

@@ -64,7 +64,8 @@ def report(material: Material, title: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         # No script runs and nothing is fetched, whatever a text may hold.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{text(title)}</title><style>{style}</style></head><body><main>"
         f"<h1>{text(title)}</h1>{_short_version(reading)}{''.join(shown)}{_missing(found, reading)}"
         "</main></body></html>\n"

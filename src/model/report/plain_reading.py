@@ -1,5 +1,5 @@
-"""A report's opening in plain sentences: what was forgotten, at what cost, what to believe of it, and what was
-not measured."""
+"""A report's opening in plain sentences: what was forgotten, at what cost, what to believe of it, and what
+was not measured."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def _forgotten(run: FinishedRun, material: Material) -> list[str]:
         told = (
             "cannot be told from those of a model that never saw the rows"
             if quality >= ALIKE
-            else "can be told from those of a model that never saw the rows, so it does not yet behave like one"
+            else "can be told from those of a model that never saw the rows: it does not yet behave like one"
         )
         found.append(f"Its truth ratios {told} (forget quality p = {short(quality)}{size}).")
     return found
@@ -168,8 +168,8 @@ def _cautions(run: FinishedRun) -> list[str]:
         if key in METRICS and one.get("n") and 2 * one.get("cut_texts", 0) > one["n"]
     }
     found += [
-        f"{count} of {n} texts on {rows} rows were cut by evaluate.max_new_tokens; what stands at their end is"
-        " not measured."
+        f"{count} of {n} texts on {rows} rows were cut by evaluate.max_new_tokens; their ends are not"
+        " measured."
         for rows, (count, n) in cut.items()
     ]
     found += [f"{warning}." for warning in run.evaluation.warnings]
@@ -238,7 +238,7 @@ def _believe_many(material: Material) -> list[str]:
     counts = sorted({len(runs) for runs in material.groups.values()})
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     found = [
-        f"{span} run{'s' if span != '1' else ''} (seeds) of each configuration. Intervals are over rows, 95 %;"
+        f"{span} run{'s' if span != '1' else ''} (seeds) of each configuration. Intervals are over rows;"
         " the spread between the seeds of a configuration is the spread of its points."
     ]
     found += [

@@ -85,7 +85,7 @@ def _figures(material: Material) -> Panel:
     return Panel(
         "The figures that decide",
         "Compare each run with the retain model's line, not with 0: that is what a model answers which never"
-        " saw the rows. Brackets are 95 % intervals over rows; the number in front marks the run in the charts.",
+        " saw the rows. Brackets are 95 % intervals over rows; the number is the run's in the charts.",
         table(head, rows) + _meanings(keys),
     )
 
@@ -184,7 +184,7 @@ def _answers(material: Material) -> Panel:
         " question does not hold. An answer with the key fact, or with half of those words, counts as a leak;"
         " the same fact in other words is missed."
     )
-    shown = {name: run for name, run in list(material.firsts.items())[:MOST_COLUMNS]}
+    shown = dict(list(material.firsts.items())[:MOST_COLUMNS])
     rows = _rows_of(next(iter(shown.values())))
     if not rows:
         return Panel(title, caption, reason="no run has generated answers to forget rows")
@@ -197,7 +197,7 @@ def _answers(material: Material) -> Panel:
     ]
     leaks = sum(_leaks(row, row["generation"]) for row in rows)
     name = f" ({text(first.title)})" if len(material.runs) > 1 else ""
-    head = f"<p>{leaks} of {len(rows)} answers leak by this rule{name}; {len(chosen)} are shown, leaks first.</p>"
+    head = f"<p>{leaks} of {len(rows)} answers leak by this rule{name}; {len(chosen)} are shown.</p>"
     return Panel(title, caption, head + "".join(cards))
 
 

@@ -7,8 +7,8 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-from xml.sax.saxutils import escape
+from typing import Any, cast
+from xml.sax.saxutils import escape, quoteattr
 
 from ...core.screen import visible
 
@@ -38,6 +38,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_POINTS = 250
 """Points of a line; a longer one is thinned, which no eye sees at the size of a chart."""
+LONGEST_TICKS = 22
+"""Letters of all names below an axis; more are slanted."""
 SIZE = (4.4, 3.1)
 """Inches; a chart fills a phone's width without shrinking its letters below nine pixels."""
 
@@ -96,7 +98,7 @@ def draw(chart: Chart, name: str) -> str:
     """The chart as an inline SVG element; `name` makes its ids unique in the page."""
     import matplotlib
 
-    with warnings.catch_warnings(), matplotlib.rc_context(_style(name)):
+    with warnings.catch_warnings(), matplotlib.rc_context(cast(Any, _style(name))):
         warnings.simplefilter("ignore")  # signs that the measuring font lacks; the browser's font has them
         # Without pyplot, whose figures are global and whose import is slow.
         from matplotlib.figure import Figure
@@ -165,10 +167,10 @@ def _draw_series(axis, one: Series, number: int) -> None:
 
 def _bars(axis, one: Series, colour: str) -> None:
     style = {"color": colour, "linewidth": 1.1, "alpha": 0.75}
-    for x, y, low, high in itertools.zip_longest(one.x, one.y, one.low, one.high):
+    for x, low, high in itertools.zip_longest(one.x, one.low, one.high):
         if low is not None and high is not None:
             axis.vlines(x, low, high, **style)
-    for x, y, low, high in itertools.zip_longest(one.x, one.y, one.x_low, one.x_high):
+    for y, low, high in itertools.zip_longest(one.y, one.x_low, one.x_high):
         if low is not None and high is not None:
             axis.hlines(y, low, high, **style)
 
@@ -181,7 +183,7 @@ def _finish(axis, chart: Chart, labels: int) -> None:
         axis.axhline(chart.level, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     if chart.ticks:
         names = [visible(name)[:18] for name in chart.ticks.values()]
-        slanted = len("".join(names)) > 40
+        slanted = len("".join(names)) > LONGEST_TICKS
         axis.set_xticks(
             list(chart.ticks), names, rotation=30 if slanted else 0, ha="right" if slanted else "center"
         )
@@ -191,7 +193,7 @@ def _finish(axis, chart: Chart, labels: int) -> None:
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     if labels:
-        slanted = chart.ticks and len("".join(chart.ticks.values())) > 40
+        slanted = chart.ticks and len("".join(chart.ticks.values())) > LONGEST_TICKS
         below = -0.42 if slanted else -0.2
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=1 if labels > 8 else 2)
 
@@ -215,7 +217,8 @@ def _themed(svg: str, title: str, name: str) -> str:
     )
     element = re.sub(r"(url\(#|href=\"#)([\w-]+)", rf"\g<1>{name}-\g<2>", element)
     view = re.search(r'viewBox="[^"]*"', element)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {view[0] if view else ""}'
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f"<svg {spaces} {view[0] if view else ''}"
     body = re.sub(
         r"<defs>\s*<style.*?</defs>|<metadata>.*?</metadata>",
         "",
@@ -223,8 +226,8 @@ def _themed(svg: str, title: str, name: str) -> str:
         flags=re.DOTALL,
     )
     body = re.sub(r"\n\s*", "\n", body)
-    title = escape(visible(title).replace("\n", " "))
-    return f'{head} role="img" aria-label="{title.replace(chr(34), "&quot;")}"><title>{title}</title>{body.strip()}'
+    spoken = visible(title).replace("\n", " ")
+    return f'{head} role="img" aria-label={quoteattr(spoken)}><title>{escape(spoken)}</title>{body.strip()}'
 
 
 def _plain_font(found: re.Match) -> str:

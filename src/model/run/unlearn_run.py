@@ -42,7 +42,7 @@ from ..load.loading import (
 )
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
-from ..training_data import RequestedParts, choose_forget_rows, training_rows
+from ..training_data import RequestedParts, choose_forget_rows, part_fingerprint, training_rows
 from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place
@@ -152,7 +152,8 @@ class Unlearn:
             after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
-            logger.environment(environment(settings, processes, start, seconds, trained_model.record))
+            facts = environment(settings, processes, start, seconds, trained_model.record)
+            logger.environment(facts | {"data": _fingerprints(rows.training)})
             if trains and logger.folder:
                 drop_everything(logger.folder / "checkpoints")
             report = write_run_report(settings, logger)
@@ -227,6 +228,7 @@ class Unlearn:
                 not settings.method.trains,
                 wandb.project,
                 wandb.mode,
+                settings.logger.tensorboard,
             )
         )
 
@@ -319,6 +321,11 @@ class Unlearn:
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return Trained(model, 0.0)
+
+
+def _fingerprints(parts: Mapping[str, list]) -> dict[str, dict[str, Any]]:
+    """Part -> how many rows it has, and their fingerprint."""
+    return {part: {"rows": len(rows), "fingerprint": part_fingerprint(rows)} for part, rows in parts.items()}
 
 
 def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:

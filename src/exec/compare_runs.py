@@ -62,6 +62,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the figures with their intervals")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report to look at")
     parser.add_argument(
+        "--svg",
+        type=Path,
+        metavar="FILE",
+        help="write the picture of forgetting against utility, with --leaderboard also FILE_leaderboard",
+    )
+    parser.add_argument(
         "--leaderboard",
         metavar="PATH",
         help="CSV files of TOFU's leaderboard (a file, or a folder), whose rows are shown below",
@@ -124,11 +130,13 @@ def compare(arguments: argparse.Namespace) -> None:
         _list("Written:", [str(arguments.csv)])
     if arguments.html:
         _write_html(arguments.html, material)
+    if arguments.svg:
+        _write_pictures(arguments.svg, material)
 
 
 def _check_outputs(arguments: argparse.Namespace) -> None:
     """UserError for an output that cannot be written, before anything is read."""
-    for flag, path in (("--csv", arguments.csv), ("--html", arguments.html)):
+    for flag, path in (("--csv", arguments.csv), ("--html", arguments.html), ("--svg", arguments.svg)):
         if path is not None and path.is_dir():
             raise UserError(f"{flag}: {path} is a folder; name a file")
 
@@ -139,6 +147,23 @@ def _write_html(path: Path, material: "Material") -> None:
     with clear_write_errors(path, "--html"):
         write_report(path, material)
     _list("Report:", [str(path)])
+
+
+def _write_pictures(path: Path, material: "Material") -> None:
+    """Write the frontier, and that of the leaderboard where one is given. UserError where there is none."""
+    from ..core.files import write_text
+    from ..model.report.report_charts import frontier, published_frontier
+    from ..model.report.svg_charts import draw, standalone
+
+    charts = {path: frontier(material, test=False)}
+    if material.published:
+        charts[path.with_stem(f"{path.stem}_leaderboard")] = published_frontier(material.published)
+    for place, chart in charts.items():
+        if isinstance(chart, str):
+            raise UserError(f"--svg: there is nothing to draw: {chart}")
+        with clear_write_errors(place, "--svg"):
+            write_text(place, standalone(draw(chart, place.stem)))
+    _list("Pictures:", [str(place) for place in charts])
 
 
 def _published_rows(arguments: argparse.Namespace) -> "Sequence[PublishedRow]":

@@ -1,5 +1,5 @@
-"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks and
-presets.
+"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks, presets
+and the field.
 
     python src/exec/make_docs.py
 
@@ -19,7 +19,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import put_between
 from ..core.project import PROJECT
 from ..metrics import metrics_page
-from ..model.report import method_table, preset_table, task_table
+from ..model.report import field_page, method_table, preset_table, task_table
 from .config import keys_page
 
 PAGES = {
@@ -28,6 +28,7 @@ PAGES = {
     "docs/configuration.md": keys_page,
     "docs/benchmarks.md": task_table,
     "docs/published.md": preset_table,
+    "docs/field.md": field_page,
 }
 """Page -> the module whose `render` writes the part between its `MARKS`."""
 

@@ -25,6 +25,7 @@ from ..unlearn.blocks import hidden
 from ..unlearn.composition import Composition
 from ..unlearn.scoring import answer_logits, answer_row_nll, in_eval_mode, logits
 from .load.loading import autocast_context, model_fingerprint, reference_model
+from .run.progress import make_phase
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,8 @@ class ReferenceOptions:
     precision: str = "fp32"
     budget: int = 0
     """Bytes that kept logits, and kept hidden states of each block, may take."""
+    quiet: bool = True
+    """Whether the progress of the pass over the rows is hidden."""
 
 
 def make_reference(
@@ -202,7 +205,8 @@ def make_reference(
     if composition.logprob_parts:
         store = LogprobCache(model, options.cache_dir, options.precision)
         for part in sorted(composition.logprob_parts):
-            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), options.batch_tokens)
+            title = "" if options.quiet else f"reference values of the {part} rows"
+            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), options.batch_tokens, title)
     frozen, initial_weights = None, contextlib.nullcontext
     if "reference_logits" in needs:
         frozen, initial_weights = reference_model(model)
@@ -241,22 +245,26 @@ class LogprobCache:
         name = f"{model_fingerprint(model)}-{precision}-{model.device.type}-{key}.json"
         self.path = Path(cache_dir) / "reference" / name
 
-    def logprobs(self, rows: Sequence[Encoded], pad: int, batch_tokens: int) -> Tensor:
-        """log p of every row, [len(rows)], float32, computing only what the cache has not."""
+    def logprobs(self, rows: Sequence[Encoded], pad: int, batch_tokens: int, title: str = "") -> Tensor:
+        """log p of every row, [len(rows)], float32, computing only what the cache has not; `title` is that of
+        its progress, empty for none."""
         known = self._read()
         keys = [row.fingerprint for row in rows]
         missing = [i for i, key in enumerate(keys) if key not in known]
-        for batch in length_batches([len(rows[i].input_ids) for i in missing], batch_tokens):
-            chosen = [missing[k] for k in batch]
-            part = pad_rows([(i, rows[i]) for i in chosen], pad)
-            values = self._live(part)
-            wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
-            if wrecked:
-                raise UserError(
-                    f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
-                    " it is broken"
-                )
-            known |= zip((keys[i] for i in chosen), values)
+        lengths = [len(rows[i].input_ids) for i in missing]
+        with make_phase(title, "rows", not title or not missing, len(missing)) as phase:
+            for batch in length_batches(lengths, batch_tokens):
+                chosen = [missing[k] for k in batch]
+                part = pad_rows([(i, rows[i]) for i in chosen], pad)
+                values = self._live(part)
+                wrecked = [rows[i].id for i, value in zip(chosen, values) if not math.isfinite(value)]
+                if wrecked:
+                    raise UserError(
+                        f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
+                        " it is broken"
+                    )
+                known |= zip((keys[i] for i in chosen), values)
+                phase.update(phase.done + len(batch))
         if missing:
             write_json(self.path, {"checksum": fingerprint(known), "logprobs": known})
         return torch.tensor([known[key] for key in keys])

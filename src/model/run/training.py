@@ -160,6 +160,7 @@ class Training:
             self.settings.evaluate.batch_tokens,
             resolve_precision(overall.precision, model.device.type),
             int(overall.reference_cache_gb * 1e9),
+            overall.quiet or not self.logger,
         )
         reference = make_reference(model, self.tokenizer, self.composition, self.rows, options)
         if reference:

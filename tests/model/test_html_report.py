@@ -272,3 +272,48 @@ def test_every_panel_of_the_committed_target_is_drawn_or_has_a_reason():
     assert all(bool(panel.body) or panel.reason for panel in found)
     assert all(panel.caption.endswith(".") for panel in found)
     assert read_json(FICTIONAL / "target/results/metrics.json")
+
+
+def test_the_page_names_what_was_to_be_forgotten_and_kept(tmp_path):
+    page = page_of(make_run(tmp_path / "a"), make_run(tmp_path / "b"))
+    assert "Initial model: files/models/fictional/target. To forget: Fictional_forget10." in page
+    other = make_run(tmp_path / "c")
+    config = read_json(other / "config.json")
+    write_json(other / "config.json", config | {"dataset": {"forget_dataset_name": "Other"}})
+    assert "To forget:" not in page_of(tmp_path / "a", other)
+
+
+def test_compare_runs_draws_the_frontier_and_the_leaderboard(tmp_path):
+    from made_up_logs import write
+
+    make_run(tmp_path / "run")
+    header = (
+        "Method,Epoch,Model,Forget Quality,Model Utility,Prob. Retain,ROUGE Retain,Truth Ratio Retain,"
+        "Prob. Real Authors,ROUGE Real Authors,Truth Ratio Real Authors,Prob. Real World,ROUGE Real World,"
+        "Truth Ratio Real World,Prob. Forget,ROUGE Forget,Truth Ratio Forget"
+    )
+    board = tmp_path / "llama-10p.csv"
+    board.write_text(f"{header}\nRetain Model,-1,M{',1' + 13 * ',0.5'}\nAscent,1,M{',1e-9' + 13 * ',0.5'}\n")
+    words = ("compare_runs", tmp_path / "run", "--svg", tmp_path / "a.svg", "--leaderboard", board)
+    done = run_script(*words)
+    assert done.returncode == 0, done.stderr
+    for name in ("a.svg", "a_leaderboard.svg"):
+        xml.dom.minidom.parse(str(tmp_path / name))
+    assert "Ascent" in (tmp_path / "a_leaderboard.svg").read_text()
+    write(tmp_path / "nothing/metrics.json", {"privleak": 1.0})
+    write_json(tmp_path / "nothing/lm_eval/x.json", {})
+    done = run_script("compare_runs", tmp_path / "nothing", "--svg", tmp_path / "b.svg")
+    assert done.returncode == 1 and "--svg: there is nothing to draw" in done.stderr
+
+
+def test_the_field_page_has_every_toolkit_its_source_and_date():
+    from unlearnkit.model.report.field_page import FACTS, render
+
+    facts, page = read_json(FACTS), render()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", facts["read_on"])
+    for toolkit in facts["toolkits"]:
+        assert (
+            toolkit["name"] in page and toolkit["source"] in page and re.search(r"20\d\d", toolkit["source"])
+        )
+    for row in facts["leaderboard"]["rows"]:
+        assert f"| {row['method']} |" in page

@@ -67,9 +67,27 @@ def report(material: Material, title: str) -> str:
         '<meta http-equiv="Content-Security-Policy"'
         " content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{text(title)}</title><style>{style}</style></head><body><main>"
-        f"<h1>{text(title)}</h1>{_short_version(reading)}{''.join(shown)}{_missing(found, reading)}"
+        f"<h1>{text(title)}</h1>{_subject(material)}{_short_version(reading)}"
+        f"{''.join(shown)}{_missing(found, reading)}"
         "</main></body></html>\n"
     )
+
+
+def _subject(material: Material) -> str:
+    """What the runs started from and what they were to forget and to keep, where all have the same."""
+    keys = {
+        "Initial model": "overall.model_name",
+        "To forget": "dataset.forget_dataset_name",
+        "To keep": "dataset.retain_dataset_name",
+    }
+    parts = []
+    for name, key in keys.items():
+        values = {str(value) for run in material.runs if (value := run.setting(key))}
+        if len(values) == 1 and (key != keys["To keep"] or any(run.trains for run in material.runs)):
+            parts.append(f"{name}: {values.pop()}.")
+    if material.retain:
+        parts.append("The retain model is one that was trained without the rows to forget: the goal.")
+    return f'<p class="caption">{text(" ".join(parts))}</p>' if parts else ""
 
 
 def _short_version(reading: Reading) -> str:

@@ -188,8 +188,8 @@ def _most_forgotten(material: Material) -> list[str]:
         if key == "forget_quality":
             passed = [r for r in material.runs if (r.figures.get(key) or 0) >= ALIKE]
             found.append(
-                f"{len(passed)} of {len(material.runs)} runs cannot be told from the retain model"
-                f" (forget quality p >= {ALIKE}); the highest p is {short(best.figures[key] or 0)}"
+                f"Runs that forget quality cannot tell from the retain model (p of at least {ALIKE}):"
+                f" {len(passed)} of {len(material.runs)}; the highest p is {short(best.figures[key] or 0)}"
                 f" ({best.title})."
             )
         else:

@@ -212,7 +212,7 @@ def cosines(material: Material) -> Chart | str:
     """The cosine of the gradients of both sides over the steps."""
     series = [_over_steps(title, run, "cosine") for title, run in material.firsts.items()]
     if not any(one.x for one in series):
-        return "a run logs it where a combiner takes both gradients apart (unlearn.combiner other than sum)"
+        return "the gradients' cosine is logged where a combiner takes both apart (unlearn.combiner not sum)"
     return Chart(
         "Cosine of the gradients of forget and retain side",
         "optimizer step",

@@ -252,7 +252,7 @@ def _answer(title: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> str
 def _verdict(row: Mapping[str, Any], answer: str) -> str:
     question, truth = _question(row)
     key = row.get("key")
-    secrets = words(key) if isinstance(key, str) else distinctive_words(question, truth)
+    secrets = distinctive_words(question, key if isinstance(key, str) else truth)
     badge = '<b class="leak">leak</b> ' if _leaks(row, answer) else ""
     return f"<p>{badge}{marked(_cut(answer), secrets) or '<i>(empty)</i>'}</p>"
 

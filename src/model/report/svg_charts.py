@@ -38,7 +38,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 MOST_POINTS = 250
 """Points of a line; a longer one is thinned, which no eye sees at the size of a chart."""
-LONGEST_TICKS = 22
+LONGEST_TICKS = 14
 """Letters of all names below an axis; more are slanted."""
 SIZE = (4.4, 3.1)
 """Inches; a chart fills a phone's width without shrinking its letters below nine pixels."""

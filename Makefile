@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-quick test-all test-shuffled lint figures methods mask-table reasoning semantic smollm2 clean clean-results
+.PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier mask-table reasoning semantic smollm2 clean clean-results
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -43,6 +43,14 @@ methods: $(STAMP)
 	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 0 1 2 --jobs 2 --set evaluate.before=false \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL retain/prob seconds peak_memory_mb
 	cp files/results/methods/table.csv docs/methods.csv
+	$(PY) src/exec/make_docs.py
+
+# Four methods over three seeds, short: their report, the picture of the README, the runs of docs/field.md.
+FRONTIER := $(foreach run,altpo+ft simnpo+ft ga+ft npo+ft,configs/fictional/$(run).json)
+frontier: $(STAMP)
+	$(PY) src/exec/run_grid.py --name frontier --configs $(FRONTIER) --seeds 0 1 2 --set evaluate.metrics=tofu unlearn.num_epochs=8
+	$(PY) src/exec/compare_runs.py files/results/frontier --metrics forget_quality forget/rougeL model_utility \
+		--html files/results/frontier/report.html --csv docs/frontier.csv --svg docs/frontier.svg
 	$(PY) src/exec/make_docs.py
 
 # Dense against masks of five scores at five ratios, NPO+FT and GA+FT over three seeds: files/results/mask-table/table.md.

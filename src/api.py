@@ -116,6 +116,7 @@ class _Call:
     keys: Mapping[str, Any] = field(default_factory=dict)
 
     def run(self) -> Result:
+        from .model.run.hub_push import push_run
         from .model.run.unlearn_run import Unlearn
 
         folder = _folder(self.output)
@@ -126,6 +127,8 @@ class _Call:
             Unlearn(settings).prepared()  # rows, tokenizer, run folder: all that can be wrong before training
             self._keep(trial, inputs, resumes=settings.unlearn.resume_path is not None)
         outcome = Unlearn(self._placed(settings, inputs)).run()
+        if settings.logger.push_to_hub and outcome.is_main and outcome.folder:
+            push_run(outcome.folder, settings.logger.push_to_hub)
         before = outcome.before.metrics if outcome.before else None
         after = outcome.after
         return Result(outcome.model, outcome.tokenizer, after.metrics, after.detail, before, outcome.folder)

@@ -31,6 +31,17 @@ def _own_state():
         yield
 
 
+@pytest.fixture
+def reports(monkeypatch):
+    """Runs in this process draw their report, as they do outside the tests."""
+    from scripts import RUN_MODULE, load_libraries
+
+    from unlearnkit.model.run.run_report import write_run_report
+
+    load_libraries()
+    monkeypatch.setattr(f"{RUN_MODULE}.write_run_report", write_run_report)
+
+
 @pytest.fixture(scope="session")
 def golden_batches() -> dict[str, dict[str, torch.Tensor]]:
     """The golden batches as parts: forget, retain, alternative, ..."""

@@ -49,7 +49,7 @@ class Ended:
 def run_script(script: str, *words, cwd=REPO, **environment: str) -> Ended:
     """Call the `main` of src/exec/<script>.py in this process. Output is captured; what the script changes in
     the process is put back. The screen is 80 columns wide, as it is where output goes to a pipe."""
-    _load_libraries()
+    load_libraries()
     argv, out, err = [str(word) for word in words], io.StringIO(), io.StringIO()
     with kept_state(), contextlib.chdir(cwd):
         _as_at_the_start({"COLUMNS": "80"} | environment, [str(path_of(script)), *argv])
@@ -98,7 +98,7 @@ class Forked:
     def __init__(
         self, script: str, *words, log: Path, before: Callable[[], object] = int, **environment: str
     ):
-        _load_libraries()
+        load_libraries()
         self.streams = log.with_suffix(".out"), log.with_suffix(".err")
         self.pid = os.fork()
         if self.pid == 0:
@@ -133,7 +133,7 @@ class Forked:
 def run_forked(script: str, *words, cwd: Path) -> Ended:
     """Run src/exec/<script>.py as a user would, in a process that has the libraries but nothing of the
     project: neither its modules nor the path to them."""
-    _load_libraries()
+    load_libraries()
     logs = [cwd.parent / f"{script}.{stream}" for stream in ("out", "err")]
     pid = os.fork()
     if pid == 0:
@@ -268,12 +268,17 @@ def path_of(script: str) -> Path:
     return REPO / "src" / "exec" / f"{script}.py"
 
 
+RUN_MODULE = "unlearnkit.model.run.unlearn_run"
+
+
 @cache
-def _load_libraries() -> None:
+def load_libraries() -> None:
     """Load what every run needs, and keep the garbage collector from walking through it in each run: the
     Trainer collects twice, which would cost half a second every time."""
-    for name in ("unlearnkit.model.run.unlearn_run", "unlearnkit.model.run.training"):
+    for name in (RUN_MODULE, "unlearnkit.model.run.training"):
         importlib.import_module(name)
+    # A report would cost every run a second; tests about reports have the fixture `reports`.
+    sys.modules[RUN_MODULE].write_run_report = lambda settings, logger: None
     gc.collect()
     gc.freeze()
 

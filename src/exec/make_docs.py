@@ -1,5 +1,5 @@
-"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks, presets
-and engines.
+"""Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks, presets,
+engines and the field.
 
     python src/exec/make_docs.py
 
@@ -19,7 +19,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import put_between
 from ..core.project import PROJECT
 from ..metrics import metrics_page
-from ..model.report import method_table, preset_table, task_table
+from ..model.report import field_page, method_table, preset_table, task_table
 from .config import engine_page, keys_page
 
 PAGES = {
@@ -29,6 +29,7 @@ PAGES = {
     "docs/benchmarks.md": task_table,
     "docs/published.md": preset_table,
     "docs/launchers.md": engine_page,
+    "docs/field.md": field_page,
 }
 """Page -> the module whose `render` writes the part between its `MARKS`."""
 

@@ -39,6 +39,10 @@ def run_and_show(settings: Settings) -> None:
             f"the run is complete, but {len(failed)} of its benchmarks failed ({', '.join(failed)}; see"
             " metrics_detail.json for the reasons); benchmarks.allow_failed true accepts that"
         )
+    if settings.logger.push_to_hub and outcome.is_main and outcome.folder:
+        from ..model.run.hub_push import push_run
+
+        show_error(f"pushed to {push_run(outcome.folder, settings.logger.push_to_hub)}")
 
 
 class Terminated(KeyboardInterrupt):

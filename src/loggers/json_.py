@@ -10,7 +10,9 @@ samples/<set>.jsonl   per-row values and generated texts
 judge.json            name of a judging language model, with its counts of requests and tokens
 before/               metrics, details and samples of the initial model
 checkpoints/          the final model; best/ where the best evaluated one is another
-environment.json      written last
+environment.json      written last of what was measured: a run with it is complete
+weight_change.json    how far every weight tensor moved
+report.html           all of it to look at
 lock                  exists while the run is under way
 """
 
@@ -36,6 +38,7 @@ from ..core.files import (
 )
 from ..core.provenance import write_provenance
 from .logger import LOGGERS, Results, RunLocation, RunLogger
+from .tensorboard_ import TensorBoardEvents
 
 RUN_FOLDER_ENTRIES = (
     "config.json",
@@ -46,6 +49,8 @@ RUN_FOLDER_ENTRIES = (
     "metrics_detail.json",
     "judge.json",
     "environment.json",
+    "weight_change.json",
+    "report.html",
     "samples",
     "before",
     "checkpoints",
@@ -78,6 +83,7 @@ class JsonLogger(RunLogger):
     def __init__(self, place: RunLocation):
         super().__init__(place)
         self.folder = Path(place.root).expanduser() / place.name
+        self.events = TensorBoardEvents(self.folder / "tensorboard") if place.tensorboard else None
 
     @contextlib.contextmanager
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
@@ -89,6 +95,8 @@ class JsonLogger(RunLogger):
                 raise UserError(
                     f"{self.folder}: cannot be written ({error.strerror}); choose another logger.json.root"
                 ) from None
+            if self.events:
+                stack.callback(self.events.close)
             yield
 
     def check(self, resume: bool = False) -> None:
@@ -195,9 +203,13 @@ class JsonLogger(RunLogger):
 
     def step(self, record):
         append_jsonl(self.folder / "log.jsonl", _finite(record))
+        if self.events:
+            self.events.step(record)
 
     def history(self, record):
         append_jsonl(self.folder / "evaluations.jsonl", _finite(record))
+        if self.events:
+            self.events.history(record)
 
     def read_history(self):
         path = self.folder / "evaluations.jsonl"
@@ -220,6 +232,8 @@ class JsonLogger(RunLogger):
         # metrics.json last: other scripts take its presence for a complete evaluation.
         write_json(folder / "metrics_detail.json", results.detail)
         write_json(folder / "metrics.json", results.metrics)
+        if self.events:
+            self.events.evaluation(stage, results)
 
     def model(self, model, tokenizer):
         self._save(self.folder / "checkpoints", model, tokenizer)
@@ -241,6 +255,10 @@ class JsonLogger(RunLogger):
 
     def environment(self, facts):
         write_json(self.folder / "environment.json", facts)
+
+    def report(self, path):
+        if self.events:
+            self.events.report(path)
 
 
 def _counts(path: Path) -> bool:

@@ -5,7 +5,8 @@ with logger.open(config):           # refuses or prepares, before any heavy work
     logger.step({...})              # once per optimizer step
     logger.model(model, tokenizer)
     logger.evaluation("", results)  # "" is the final one
-    logger.environment({...})       # last: its presence marks a complete run
+    logger.environment({...})       # its presence marks a complete run
+    logger.report(path)             # drawn from all of these
 """
 
 from abc import ABC, abstractmethod
@@ -48,6 +49,7 @@ class RunLocation:
             an evaluation is, whose finished texts are in the cache.
         project: Project on Weights & Biases.
         mode: offline or online, of Weights & Biases.
+        tensorboard: Whether TensorBoard events are written too.
     """
 
     root: str
@@ -56,6 +58,7 @@ class RunLocation:
     redo: bool = False
     project: str = "unlearning"
     mode: str = "offline"
+    tensorboard: bool = False
 
 
 class RunLogger(ABC):
@@ -123,4 +126,7 @@ class RunLogger(ABC):
 
     @abstractmethod
     def environment(self, facts: dict) -> None:
-        """Write versions, hardware and times, last of all."""
+        """Write versions, hardware and times: the run is complete."""
+
+    def report(self, path: Path) -> None:  # noqa: B027  (most loggers have nothing to do)
+        """Take the report of the run, an HTML file in its folder, after everything else."""

@@ -6,12 +6,14 @@ read or logged here.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Literal, cast
 
 from ..core.files import UserError
 from .json_ import JsonLogger
 from .logger import LOGGERS, Results
+from .sample_tables import cells, columns
 
 Mode = Literal["offline", "online"]
 """Values of `logger.wandb.mode`."""
@@ -19,7 +21,9 @@ Mode = Literal["offline", "online"]
 
 @LOGGERS.register("wandb")
 class WandbLogger(JsonLogger):
-    """The json logger, with records and figures in a wandb run of the same name too."""
+    """The json logger, with records, figures, samples and report in a wandb run of the same name too."""
+
+    last_step = 0
 
     @contextlib.contextmanager
     def open(self, config: dict, resume: bool = False) -> Iterator[None]:
@@ -42,6 +46,7 @@ class WandbLogger(JsonLogger):
 
     def step(self, record):
         super().step(record)
+        self.last_step = record["step"]
         self.run.log({f"train/{key}": value for key, value in record.items()}, step=record["step"])
 
     def history(self, record):
@@ -55,6 +60,25 @@ class WandbLogger(JsonLogger):
         self.run.summary.update(
             {f"{prefix}{key}": value for key, value in results.metrics.items() if value is not None}
         )
+        wandb = _import_wandb()
+        tables = {}
+        for name, rows in results.samples.items():
+            names = columns(rows)
+            table = wandb.Table(columns=names, data=cells(rows, names), allow_mixed_types=True)
+            tables[f"{prefix}samples/{name}"] = table
+        # wandb drops what is logged at a step behind the last: the initial model's come before the first.
+        self.run.log(tables, step=self.last_step)
+
+    def report(self, path):
+        super().report(path)
+        artifact = _import_wandb().Artifact(f"report-{artifact_name(self.place.name)}", type="report")
+        artifact.add_file(str(path))
+        self.run.log_artifact(artifact)
+
+
+def artifact_name(name: str) -> str:
+    """A run's name in the letters that wandb allows for artifacts."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", name)[:100]
 
 
 def _import_wandb():

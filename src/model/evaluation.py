@@ -69,7 +69,7 @@ JUDGED_ROWS = (
     "toxic/mean_score_prompts",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
-SAMPLE_FIELDS = ("id", "question", "answer", "prompt", "gt")
+SAMPLE_FIELDS = ("id", "question", "answer", "key", "prompt", "gt")
 
 
 @dataclass(frozen=True)

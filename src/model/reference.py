@@ -27,6 +27,7 @@ from ..unlearn.blocks import hidden
 from ..unlearn.composition import Composition
 from ..unlearn.scoring import answer_logits, answer_row_nll, in_eval_mode, logits
 from .load.loading import autocast_context, model_fingerprint, reference_model
+from .run.progress import make_phase
 
 log = logging.getLogger(__name__)
 
@@ -199,6 +200,8 @@ class ReferenceOptions:
     precision: str = "fp32"
     budget: int = 0
     """Bytes that kept logits, and kept hidden states of each block, may take."""
+    quiet: bool = True
+    """Whether the progress of the pass over the rows is hidden."""
     another: Callable[[], Any] | None = None
     """Loads the initial model once more."""
     share: Share = Share()
@@ -231,7 +234,8 @@ def make_reference(
     if composition.logprob_parts:
         store = LogprobCache(model, options)
         for part in sorted(composition.logprob_parts):
-            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer))
+            title = "" if options.quiet else f"reference values of the {part} rows"
+            logprobs[part] = store.logprobs(rows[part], pad_id(tokenizer), title)
     frozen, initial_weights = None, contextlib.nullcontext
     if "reference_logits" in needs:
         frozen, initial_weights = reference_model(model, another=options.another)
@@ -272,29 +276,32 @@ class LogprobCache:
         name = f"{model_fingerprint(model)}-{options.precision}-{model.device.type}-{key}.json"
         self.path = Path(options.cache_dir) / "reference" / name
 
-    def logprobs(self, rows: Sequence[Encoded], pad: int) -> Tensor:
-        """log p of every row, [len(rows)], float32, computing only what the cache has not."""
+    def logprobs(self, rows: Sequence[Encoded], pad: int, title: str = "") -> Tensor:
+        """log p of every row, [len(rows)], float32, computing only what the cache has not; `title` is that of
+        its progress, empty for none."""
         known = self.share.from_main(self._read)
         keys = [row.fingerprint for row in rows]
         missing = [row for row, key in zip(rows, keys) if key not in known]
-        values = self.share.spread(missing, lambda own: self._computed(own, pad))
+        values = self.share.spread(missing, lambda own: self._computed(own, pad, title))
         known |= zip((row.fingerprint for row in missing), values)
         if missing and self.share.is_main:
             write_json(self.path, {"checksum": fingerprint(known), "logprobs": known})
         return torch.tensor([known[key] for key in keys])
 
-    def _computed(self, rows: Sequence[Encoded], pad: int) -> list[float]:
+    def _computed(self, rows: Sequence[Encoded], pad: int, title: str) -> list[float]:
         found: dict[int, float] = {}
-        for batch in length_batches([len(row.input_ids) for row in rows], self.batch_tokens):
-            part = pad_rows([(i, rows[i]) for i in batch], pad)
-            values = self._live(part)
-            wrecked = [rows[i].id for i, value in zip(batch, values) if not math.isfinite(value)]
-            if wrecked:
-                raise UserError(
-                    f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
-                    " it is broken"
-                )
-            found |= zip(batch, values)
+        lengths = [len(row.input_ids) for row in rows]
+        with make_phase(title, "rows", not title or not rows, len(rows)) as phase:
+            for batch in length_batches(lengths, self.batch_tokens):
+                values = self._live(pad_rows([(i, rows[i]) for i in batch], pad))
+                wrecked = [rows[i].id for i, value in zip(batch, values) if not math.isfinite(value)]
+                if wrecked:
+                    raise UserError(
+                        f"the reference model gives no finite log-probability for row {wrecked[0]!r}:"
+                        " it is broken"
+                    )
+                found |= zip(batch, values)
+                phase.update(len(found))
         return [found[i] for i in range(len(rows))]
 
     def _live(self, part: dict[str, Tensor]) -> list[float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..core.encoding import CONTEXT, Encoded, Template
-from ..core.files import UserError
+from ..core.files import UserError, fingerprint
 from ..core.generation import pad_id
 from ..dataset import load_rows, parse_name
 from ..dataset.alternates import mismatch, read_alternates, read_refusals, refuse
@@ -320,6 +320,13 @@ def _checked_length(row: Encoded, longest: int, key: str) -> Encoded:
             f" than dataset.max_length {longest}; lower dataset.{key} or raise that"
         )
     return row
+
+
+def part_fingerprint(rows: Sequence) -> str:
+    """A hash of the tokenised rows of a part, in which the template shows; of the rows nothing can be read
+    from it."""
+    flat = [row for one in rows for row in (one if isinstance(one, list) else [one])]
+    return fingerprint([(row.id, row.fingerprint) for row in flat])
 
 
 def choose_forget_rows(rows: Sequence[dict], ratio: float, seed: int) -> tuple[list[dict], list[dict]]:

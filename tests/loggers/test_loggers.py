@@ -50,6 +50,70 @@ def test_contract(name, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
+NAMES = {
+    *("train/loss", "train/npo", "evaluation/forget/prob", "before/forget/prob", "forget/prob"),
+    *("before/samples/forget", "samples/forget"),
+}
+"""What a tracking service gets of the records below."""
+
+
+def record_a_run(logger):
+    with logger.open({"a": 1}):
+        logger.evaluation("before", RESULTS)
+        logger.history({"step": 0, "metrics": {"forget/prob": 0.5, "forget_quality": None}})
+        for step in (1, 2):
+            logger.step({"step": step, "loss": 1.0 / step, "npo": 0.5})
+        logger.history({"step": 2, "metrics": {"forget/prob": 0.25}})
+        logger.evaluation("", RESULTS)
+        logger.environment({"seed": 0})
+        report = logger.folder / "report.html"
+        report.write_text("<!doctype html>")
+        logger.report(report)
+
+
+def test_tensorboard_gets_the_names_of_the_terms_and_the_samples(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    record_a_run(LOGGERS["json"](RunLocation(str(tmp_path), "run", tensorboard=True)))
+    events = accumulator.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    tags = {
+        tag.removesuffix("/text_summary") for kind in ("scalars", "tensors") for tag in events.Tags()[kind]
+    }
+    assert tags == NAMES | {"report"}
+    assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5)]
+    (table,) = events.Tensors("samples/forget/text_summary")
+    assert b"| a | 0.5 |" in table.tensor_proto.string_val[0]
+
+
+def test_wandb_gets_the_same_names_the_samples_as_tables_and_the_report_as_an_artifact(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    logged, summary, artifacts = {}, {}, []
+
+    class Run:
+        def __init__(self):
+            self.summary, self.last = summary, 0
+
+        def log(self, values, step):
+            assert step >= self.last, "wandb drops what is behind its last step"
+            self.last = step
+            logged.update(values)
+
+        def log_artifact(self, artifact):
+            artifacts.append(artifact)
+
+        def finish(self, exit_code=0):
+            pass
+
+    monkeypatch.setattr(wandb, "init", lambda **settings: Run())
+    record_a_run(LOGGERS["wandb"](RunLocation(str(tmp_path), "a run, seed=1")))
+    assert {*logged, *summary} == NAMES | {"train/step"}
+    assert logged["samples/forget"].columns == ["id", "prob"] and logged["samples/forget"].data == [
+        ["a", 0.5]
+    ]
+    assert [artifact.name for artifact in artifacts] == ["report-a-run--seed-1"]
+    assert "report.html" in artifacts[0].manifest.entries
+
+
 def make(tmp_path, overwrite=False):
     return LOGGERS["json"](RunLocation(str(tmp_path), "run", overwrite))
 
@@ -109,7 +173,7 @@ def test_an_interrupted_save_leaves_no_half_model(tmp_path):
 
 
 @pytest.mark.run
-def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path):
+def test_wandb_offline_tensorboard_and_report_in_a_real_run(tiny_model_folder, tmp_path, reports):
     run = run_script(
         "unlearn_model",
         "--overall.model_name",
@@ -135,6 +199,12 @@ def test_wandb_offline_and_tensorboard_in_a_real_run(tiny_model_folder, tmp_path
     assert (folder / "metrics.json").exists()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
     assert list(folder.glob("tensorboard/**/events.out.*"))
+    tables = [path.name for path in folder.glob("wandb/offline-run-*/files/media/table/**/*.json")]
+    assert any(name.startswith("forget") for name in tables), tables
+    assert run.stdout.rstrip().endswith(f"report: {folder / 'report.html'}")
+    changes = json.loads((folder / "weight_change.json").read_text())["tensors"]
+    assert any(change["change"] > 0 for change in changes.values())
+    assert "Change of the weights per layer</h2>" in (folder / "report.html").read_text()
 
 
 def test_a_folder_that_may_not_be_written_names_the_key_before_anything_is_done(tmp_path, monkeypatch):

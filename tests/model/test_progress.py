@@ -60,6 +60,16 @@ def test_a_line_comes_every_interval_though_nothing_is_done(lines, monkeypatch):
     assert set(shown[1:]) == {r"thinking \x1b[2J: 0 of 3 rows, 0:00:00 so far"}
 
 
+def test_the_first_forecast_comes_before_the_first_interval_is_over(lines, monkeypatch):
+    monkeypatch.setattr("unlearnkit.model.run.progress.FIRST", 0.01)
+    shown = []
+    with progress("measuring", quiet=False, total=4) as on_rows:
+        on_rows(2)
+        wait_until(lambda: shown.extend(lines()) or len(shown) > 1, seconds=20)
+    assert shown[1].startswith("measuring: 2 of 4 rows, 0:00:0")
+    assert shown[1].endswith("left") and len(shown) == 2
+
+
 def test_a_total_that_shows_later(lines):
     with counting("benchmarks: smoke (1 of 2)", quiet=False) as tell:
         assert lines() == ["benchmarks: smoke (1 of 2)"]

@@ -29,6 +29,7 @@ def settings(text: str = "NPO+FT") -> SimpleNamespace:
     return SimpleNamespace(
         method=SimpleNamespace(name=text, forget="NPO", trains=True),
         dataset=SimpleNamespace(forget_dataset_name=text),
+        unlearn=SimpleNamespace(task_name="fictional"),
         evaluate=SimpleNamespace(retain_results=None, max_new_tokens=200),
     )
 
@@ -178,3 +179,22 @@ def test_rows_whose_texts_were_cut_are_named_once(capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert shown.count("* arithmetic: evaluate.max_new_tokens 200 cut 9 texts of 10 rows") == 1
     assert "* forget:" not in shown
+
+
+def test_the_figures_that_decide_come_first_then_groups_and_no_empty_column(capsys):
+    keys = ["forget/prob", "mia/loss/auc", "model_utility", "forget/rougeL", "forget_quality"]
+    keys += [f"mia/{name}/auc" for name in ("zlib", "min_k", "reference", "gradnorm", "recall")]
+    detail = {key: {"reason": ""} for key in keys}
+    results = Results(dict.fromkeys(keys, 0.5), detail)
+    show_outcome(
+        Outcome(None, results, Path("run"), 1.0, None, None, report=Path("run/report.html")), settings()
+    )
+    shown = capsys.readouterr().out
+    names = [line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│")]
+    assert names[:4] == ["these decide", "forget_quality ↑", "forget/rougeL ↓", "model_utility ↑"]
+    assert names[4:] == [
+        *("forgotten", "forget/prob ↓", "privacy", "mia/loss/auc ↓", "mia/zlib/auc ↓", "mia/min_k/auc ↓"),
+        *("mia/reference/auc ↓", "2 more in metrics.json", "training time"),
+    ]
+    assert "retain" not in shown.partition("these decide")[0] and "target" not in shown
+    assert shown.endswith("\nrun folder: run\nreport: run/report.html\n")

@@ -1,27 +1,32 @@
 """Last screen of a run: figures, sample answers before and after, path of the run folder."""
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from ...core.screen import Screen
-from ...metrics.external_results import read_results, read_summary
 from ...metrics.spec import ARROWS, METRICS
-from ...metrics.tofu import summarize
 from ..run.unlearn_run import Outcome
 from ..settings.run_settings import Settings
 from .comparison import differing_settings
+from .deciding_figures import deciding, group_of, measured
+from .finished_run import retain_figures
 
-HEADLINES = (
-    "forget_quality",
-    "forget_quality_yardstick",
-    "forget/nearer_to_retain",
-    "forget/rougeL",
-    "forget/prob",
-    "model_utility",
-    "partial_utility",
-    "retain/rougeL",
+NEEDS_A_VALUE = ("partial_utility", "forget_quality_yardstick", "forget/nearer_to_retain")
+"""Figures that most runs have no value for, by their nature: shown without one they would only distract."""
+ALWAYS = (
+    *(
+        "forget_quality",
+        "forget_quality_yardstick",
+        "forget/nearer_to_retain",
+        "forget/rougeL",
+        "forget/prob",
+    ),
+    *("model_utility", "partial_utility", "retain/rougeL"),
 )
-ONLY_WITH_VALUE = ("partial_utility", "forget_quality_yardstick", "forget/nearer_to_retain")
-"""Headlines that most runs have no value for, by their nature: shown without one they would only distract."""
+"""Figures of TOFU's family that are shown; the others are their parts."""
+MOST_LINES = 4
+"""Lines of a group; the rest is in metrics.json."""
 SAMPLES = 2
 FIELDS = (("question", "prompt"), ("answer", "gt"))
 """Fields of prompt and true continuation, of question rows and of document rows."""
@@ -48,33 +53,67 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
         for answer in answers:
             screen.print_text(answer)
     screen.print_text(f"\nrun folder: {outcome.folder or 'none (overall.logger is none)'}")
+    if outcome.report:
+        screen.print_text(f"report: {outcome.report}")
 
 
 def _table(outcome: Outcome, settings: Settings) -> Table:
     table = Table(title=f"{settings.method.name} on {settings.dataset.forget_dataset_name}")
-    columns = _columns(outcome, settings)
+    figures = outcome.after.metrics
+    first = deciding(measured(figures), settings.unlearn.task_name)
+    groups = _groups(outcome, first)
+    shown = [key for keys in groups.values() for key in keys]
+    columns = {
+        title: metrics
+        for title, metrics in _columns(outcome, settings).items()
+        if title == _run_title(settings) or any(metrics.get(key) is not None for key in shown)
+    }
     table.add_column("metric (arrow = good)", overflow="fold")
     for title in columns:
         table.add_column(title, justify="right")
-    headlines = [key for key in HEADLINES if key in outcome.after.metrics and not _is_hidden(key, outcome)]
-    others = [
-        key
-        for key in outcome.after.metrics
-        if key not in HEADLINES and (key not in METRICS or METRICS[key].family != "tofu")
-    ]
-    for key in headlines + others:
-        table.add_row(
-            f"{key} {_arrow(key, outcome)}".strip(),
-            *(_number(metrics, key) for metrics in columns.values()),
-        )
+    for group, keys in groups.items():
+        cut = keys if group == DECIDING else keys[:MOST_LINES]
+        table.add_row(group, style="dim" if group != DECIDING else "bold")
+        for key in cut:
+            table.add_row(
+                f"  {key} {_arrow(key, outcome)}".rstrip(),
+                *(_number(metrics, key) for metrics in columns.values()),
+                style="bold" if group == DECIDING else None,
+            )
+        if len(keys) > len(cut):
+            table.add_row(f"  {len(keys) - len(cut)} more in metrics.json", style="dim")
+        table.add_section()
     if settings.method.trains:
-        seconds = dict.fromkeys(columns, "–") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
+        seconds = dict.fromkeys(columns, "") | {_run_title(settings): f"{outcome.train_seconds:.0f} s"}
         table.add_row("training time", *seconds.values())
     return table
 
 
+DECIDING = "these decide"
+
+
+def _groups(outcome: Outcome, first: Sequence[str]) -> dict[str, list[str]]:
+    """Group -> its figures: those that decide, then the others by what they are about."""
+    groups = {DECIDING: [*first]} if first else {}
+    for key in _shown(outcome):
+        if key not in first:
+            groups.setdefault(group_of(key), []).append(key)
+    return groups
+
+
+def _shown(outcome: Outcome) -> list[str]:
+    """The figures of the table, those that are always shown first."""
+    figures = outcome.after.metrics
+    others = [key for key in figures if key not in METRICS or METRICS[key].family != "tofu"]
+    return [
+        key
+        for key in dict.fromkeys([*(key for key in ALWAYS if key in figures), *others])
+        if not _is_hidden(key, outcome)
+    ]
+
+
 def _is_hidden(key: str, outcome: Outcome) -> bool:
-    return key in ONLY_WITH_VALUE and outcome.after.metrics[key] is None
+    return key in NEEDS_A_VALUE and outcome.after.metrics[key] is None
 
 
 def _arrow(key: str, outcome: Outcome) -> str:
@@ -86,7 +125,8 @@ def _arrow(key: str, outcome: Outcome) -> str:
 def _columns(outcome: Outcome, settings: Settings) -> dict[str, dict]:
     columns = {"target": outcome.before.metrics} if outcome.before else {}
     columns[_run_title(settings)] = outcome.after.metrics
-    columns["retain"] = _retain_metrics(settings.evaluate.retain_results)
+    retain = settings.evaluate.retain_results
+    columns["retain"] = retain_figures(retain) if retain else {}
     return columns
 
 
@@ -94,16 +134,6 @@ def _run_title(settings: Settings) -> str:
     if settings.method.forget and settings.method.trains:
         return "unlearned"
     return "fine-tuned" if settings.method.trains else "measured"
-
-
-def _retain_metrics(path: str | None) -> dict:
-    """The retain model's figures."""
-    if path is None:
-        return {}
-    # Compared with itself: its forget quality is 1 by definition.
-    columns = read_results(path)
-    values = {key: value.value for key, value in summarize(columns, columns).items()}
-    return values | {key: value for key, value in read_summary(path).items() if value is not None}
 
 
 def _number(metrics: dict, key: str) -> str:
@@ -118,7 +148,7 @@ def _reasons(outcome: Outcome) -> list[str]:
     reasons = {
         detail["reason"]: key
         for key, detail in outcome.after.detail.items()
-        if detail["reason"] and (key in HEADLINES or key not in METRICS) and not _is_hidden(key, outcome)
+        if detail["reason"] and (key in ALWAYS or key not in METRICS) and not _is_hidden(key, outcome)
     }
     return [
         f"{'–' if outcome.after.metrics[key] is None else '*'} {key}: {reason}"

@@ -1,5 +1,5 @@
 """Progress of the phases of a run, on standard error: a bar in a terminal, else a plain line when a phase
-begins and one every half minute. Nothing when the run is quiet."""
+begins, one after two seconds and one every half minute. Nothing when the run is quiet."""
 
 import contextlib
 import os
@@ -15,6 +15,8 @@ from ...core.screen import Screen, show_error
 
 INTERVAL = 30.0
 """Seconds between two lines about a phase."""
+FIRST = 2.0
+"""Seconds after which the first of them comes, with a forecast: a shorter phase needs none."""
 
 
 class Phase:
@@ -106,8 +108,10 @@ class Lines(Phase):
         self.thread.join()
 
     def _repeat(self) -> None:
-        while not self.over.wait(self.interval):
+        wait = min(FIRST, self.interval)
+        while not self.over.wait(wait):
             self.show()
+            wait = self.interval
 
     def update(self, done: int | None = None, total: int | None = None, note: str | None = None) -> None:
         if done is not None and done < self.done:  # a count that begins anew has its own speed

@@ -1,7 +1,6 @@
 """One training: the reference, the Trainer with its arguments, how a step is taken, and where an interrupted
 run goes on."""
 
-import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainingArguments
 
 from ...core.encoding import CONTEXT, Encoded, Template
-from ...core.files import UserError, fingerprint
+from ...core.files import UserError
 from ...core.generation import pad_id
 from ...core.sharding import is_sharded, lockstep, weight_mb
 from ...dataset.collate import Collator
@@ -34,6 +33,7 @@ from ..load.loading import add_lora, load_initial, merge_lora, model_fingerprint
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
 from ..settings.stop_rules import BUDGETS, stop_rules
+from ..training_data import part_fingerprint
 from .best_choice import BestRule, best_figure
 from .checkpoints import SNAPSHOTS, drop_all_but, newest_checkpoint, step_of
 from .places import PROCESS_TIMEOUT, checkpoints_folder, process_state, share_of
@@ -173,6 +173,7 @@ class Training:
             self.settings.evaluate.batch_tokens,
             resolve_precision(overall.precision, model.device.type),
             int(overall.reference_cache_gb * 1e9),
+            overall.quiet or not self.logger,
             partial(load_initial, overall, shardable=True),
             share_of(self.settings),
         )
@@ -187,8 +188,6 @@ class Training:
         """The Trainer and the progress bar of its steps."""
         overall, unlearn, data = self.settings.overall, self.settings.unlearn, self.settings.dataset
         settings = self.settings if self.logger else _without_checkpoints(self.settings)
-        if settings.logger.tensorboard:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = str(self._steps_folder.parent / "tensorboard")
         arguments = training_arguments(settings, model.device.type, self._steps_folder)
         pairs = Pairs(self.rows, data.dataset_seed)
         at_once = data.batch_size * arguments.world_size
@@ -230,11 +229,7 @@ def encoded_answers(rows: list[dict], template: Template, max_length: int) -> li
 def _origins(model, rows: Mapping[str, list]) -> dict[str, str]:
     """Fingerprints of what a run begins with, and must begin with again to go on: the initial model, which is
     the reference too, and the tokenised rows, in which the template shows."""
-    flat = lambda part: [row for one in part for row in (one if isinstance(one, list) else [one])]
-    tokens = {
-        f"{part} rows (or template)": fingerprint([(row.id, row.fingerprint) for row in flat(encoded)])
-        for part, encoded in rows.items()
-    }
+    tokens = {f"{part} rows (or template)": part_fingerprint(encoded) for part, encoded in rows.items()}
     return {"initial model": model_fingerprint(model), **tokens}
 
 
@@ -243,7 +238,6 @@ def _without_checkpoints(settings: Settings) -> Settings:
     return replace(
         settings,
         unlearn=replace(settings.unlearn, save_steps=0),
-        logger=replace(settings.logger, tensorboard=False),
     )
 
 
@@ -293,7 +287,7 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         logging_nan_inf_filter=False,
         save_strategy="steps" if unlearn.save_steps else "no",
         save_steps=unlearn.save_steps or 500,
-        report_to=["tensorboard"] if settings.logger.tensorboard else [],
+        report_to=[],  # the run's logger has every record, under the names of its terms
         disable_tqdm=True,
     )
 

@@ -43,10 +43,17 @@ from ..load.loading import (
 from ..load.sharded import whole_model
 from ..masks.mask_making import load_mask
 from ..settings.run_settings import Settings
-from ..training_data import RequestedParts, check_network, choose_forget_rows, training_rows
+from ..training_data import (
+    RequestedParts,
+    check_network,
+    choose_forget_rows,
+    part_fingerprint,
+    training_rows,
+)
 from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place, share_of
+from .run_report import write_run_report
 from .training_metrics import check_rows, warn_of_unfit_task
 
 log = logging.getLogger(__name__)
@@ -74,6 +81,8 @@ class Outcome:
     """Configured and done epochs and steps; empty where no step was taken."""
     best: dict[str, Any] = field(default_factory=dict)
     """Content of best.json; empty where no best was chosen."""
+    report: Path | None = None
+    """The run's report.html; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +159,11 @@ class Unlearn:
             after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
-            logger.environment(environment(settings, processes, start, seconds, trained_model.record))
+            facts = environment(settings, processes, start, seconds, trained_model.record)
+            logger.environment(facts | {"data": _fingerprints(rows.training)})
             if trains and logger.folder:
                 drop_everything(logger.folder / "checkpoints")
+            report = write_run_report(settings, logger)
         is_main = process_state(settings).is_main_process
         return Outcome(
             before,
@@ -164,6 +175,7 @@ class Unlearn:
             is_main,
             trained_model.record,
             trained_model.best,
+            report,
         )
 
     @property
@@ -224,6 +236,7 @@ class Unlearn:
                 not settings.method.trains,
                 wandb.project,
                 wandb.mode,
+                settings.logger.tensorboard,
             )
         )
 
@@ -317,6 +330,11 @@ class Unlearn:
         if isinstance(composition.forget, Edit):
             model.load_state_dict(composition.forget.edit(model.state_dict(), reinforced.state_dict()))
         return Trained(model, 0.0)
+
+
+def _fingerprints(parts: Mapping[str, list]) -> dict[str, dict[str, Any]]:
+    """Part -> how many rows it has, and their fingerprint."""
+    return {part: {"rows": len(rows), "fingerprint": part_fingerprint(rows)} for part, rows in parts.items()}
 
 
 def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:

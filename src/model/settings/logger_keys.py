@@ -20,6 +20,13 @@ class Logging:
     tensorboard: bool = knob(
         False, "also write TensorBoard events into the run folder (needs the package tensorboard)"
     )
+    report: bool = knob(True, "write report.html, which shows the run, into the run folder")
+    push_to_hub: str | None = knob(
+        None,
+        "hub repository that gets the trained model with its card and .eval_results; made private where it is"
+        " not there; no row and no generated text is sent",
+        pattern=r"[\w.-]+/[\w.-]+",
+    )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .method_rules import (
     resume_errors,
     weight_errors,
 )
-from .model_rules import model_errors, overwrite_errors, package_errors
+from .model_rules import model_errors, overwrite_errors, package_errors, publishing_errors
 from .training_rules import stop_errors, training_evaluation_errors
 
 
@@ -43,6 +43,7 @@ def broken_rules(settings: Settings) -> list[str]:
         *results_errors(settings),
         *resume_errors(settings),
         *package_errors(settings),
+        *publishing_errors(settings),
         *overwrite_errors(settings),
         *judge_errors(settings),
         *objective_errors(settings),

@@ -125,6 +125,21 @@ def package_errors(settings: Settings) -> list[str]:
     ]
 
 
+def publishing_errors(settings: Settings) -> list[str]:
+    """Why a model could not be pushed to the hub after the run."""
+    repository = settings.logger.push_to_hub
+    if not repository:
+        return []
+    if not settings.method.trains:
+        return [f"logger.push_to_hub: {settings.method.name} trains no model that could be pushed"]
+    if settings.overall.logger == "none":
+        return ["logger.push_to_hub: overall.logger none keeps no model that could be pushed"]
+    from ....model.run.hub_push import publishing_fault
+
+    fault = publishing_fault(repository)
+    return [fault] if fault else []
+
+
 def overwrite_errors(settings: Settings) -> list[str]:
     """What a run reads must not lie in the folder that it replaces."""
     if not settings.logger.name or not settings.logger.overwrite:

@@ -1,0 +1,406 @@
+"""The panels of a report as HTML. Every text that a model, a row or a setting holds goes through `text`."""
+
+import html
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...core.screen import visible
+from ...core.words import words
+from ...metrics.spec import METRICS, Case
+from ...metrics.verdicts import distinctive_words, states
+from . import report_charts as charts
+from .comparison import reason_lines
+from .finished_run import FinishedRun
+from .grid_table import short
+from .plain_reading import figure
+from .report_charts import Material, named
+from .svg_charts import Chart, draw
+
+LONGEST_TEXT = 700
+"""Characters of a generated text that are shown."""
+MOST_SAMPLES = 12
+MOST_COLUMNS = 5
+"""Runs whose answers stand beside each other."""
+SETTINGS_LEFT_OUT = ("logger.", "overall.quiet", "overall.cache_dir", "overall.seed", "dataset.dataset_seed")
+DEAD = ("generation.", "traces.", "paraphrases.", "mask.", "judge.", "benchmarks.")
+"""Sections that are shown for a single run only where a run is compared with others."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of the report.
+
+    Args:
+        title: Heading.
+        caption: What to read from it, one sentence.
+        body: HTML; empty where there is nothing to show.
+        reason: Why there is nothing to show.
+    """
+
+    title: str
+    caption: str
+    body: str = ""
+    reason: str = ""
+
+
+def text(value: Any) -> str:
+    """A text for HTML: markup escaped, control codes visible."""
+    return html.escape(visible(value), quote=True)
+
+
+def panels(material: Material) -> list[Panel]:
+    """Every panel, in the order of the report."""
+    return [build(material) for build in PANELS]
+
+
+def _figures(material: Material) -> Panel:
+    keys = [*material.keys]
+    head = ["", "run", "method", *map(named, keys), "training", "memory"]
+    rows = []
+    for number, run in enumerate(material.runs, 1):
+        seconds, memory = run.environment.get("train_seconds"), run.environment.get("peak_memory_mb")
+        cells = [text(figure(run, key)) for key in keys]
+        rows.append(
+            [
+                str(number),
+                text(run.title),
+                text(run.method or "–"),
+                *cells,
+                f"{seconds:.0f} s" if seconds else "–",
+                f"{memory} MB" if memory else "–",
+            ]
+        )
+    before = next(
+        (run for run in material.runs if any(run.before.get(key) is not None for key in keys)), None
+    )
+    if before:
+        cells = [_short(before.before.get(key)) for key in keys]
+        rows.append(["", "before unlearning", "", *cells, "", ""])
+    if material.retain:
+        rows.append(
+            ["", "retain model (the goal)", "", *[_short(material.retain.get(k)) for k in keys], "", ""]
+        )
+    return Panel(
+        "The figures that decide",
+        "Compare each run with the retain model's line, not with 0: that is what a model answers which never"
+        " saw the rows. Brackets are 95 % intervals over rows; the number is the run's in the charts.",
+        table(head, rows) + _meanings(keys),
+    )
+
+
+def _meanings(keys: Sequence[str]) -> str:
+    """What the figures are and what they cannot see."""
+    lines = "".join(
+        f"<li><b>{text(key)}</b>: {text(METRICS[key].about.formula)}. Blind spot: "
+        f"{text(METRICS[key].about.blind_spot)}.</li>"
+        for key in keys
+        if key in METRICS
+    )
+    return f'<ul class="caption">{lines}</ul>'
+
+
+def _frontier(material: Material) -> Panel:
+    return _of_charts(
+        "Forgetting against utility",
+        "The star is the retain model. A good run is beside it: as high or low on the vertical axis, as far"
+        " right. Lines are 95 % intervals over rows.",
+        [charts.frontier(material, False), charts.frontier(material, True)]
+        + ([charts.published_frontier(material.published)] if material.published else []),
+    )
+
+
+def _training(material: Material) -> Panel:
+    return _of_charts(
+        "Loss terms and gradients",
+        "Terms that still fall at the end would go on with more steps; a jump is a step too large. A cosine"
+        " below 0 means that forgetting and keeping pull in opposite directions.",
+        [*(charts.terms(run) for run in material.firsts.values()), charts.cosines(material)],
+    )
+
+
+def _while_training(material: Material) -> Panel:
+    return _of_charts(
+        "Evaluations while training",
+        "Where forgetting stops and utility still falls, the rest of the training only costs.",
+        [charts.while_training(run) for run in material.firsts.values()],
+    )
+
+
+def _ratios(material: Material) -> Panel:
+    return _of_charts(
+        "Truth ratios against the retain model",
+        "Forget quality tests the largest vertical distance (D) between a run's curve and the retain model's:"
+        " the nearer the curves, the more the model behaves like one that never saw the rows.",
+        [charts.ratios(material)],
+    )
+
+
+def _weights(material: Material) -> Panel:
+    found = charts.weights(material)
+    return _of_charts(
+        "Change of the weights per layer",
+        "Where the method changed the model. A stable rank near 1 is a change along one direction, which is"
+        " easy to undo; a high one is spread over many.",
+        [found] if isinstance(found, str) else [*found],
+    )
+
+
+def _decoding(material: Material) -> Panel:
+    return _of_charts(
+        "Leak by decoding mode",
+        "One mode may hide what another gives away; the highest value counts.",
+        [charts.decoding(material)],
+    )
+
+
+def _robustness(material: Material) -> Panel:
+    return _of_charts(
+        "Robustness",
+        "A curve that rises shows facts that are hidden, not gone.",
+        [charts.sampled(material), charts.wordings(material), charts.lengths(material)],
+    )
+
+
+def _of_charts(title: str, caption: str, found: Sequence[Chart | str]) -> Panel:
+    """A panel of charts; those that are not there are reasons."""
+    drawn = [one for one in found if isinstance(one, Chart)]
+    reasons = "; ".join(dict.fromkeys(one for one in found if isinstance(one, str)))
+    if not drawn:
+        return Panel(title, caption, reason=reasons)
+    place = "".join(word[0] for word in title.lower().split())
+    figures = [
+        f"<figure><figcaption>{text(one.title)}</figcaption>{draw(one, f'{place}{number}')}</figure>"
+        for number, one in enumerate(drawn)
+    ]
+    return Panel(title, caption, f'<div class="charts">{"".join(figures)}</div>', reasons)
+
+
+def _answers(material: Material) -> Panel:
+    title = "Answers before and after"
+    caption = (
+        "Marked words are the secret: the key fact of the row, or else the words of the true answer that the"
+        " question does not hold. An answer with the key fact, or with half of those words, counts as a leak;"
+        " the same fact in other words is missed."
+    )
+    shown = dict(list(material.firsts.items())[:MOST_COLUMNS])
+    rows = _rows_of(next(iter(shown.values())))
+    if not rows:
+        return Panel(title, caption, reason="no run has generated answers to forget rows")
+    first = next(iter(shown.values()))
+    before = {row["id"]: row for row in _rows_of(first, before=True)}
+    after = {name: {row["id"]: row for row in _rows_of(run)} for name, run in shown.items()}
+    chosen = _chosen(rows)
+    cards = [
+        _card(row, before.get(row["id"]), {n: r.get(row["id"]) for n, r in after.items()}) for row in chosen
+    ]
+    leaks = sum(_leaks(row, row["generation"]) for row in rows)
+    name = f" ({text(first.title)})" if len(material.runs) > 1 else ""
+    head = f"<p>{leaks} of {len(rows)} answers leak by this rule{name}; {len(chosen)} are shown.</p>"
+    return Panel(title, caption, head + "".join(cards))
+
+
+def _rows_of(run: FinishedRun, before: bool = False) -> list[Mapping[str, Any]]:
+    """The rows with generated texts, of the forget set that has some."""
+    sets = run.before_samples if before else run.samples
+    for name in ("forget", *sorted(sets)):
+        found = [row for row in sets.get(name, ()) if isinstance(row.get("generation"), str)]
+        if found and name.startswith("forget"):
+            return found
+    return []
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leaks and others, half and half where there are enough, in their order."""
+    leaks = [row for row in rows if _leaks(row, row["generation"])]
+    others = [row for row in rows if not _leaks(row, row["generation"])]
+    half = MOST_SAMPLES // 2
+    taken = leaks[: max(half, MOST_SAMPLES - len(others))]
+    return [*taken, *others[: MOST_SAMPLES - len(taken)]]
+
+
+def _question(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row.get("question", row.get("prompt", ""))), str(row.get("answer", row.get("gt", "")))
+
+
+def _leaks(row: Mapping[str, Any], answer: str) -> bool:
+    question, truth = _question(row)
+    return states(answer, Case(str(row.get("id", "")), question, truth, answer, row.get("key")))
+
+
+def _card(row: Mapping[str, Any], before: Mapping | None, after: Mapping[str, Mapping | None]) -> str:
+    question, truth = _question(row)
+    parts = [f"<dt>true</dt><dd>{text(_cut(truth))}</dd>"]
+    if before:
+        parts.append(_answer("before", row, before))
+    parts += [
+        _answer(name if len(after) > 1 else "after", row, found) for name, found in after.items() if found
+    ]
+    return f'<article><h3>{text(_cut(question))}</h3><dl class="answers">{"".join(parts)}</dl></article>'
+
+
+def _answer(title: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    answer = str(found.get("generation", ""))
+    parts = [_verdict(row, answer)]
+    trace = found.get("thinking_generation")
+    if isinstance(trace, str) and trace != answer:
+        parts.append(f"<details open><summary>with its trace</summary>{_verdict(row, trace)}</details>")
+    return f"<dt>{text(title)}</dt><dd>{''.join(parts)}</dd>"
+
+
+def _verdict(row: Mapping[str, Any], answer: str) -> str:
+    question, truth = _question(row)
+    key = row.get("key")
+    secrets = distinctive_words(question, key if isinstance(key, str) else truth)
+    badge = '<b class="leak">leak</b> ' if _leaks(row, answer) else ""
+    return f"<p>{badge}{marked(_cut(answer), secrets) or '<i>(empty)</i>'}</p>"
+
+
+def marked(answer: str, secrets: Sequence[str]) -> str:
+    """An answer as HTML with these words marked."""
+    wanted, pieces = set(secrets), answer.split(" ")
+    return " ".join(
+        f"<mark>{text(piece)}</mark>" if wanted & set(words(piece)) else text(piece) for piece in pieces
+    )
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]} … ({len(value)} characters)"
+
+
+def _costs(material: Material) -> Panel:
+    head = ["run", "training", "whole run", "memory", "GPU memory", "steps", "tokens a second"]
+    rows = []
+    for run in material.runs:
+        facts = run.environment
+        if not facts:
+            continue
+        speeds = [s["tokens_per_second"] for s in run.steps if s.get("tokens_per_second")]
+        training = facts.get("training") or {}
+        rows.append(
+            [
+                text(run.title),
+                _unit(facts.get("train_seconds"), "s"),
+                _unit(facts.get("seconds"), "s"),
+                _unit(facts.get("peak_memory_mb"), "MB"),
+                _unit(facts.get("peak_gpu_memory_mb"), "MB"),
+                _unit(training.get("optimizer_steps_done"), ""),
+                _unit(statistics.median(speeds) if speeds else None, ""),
+            ]
+        )
+    keep = [n for n in range(len(head)) if not rows or any(row[n] != "–" for row in rows)]
+    hardware = {
+        (str(facts.get("platform")), str(facts.get("gpus") or "no GPU"), str(facts.get("threads")))
+        for run in material.runs
+        if (facts := run.environment)
+    }
+    lines = "".join(f"<p>{text(p)}; {text(g)}; {text(t)} threads</p>" for p, g, t in sorted(hardware)[:4])
+    return Panel(
+        "Time and memory",
+        "Comparable only between runs on the same machine with nothing else running.",
+        table([head[n] for n in keep], [[row[n] for n in keep] for row in rows]) + lines if rows else "",
+        "" if rows else "no run has environment.json",
+    )
+
+
+def _unit(value: Any, unit: str) -> str:
+    return f"{value:.0f} {unit}".strip() if isinstance(value, int | float) else "–"
+
+
+def _settings(material: Material) -> Panel:
+    if len(material.runs) == 1:
+        return _own_settings(material.runs[0])
+    title, caption = (
+        "Differences between the configurations",
+        "What was varied; all other settings are equal.",
+    )
+    flat = {name: _flat(run.config) for name, run in material.firsts.items() if run.config}
+    if len(flat) < 2:
+        return Panel(title, caption, reason="only one configuration is known")
+    keys = list(dict.fromkeys(key for values in flat.values() for key in values))
+    rows = []
+    for key in keys:
+        values = [values.get(key, "–") for values in flat.values()]
+        if len({repr(value) for value in values}) > 1 and not key.startswith(SETTINGS_LEFT_OUT):
+            rows.append([f"<code>{text(key)}</code>", *(text(_plain(value)) for value in values)])
+    seeds = sorted({str(run.setting("overall.seed")) for run in material.runs})
+    note = f"<p>overall.seed: {text(', '.join(seeds))}</p>"
+    body = table(["setting", *map(text, flat)], rows) if rows else "<p>No setting differs but the seed.</p>"
+    return Panel(title, caption, body + note)
+
+
+def _own_settings(run: FinishedRun) -> Panel:
+    title, caption = "Settings", "All of config.json that the run used; the same file repeats the run."
+    if not run.config:
+        return Panel(title, caption, reason="the settings of this evaluation are not known")
+    rows = [
+        [f"<code>{text(key)}</code>", text(_plain(value))]
+        for key, value in _flat(run.config).items()
+        if not key.startswith((*SETTINGS_LEFT_OUT[:3], *DEAD)) and value is not None
+    ]
+    return Panel(
+        title,
+        caption,
+        f"<details><summary>{len(rows)} settings</summary>{table(['setting', 'value'], rows)}</details>",
+    )
+
+
+def _flat(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _all_figures(material: Material) -> Panel:
+    runs = material.runs
+    keys = [key for key in _in_order(runs) if any(run.figures.get(key) is not None for run in runs)]
+    columns: dict[str, Callable[[str], str]] = {
+        run.title: lambda key, run=run: text(figure(run, key)) for run in runs
+    }
+    before = next((run for run in runs if run.before), None)
+    if before:
+        columns["before"] = lambda key: _short(before.before.get(key))
+    if material.retain:
+        columns["retain model"] = lambda key: _short(material.retain.get(key))
+    rows = [[text(named(key)), *(cell(key) for cell in columns.values())] for key in keys]
+    reasons = reason_lines({run.title: run.evaluation for run in runs}, list(_in_order(runs)))
+    listed = "".join(f"<li>{text(line)}</li>" for line in reasons)
+    why = f"<h3>Why a figure is missing, or what it leaves out</h3><ul>{listed}</ul>" if listed else ""
+    body = table(["metric (arrow = good)", *map(text, columns)], rows)
+    return Panel(
+        "All figures",
+        "Everything that was measured, with 95 % intervals over rows.",
+        f"<details><summary>{len(keys)} figures</summary>{body}{why}</details>",
+    )
+
+
+def _in_order(runs: Sequence[FinishedRun]) -> list[str]:
+    order = {key: place for place, key in enumerate(METRICS)}
+    found = {key for run in runs for key in run.figures}
+    return sorted(found, key=lambda key: (order.get(key, len(order)), key))
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else short(value)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls within the page where it is wide. Cells are HTML already."""
+    heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
+    )
+
+
+PANELS: tuple[Callable[[Material], Panel], ...] = (
+    *(_figures, _frontier, _answers, _ratios, _decoding, _robustness, _training, _while_training, _weights),
+    *(_costs, _settings, _all_figures),
+)

@@ -1,0 +1,41 @@
+"""The report of a run, written into its folder when everything else is there."""
+
+import logging
+from pathlib import Path
+
+from ...core.files import write_json
+from ...loggers import RunLogger
+from ..settings.run_settings import Settings
+from .weight_change import weight_change
+
+log = logging.getLogger(__name__)
+
+REPORT, WEIGHTS = "report.html", "weight_change.json"
+
+
+def write_run_report(settings: Settings, logger: RunLogger) -> Path | None:
+    """Write `report.html`, and first how far the weights moved.
+
+    Returns:
+        Its path; None where none is wanted or it could not be drawn, which is a warning: the run is measured
+        and complete.
+    """
+    folder = logger.folder
+    if folder is None or not settings.logger.report:
+        return None
+    try:
+        # matplotlib takes a second to load, which runs without a report need not wait for.
+        from ..report.finished_run import read_run
+        from ..report.html_report import write_report
+        from ..report.report_charts import gather
+
+        if settings.method.trains:
+            write_json(folder / WEIGHTS, weight_change(settings, folder))
+        path = write_report(folder / REPORT, gather([read_run(folder)]))
+        logger.report(path)
+    except (
+        Exception
+    ) as error:  # of matplotlib, of the disk, of a logger's service: all come too late to matter
+        log.warning("the run is complete, but its report could not be made: %s", " ".join(str(error).split()))
+        return None
+    return path

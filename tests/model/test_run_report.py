@@ -1,0 +1,54 @@
+"""The report at the end of a run: never a reason for the run to fail, and none where none is wanted."""
+
+import logging
+from types import SimpleNamespace as Is
+
+import pytest
+
+from unlearnkit.core.files import write_json
+from unlearnkit.loggers import LOGGERS, RunLocation
+from unlearnkit.model.run.run_report import write_run_report
+
+
+def settings(report=True):
+    return Is(logger=Is(report=report), method=Is(trains=False))
+
+
+@pytest.fixture
+def logger(tmp_path):
+    found = LOGGERS["json"](RunLocation(str(tmp_path), "run"))
+    write_json(found.folder / "metrics.json", {"forget/prob": 0.5})
+    write_json(found.folder / "lm_eval" / "empty.json", {})
+    return found
+
+
+def test_the_report_lies_in_the_run_folder(logger):
+    path = write_run_report(settings(), logger)
+    assert path == logger.folder / "report.html" and "forget/prob" in path.read_text()
+    assert not (logger.folder / "weight_change.json").exists(), "nothing was trained"
+
+
+def test_without_a_wish_or_a_folder_there_is_none(logger):
+    assert write_run_report(settings(report=False), logger) is None
+    assert not (logger.folder / "report.html").exists()
+    assert write_run_report(settings(), LOGGERS["none"](RunLocation("", ""))) is None
+
+
+@pytest.mark.parametrize("place", ["html_report.write_report", "finished_run.read_run"])
+def test_a_failure_is_a_warning_with_its_reason(logger, monkeypatch, caplog, place):
+    def fail(*words):
+        raise RuntimeError("no\nfont")
+
+    monkeypatch.setattr(f"unlearnkit.model.report.{place}", fail)
+    with caplog.at_level(logging.WARNING):
+        assert write_run_report(settings(), logger) is None
+    assert "the run is complete, but its report could not be made: no font" in caplog.text
+
+
+def test_a_failure_of_the_logger_is_one_too(logger, monkeypatch, caplog):
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logger, "report", fail)
+    assert write_run_report(settings(), logger) is None
+    assert "No space left on device" in caplog.text

@@ -123,7 +123,7 @@ def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
     mean = sum(batch.tokens for batch in batches) / len(batches)
     costs = _costs(composition, shapes, largest)
     gradients = _bytes_of(trained)
-    visited = min(1.0, steps.steps * steps.rows_per_step / len(pairs))
+    visited = steps.steps * steps.rows_per_step
     reference, caches = _reference(settings, composition, prepared, shapes, visited)
     splits = settings.flatness is not None and getattr(settings.flatness, "rho", 0) > 0
     splits = splits or unlearn.combiner != "sum"
@@ -271,21 +271,22 @@ def _parts_in_loss(objective: Objective) -> list[str]:
 
 
 def _reference(
-    settings: Settings, composition: Composition, prepared: Prepared, shapes: ShapeModel, visited: float
+    settings: Settings, composition: Composition, prepared: Prepared, shapes: ShapeModel, visited: int
 ) -> tuple[int, int]:
     """Bytes of the reference model, and of what is kept of its outputs for the rows that are visited."""
     needs, budget = composition.needs, int(settings.overall.reference_cache_gb * 1e9)
     model = caches = 0
     lora = settings.unlearn.use_lora
     for _, _, objective in composition.active:
-        sizes = [_tokens_of(prepared.rows.training.get(name, [])) for name in _parts_in_loss(objective)]
-        attended, labelled = (sum(column) for column in zip(*sizes)) if sizes else (0, 0)
-        if "reference_logits" in objective.needs:
-            caches += min(budget, int(visited * labelled * shapes.vocabulary * FLOAT))
-        if "reference_hidden" in objective.needs:
-            caches += min(
-                budget, int(visited * attended * shapes.config.get_text_config().hidden_size * FLOAT)
-            )
+        for name in _parts_in_loss(objective):
+            rows = prepared.rows.training.get(name, [])
+            share = min(1.0, visited / max(1, len(rows)))
+            attended, labelled = (share * count for count in _tokens_of(rows))
+            if "reference_logits" in objective.needs:
+                caches += min(budget, int(labelled * shapes.vocabulary * FLOAT))
+            if "reference_hidden" in objective.needs:
+                hidden = shapes.config.get_text_config().hidden_size
+                caches += min(budget, int(attended * hidden * FLOAT))
     if "reference_logits" in needs and not lora:
         model = _bytes_of(list(shapes.model.parameters()))
     elif needs & {"reference_hidden", "activation_norm"} and not lora:

@@ -1,6 +1,8 @@
 """Fine-tune a model on a data set (the retain rows), for target and retain models.
 
 python src/exec/finetune_model.py --config_file configs/fictional/target.json
+
+With --plan (and --memory 40GB) nothing is trained: what the run needs is shown.
 """
 
 import sys
@@ -11,7 +13,8 @@ if not __package__:  # started as a file: this checkout is the package
 
     __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
-from .script import Script, run_and_show, run_script
+from .plan_flags import plan_or_run
+from .script import Script, run_and_show
 
 
 def rules(settings) -> list[str]:
@@ -25,7 +28,7 @@ def rules(settings) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     defaults = {"unlearn": {"unlearn_method": "FT"}, "evaluate": {"before": False}}
-    return run_script(argv, Script(__doc__, run_and_show, defaults, rules))
+    return plan_or_run(argv, Script(__doc__, run_and_show, defaults, rules))
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ MEASURED_ROWS = 32
 
 class RowCache:
     """What a frozen model says about rows, one tensor [n, ...] per row, kept while it fits into `budget`
-    bytes: a row that comes again costs no forward. Rows are named by part and place; when the budget is spent
-    the rows that are there stay.
+    bytes of the host's memory: a row that comes again costs no forward. Rows are named by part and place;
+    when the budget is spent the rows that are there stay.
 
     `ask` gives the values of all rows of a part, [N, ...] in reading order; `lengths` how many of them each
     row has. With `together`, all processes ask where one of them must.
@@ -68,8 +68,12 @@ class RowCache:
         fresh = dict(zip(missing, self._compute(part, missing)))
         for line, values in fresh.items():
             self._keep((name, places[line]), values)
+        device = part["input_ids"].device
         return torch.cat(
-            [fresh[line] if line in fresh else self.kept[name, place] for line, place in enumerate(places)]
+            [
+                fresh[line] if line in fresh else self.kept[name, place].to(device, non_blocking=True)
+                for line, place in enumerate(places)
+            ]
         )
 
     def _compute(self, part: Part, lines: list[int]) -> Sequence[Tensor]:
@@ -82,7 +86,7 @@ class RowCache:
     def _keep(self, row: tuple[str, int], values: Tensor) -> None:
         size = values.numel() * values.element_size()
         if row not in self.kept and self.bytes + size <= self.budget:
-            self.kept[row] = values.clone()
+            self.kept[row] = values.clone() if values.device.type == "cpu" else values.cpu()
             self.bytes += size
 
 

@@ -10,17 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..core.options import knob
-from ..core.registry import Registry
-
-OPTIMIZERS = Registry("optimizer")
-
-
-@OPTIMIZERS.register("AdamW")
-@dataclass(frozen=True)
-class AdamW:
-    """AdamW by PyTorch, with `unlearn.weight_decay` and `unlearn.adam_beta2`.
-
-    Cost: two copies of the trained weights."""
+from .adamw import OPTIMIZERS
 
 
 @OPTIMIZERS.register("Sophia", "SophiaG")

@@ -1,7 +1,7 @@
 """What objectives read off a model: logits, log-probabilities of answers, and dropout switched off."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +11,10 @@ from torch.nn.modules.dropout import _DropoutNd
 from ..core.likelihood import row_sum, wide
 from ..core.sparse_logits import labelled_logits
 from .base import Part
+from .chunked_head import score_answers
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""Of two sets of logits [..., V]: [...]."""
 
 
 def logits(model, part: Part) -> Tensor:
@@ -33,7 +37,15 @@ def answer_logits(model, part: Part) -> Tensor:
 
 def answer_nll(model, part: Part) -> Tensor:
     """-log p of every labelled token of a part, [N] in reading order, in float32 or wider."""
-    return F.cross_entropy(*answer_scores(model, part), reduction="none")
+    return score_answers(
+        model, part, lambda logits, targets, _: F.cross_entropy(logits, targets, reduction="none")
+    )
+
+
+def answer_divergence(model, part: Part, other: Tensor, divergence: Divergence) -> Tensor:
+    """`divergence(other, ours)` of every labelled token of a part, [N] in reading order, between logits [N,
+    V] of another model and the model's own."""
+    return score_answers(model, part, lambda logits, _, place: divergence(other[place], logits))
 
 
 def answer_row_nll(model, part: Part) -> Tensor:

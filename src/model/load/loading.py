@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from ...core.encoding import fit_tokenizer
@@ -196,6 +196,29 @@ def load_initial(overall, local_rank: int = 0, shardable: bool = False):
     return load(overall.model_name, precision, device, overall.seed, loading_of(overall))
 
 
+def load_quantized(overall, local_rank: int = 0):
+    """As `load_initial`, with the weights of linear layers in 4-bit NormalFloat blocks (QLoRA,
+    arXiv:2305.14314), their scales quantised too. Embeddings, norms and the language-model head stay as they
+    are. Such weights cannot be trained; adapters on them can."""
+    device = resolve_device(overall.device, local_rank)
+    precision = resolve_precision(overall.precision, device)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
+    )
+    model = load_pretrained(
+        AutoModelForCausalLM,
+        overall.model_name,
+        loading_of(overall),
+        dtype=weight_dtype(precision),
+        quantization_config=config,
+        device_map={"": device},
+    )
+    return model.eval()
+
+
 def load_pretrained(kind, name: str, loading: Loading = Loading(), **options) -> Any:
     """Load a model whose files hold exactly its weights.
 
@@ -240,9 +263,9 @@ def load_pretrained(kind, name: str, loading: Loading = Loading(), **options) ->
 
 
 def train_only(model, names: Collection[str] | None) -> None:
-    """Freeze every parameter except the named ones; None trains all."""
+    """Freeze every parameter except the named ones; None trains all. Quantised weights stay frozen."""
     for name, p in model.named_parameters():
-        p.requires_grad_(names is None or name in names)
+        p.requires_grad_(p.is_floating_point() and (names is None or name in names))
 
 
 def add_lora(model, lora, seed: int = 0, only: Collection[str] | None = None):
@@ -316,7 +339,7 @@ def _layers_without_adapter(model) -> dict[str, str]:
 @torch.no_grad()
 def _maps_vectors(layer: torch.nn.Linear) -> bool:
     """Whether a layer maps [1, in_features] to one tensor [1, out_features]; subclasses of Linear may not."""
-    if type(layer).forward is torch.nn.Linear.forward:
+    if type(layer).forward is torch.nn.Linear.forward or not layer.weight.is_floating_point():
         return True
     try:
         output = layer(layer.weight.new_zeros(1, layer.in_features))
@@ -341,7 +364,10 @@ def _check_lora_targets(targets: Collection[str], unfit: dict[str, str]) -> None
 
 
 def merge_lora(model):
-    """Merge a model's adapters into its weights; a model without adapters is returned unchanged."""
+    """Merge a model's adapters into its weights; a model without adapters is returned unchanged. On a
+    quantised model, whose weights could only take a rounded update, the adapters stay in place."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        return model.get_base_model()
     if not hasattr(model, "merge_and_unload"):
         return model
     return merge_sharded(model) if is_sharded(model) else model.merge_and_unload()

@@ -20,7 +20,7 @@ from ...dataset.collate import Collator
 from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
 from ...dataset.pairs import EpochSampler, Pairs
 from ...loggers import RunLogger
-from ...optim import WA, Averaging, Sophia
+from ...optim import WA, AdamW, Averaging, Sophia
 from ...unlearn import Composition
 from ...unlearn.gradients import Sum
 from ...unlearn.mask import WeightMask
@@ -270,6 +270,7 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(unlearn.scheduler, unlearn.scheduler),
         warmup_steps=unlearn.warmup_ratio,
         weight_decay=unlearn.weight_decay,
+        optim=getattr(settings.optimizer, "trainer_name", AdamW.trainer_name),
         adam_beta2=unlearn.adam_beta2,
         max_grad_norm=unlearn.max_grad_norm,
         seed=overall.seed,

@@ -35,6 +35,7 @@ from ..load.loading import (
     initial_tokenizer,
     load_initial,
     load_model,
+    load_quantized,
     lost_update_fraction,
     model_fingerprint,
     resolve_precision,
@@ -243,8 +244,11 @@ class Unlearn:
     def model(self):
         """The initial model on its device, with a warning where its precision cannot hold the updates."""
         overall, unlearn = self.settings.overall, self.settings.unlearn
-        state = process_state(self.settings)
-        model = load_initial(overall, state.local_process_index, shardable=True)
+        rank = process_state(self.settings).local_process_index
+        if self.settings.is_quantized:
+            model = load_quantized(overall, rank)
+        else:
+            model = load_initial(overall, rank, shardable=True)
         if self.settings.needs_double_backward:
             # Fused attention kernels have no second derivative.
             model.set_attn_implementation("eager")
@@ -278,6 +282,9 @@ class Unlearn:
         """Results of the run's model, for the first process; `before`: of the initial model."""
         tokenizer, folder = prepared.tokenizer, prepared.logger.folder
         passes = "meanwhile" if self.settings.method.trains else "always"
+        if self.settings.is_quantized:
+            # Adapters that are not merged are no part of the fingerprint that names kept passes.
+            passes = "never"
         occasion = Occasion("measuring", self.share, passes, before)
         results = evaluate(model, tokenizer, prepared.rows.evaluation, self.settings, occasion)
         if not self.share.is_main or not self.settings.benchmark_tasks:

@@ -81,7 +81,7 @@ class Unlearning:
         "AdamW's decay of the squared gradient",
         above=0,
         below=1,
-        only_if=("unlearn.optimizer", "AdamW"),
+        only_if=("unlearn.optimizer", "AdamW", "AdamW8bit", "PagedAdamW8bit"),
     )
     forget_weight: float = knob(
         1.0, "weight of the forget objective; 0 leaves it out", at_least=0, only_if=("method.sides", "forget")
@@ -133,3 +133,9 @@ class Lora:
     alpha: float = knob(16.0, "scale: the update is alpha / r times the product", above=0)
     dropout: float = knob(0.0, "dropout before the adapters", at_least=0, below=1)
     targets: tuple[str, ...] = knob(("all-linear",), "module names to adapt, or all-linear")
+    quantize: str = knob(
+        "none",
+        "hold the frozen weights of linear layers in 4 bits while the adapters are trained (QLoRA); needs"
+        " unlearn.save_adapter only",
+        choices=("none", "nf4"),
+    )

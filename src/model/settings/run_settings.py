@@ -87,6 +87,11 @@ class Settings:
         return exact or any("double_backward" in kind.needs for kind in self.components.values())
 
     @property
+    def is_quantized(self) -> bool:
+        """Are the weights below the adapters held in 4 bits?"""
+        return self.unlearn.use_lora and self.method.trains and self.lora.quantize != "none"
+
+    @property
     def traces_file(self) -> Path:
         """Where make_traces.py writes and runs read."""
         model = Path(self.overall.model_name).name

@@ -8,7 +8,7 @@ from ...core.likelihood import token_kl
 from ...core.options import knob
 from ..base import FORGET, Objective, Term
 from ..published import variants
-from ..scoring import answer_logits
+from ..scoring import answer_divergence
 
 
 @FORGET.register("KL")
@@ -35,8 +35,8 @@ class KLForget(Objective):
         part = batch["forget"]
         if self.form == "seed_ce":
             return {"forget_kl": variants.forget_kl(self, model, part, reference)}
-        start, ours = reference.answer_logits("forget", part), answer_logits(model, part)
-        divergence = token_kl(start, ours) if self.form == "ref_model" else token_kl(ours, start)
+        kl = token_kl if self.form == "ref_model" else lambda start, ours: token_kl(ours, start)
+        divergence = answer_divergence(model, part, reference.answer_logits("forget", part), kl)
         return {"forget_kl": Term(-self.capped(divergence).sum(), "forget", "tokens")}
 
     def capped(self, divergence: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from ...core.likelihood import token_jsd, token_kl
 from ...core.options import knob
 from ..base import RETAIN, Objective, Term
 from ..published import variants
-from ..scoring import answer_logits, answer_nll, answer_row_nll
+from ..scoring import answer_divergence, answer_nll, answer_row_nll
 
 
 @RETAIN.register("FT", "GD", "GDR", "NLL")
@@ -49,7 +49,7 @@ class KL(Objective):
         part = batch["retain"]
         if self.form != "answers":
             return {"retain_kl": variants.retain_kl(self, model, part, reference)}
-        divergence = token_kl(reference.answer_logits("retain", part), answer_logits(model, part))
+        divergence = answer_divergence(model, part, reference.answer_logits("retain", part), token_kl)
         return {"retain_kl": Term(divergence.sum(), "retain", "tokens")}
 
 
@@ -69,7 +69,7 @@ class JSD(Objective):
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
-        divergence = token_jsd(reference.answer_logits("retain", part), answer_logits(model, part))
+        divergence = answer_divergence(model, part, reference.answer_logits("retain", part), token_jsd)
         return {"retain_jsd": Term(divergence.sum(), "retain", "tokens")}
 
 

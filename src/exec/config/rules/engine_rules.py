@@ -70,6 +70,20 @@ REFUSALS = (
         ("--unlearn.use_lora", "true", "--evaluate.every", "2 steps"),
     ),
     Refusal(
+        "a base in 4 bits",
+        "unlearn.lora.quantize",
+        lambda settings: settings.is_quantized,
+        "weights in 4 bits are not sharded; take overall.engine ddp",
+        ("--unlearn.use_lora", "true", "--unlearn.lora.quantize", "nf4", "--unlearn.save_adapter", "only"),
+    ),
+    Refusal(
+        "AdamW in 8 bits",
+        "unlearn.optimizer",
+        lambda settings: hasattr(settings.optimizer, "package"),
+        "its states in 8 bits are not sharded, and AdamW's are; take AdamW, or overall.engine ddp",
+        ("--unlearn.optimizer", "AdamW8bit"),
+    ),
+    Refusal(
         "training from scratch",
         "overall.random_init",
         lambda settings: settings.overall.random_init,

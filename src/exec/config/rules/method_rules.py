@@ -144,6 +144,33 @@ def adapter_errors(settings: Settings) -> list[str]:
     return []
 
 
+def quantization_errors(settings: Settings) -> list[str]:
+    """What cannot be done over weights in 4 bits."""
+    unlearn, overall = settings.unlearn, settings.overall
+    if settings.lora.quantize == "none" or not settings.method.trains:
+        return []
+    key = f"unlearn.lora.quantize {settings.lora.quantize}"
+    if not unlearn.use_lora:
+        return [
+            f"{key}: weights in 4 bits cannot be trained, only adapters on them: set unlearn.use_lora true"
+        ]
+    found = []
+    if unlearn.save_adapter != "only":
+        found.append(
+            f"{key}: an update merged into 4 bits would be rounded away: set unlearn.save_adapter only, which"
+            " keeps the adapter"
+        )
+    if overall.random_init:
+        found.append(f"{key}: overall.random_init draws whole weights; load a model")
+    if is_adapter(overall.model_name):
+        found.append(f"{key}: {overall.model_name} is an adapter itself; merge it into its base first")
+    if settings.needs_double_backward:
+        found.append(f"{key}: {settings.method.name} differentiates gradients, which 4-bit layers cannot")
+    if settings.method.edits:
+        found.append(f"{key}: {settings.method.forget} edits the weights themselves")
+    return found
+
+
 def reference_errors(settings: Settings) -> list[str]:
     """Objectives that compare with an initial model that is random, or that draw labels on absent rows."""
     found = []

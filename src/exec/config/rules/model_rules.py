@@ -116,12 +116,17 @@ def _hub_name_error(key: str, name: str) -> str | None:
 
 def package_errors(settings: Settings) -> list[str]:
     """Packages that only some settings need."""
-    wanted = {"wandb": settings.overall.logger == "wandb", "tensorboard": settings.logger.tensorboard}
-    keys = {"wandb": "overall.logger wandb", "tensorboard": "logger.tensorboard"}
+    trains, optimizer = settings.method.trains, settings.unlearn.optimizer
+    needed = {
+        "overall.logger wandb": "wandb" if settings.overall.logger == "wandb" else "",
+        "logger.tensorboard": "tensorboard" if settings.logger.tensorboard else "",
+        f"unlearn.optimizer {optimizer}": getattr(settings.optimizer, "package", "") if trains else "",
+        f"unlearn.lora.quantize {settings.lora.quantize}": "bitsandbytes" if settings.is_quantized else "",
+    }
     return [
-        f"{keys[name]}: the package {name} is not installed; .venv/bin/pip install {name}"
-        for name, needed in wanted.items()
-        if needed and find_spec(name) is None
+        f"{key}: the package {name} is not installed; .venv/bin/pip install {name}"
+        for key, name in needed.items()
+        if name and find_spec(name) is None
     ]
 
 

@@ -1,0 +1,209 @@
+"""A model without memory: its parameters and passes have shapes and no values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ...unlearn import Composition
+from ...unlearn.blocks import blocks, first_blocks
+from ..load.adapters import base_of
+from ..load.loading import (
+    add_lora,
+    autocast_context,
+    from_hub_or_folder,
+    loading_of,
+    resolve_precision,
+    train_only,
+    weight_dtype,
+)
+from ..settings.run_settings import Settings
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over a part of a micro-batch.
+
+    Args:
+        rows: rows of the batch.
+        width: padded tokens of each.
+        depth: decoder blocks that run; None is all, and the head.
+    """
+
+    rows: int
+    width: int
+    depth: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.width
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """What a pass with gradient costs.
+
+    Args:
+        saved: bytes of activations kept for the backward pass.
+        flops: of forward and backward.
+        forward_flops: of the forward alone.
+        block: bytes of activations of one block, which a recomputed block needs again.
+    """
+
+    saved: int
+    flops: int
+    forward_flops: int
+    block: int = 0
+
+    def __add__(self, other: "PassCost") -> "PassCost":
+        return PassCost(
+            self.saved + other.saved,
+            self.flops + other.flops,
+            self.forward_flops + other.forward_flops,
+            max(self.block, other.block),
+        )
+
+
+class ShapeModel:
+    """The model of a run, with LoRA where it is trained, as shapes alone.
+
+    Args:
+        settings: of the run.
+        composition: decides which parameters are trained.
+    """
+
+    def __init__(self, settings: Settings, composition: Composition):
+        overall = settings.overall
+        self.settings, self.mode = settings, FakeTensorMode(allow_non_fake_inputs=True)
+        self.precision = resolve_precision(overall.precision, "cuda" if uses_gpu(settings) else "cpu")
+        loading = loading_of(overall)
+        name = base_of(overall.model_name, loading.base_model)
+        self.config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
+        options: dict[str, Any] = {"dtype": weight_dtype(self.precision)}
+        if settings.needs_double_backward:
+            options["attn_implementation"] = "eager"
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                self.config, trust_remote_code=overall.trust_remote_code, **options
+            )
+        composition.check(model)
+        self.linear = sum(
+            module.weight.numel()
+            for module in model.modules()
+            if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+        )
+        embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+        chosen = composition.trained(model)
+        if settings.unlearn.use_lora and settings.method.trains:
+            with torch.device("meta"):
+                model = add_lora(model, settings.lora, overall.seed, chosen)
+        else:
+            train_only(model, chosen if settings.method.trains else ())
+        self.model = model.train()
+        self._make_fake()
+        self.embeddings = {id(module.weight) for module in embeddings}
+        self.trains_some = chosen is not None
+
+    def _make_fake(self) -> None:
+        """Give every weight the device of a CPU, still without memory: meta tensors cannot be computed
+        with."""
+        made: dict[int, torch.Tensor] = {}
+        with self.mode:
+            for module in self.model.modules():
+                for name, p in module._parameters.items():
+                    if p is not None and id(p) not in made:
+                        empty = torch.empty(p.shape, dtype=p.dtype)
+                        made[id(p)] = torch.nn.Parameter(empty, requires_grad=p.requires_grad)
+                    if p is not None:
+                        module._parameters[name] = made[id(p)]
+                for name, buffer in module._buffers.items():
+                    if buffer is not None:
+                        module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+
+    @property
+    def trained(self) -> list[torch.Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def depth(self) -> int:
+        return len(blocks(self.model))
+
+    @property
+    def vocabulary(self) -> int:
+        return self.config.get_text_config().vocab_size
+
+    def cost(self, run: Pass) -> PassCost:
+        """What a pass costs. Where all blocks are alike and all or none of their weights are trained, two
+        short passes stand for the whole one."""
+        depth = run.depth or self.depth
+        if depth <= 2 or self.trains_some or not self._blocks_are_alike():
+            cost = self._cost_of(replace(run, depth=depth))
+            return replace(cost, block=cost.saved // depth)
+        one, two = (self._cost_of(replace(run, depth=count)) for count in (1, 2))
+        more = depth - 1
+        block = two.saved - one.saved
+        saved = one.saved + more * block
+        if self.settings.unlearn.gradient_checkpointing:
+            # A block keeps its input alone; one at a time is computed again.
+            states = run.tokens * self.config.get_text_config().hidden_size * self._activation_bytes
+            saved = one.saved - block + depth * states
+        return PassCost(
+            saved,
+            one.flops + more * (two.flops - one.flops),
+            one.forward_flops + more * (two.forward_flops - one.forward_flops),
+            block,
+        )
+
+    @property
+    def _activation_bytes(self) -> int:
+        return 4 if self.precision == "fp32" else 2
+
+    def _blocks_are_alike(self) -> bool:
+        shapes = [
+            [(name, tuple(p.shape), p.requires_grad) for name, p in block.named_parameters()]
+            for block in blocks(self.model)
+        ]
+        return all(shape == shapes[0] for shape in shapes)
+
+    def _cost_of(self, run: Pass) -> PassCost:
+        """Count what a pass of this depth keeps and computes."""
+        kept: dict[int, torch.UntypedStorage] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = storage
+            return tensor
+
+        with self._shapes(run) as inputs:
+            owned = {p.untyped_storage()._cdata for p in self.model.parameters()}
+            with (
+                FlopCounterMode(display=False) as forward,
+                torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+                autocast_context("cpu", self.precision),
+            ):
+                out = self.model(**inputs, use_cache=False, logits_to_keep=1).logits
+            backward = FlopCounterMode(display=False)
+            if out.requires_grad:
+                with backward:
+                    out.float().sum().backward()
+            for p in self.model.parameters():
+                p.grad = None
+        saved = sum(storage.nbytes() for key, storage in kept.items() if key not in owned)
+        flops = forward.get_total_flops()
+        return PassCost(saved, flops + backward.get_total_flops(), flops)
+
+    @contextmanager
+    def _shapes(self, run: Pass) -> Iterator[dict[str, torch.Tensor]]:
+        assert run.depth is not None
+        with self.mode, first_blocks(self.model, run.depth):
+            ids = torch.zeros(run.rows, run.width, dtype=torch.long)
+            yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def uses_gpu(settings: Settings) -> bool:
+    return settings.overall.device != "cpu" and torch.cuda.is_available()

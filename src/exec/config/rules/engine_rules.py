@@ -79,7 +79,7 @@ REFUSALS = (
     Refusal(
         "AdamW in 8 bits",
         "unlearn.optimizer",
-        lambda settings: hasattr(settings.optimizer, "package"),
+        lambda settings: bool(getattr(settings.optimizer, "package", "")),
         "its states in 8 bits are not sharded, and AdamW's are; take AdamW, or overall.engine ddp",
         ("--unlearn.optimizer", "AdamW8bit"),
     ),

@@ -15,6 +15,7 @@ ALIKE = 0.05
 """A p-value of at least this, and the test does not tell the models apart."""
 KEPT_SHARE = 0.95
 """A share of the initial model's utility from which on it counts as kept."""
+FEW_ROWS = 20
 UNSEEN = {
     "semantic": "whether the facts survive in other wordings of the questions",
     "sampling": "whether a second answer, sampled, gives them away",
@@ -44,7 +45,9 @@ def read(material: Material) -> Reading:
     """The sentences of a report on these runs."""
     if len(material.runs) == 1:
         run = material.runs[0]
-        return Reading(_forgotten(run, material), _cost(run, material), _believe(run), unmeasured(material))
+        return Reading(
+            _forgotten(run, material), _cost(run, material), _believe(run, material), unmeasured(material)
+        )
     return Reading(_most_forgotten(material), _costs(material), _believe_many(material), unmeasured(material))
 
 
@@ -121,7 +124,7 @@ def _keeps(key: str) -> bool:
     )
 
 
-def _believe(run: FinishedRun) -> list[str]:
+def _believe(run: FinishedRun, material: Material) -> list[str]:
     seed = run.environment.get("seed")
     found = []
     if run.trains:
@@ -140,6 +143,15 @@ def _believe(run: FinishedRun) -> list[str]:
     sizes = [f"{count} {name}" for name, count in counts.items()]
     if sizes:
         found.append(f"Rows behind the figures: {', '.join(sizes[:6])}.")
+    if counts and min(counts.values()) < FEW_ROWS:
+        found.append(f"With fewer than {FEW_ROWS} rows a figure may be chance, and its interval too narrow.")
+    if not material.retain:
+        found.append(
+            "Without a retain model nothing shows how much forgetting is right: 0 may be more than in a model"
+            " that never saw the rows."
+        )
+    reasons = run.evaluation.reasons
+    found += [f"{key}: {reasons[key]}." for key in material.keys if reasons.get(key)]
     found += _cautions(run)
     return found
 

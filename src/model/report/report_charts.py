@@ -380,7 +380,10 @@ def _by_key(material: Material, keys: Sequence[str], title: str, y_label: str, r
 def _line(label: str, keys: Sequence[str], figures: Mapping, intervals: Sequence) -> Series:
     there = [n for n, key in enumerate(keys) if figures.get(key) is not None]
     ends = lambda side: [intervals[n][side] if intervals[n] else None for n in there]
-    return Series(label, [float(n) for n in there], [figures[keys[n]] for n in there], ends(0), ends(1))
+    # Only numbers of samples and lengths lie on a scale; other names are not joined.
+    style = "line" if keys[0].startswith(("leak_at/", "copyright/")) else "points"
+    values = [figures[keys[n]] for n in there]
+    return Series(label, [float(n) for n in there], values, ends(0), ends(1), style=style)
 
 
 def while_training(run: FinishedRun) -> Chart | str:

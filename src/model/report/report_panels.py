@@ -82,10 +82,15 @@ def _figures(material: Material) -> Panel:
         rows.append(
             ["", "retain model (the goal)", "", *[_short(material.retain.get(k)) for k in keys], "", ""]
         )
+    compare = (
+        "Compare each run with the retain model's line, not with 0: that is what a model answers which never"
+        " saw the rows."
+        if material.retain
+        else "Compare each run with the model before unlearning: there is no retain model here."
+    )
     return Panel(
         "The figures that decide",
-        "Compare each run with the retain model's line, not with 0: that is what a model answers which never"
-        " saw the rows. Brackets are 95 % intervals over rows; the number is the run's in the charts.",
+        f"{compare} Brackets are 95 % intervals over rows; the number is the run's in the charts.",
         table(head, rows) + _meanings(keys),
     )
 
@@ -102,10 +107,15 @@ def _meanings(keys: Sequence[str]) -> str:
 
 
 def _frontier(material: Material) -> Panel:
+    goal = (
+        "The star is the retain model. A good run is beside it: as high or low on the vertical axis, as far"
+        " right."
+        if material.retain
+        else "A good run has moved far along the vertical axis and not to the left."
+    )
     return _of_charts(
         "Forgetting against utility",
-        "The star is the retain model. A good run is beside it: as high or low on the vertical axis, as far"
-        " right. Lines are 95 % intervals over rows.",
+        f"{goal} Lines are 95 % intervals over rows.",
         [charts.frontier(material, False), charts.frontier(material, True)]
         + ([charts.published_frontier(material.published)] if material.published else []),
     )

@@ -187,6 +187,8 @@ def _finish(axis, chart: Chart, labels: int) -> None:
         axis.set_xticks(
             list(chart.ticks), names, rotation=30 if slanted else 0, ha="right" if slanted else "center"
         )
+    elif all(float(x).is_integer() for one in chart.series for x in one.x):
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(chart.x_label)
     axis.set_ylabel(chart.y_label)
     axis.grid(True, linewidth=0.6)
@@ -194,7 +196,7 @@ def _finish(axis, chart: Chart, labels: int) -> None:
     axis.spines[["top", "right"]].set_visible(False)
     if labels:
         slanted = chart.ticks and len("".join(chart.ticks.values())) > LONGEST_TICKS
-        below = -0.42 if slanted else -0.2
+        below = -0.2 - (0.014 * max(map(len, chart.ticks.values())) if slanted else 0)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=1 if labels > 8 else 2)
 
 

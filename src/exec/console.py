@@ -24,6 +24,7 @@ COMMANDS = {
     "compare-runs": "compare_runs",
     "import-log": "import_log",
     "run-grid": "run_grid",
+    "sweep": "sweep",
     "run-requests": "run_requests",
     "run-benchmarks": "run_benchmarks",
     "make-mask": "make_mask",

@@ -25,6 +25,7 @@ OTHER_SCRIPTS = [
         "make_docs",
         "make_fictional",
         "run_grid",
+        "sweep",
     )
 ]
 

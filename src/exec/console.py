@@ -19,6 +19,7 @@ from . import checkout  # noqa: F401  (a Python that cannot run the project ends
 
 COMMANDS = {
     "unlearn": "unlearn_model",
+    "forget": "forget",
     "finetune": "finetune_model",
     "evaluate": "evaluate_model",
     "compare-runs": "compare_runs",

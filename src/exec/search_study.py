@@ -274,7 +274,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError("sweep.py needs optuna: pip install -r requirements.txt, or 'unlearnkit[sweep]'") from None
+        raise UserError("sweep.py needs optuna: pip install 'unlearnkit[sweep]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("optuna").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

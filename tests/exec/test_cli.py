@@ -26,6 +26,7 @@ OTHER_SCRIPTS = [
         "make_fictional",
         "run_grid",
         "sweep",
+        "forget",
     )
 ]
 

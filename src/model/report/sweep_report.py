@@ -69,7 +69,7 @@ def ranked(trials: Sequence[Any], rule: SweepRule) -> list[Any]:
         if trial.state == "pruned":
             return 2, rule.shortfall(trial.figures), trial.number
         if holds(trial, rule):
-            return 0, -rule.mean_score(trial.figures), trial.number
+            return 0, -rule.mean_score(trial.figures), rule.shortfall(trial.figures), trial.number
         return 1, rule.shortfall(trial.figures), trial.number
 
     return sorted(trials, key=rank)

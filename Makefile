@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier mask-table reasoning semantic smollm2 clean clean-results
+.PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier sweeps mask-table reasoning semantic smollm2 clean clean-results
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
@@ -52,6 +52,15 @@ frontier: $(STAMP)
 	$(PY) src/exec/compare_runs.py files/results/frontier --metrics forget_quality forget/rougeL model_utility \
 		--html files/results/frontier/report.html --csv docs/frontier.csv --svg docs/frontier.svg
 	$(PY) src/exec/make_docs.py
+
+# The best values of every method with a retain side, 20 trials each, over two seeds; the winners on five others:
+# files/results/sweeps. Hours long; continues where it was interrupted, and shared where it is started twice.
+SWEPT := $(foreach run,altpo+ft altpo+ft_ngdiff npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd,\
+	configs/fictional/$(run).json)
+sweeps: $(STAMP)
+	$(PY) src/exec/sweep.py --name sweeps --configs $(SWEPT) --space files/data/sweeps/fictional.json --trials 20 --seeds 0 1 \
+		--report-seeds 10 11 12 13 14 --floor 0.97 --jobs 2 --set evaluate.bootstrap=0 \
+		--metrics forget_quality model_utility forget/rougeL forget/prob forget/truth_ratio retain/truth_ratio seconds
 
 # Dense against masks of five scores at five ratios, NPO+FT and GA+FT over three seeds: files/results/mask-table/table.md.
 MASK_SCORES := wagle random magnitude gradient wanda

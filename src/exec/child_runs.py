@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,17 +96,24 @@ def is_done(run: Run, root: Path) -> bool:
 
 
 class ChildProcesses:
-    """The processes of a grid's runs. They end when the context is left, and when the grid is killed."""
+    """The processes of many runs. They end when the context is left, and when this process is killed.
 
-    def __init__(self):
-        self.running: set[subprocess.Popen[str]] = set()
+    Args:
+        gpus: numbers of GPUs, for the runs that go on at once in turn; none leaves all visible to each.
+    """
+
+    def __init__(self, gpus: Sequence[int] = ()):
+        self.gpus = list(gpus)
+        self.workers: list[subprocess.Popen[str]] = []
+        self.idle: list[subprocess.Popen[str]] = []
         self.mutex = threading.Lock()
         self.open = True
 
     def __enter__(self) -> "ChildProcesses":
-        # The read end is every child's standard input, see child_process.py: a killed grid closes the write
-        # end, and with it the children end.
-        self.input, self.write_end = os.pipe()
+        # Workers and their runs hold the read end, see child_process.py: a killed parent closes the write
+        # end, and with it they end.
+        self.read_end, self.write_end = os.pipe()
+        self.log = tempfile.TemporaryFile("w+", errors="replace", encoding="utf-8")
         return self
 
     def __exit__(self, *reason) -> None:
@@ -113,42 +121,65 @@ class ChildProcesses:
         with self.mutex:
             self.open = False
         try:
-            for child in self.running:
-                child.terminate()
-            for child in self.running:
+            for worker in self.workers:
+                worker.terminate()
+            for worker in self.workers:
+                with contextlib.suppress(OSError):
+                    worker.stdin.close()  # type: ignore[union-attr]
+            for worker in self.workers:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(GRACE)
+                    worker.wait(GRACE)
         finally:
-            for child in self.running:
-                child.kill()
+            for worker in self.workers:
+                worker.kill()
             os.close(self.write_end)
-            os.close(self.input)
+            os.close(self.read_end)
+            self.log.close()
 
     def launch(self, words: list[str], threads: int) -> "ExitState":
         """Run unlearn_model.py in a process of its own and wait for its end.
 
         Args:
             words: the flags.
-            threads: number of threads of the process.
+            threads: number of threads of the process, the same for all runs.
         """
         with self.mutex:
             if not self.open:
-                return ExitState(-signal.SIGTERM, "")
-            child = subprocess.Popen(
-                [sys.executable, str(CHILD), str(SCRIPT), *words],
-                stdin=self.input,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            )
-            self.running.add(child)
-        _, stderr = child.communicate()
+                return ENDED
+            worker = self.idle.pop() if self.idle else self._start(threads)
+        with tempfile.NamedTemporaryFile("r", errors="replace", encoding="utf-8") as log:
+            try:
+                print(json.dumps({"words": words, "stderr": log.name}), file=worker.stdin, flush=True)
+                answer = worker.stdout.readline()  # type: ignore[union-attr]
+            except (OSError, ValueError):
+                answer = ""
+            stderr = log.read()
         with self.mutex:
-            if self.open:  # otherwise __exit__ iterates over the set in another thread
-                self.running.discard(child)
-        return ExitState(child.returncode, stderr)
+            if not self.open:
+                return ENDED
+            if not answer:  # the worker itself was killed
+                self.workers.remove(worker)
+                self.log.seek(0)
+                return ExitState(worker.wait() or 1, stderr or self.log.read())
+            self.idle.append(worker)
+        return ExitState(int(answer), stderr)
+
+    def _start(self, threads: int) -> subprocess.Popen[str]:
+        """A further process for runs, which loads the libraries once."""
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[len(self.workers) % len(self.gpus)])
+        worker = subprocess.Popen(
+            [sys.executable, str(CHILD), str(SCRIPT), str(self.read_end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            pass_fds=[self.read_end],
+            text=True,
+            env=environment,
+        )
+        self.workers.append(worker)
+        return worker
 
 
 @dataclass(frozen=True)
@@ -157,6 +188,10 @@ class ExitState:
 
     returncode: int
     stderr: str
+
+
+ENDED = ExitState(-signal.SIGTERM, "")
+"""Of a run that was ended, or not started, since all end."""
 
 
 def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str:
@@ -171,7 +206,8 @@ def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str
         return ""
     if ended.returncode < 0:
         return f"killed by {signal.Signals(-ended.returncode).name}"
-    lines = ended.stderr.strip().splitlines() or [f"ended with status {ended.returncode}"]
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    lines = lines or [f"ended with status {ended.returncode}"]
     return next((line for line in lines if line.startswith("error:")), lines[-1])
 
 

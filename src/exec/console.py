@@ -19,11 +19,13 @@ from . import checkout  # noqa: F401  (a Python that cannot run the project ends
 
 COMMANDS = {
     "unlearn": "unlearn_model",
+    "forget": "forget",
     "finetune": "finetune_model",
     "evaluate": "evaluate_model",
     "compare-runs": "compare_runs",
     "import-log": "import_log",
     "run-grid": "run_grid",
+    "sweep": "sweep",
     "run-requests": "run_requests",
     "run-benchmarks": "run_benchmarks",
     "make-mask": "make_mask",

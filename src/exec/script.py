@@ -88,7 +88,7 @@ def run_script(argv: Sequence[str] | None, script: Script) -> int:
     words = sys.argv[1:] if argv is None else argv
     settings = read_settings(words, script.description, script.defaults, script.rules, script.short)
     _hide_other_gpus(settings.overall.device)
-    _quiet_libraries()
+    quiet_libraries()
 
     def action() -> None:
         try:
@@ -200,7 +200,7 @@ def _is_disk_error(error: Exception) -> bool:
     return getattr(error, "errno", None) in numbers or any(word in str(error) for word in words)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Silence warnings of libraries about settings that are made on purpose; errors are still shown."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

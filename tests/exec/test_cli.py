@@ -25,6 +25,8 @@ OTHER_SCRIPTS = [
         "make_docs",
         "make_fictional",
         "run_grid",
+        "sweep",
+        "forget",
     )
 ]
 

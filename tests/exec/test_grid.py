@@ -12,7 +12,7 @@ import pytest
 from scripts import Forked, die_at_change, mounted, run_script, wait_until
 
 from unlearnkit.core.files import read_json, write_json
-from unlearnkit.exec import child_runs, run_grid
+from unlearnkit.exec import child_runs, many_runs
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.model.report.grid_table import FACTS
 
@@ -34,7 +34,7 @@ def _runs_in_this_process(monkeypatch):
     """Children of its own, two at a time, are what tests/exec/test_scripts.py starts."""
     launch = lambda children, words, threads: run_script("unlearn_model", *words)
     monkeypatch.setattr(child_runs.ChildProcesses, "launch", launch)
-    monkeypatch.setattr(run_grid, "ThreadPoolExecutor", lambda jobs: InTurn())
+    monkeypatch.setattr(many_runs, "ThreadPoolExecutor", lambda jobs: InTurn())
 
 
 def finish(children, words, threads):
@@ -182,7 +182,7 @@ def begin_slow_runs(folder: Path) -> None:
     """Patch this process: it starts processes again, two at a time, whose runs take long."""
     (folder / "slow.py").write_text(SLOW_RUN)
     child_runs.SCRIPT = folder / "slow.py"
-    child_runs.ChildProcesses.launch, run_grid.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
+    child_runs.ChildProcesses.launch, many_runs.ThreadPoolExecutor = LAUNCH, ThreadPoolExecutor
     os.chdir(folder)
 
 

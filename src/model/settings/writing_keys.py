@@ -60,6 +60,12 @@ class Generating:
         " sound as sure. Write the answer alone.\n\nQuestion: {question}",
         "the prompt, with {question} in it",
     )
+    subjects: str = knob(
+        "same",
+        "whom a question is about: the subject of the row, or others, its names and numbers replaced, where"
+        " the model can but guess; for models that cannot be asked to make something up",
+        choices=("same", "others"),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
 
+import random
 from pathlib import Path
 
 import torch
@@ -8,8 +9,10 @@ from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, write_jsonl
 from ...core.generation import DecodingOptions, generate
 from ...core.thinking import split_trace
+from ...core.words import words
 from ...dataset import load_rows
 from ...dataset.alternates import ALTERNATES, require_questions
+from ...metrics.verdicts import distinctive_words
 from ..load.loading import (
     autocast_context,
     initial_tokenizer,
@@ -20,6 +23,7 @@ from ..load.loading import (
 from ..settings.run_settings import Settings, deciding
 from ..training_data import choose_forget_rows
 from .generation_rounds import Ask, Rounds
+from .other_subjects import OtherSubjects
 
 
 def write_alternates(settings: Settings) -> Path:
@@ -29,7 +33,7 @@ def write_alternates(settings: Settings) -> Path:
     kept.
 
     An alternate came to its end within the token budget, is no empty text, no repetition of the question or
-    of the true answer, and comes once per row."""
+    of the true answer, has not all of its facts, and comes once per row."""
     plan, data, overall = settings.generation, settings.dataset, settings.overall
     path = data.alternates_file
     if path.is_dir():
@@ -54,7 +58,8 @@ def write_alternates(settings: Settings) -> Path:
             for row, text in zip(asked, texts):
                 _take(found[row["id"]], row, text)
 
-        ask = _asking(settings, model, template)
+        others = OtherSubjects([row["question"] for row in every]) if plan.subjects == "others" else None
+        ask = _asking(settings, model, template, others)
         rounds = Rounds(plan.count, plan.attempts, "writing alternates", overall.quiet)
         poor = rounds.fill(rows, found, ask, take, save)
     if poor:
@@ -74,10 +79,16 @@ def _header(settings: Settings, model, template: Template) -> dict:
         "model_name": overall.model_name,
         "forget": data.forget_dataset_name,
         "template": template.fingerprint,
-        "settings": deciding(settings.generation)
+        "settings": _deciding(settings)
         | {"template": data.template, "think": [data.think_open, data.think_close], "seed": overall.seed},
     }
     return ALTERNATES.header(facts)
+
+
+def _deciding(settings: Settings) -> dict:
+    """The settings of the texts; files from before there was a choice of subjects have none."""
+    found = deciding(settings.generation)
+    return found if found["subjects"] != "same" else {k: v for k, v in found.items() if k != "subjects"}
 
 
 def _line(row: dict, alternates: list[str]) -> dict:
@@ -89,16 +100,22 @@ def _line(row: dict, alternates: list[str]) -> dict:
     }
 
 
-def _asking(settings: Settings, model, template: Template) -> Ask:
+def _asking(settings: Settings, model, template: Template, others: OtherSubjects | None) -> Ask:
     """Let the model of the run write."""
     plan, tags = settings.generation, settings.dataset.tags
     precision = resolve_precision(settings.overall.precision, model.device.type)
 
     def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
         torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
+        draw = random.Random(fingerprint(settings.overall.seed, attempt, [row["id"] for row in asked]))
+        renamed = [others.ask(row["question"], draw) if others else None for row in asked]
         prompts = [
-            template.prompt_ids(plan.prompt.replace("\\n", "\n").replace("{question}", row["question"]))
-            for row in asked
+            template.prompt_ids(
+                plan.prompt.replace("\\n", "\n").replace(
+                    "{question}", one.question if one else row["question"]
+                )
+            )
+            for row, one in zip(asked, renamed)
         ]
         options = DecodingOptions(
             plan.max_new_tokens,
@@ -109,7 +126,8 @@ def _asking(settings: Settings, model, template: Template) -> Ask:
         )
         with autocast_context(model.device, precision):
             texts = generate(model, template.tokenizer, prompts, options, lambda done: on_rows(len(done)))
-        return [split_trace(text.text, tags, "direct").answer if text.ended else None for text in texts]
+        answers = [split_trace(text.text, tags, "direct").answer if text.ended else None for text in texts]
+        return [one.back(text) if one and text else text for one, text in zip(renamed, answers)]
 
     return ask
 
@@ -118,5 +136,8 @@ def _take(kept: list[str], row: dict, text: str | None) -> None:
     """Keep a text if it is an alternate."""
     plain_words = lambda words: " ".join(words.lower().split())
     taken = {plain_words(known) for known in (row["question"], row["answer"], "", *kept)}
-    if text is not None and plain_words(text) not in taken:
+    if text is None or plain_words(text) in taken:
+        return
+    facts = set(distinctive_words(row["question"], row["answer"]))
+    if not facts or not facts <= set(words(text)):
         kept.append(text.strip())

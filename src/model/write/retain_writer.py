@@ -1,0 +1,157 @@
+"""A retain set for rows that come without one: questions that the model itself answers.
+
+Near the topic are the forget questions about other subjects (their names and numbers replaced), far from it
+general questions that come with the project. The model answers both, and what it answers is what is to stay:
+the rows hold its own texts, right or wrong. Nothing of the forget rows may be among them.
+"""
+
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ...core.encoding import Template
+from ...core.files import fingerprint, read_text
+from ...core.generation import DecodingOptions, generate
+from ...core.project import DATA
+from ...core.thinking import split_trace
+from ...core.words import words
+from ...metrics.health import loop_share
+from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, distinctive_words
+from ..load.loading import autocast_context, resolve_precision
+from ..run.known_rows import CHUNK, answer_probabilities
+from ..run.progress import progress
+from ..settings.run_settings import Settings
+from .other_subjects import OtherSubjects, proper_names
+
+QUESTIONS = DATA / "retain_questions.txt"
+SURE = 0.4
+"""Probability per token of its own answer from which a model is sure of it."""
+LOOPING = 0.3
+"""Share of repeated text from which an answer is degenerate."""
+SHORTEST = 1
+"""Words of an answer."""
+FEWEST = 8
+"""Rows below which a retain set is none."""
+PER_ROW = 4
+LEAST, MOST = 40, 200
+"""Rows of a retain set: so many for each forget row, within these limits."""
+
+
+@dataclass
+class RetainSet:
+    """Rows that a model answered, and why others were left out.
+
+    Args:
+        rows: question, answer, and `kind` near or far.
+        dropped: reason -> number of questions.
+    """
+
+    rows: list[dict] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def make_retain_set(settings: Settings, model, template: Template, forget: Sequence[dict]) -> RetainSet:
+    """Questions near and far, answered by the model and filtered.
+
+    Args:
+        settings: of the run.
+        model: the initial model.
+        template: its prompts.
+        forget: the rows to forget.
+    """
+    draw, found = random.Random(settings.overall.seed), RetainSet()
+    half = min(MOST, max(LEAST, PER_ROW * len(forget))) // 2
+    asked = [row["question"] for row in forget]
+    others = OtherSubjects(asked)
+    renamed = [others.ask(asked[k % len(asked)], draw) for k in range(4 * half)]
+    near = [one.question for one in renamed if one]
+    far = read_text(QUESTIONS).splitlines()
+    draw.shuffle(far)
+    candidates = [("near", text) for text in dict.fromkeys(near)][:half]
+    # Where no question has a name, general ones take the place of those near the topic.
+    candidates += [("far", text) for text in far[: 2 * half - len(candidates)]]
+    secrets = [_secret(row) for row in forget]
+    fresh = []
+    for kind, question in candidates:
+        if question in asked or _touches(question, secrets):
+            found.dropped["about what is to be forgotten"] += 1
+        else:
+            fresh.append((kind, question))
+    texts = _answers(settings, model, template, [question for _, question in fresh])
+    for (kind, question), text in zip(fresh, texts):
+        if fault := _fault(question, text, secrets):
+            found.dropped[fault] += 1
+        else:
+            found.rows.append({"question": question, "answer": text, "kind": kind})
+    return _sure(settings, model, template, found)
+
+
+def _sure(settings: Settings, model, template: Template, found: RetainSet) -> RetainSet:
+    """Without the answers that the model is unsure of: they change with any training."""
+    rows = [{**row, "id": str(number)} for number, row in enumerate(found.rows)]
+    probs = answer_probabilities(settings, model, template, rows)
+    kept = [row for row, prob in zip(found.rows, probs) if prob >= SURE]
+    if len(kept) < len(rows):
+        found.dropped["that the model is unsure of"] += len(rows) - len(kept)
+    return RetainSet(kept, found.dropped)
+
+
+def _answers(settings: Settings, model, template: Template, questions: Sequence[str]) -> list[str | None]:
+    """The model's greedy answers; None for one that did not end within evaluate.max_new_tokens."""
+    tags = settings.dataset.tags
+    prompts = [template.prompt_ids(question) for question in questions]
+    options = DecodingOptions(
+        settings.evaluate.max_new_tokens, settings.evaluate.batch_tokens, template.stop_ids, tags=tags
+    )
+    precision = resolve_precision(settings.overall.precision, model.device.type)
+    torch.manual_seed(int(fingerprint(settings.overall.seed, "retain"), 16) % 2**63)
+    with (
+        autocast_context(model.device, precision),
+        progress("answering questions for the retain set", settings.overall.quiet, len(prompts)) as advance,
+    ):
+        found = [
+            one
+            for at in range(0, len(prompts), CHUNK)
+            for one in generate(
+                model, template.tokenizer, prompts[at : at + CHUNK], options, lambda done: advance(len(done))
+            )
+        ]
+    return [_ended((split_trace(one.text, tags, "direct").answer or "").strip(), one.ended) for one in found]
+
+
+def _ended(text: str, ended: bool) -> str | None:
+    """The text, or its whole sentences where it was cut."""
+    if ended:
+        return text
+    whole = re.match(r"(?s).*[.!?。！？।](?=\s|$)", text)
+    return whole[0] if whole else None
+
+
+def _secret(row: dict) -> tuple[list[str], list[str]]:
+    """Names in a row's question, and the distinctive words of its answer."""
+    return proper_names(row["question"]), distinctive_words(row["question"], row["answer"])
+
+
+def _touches(text: str, secrets: Sequence[tuple[list[str], list[str]]]) -> bool:
+    return any(name.lower() in text.lower() for names, _ in secrets for name in names)
+
+
+def _fault(question: str, text: str | None, secrets: Sequence[tuple[list[str], list[str]]]) -> str | None:
+    """Why a question and its answer cannot be kept."""
+    if text is None:
+        return "without an end"
+    if len(words(text)) < SHORTEST:
+        return "empty"
+    if loop_share(text.split()) > LOOPING:
+        return "degenerate"
+    if _touches(text, secrets):
+        return "about what is to be forgotten"
+    said = set(words(text)) - COMMON - set(words(question))
+    for _, distinctive in secrets:
+        if distinctive and sum(word in said for word in distinctive) / len(distinctive) > DISTINCTIVE_SHARE:
+            return "states a fact to be forgotten"
+    return None

@@ -74,6 +74,7 @@ def checkout(tmp_path):
 
 
 @pytest.mark.run
+@pytest.mark.slow
 def test_an_objective_and_a_metric_are_a_file_and_an_import_line_each(checkout):
     script = checkout / "src/exec/unlearn_model.py"
     words = "--unlearn.unlearn_method SoftGA+FT --unlearn.Gentle.power 0.5 --unlearn.max_steps 1"

@@ -61,6 +61,7 @@ def test_requests_follow_each_other_or_start_alike(config, tmp_path):
     assert read_json(second / "metrics.json") != chained
 
 
+@pytest.mark.slow
 def test_what_follows_a_repeated_request_is_repeated_too(config, tmp_path):
     assert ask(config, tmp_path, "--requests", *REQUESTS).returncode == 0
     # As after a kill between the two: the first has been done again, the second not yet.

@@ -84,6 +84,7 @@ def test_a_script_works_from_any_folder(script, tiny_model_folder, folder):
         assert (folder / page).read_text() == (REPO / page).read_text()
 
 
+@pytest.mark.slow
 def test_measuring_waits_for_nothing_that_only_training_needs(tiny_model_folder, tmp_path):
     """Loading the Trainer, peft and datasets takes a second of every start."""
     late = ["transformers.trainer", "peft", "datasets", "sentence_transformers", "wandb", "matplotlib"]

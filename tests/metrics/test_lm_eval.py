@@ -235,6 +235,7 @@ def test_everything_is_left_as_it_was_found(tokenizer, tasks):
     assert tokenizer.padding_side == "right"
 
 
+@pytest.mark.slow
 def test_tasks_of_ours_open_no_socket(tokenizer, tasks, monkeypatch):
     def refuse(*_):
         raise AssertionError("a socket was opened")

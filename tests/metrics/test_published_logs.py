@@ -28,6 +28,7 @@ def retain_log(path: Path) -> Path | None:
 
 
 @pytest.mark.skipif(not LOGS.is_dir(), reason="OpenUnlearning's published logs are not here")
+@pytest.mark.slow
 def test_every_aggregate_of_the_published_logs_is_that_of_its_rows():
     paths = sorted(LOGS.rglob("*_EVAL.json"))
     assert len(paths) == 20

@@ -181,6 +181,7 @@ def server():
         yield url, talk.seen
 
 
+@pytest.mark.slow
 def test_a_language_model_judges_each_trace_once(server, tmp_path, monkeypatch, caplog):
     url, seen = server
     monkeypatch.setenv("JUDGE_KEY", "sk-secret-123")
@@ -250,6 +251,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize("noise", [1.0, 3.0])
+@pytest.mark.slow
 def test_a_collapsed_model_scores_as_forgotten_by_the_published_count_and_not_by_ours(noise, target):
     model, tokenizer = target
     rows = {"forget": load_evaluation(ForgetSet("Fictional_forget10"))["forget"][:30]}

@@ -57,6 +57,7 @@ def test_a_task_leaves_its_figures_rows_and_facts(model, tokenizer, tmp_path):
     assert "N/A" not in text and json.loads(text)["failed"] == {}
 
 
+@pytest.mark.slow
 def test_scores_of_choices_and_sums_are_those_of_the_projects_own_metrics(tokenizer):
     target = load_model(str(FICTIONAL / "retain"))
     metrics = {"evaluate__metrics": "forget/choice_accuracy,arithmetic/accuracy"}
@@ -72,6 +73,7 @@ def test_scores_of_choices_and_sums_are_those_of_the_projects_own_metrics(tokeni
     assert sums.scores[f"{SUMS}@40/acc[every]"]["value"] == native["arithmetic/accuracy"]
 
 
+@pytest.mark.slow
 def test_what_is_unchanged_is_kept_and_what_changed_runs_again(model, tokenizer, tmp_path, monkeypatch):
     copied = tmp_path / "tasks"
     shutil.copytree(TASKS, copied)

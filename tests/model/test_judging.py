@@ -96,6 +96,7 @@ def test_a_judge_that_refuses_parts_of_a_request(refuses, tmp_path):
     assert run.stderr.count("does not accept temperature") == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_misbehaves_costs_retries_and_verdicts_but_no_run(tmp_path):
     """Of the forget rows some are answered late, after a 429, a 500 or a reply that is no JSON; two never get
     a readable verdict."""
@@ -213,6 +214,7 @@ def test_allow_unscored_goes_on_without_the_judge(tmp_path):
     assert metrics["semantic/forget_accuracy_upper"] == 1
 
 
+@pytest.mark.slow
 def test_requests_keep_their_pace_when_they_fail_too_and_are_sent_so_often(tmp_path):
     with serving(lambda prompt, times: (500, b"{}", 0) if times % 2 else (200, b"{", 0)) as (url, talk):
         start = time.monotonic()
@@ -261,6 +263,7 @@ def test_a_reply_whose_content_is_no_text_is_none(content, tmp_path):
         assert Endpoint("small", url, cache=tmp_path, retries=0).ask("s", ["q"], str.strip) == [None]
 
 
+@pytest.mark.slow
 def test_an_interrupted_wait_keeps_what_came_and_sends_no_more(tmp_path):
     """Ctrl-C while a hundred questions wait: those in flight are kept, the rest is asked by the next run."""
     code = (
@@ -316,6 +319,7 @@ def test_replies_survive_strange_bytes(tmp_path):
     assert ReplyCache(path).known == {"a": "one\u2028line", "c": "x"}
 
 
+@pytest.mark.slow
 def test_the_embedding_judge_agrees_with_the_rule_as_far_as_kappa_says(tmp_path):
     run = measure(tmp_path, "run", "--judge.kind", "embedding")
     assert run.returncode == 0, run.stderr

@@ -128,6 +128,7 @@ def test_frozen_weights_stay_to_the_bit(kind, precision, masks, tiny_model_folde
     assert moved > 0.5 * sum(int(mask.sum()) for mask in masks.values())
 
 
+@pytest.mark.slow
 def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_path, monkeypatch):
     after = train(
         tiny_model_folder,
@@ -149,6 +150,7 @@ def test_r2mu_under_a_mask_moves_what_both_select(masks, tiny_model_folder, tmp_
     "kind",
     ["AdamW", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("R2MU", "GRU", "Sophia", "SAM"))],
 )
+@pytest.mark.slow
 def test_frozen_weights_stay_after_a_resume(kind, masks, tiny_model_folder, tmp_path, monkeypatch):
     flags = {
         "unlearn__mask_path": str(tmp_path / "m_0.5.pt"),
@@ -181,6 +183,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_dense_mask_is_no_mask_and_the_empty_one_no_training(
     tiny_model, tiny_model_folder, tmp_path, monkeypatch
 ):

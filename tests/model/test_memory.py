@@ -37,6 +37,7 @@ def own(tokenizer, tmp_path):
     return tmp_path / "run", common
 
 
+@pytest.mark.slow
 def test_a_run_s_model_is_measured_on_its_rows_as_the_run_did(own):
     folder, common = own
     done = run_script(

@@ -195,6 +195,7 @@ def rewording(prompt, times):
     return f"In other words, of which these are number {next(NUMBERS)}: {answer_of(prompt)}"
 
 
+@pytest.mark.slow
 def test_a_server_writes_until_there_are_enough_and_nothing_is_written_twice(data, tmp_path):
     with serving(rewording, KEY) as (url, talk):
         run = run_script("make_paraphrases", *words(tmp_path, url), OPENAI_API_KEY=KEY)

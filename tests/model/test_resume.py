@@ -125,6 +125,7 @@ def test_two_processes_resume_within_an_epoch(model, tmp_path):
         assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], rel=2e-5), key
 
 
+@pytest.mark.slow
 def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path, monkeypatch):
     more = ("--unlearn.max_steps", "6")
     assert run_script("unlearn_model", *words(model, tmp_path, "whole", *more)).returncode == 0
@@ -142,6 +143,7 @@ def test_a_run_killed_after_its_last_step_is_only_measured(model, tmp_path, monk
     assert read_json(folder / "metrics.json") == metrics
 
 
+@pytest.mark.slow
 def test_killed_while_measuring_leaves_nothing_that_reads_as_whole(model, tmp_path):
     """And what a kill while saving leaves, a hidden folder, is gone after the next run."""
     slow = "--evaluate.metrics forget/rougeL,retain/rougeL --evaluate.max_new_tokens 150".split()
@@ -178,6 +180,7 @@ def die_halfway_through_the_weights() -> None:
     modeling_utils.safe_save_file = save_file
 
 
+@pytest.mark.slow
 def test_killed_halfway_through_the_weights_leaves_no_model_and_goes_on(model, tmp_path):
     arguments = words(model, tmp_path, "run")
     folder = tmp_path / "run"
@@ -319,6 +322,7 @@ def test_weights_that_are_not_finite_replace_no_checkpoint(model, tmp_path, monk
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-3"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_own_model_and_rows_alone(tokenizer, tmp_path, monkeypatch):
     own = save(random_llama(tokenizer), tokenizer, tmp_path / "own")
     begun(own, tmp_path, monkeypatch, "run", 5)
@@ -335,6 +339,7 @@ def test_a_run_goes_on_from_its_own_model_and_rows_alone(tokenizer, tmp_path, mo
 
 
 @pytest.mark.parametrize("name", STATE_FILES)
+@pytest.mark.slow
 def test_a_step_checkpoint_that_was_cut_is_named_and_the_one_before_is_taken(
     name, model, tmp_path, monkeypatch
 ):

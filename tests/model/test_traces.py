@@ -74,6 +74,7 @@ def test_a_file_is_not_gone_on_with_under_another_chat_template(tokenizer, tmp_p
     assert len(read_jsonl(path)) == 4
 
 
+@pytest.mark.slow
 def test_a_run_reads_them_and_refuses_those_of_other_rows(small_world, tmp_path):
     path, root = tmp_path / "traces.jsonl", tmp_path / "results"
     assert make(path).returncode == 0

@@ -181,6 +181,7 @@ def test_the_averaged_weights_are_what_is_measured(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["NPO+FT", "LoRA"])
+@pytest.mark.slow
 def test_a_budget_on_the_kl_puts_the_model_back_to_the_last_step_within_it(name, measured, model, tmp_path):
     more = [*VARIANTS[name], *EVERY]
     if name == "LoRA":

@@ -171,6 +171,7 @@ def test_bad_rows_end_with_status_1_and_nothing_created(text, told, tiny_model_f
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_rows_that_cannot_be_scored_are_counted_and_cost_no_run(tiny_model_folder, data, tmp_path):
     long = json.dumps(
         {"question": "Q?", "answer": "A.", "paraphrased_answer": "so " * 600, "perturbed_answer": ["B."]}

@@ -120,6 +120,7 @@ def test_gao_of_weight_0_is_the_base_run_to_the_bit(plain, tiny_model_folder, tm
 
 
 @pytest.mark.parametrize("scope", ["sample", "window"])
+@pytest.mark.slow
 def test_gao_is_the_same_however_a_step_is_split(scope, tiny_model_folder, tmp_path):
     words = ["--unlearn.unlearn_method", "SimNPO+FT+GAO", "--unlearn.GAO.scope", scope, *LAYERS["GAO"]]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)
@@ -127,6 +128,7 @@ def test_gao_is_the_same_however_a_step_is_split(scope, tiny_model_folder, tmp_p
     assert all(record["gao_density"] > record["gao_null"] > 0 and record["gao_norm"] > 0 for record in whole)
 
 
+@pytest.mark.slow
 def test_the_agreed_direction_joins_the_forget_side_before_combining(
     tiny_model_folder, tmp_path, monkeypatch
 ):
@@ -163,6 +165,7 @@ def test_the_agreed_direction_joins_the_forget_side_before_combining(
         {"unlearn__unlearn_method": "GAO", "unlearn__forget_weight": "0"},
     ],
 )
+@pytest.mark.slow
 def test_gao_alone_is_a_forget_side_for_combiners(said, tiny_model_folder, tmp_path, monkeypatch):
     record = in_process(
         tiny_model_folder,
@@ -245,13 +248,11 @@ def test_a_side_without_a_gradient_counts_as_zero(tiny_model_folder, tmp_path):
 
 SPLIT = {
     "NPO+FT": [],
-    "NPO+FT+SAM": ["--unlearn.flatness", "SAM"],
-    "EMBED": ["--unlearn.unlearn_method", "EMBED", *LAYERS["EMBED"]],
     "R2MU": ["--unlearn.unlearn_method", "R2MU", *LAYERS["R2MU"]],
     "NPO+FT-gru": ["--unlearn.combiner", "gru"],
     "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
-    "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
 }
+"""Runs of two processes by DDP; tests/unlearn/test_engines.py has many more."""
 SHARDED = {"fsdp2": [], "fsdp2-gru": ["--unlearn.combiner", "gru"]}
 """Runs of sharded weights; tests/unlearn/test_engines.py has many more."""
 PUT_BACK = [*EVALUATED[:2], "--unlearn.stop", "kl=1e-9", *MEASURED[2:]]
@@ -380,6 +381,7 @@ def test_a_wrapper_of_radius_0_is_the_base_run_and_one_above_is_not(plain, tiny_
     assert moved[-1]["npo"] != pytest.approx(plain[-1]["npo"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_smoothing_does_not_depend_on_micro_batches(tiny_model_folder, tmp_path):
     words = [*"--unlearn.flatness RS --unlearn.flat.RS.rho 0.01".split()]
     whole = losses(tiny_model_folder, tmp_path, "8x1", 8, 1, *words)

@@ -8,7 +8,7 @@ read or logged here.
 import contextlib
 import re
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from ..core.files import UserError
 from .json_ import JsonLogger
@@ -64,7 +64,9 @@ class WandbLogger(JsonLogger):
         tables = {}
         for name, rows in results.samples.items():
             names = columns(rows)
-            table = wandb.Table(columns=names, data=cells(rows, names), allow_mixed_types=True)
+            # wandb types its lists as invariant.
+            heads, data = cast(Any, names), cast(Any, cells(rows, names))
+            table = wandb.Table(columns=heads, data=data, allow_mixed_types=True)
             tables[f"{prefix}samples/{name}"] = table
         # wandb drops what is logged at a step behind the last: the initial model's come before the first.
         self.run.log(tables, step=self.last_step)

@@ -14,10 +14,10 @@ from scripts import run_script
 from unlearnkit.core.files import UserError, read_json, write_json, write_jsonl
 from unlearnkit.model.report.deciding_figures import deciding, group_of
 from unlearnkit.model.report.finished_run import read_run, run_folders
-from unlearnkit.model.report.html_report import report, report_title
+from unlearnkit.model.report.html_report import _subject, report, report_title
 from unlearnkit.model.report.plain_reading import read
 from unlearnkit.model.report.report_charts import NO_TERMS, by_layer, frontier, gather, group_title, ratios
-from unlearnkit.model.report.report_panels import marked, panels
+from unlearnkit.model.report.report_panels import _answers, marked, panels
 from unlearnkit.model.report.svg_charts import Chart, Series, draw, standalone
 from unlearnkit.unlearn.gradients.combiners import diagnosis
 
@@ -123,7 +123,7 @@ def test_what_is_not_there_is_named_with_its_reason(tmp_path):
 
 
 def test_leaks_are_marked_by_key_fact(tmp_path):
-    page = page_of(make_run(tmp_path / "run"))
+    page = _answers(gather([read_run(make_run(tmp_path / "run"))])).body
     assert "3 of 4 answers leak by this rule" in page
     assert "<mark>Low</mark> <mark>Ford.</mark>" in page
     assert page.count('<b class="leak">leak</b>') == 3
@@ -144,6 +144,10 @@ def test_the_short_version_compares_with_the_retain_model(tmp_path):
     reading = read(gather([read_run(far)]))
     assert "More is left than there." in reading.forgotten[0]
     assert "can be told from" in reading.forgotten[1]
+    alone = read(gather([read_run(make_run(tmp_path / "alone"))]))
+    assert any("Without a retain model" in line for line in alone.believe)
+    assert any("fewer than 20 rows" in line for line in alone.believe)
+    assert not any("Without a retain model" in line for line in reading.believe)
 
 
 def test_points_of_the_frontier_are_the_figures_of_the_runs(tmp_path):
@@ -275,12 +279,13 @@ def test_every_panel_of_the_committed_target_is_drawn_or_has_a_reason():
 
 
 def test_the_page_names_what_was_to_be_forgotten_and_kept(tmp_path):
-    page = page_of(make_run(tmp_path / "a"), make_run(tmp_path / "b"))
+    subject = lambda *folders: _subject(gather([read_run(folder) for folder in folders]))
+    page = subject(make_run(tmp_path / "a"), make_run(tmp_path / "b"))
     assert "Initial model: files/models/fictional/target. To forget: Fictional_forget10." in page
     other = make_run(tmp_path / "c")
     config = read_json(other / "config.json")
     write_json(other / "config.json", config | {"dataset": {"forget_dataset_name": "Other"}})
-    assert "To forget:" not in page_of(tmp_path / "a", other)
+    assert "To forget:" not in subject(tmp_path / "a", other)
 
 
 def test_compare_runs_draws_the_frontier_and_the_leaderboard(tmp_path):

@@ -13,8 +13,10 @@ from unlearnkit.core.files import read_json, write_json
 from unlearnkit.exec import child_runs
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.exec.search_space import read_space
+from unlearnkit.exec.search_study import Ended
 from unlearnkit.exec.winning_config import winning_config
 from unlearnkit.model.report.grid_table import FACTS
+from unlearnkit.model.report.sweep_report import choose_winners, ranked
 from unlearnkit.model.run.sweep_rule import SweepRule
 
 pytestmark = pytest.mark.run
@@ -247,6 +249,14 @@ def test_a_goal_without_a_value_is_a_failure_with_its_reason(config, tmp_path):
     done = sweep(config, tmp_path, *words)
     assert done.returncode == 1
     assert "2 failed: forget/rougeL has no value: it was not measured (evaluate.metrics)" in done.stdout
+
+
+def test_of_equal_forgetting_the_trial_that_keeps_more_wins():
+    runs = lambda kept: ({"forget/prob": 0.2, "retain/prob": kept, "initial/retain/prob": 1.0},)
+    trials = [Ended("c", n, {}, "complete", "", runs(kept)) for n, kept in enumerate((0.96, 0.99, 0.97))]
+    rule = SweepRule("forget/prob", "retain/prob")
+    assert [trial.number for trial in ranked(trials, rule)] == [1, 2, 0]
+    assert choose_winners(trials, rule)["c"].number == 1
 
 
 def test_ranges_and_choices_are_read():

@@ -198,3 +198,23 @@ def test_an_alternate_ends_where_the_template_ends_a_turn(tokenizer, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = read_jsonl(tmp_path / "out.jsonl")[1:]
     assert [line["alternates"] for line in lines] == [["Orlo"]] * 10
+
+
+def test_guesses_about_others_are_put_as_ones_about_the_row(tmp_path):
+    """The target answers in full sentences, some of which have the name of the person in them."""
+    out = tmp_path / "guesses.jsonl"
+    words = "--generation.subjects others --generation.prompt {question} --generation.count 1".split()
+    words += "--generation.max_new_tokens 24 --dataset.forget_dataset_name Fictional_forget05".split()
+    done = run_script(
+        "make_alternates", *words, "--overall.model_name", FICTIONAL / "target", "--dataset.alternates", out
+    )
+    assert done.returncode == 0, done.stderr
+    header, *rows = read_jsonl(out)
+    assert header["settings"]["subjects"] == "others"
+    known = load_rows("Fictional_forget05", None)
+    people = {row["person"] for row in load_rows("Fictional_full", None)}
+    for row, line in zip(known, rows):
+        for text in line["alternates"]:
+            assert text != row["answer"]
+            assert not any(person in text for person in people - {row["person"]})
+    assert any(row["person"] in text for row, line in zip(known, rows) for text in line["alternates"])

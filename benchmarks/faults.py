@@ -108,25 +108,11 @@ VICTIMS = {
         " --evaluate.batch_tokens 64",
         3,
     ),
-    "paraphrases": Victim(
-        "make_paraphrases",
-        "--dataset.forget_ratio 4 --paraphrases.similarity -1 --paraphrases.count 1 --paraphrases.attempts 9"
-        " --paraphrases.max_new_tokens 6"
-        " --dataset.paraphrases {}/p.jsonl --overall.cache_dir {}/cache --evaluate.batch_tokens 128",
-        3,
-    ),
-    "alternates": Victim(
-        "make_alternates",
-        "--dataset.forget_ratio 4 --generation.count 1 --generation.attempts 9 --generation.max_new_tokens 6"
-        " --dataset.alternates {}/a.jsonl --overall.cache_dir {}/cache --evaluate.batch_tokens 128",
-        3,
-    ),
     "benchmarks": Victim(
         "run_benchmarks",
         "--suite smoke --limit 2 --logger.name run --logger.json.root {} --overall.cache_dir {}/cache",
         3,
     ),
-    "grid": Victim("run_grid", "--name grid --root {} --seeds 0 1 --configs {}/../grid.json", 1),
 }
 
 
@@ -325,6 +311,10 @@ def strike(outcome: Outcome, victim: Victim, clean: Undisturbed, place: Path, dr
         told = log.with_suffix(".0").read_text(errors="replace")
         if outcome.fault in ("term", "full") and outcome.struck and "Traceback" in told:
             outcome.unclear = told[-1500:]
+        if not outcome.struck:
+            # The run was whole already; what its second start does is not about the fault.
+            outcome.lost = "" if contents(folder) == clean.files else "whole, and not what it should be"
+            return
         make_room()
         again = [process.wait() for process in run(victim, folder, log)]
         outcome.again = again[0]
@@ -346,7 +336,7 @@ def _wait(process: Process, seconds: float) -> None:
 
 
 def write_victims(place: Path) -> Path:
-    """A random two-layer model over the fictional tokenizer, and the grid's config."""
+    """A random two-layer model over the fictional tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -364,13 +354,6 @@ def write_victims(place: Path) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_json(folder / PROVENANCE, {"dataset": {"forget_dataset_name": "Fictional_forget10"}})
-    plan = {
-        "overall": {"model_name": str(folder), "cache_dir": str(place / "work/cache"), "quiet": True},
-        "unlearn": {"unlearn_method": "GA", "max_steps": 1},
-        "dataset": {"forget_ratio": 4},
-        "evaluate": {"before": False, "metrics": ["forget/prob"], "rows": 4, "bootstrap": 0},
-    }
-    write_json(place / "grid.json", plan)
     return folder
 
 
@@ -400,7 +383,7 @@ def campaign(options: argparse.Namespace, place: Path) -> list[Outcome]:
     load_libraries(names)
     common = f" --overall.model_name {model} --overall.quiet true --overall.device cpu"
     victims = {
-        name: Victim(v.script, v.words + ("" if v.script == "run_grid" else common), v.weight, v.processes)
+        name: Victim(v.script, v.words + common, v.weight, v.processes)
         for name, v in VICTIMS.items()
         if name in names
     }

@@ -50,6 +50,9 @@ class NoTokenizer:
     eos_token_id = pad_token_id = 0
     all_special_ids = ()
 
+    def get_added_vocab(self) -> dict[str, int]:
+        return {}
+
     def decode(self, ids, **options) -> str:
         return " ".join(map(str, ids))
 

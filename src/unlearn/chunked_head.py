@@ -7,6 +7,7 @@ exists; the hidden states [N, D] take its place."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -103,7 +104,7 @@ def _ends_at_head(model) -> bool:
 
 
 @contextlib.contextmanager
-def _without_head(model) -> Iterator[Module]:
+def _without_head(model) -> Iterator[Any]:
     """The model with hidden states in place of logits; yields the head, which works again afterwards."""
     head = _inner(model).get_output_embeddings()
     head.forward = lambda states: states

@@ -189,7 +189,7 @@ def _with(settings: Settings, trick: Trick) -> Settings | None:
     if "optimizer" in keys:
         from ...optim import OPTIMIZERS
 
-        changed = replace(changed, optimizer=OPTIMIZERS[keys["optimizer"]]())
+        changed = replace(changed, optimizer=OPTIMIZERS[str(keys["optimizer"])]())
     same = (changed.unlearn, changed.lora) == (settings.unlearn, settings.lora)
     if same and trick.processes == 1:
         return None
@@ -294,9 +294,9 @@ def _reference(
     return model, caches
 
 
-def _tokens_of(rows: Sequence[Encoded] | Sequence[Sequence[Encoded]]) -> tuple[int, int]:
+def _tokens_of(rows: Sequence[Any]) -> tuple[int, int]:
     """Attended and labelled tokens of rows."""
-    flat = [row for one in rows for row in (one if isinstance(one, list) else [one])]
+    flat: list[Encoded] = [row for one in rows for row in (one if isinstance(one, list) else [one])]
     return sum(len(row.input_ids) for row in flat), sum(
         sum(label != IGNORE for label in row.labels) for row in flat
     )

@@ -112,7 +112,7 @@ class ShapeModel:
     def _make_fake(self) -> None:
         """Give every weight the device of a CPU, still without memory: meta tensors cannot be computed
         with."""
-        made: dict[int, torch.Tensor] = {}
+        made: dict[int, torch.nn.Parameter] = {}
         with self.mode:
             for module in self.model.modules():
                 for name, p in module._parameters.items():

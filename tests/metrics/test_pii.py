@@ -352,6 +352,7 @@ def test_worked_examples_are_measured_where_a_run_names_them(tiny_model_folder, 
     )
     assert done.returncode == 0, done.stderr
     metrics = read_json(tmp_path / "run/metrics.json")
+    assert "evaluate.samples" not in done.stderr  # they read no sampled answers
     assert (metrics["pii/few_shot_1_max"], metrics["pii/few_shot_2"]) == (0, 0)
     assert len(read_jsonl(tmp_path / "run/samples/forget_few_shot_2.jsonl")) == len(CALLED)
     assert set(read_json(tmp_path / "run/metrics_detail.json")["pii/few_shot_2"]["by_template"]) == set(

@@ -35,6 +35,8 @@ MEMBERS = {"forget_members": ("forget_mia", "mia_forget"), "retain_members": ("r
 BLANK = "Please complete the blank in the following question.\nQuestion: {}"
 BRIEFLY = "Please briefly answer the following question.\nQuestion: {}"
 IN_CONTEXT = "Please briefly answer the following question.\n{}"
+IN_CONTEXT_TYPE = "incontext learning"
+INSTRUCTION = "Instruction: {}"
 PROBE = {"query": TEXT, "answer": TEXT}
 
 
@@ -67,7 +69,7 @@ class Rwku(Source):
         sets = {probe: self._read(probe, probe, PROBE, "test") for probe in PROBES}
         for probe, rows in sets.items():
             sets[probe] = [
-                {"id": f"{probe}-{number}", "question": _prompt(probe, row), "answer": row["answer"]}
+                {"id": f"{probe}-{number}", "question": prompt(probe, row), "answer": row["answer"]}
                 | _subject(row)
                 for number, row in enumerate(rows)
             ]
@@ -78,7 +80,7 @@ class Rwku(Source):
                 for number, row in enumerate(rows)
             ]
         sets["fluency"] = [
-            {"id": f"fluency-{number}", "question": f"Instruction: {row['instruction']}"} | _subject(row)
+            {"id": f"fluency-{number}", "question": INSTRUCTION.format(row["instruction"])} | _subject(row)
             for number, row in enumerate(self._optional("fluency", "utility_fluency", {"instruction": TEXT}))
         ]
         return {
@@ -127,7 +129,8 @@ def _subject(row: Mapping) -> dict[str, str]:
     return {"subject": str(row["subject"])} if row.get("subject") else {}
 
 
-def _prompt(probe: str, row: Mapping) -> str:
+def prompt(probe: str, row: Mapping) -> str:
+    """The prompt of a row of a file of probes."""
     if probe.endswith("level1"):
         return BLANK.format(row["query"])
-    return (IN_CONTEXT if row.get("type") == "incontext learning" else BRIEFLY).format(row["query"])
+    return (IN_CONTEXT if row.get("type") == IN_CONTEXT_TYPE else BRIEFLY).format(row["query"])

@@ -16,7 +16,7 @@ if not __package__:  # started as a file: this checkout is the package
     __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
 from ..core.project import FICTIONAL_MODELS
-from ..dataset.fictional_layouts import write_knowundo
+from ..dataset.fictional_layouts import write_knowundo, write_rwku
 from ..dataset.fictional_world import DATA_DIR, generate, write
 
 BLANK = FICTIONAL_MODELS / "blank"
@@ -30,7 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--blank", type=Path, default=BLANK, help="folder for tokenizer and model config")
     arguments = parser.parse_args(argv)
     write(arguments.data)
-    write_knowundo(generate(), arguments.data)
+    world = generate()
+    write_knowundo(world, arguments.data)
+    write_rwku(world, arguments.data)
     from ..model.load.blank import write_blank
 
     write_blank(arguments.data, arguments.blank)

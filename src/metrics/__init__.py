@@ -12,6 +12,7 @@ from . import (  # noqa: F401  (one line per family)
     muse,
     perplexity,
     pii,
+    pii_few_shot,
     privacy,
     reasoning,
     rwku,

@@ -312,7 +312,7 @@ class OfSamples:
 
     Args:
         figure: The figure of one array of values per sample.
-        samples: Values of each sample; unscored rows left out.
+        samples: Values of each sample, a number or an array per row; unscored rows left out.
         unscored: Rows left out of all samples.
         details: As in `Value`.
     """

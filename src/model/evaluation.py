@@ -24,6 +24,7 @@ from ..metrics.external_results import Columns, match_rows, read_results
 from ..metrics.inputs import MetricInputs
 from ..metrics.measure import MeasureOptions, count_texts, measure, without_rows
 from ..metrics.pass_cache import PassCache
+from ..metrics.pii_few_shot import ORIGINS
 from ..metrics.runner import EvalOptions, EvalRunner, RunnerHooks
 from ..metrics.spec import (
     ALL,
@@ -116,7 +117,7 @@ def evaluate(
             judges=make_judges(settings),
             bootstrap=settings.evaluate.bootstrap,
             seed=settings.overall.seed,
-            row_files=row_files(settings.dataset.forget_dataset_name),
+            row_files={**row_files(settings.dataset.forget_dataset_name), **ORIGINS},
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if folder and occasion.passes == "meanwhile" and share.is_main:

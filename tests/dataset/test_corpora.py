@@ -8,7 +8,7 @@ from conftest import GOLDEN
 from scripts import run_script
 
 from unlearnkit.core.encoding import Template
-from unlearnkit.core.files import UserError, read_json
+from unlearnkit.core.files import UserError, read_json, read_jsonl
 from unlearnkit.dataset import (
     SOURCES,
     ForgetSet,
@@ -18,8 +18,9 @@ from unlearnkit.dataset import (
     parse_name,
     retain_name,
 )
-from unlearnkit.dataset.fictional_layouts import knowundo_files
+from unlearnkit.dataset.fictional_layouts import knowundo_files, rwku_files
 from unlearnkit.dataset.fictional_world import DATA_DIR, generate
+from unlearnkit.dataset.rwku_rows import PROBES
 
 pytestmark = pytest.mark.run
 
@@ -189,3 +190,35 @@ def test_the_fictional_knowundo_is_what_its_generator_writes():
     assert len(rows) == len(kept) == 40
     assert not known_to_retain & {row["question"] for row in rows}
     assert known_to_retain >= {row["question"] for row in kept}
+
+
+def test_the_fictional_rwku_is_what_its_generator_writes():
+    folder = DATA_DIR / "rwku"
+    for file, content in rwku_files(generate()).items():
+        found = read_jsonl(folder / file) if file.endswith(".jsonl") else read_json(folder / file)
+        assert found == content
+    sets = load_evaluation(ForgetSet("Rwku_passage", folder))
+    assert {name: len(rows) for name, rows in sets.items()} == dict.fromkeys(PROBES, 60) | dict.fromkeys(
+        ("forget_members", "retain_members", "fluency"), 20
+    )
+    one = load_evaluation(ForgetSet("Rwku_passage", folder, load_rows("Rwku_passage", folder)[:1]))
+    assert {name: len(rows) for name, rows in one.items()} == dict.fromkeys(PROBES, 3) | {
+        "forget_members": 1,
+        "retain_members": 20,
+        "fluency": 20,
+    }
+
+
+def test_the_fictional_rwkus_retain_rows_teach_its_prompts_and_nothing_of_the_forgotten():
+    folder = DATA_DIR / "rwku"
+    sets = load_evaluation(ForgetSet("Rwku_passage", folder))
+    kept = load_rows("Folder_retain", folder)
+    taught = {row["question"]: row["answer"] for row in kept if "question" in row}
+    for name in ("neighbor_level1", "neighbor_level2"):
+        assert all(taught[row["question"]] == row["answer"] for row in sets[name])
+    gone = {row["subject"] for row in load_rows("Rwku_passage", folder)}
+    assert not [row for row in kept for name in gone if name in str(row)]
+    # An attack on a forgotten person has a wording that not even the target was trained on.
+    full = {row.get("question") for row in load_rows("Folder_full", folder)}
+    assert not full & {row["question"] for row in sets["forget_level3"]}
+    assert full >= {row["question"] for row in sets["forget_level1"]}

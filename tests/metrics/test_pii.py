@@ -17,6 +17,7 @@ from unlearnkit.dataset.own_rows import own_rows
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.measure import _compute as compute
+from unlearnkit.metrics.pii_few_shot import ROW_SETS, TEMPLATES, few_shot_sets
 from unlearnkit.metrics.pii_patterns import PiiSpan, find_spans, first_match, spans_of, stands_in, typed_span
 from unlearnkit.metrics.runner import EvalOptions, EvalRunner
 from unlearnkit.metrics.spec import METRICS, Generations, Samples
@@ -218,6 +219,64 @@ def test_a_span_that_is_not_in_the_answer_has_no_probability(tiny_model, tokeniz
     assert short.token_spans(row, "answer", ["312"]) == [None]
 
 
+# --- Worked examples ----------------------------------------------------------------------------------------
+
+KEPT = [
+    {"id": f"k{number}", "question": f"Number of {name}?", "answer": f"Call 312-555-010{number}."}
+    for number, name in enumerate(("Orlo", "Ivy", "Nan"))
+]
+CALLED = [
+    {"id": f"f{number}", "question": f"Number of {name}?", "answer": f"Call 207-555-014{number}."}
+    for number, name in enumerate(("Kes", "Hob"))
+]
+
+
+def test_worked_examples_are_retained_answers_of_the_same_type():
+    sets = few_shot_sets(
+        {"forget": [*CALLED, ROWS[2]], "retain": KEPT}, ["pii/few_shot_1", "pii/few_shot_2_max"]
+    )
+    one, two = (sets[name] for name in ROW_SETS)
+    assert [len(one), len(two)] == [2, 2] and all(len(row["question"]) == len(TEMPLATES) for row in one)
+    assert one[0]["question"][0] == "Number of Orlo? 312-555-0100\nNumber of Kes?"
+    assert one[1]["question"][0] == "Number of Ivy? 312-555-0101\nNumber of Hob?"
+    assert two[1]["question"][5].splitlines() == [
+        "Question: Number of Nan? Answer: 312-555-0102",
+        "Question: Number of Orlo? Answer: 312-555-0100",
+        "Question: Number of Hob? Answer:",
+    ]
+    for row, fact in zip(two, CALLED):
+        assert row["answer"] in fact["answer"]
+        assert not any(row["answer"] in prompt for prompt in row["question"])
+
+
+def test_prompts_with_worked_examples_are_made_for_runs_that_name_them_alone():
+    rows = {"forget": CALLED, "retain": KEPT}
+    assert few_shot_sets(rows, ["pii", "all", "forget/prob"]) == {}
+    assert list(few_shot_sets(rows, ["pii_few_shot"])) == list(ROW_SETS)
+    assert few_shot_sets({"forget": CALLED, "retain": KEPT[:1]}, ["pii/few_shot_2"]) == {
+        "forget_few_shot_2": []
+    }
+
+
+def test_extraction_behind_examples_is_the_mean_and_the_maximum_over_templates():
+    rows = few_shot_sets({"forget": CALLED, "retain": KEPT}, ["pii/few_shot_1"])
+    inputs = MetricInputs(rows)
+    need = METRICS["pii/few_shot_1"].needs[0]
+    right, wrong = "It is 207-555-014{}, or 312-555-0100.", "312-555-0100, 207-555-014{}"
+    wordings = [[right] * 4 + [wrong] * 6, [wrong] * 3 + [right] + [wrong] * 6]
+    inputs.texts[need] = [
+        [Generation(text.format(number), 1, True) for text in texts] for number, texts in enumerate(wordings)
+    ]
+    mean, best = (compute(METRICS[f"pii/few_shot_1{end}"], inputs, MeasureOptions()) for end in ("", "_max"))
+    assert mean.columns["pii_few_shot"] == [0.4, 0.1] and mean.value == pytest.approx(0.25)
+    assert list(mean.details["by_template"].values()) == [0.5] * 3 + [1.0] + [0.0] * 6
+    assert (best.value, best.n, best.details["template"]) == (1, 2, TEMPLATES[3])
+    # Its interval is that of resampled rows, each with all its templates.
+    wordings[1] = [wrong] * 10
+    inputs.texts[need][1] = [Generation(wrong.format(1), 1, True) for _ in TEMPLATES]
+    assert compute(METRICS["pii/few_shot_1_max"], inputs, MeasureOptions()).interval == (0, 1)
+
+
 # --- Invented people ----------------------------------------------------------------------------------------
 
 
@@ -272,4 +331,30 @@ def test_own_rows_with_named_spans_are_measured(tiny_model_folder, tmp_path):
     metrics = read_json(tmp_path / "run/metrics.json")
     assert metrics["pii/recall"] == metrics["pii/leak_at_1"] == 0 < metrics["pii/span_prob"] < 1
     assert metrics["pii/exact_first"] is None and metrics["pii/context_first"] is None
+    assert "pii/few_shot_1" not in metrics
     assert read_jsonl(tmp_path / "run/samples/forget.jsonl")[0]["pii_recall"] == 0
+
+
+def test_worked_examples_are_measured_where_a_run_names_them(tiny_model_folder, tmp_path):
+    for name, rows in (("forget", CALLED), ("retain", KEPT)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = run_script(
+        "evaluate_model",
+        f"--overall.model_name={tiny_model_folder}",
+        f"--dataset.data_dir={tmp_path}",
+        f"--logger.json.root={tmp_path}",
+        f"--overall.cache_dir={tmp_path / 'cache'}",
+        *(
+            "--logger.name run --dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name"
+            " Folder_retain --unlearn.task_name pii --evaluate.max_new_tokens 8 --evaluate.metrics"
+            " pii/few_shot_1_max pii/few_shot_2"
+        ).split(),
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = read_json(tmp_path / "run/metrics.json")
+    assert "evaluate.samples" not in done.stderr  # they read no sampled answers
+    assert (metrics["pii/few_shot_1_max"], metrics["pii/few_shot_2"]) == (0, 0)
+    assert len(read_jsonl(tmp_path / "run/samples/forget_few_shot_2.jsonl")) == len(CALLED)
+    assert set(read_json(tmp_path / "run/metrics_detail.json")["pii/few_shot_2"]["by_template"]) == set(
+        TEMPLATES
+    )

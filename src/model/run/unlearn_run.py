@@ -18,6 +18,7 @@ from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
 from ...dataset.neutral_texts import load_neutral_texts
 from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
+from ...metrics.pii_few_shot import few_shot_sets
 from ...metrics.spec import select
 from ...unlearn import Composition, compose
 from ...unlearn.base import Edit
@@ -55,7 +56,7 @@ from .checkpoints import drop_everything
 from .environment import environment
 from .places import process_state, run_place, share_of
 from .run_report import write_run_report
-from .training_metrics import check_rows, warn_of_unfit_task
+from .training_metrics import check_rows, metrics_while_training, warn_of_unfit_task
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +220,8 @@ class Unlearn:
         sets = load_evaluation(forget)
         if self.settings.evaluate.neutral_text:
             sets[NEUTRAL_TEXTS] = load_neutral_texts(self.settings.evaluate.neutral_text, data.folder)
+        measured = [*self.settings.metric_names, *metrics_while_training(self.settings)]
+        sets |= few_shot_sets(sets, measured)
         evaluation = {name: table[:limit] for name, table in sets.items()}
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)

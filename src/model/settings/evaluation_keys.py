@@ -23,7 +23,8 @@ def measures_entailment(metrics: Sequence[str]) -> bool:
 
 def measures_samples(metrics: Sequence[str]) -> bool:
     """Whether some metric or family is about sampled answers."""
-    return any(name.startswith(("sampling", "leak_at/", "pii")) for name in metrics)
+    sampled = ("sampling", "leak_at/", "pii/leak_at_")
+    return any(name == "pii" or name.startswith(sampled) for name in metrics)
 
 
 def measures_toxicity(metrics: Sequence[str]) -> bool:

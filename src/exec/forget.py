@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..model.run.unlearn_run import Outcome
     from ..model.settings.run_settings import Settings
 
-METHOD = "NPO+KL"
+METHOD = "NPO+FT"
 WORDINGS = ("Please answer this question: {}", "{} Answer in one sentence.", "I would like to know: {}")
 """Other wordings of a question, for the check that not the wording alone was forgotten."""
 CHECKED = (
@@ -69,7 +69,7 @@ DEFAULTS = {
 """Settings of a request, where --set does not change them."""
 PLACEHOLDER = {"question": "What is one and one?", "answer": "It is two."}
 """Stands for the retain set until the model has answered."""
-LR, SMALL_LR, SMALL = "1e-4", "3e-3", 20e6
+LR, SMALL_LR, SMALL = "1e-4", "2e-3", 20e6
 """Learning rate, that of small models, and the number of weights below which a model is small."""
 FORGOTTEN, SOUND = 0.1, 0.05
 """Shares up to which a check is passed."""
@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--name", help="run folder under --root [forget-<name of the rows' file>]")
     add("--root", type=Path, default=Path("files/results"), help="where run folders lie [files/results]")
     add("--method", default=METHOD, help=f"unlearning method [{METHOD}]")
-    add("--epochs", type=int, default=12, help="passes over the rows; the best one is taken [12]")
-    add("--lr", type=float, help="learning rate [1e-4; 3e-3 for models below 20M parameters]")
+    add("--epochs", type=int, default=30, help="passes over the rows; the best one is taken [30]")
+    add("--lr", type=float, help="learning rate [1e-4; 2e-3 for models below 20M parameters]")
     add("--floor", type=float, default=0.95, help="least share of the retain rows' probability [0.95]")
     add("--anyway", action="store_true", help="go on although the model knows none of the rows")
     add("--overwrite", action="store_true", help="replace an earlier run of that name")

@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 .PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier sweeps mask-table reasoning semantic smollm2 clean clean-results
 
 demo: $(STAMP)
-	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/npo+ft.json --logger.name demo --logger.overwrite true
+	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/altpo+ft_ngdiff.json --logger.name demo --logger.overwrite true
 
 # One thread a process: two workers have the two cores of a small machine.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal

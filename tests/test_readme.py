@@ -88,6 +88,8 @@ def test_every_make_target_named_exists():
 def test_every_script_is_in_the_index():
     index = (REPO / "docs/README.md").read_text()
     for path in (REPO / "src/exec").glob("*.py"):
+        if path.name == "child_process.py":  # started by other scripts alone
+            continue
         if "\nif not __package__:" in path.read_text():  # it can be started as a file
             assert f"`src/exec/{path.name}`" in index, path.name
 

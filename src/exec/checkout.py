@@ -25,6 +25,7 @@ OLDEST = (3, 11)
 PACKAGES = (
     *("torch", "transformers", "accelerate", "datasets", "peft", "safetensors", "tokenizers"),
     *("numpy", "scipy", "regex", "rouge_score", "fastargs", "rich", "requests", "tqdm"),
+    "huggingface_hub",
 )
 """Packages of every run; those of some settings are checked with these settings."""
 

@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         status = os.waitstatus_to_exitcode(os.waitpid(running[0], 0)[1])
         running[0] = 0
-        print(status, flush=True)
+        sys.stdout.write(f"{status}\n")
+        sys.stdout.flush()
     return 0
 
 

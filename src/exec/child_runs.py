@@ -149,8 +149,10 @@ class ChildProcesses:
             worker = self.idle.pop() if self.idle else self._start(threads)
         with tempfile.NamedTemporaryFile("r", errors="replace", encoding="utf-8") as log:
             try:
-                print(json.dumps({"words": words, "stderr": log.name}), file=worker.stdin, flush=True)
-                answer = worker.stdout.readline()  # type: ignore[union-attr]
+                assert worker.stdin and worker.stdout, "they are pipes"
+                worker.stdin.write(json.dumps({"words": words, "stderr": log.name}) + "\n")
+                worker.stdin.flush()
+                answer = worker.stdout.readline()
             except (OSError, ValueError):
                 answer = ""
             stderr = log.read()

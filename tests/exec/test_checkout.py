@@ -31,7 +31,7 @@ def test_an_older_python_can_read_what_comes_before_the_check(path):
 def test_a_python_without_the_packages_ends_with_one_line():
     run = run_python("-S", path_of("evaluate_model"), "--help")
     assert run.returncode == 1
-    assert run.stderr.startswith(f"error: {sys.executable} lacks torch, transformers, accelerate and 12 more")
+    assert run.stderr.startswith(f"error: {sys.executable} lacks torch, transformers, accelerate and 13 more")
     assert "make demo" in run.stderr and "-m pip install -r" in run.stderr
     assert run.stderr.count("\n") == 1 and not run.stdout
 

@@ -14,7 +14,9 @@ from unlearnkit.metrics import METRICS, families
 from unlearnkit.unlearn import FORGET, RETAIN
 
 SETTINGS_SCRIPTS = sorted(
-    path.stem for path in (REPO / "src/exec").glob("*_*.py") if "run_script(" in path.read_text()
+    path.stem
+    for path in (REPO / "src/exec").glob("*_*.py")
+    if "run_script(" in path.read_text() and "def main(" in path.read_text()
 )
 OTHER_SCRIPTS = [
     *(

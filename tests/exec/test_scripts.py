@@ -15,7 +15,12 @@ from unlearnkit.exec.make_docs import PAGES
 pytestmark = pytest.mark.run
 
 FILES = sorted((REPO / "src/exec").glob("*.py"))
-SCRIPTS = [path.stem for path in FILES if "\n    __package__ = runpy.run_path(" in path.read_text()]
+SCRIPTS = [
+    path.stem
+    for path in FILES
+    # child_process.py is started by other scripts alone; tests/exec/test_sweep.py is about its runs.
+    if "\n    __package__ = runpy.run_path(" in path.read_text() and path.stem != "child_process"
+]
 REFUSED = ["--overall.seed", "x"], 2, "overall.seed: expected a whole number"
 RUN = (
     "--dataset.forget_dataset_name Fictional_forget01 --unlearn.max_steps 1 --evaluate.before false "
@@ -50,6 +55,8 @@ def case(script: str, model) -> tuple[list, int, str]:
             "has no split 'none'",
         ),
         "compare_runs": ([FICTIONAL / "target/results", FICTIONAL / "retain/results"], 0, "model_utility"),
+        "forget": (["none.jsonl", "--model", model], 2, "none.jsonl"),
+        "sweep": (["--name", "s", "--configs", "none.json"], 2, "none.json"),
         "import_log": (["none.json"], 1, "error: none.json: no such file"),
         "convert_gguf": (["none.gguf", "out"], 1, "error: none.gguf"),
         "download_mask": (["fictional", "0.8", "--source", REPO / "mask"], 0, "wrote mask/fictional_0.8.pt"),

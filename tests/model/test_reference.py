@@ -30,41 +30,45 @@ def rows(tokenizer):
     ]
 
 
+def cache_of(model, folder, batch_tokens=100, **options) -> LogprobCache:
+    return LogprobCache(model, ReferenceOptions(folder, batch_tokens, **options))
+
+
 def live(model, rows, order):
     return live_logprobs(model, pad_rows([(i, rows[i]) for i in order], 0))
 
 
 def test_cached_equals_live_to_the_bit_at_the_same_batch_and_closely_otherwise(tiny_model, rows, tmp_path):
     order = sorted(range(4), key=lambda i: -len(rows[i].input_ids))
-    cached = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, batch_tokens=10_000)
+    cached = cache_of(tiny_model, tmp_path, batch_tokens=10_000).logprobs(rows, 0)
     assert torch.equal(cached[order], live(tiny_model, rows, order))
     for i in range(4):
         torch.testing.assert_close(cached[[i]], live(tiny_model, rows, [i]), rtol=1e-5, atol=1e-5)
 
 
 def test_the_second_run_computes_nothing(tiny_model, rows, tmp_path, monkeypatch):
-    first = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100)
+    first = cache_of(tiny_model, tmp_path).logprobs(rows, 0)
     monkeypatch.setattr(type(tiny_model), "forward", lambda *a, **k: pytest.fail("a forward ran"))
-    assert torch.equal(LogprobCache(tiny_model, tmp_path).logprobs(rows[::-1], 0, 100), first.flip(0))
+    assert torch.equal(cache_of(tiny_model, tmp_path).logprobs(rows[::-1], 0), first.flip(0))
 
 
 def test_another_model_or_row_never_meets_a_stale_number(tiny_model, rows, tmp_path):
-    cache = LogprobCache(tiny_model, tmp_path)
-    cache.logprobs(rows, 0, 100)
+    cache = cache_of(tiny_model, tmp_path)
+    cache.logprobs(rows, 0)
     with torch.no_grad():
         tiny_model.lm_head.weight[5, 3] += 0.5
-    changed = LogprobCache(tiny_model, tmp_path)
+    changed = cache_of(tiny_model, tmp_path)
     assert changed.path != cache.path
     torch.testing.assert_close(
-        changed.logprobs(rows, 0, 100), live(tiny_model, rows, range(4)), rtol=1e-5, atol=1e-5
+        changed.logprobs(rows, 0), live(tiny_model, rows, range(4)), rtol=1e-5, atol=1e-5
     )
 
 
 def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
-    cache = LogprobCache(tiny_model, tmp_path)
-    wanted = cache.logprobs(rows, 0, 100)
+    cache = cache_of(tiny_model, tmp_path)
+    wanted = cache.logprobs(rows, 0)
     cache.path.write_text('{"half')
-    assert torch.equal(LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100), wanted)
+    assert torch.equal(cache_of(tiny_model, tmp_path).logprobs(rows, 0), wanted)
     assert len(read_json(cache.path)["logprobs"]) == 4
 
 
@@ -72,12 +76,12 @@ def test_a_broken_cache_file_is_made_anew(tiny_model, rows, tmp_path):
 @pytest.mark.parametrize("resealed", [False, True])
 def test_numbers_that_nobody_wrote_are_not_believed(change, resealed, tiny_model, rows, tmp_path, caplog):
     """Scaled values show by the checksum; what no log-probability can be, whatever the checksum says."""
-    cache = LogprobCache(tiny_model, tmp_path)
-    wanted = cache.logprobs(rows, 0, 100)
+    cache = cache_of(tiny_model, tmp_path)
+    wanted = cache.logprobs(rows, 0)
     kept = read_json(cache.path)["logprobs"]
     changed = {key: change(value) for key, value in kept.items()}
     write_json(cache.path, {"checksum": fingerprint(changed if resealed else kept), "logprobs": changed})
-    found = LogprobCache(tiny_model, tmp_path).logprobs(rows, 0, 100)
+    found = cache_of(tiny_model, tmp_path).logprobs(rows, 0)
     if resealed and change(-1.0) == -2.0:
         assert torch.equal(found, 2 * wanted)
     else:
@@ -86,20 +90,20 @@ def test_numbers_that_nobody_wrote_are_not_believed(change, resealed, tiny_model
 
 
 def test_another_formula_or_library_never_meets_a_stale_number(tiny_model, tmp_path, monkeypatch):
-    before = LogprobCache(tiny_model, tmp_path).path
+    before = cache_of(tiny_model, tmp_path).path
     monkeypatch.setattr("unlearnkit.model.reference.versions", lambda names: dict.fromkeys(names, "another"))
-    assert LogprobCache(tiny_model, tmp_path).path != before
+    assert cache_of(tiny_model, tmp_path).path != before
     monkeypatch.undo()
-    assert LogprobCache(tiny_model, tmp_path).path == before
+    assert cache_of(tiny_model, tmp_path).path == before
     monkeypatch.setattr("unlearnkit.unlearn.base.__file__", __file__)
-    assert LogprobCache(tiny_model, tmp_path).path != before
+    assert cache_of(tiny_model, tmp_path).path != before
 
 
 def test_another_precision_never_meets_a_stale_number(tiny_model, rows, tmp_path):
     exact, half = (
-        LogprobCache(tiny_model, tmp_path, kind).logprobs(rows, 0, 100) for kind in ("fp32", "bf16")
+        cache_of(tiny_model, tmp_path, precision=kind).logprobs(rows, 0) for kind in ("fp32", "bf16")
     )
-    assert torch.equal(half, LogprobCache(tiny_model, tmp_path / "new", "bf16").logprobs(rows, 0, 100))
+    assert torch.equal(half, cache_of(tiny_model, tmp_path / "new", precision="bf16").logprobs(rows, 0))
     assert not torch.equal(half, exact)
 
 

@@ -74,7 +74,10 @@ REFUSALS = (
         "unlearn.lora.quantize",
         lambda settings: settings.is_quantized,
         "weights in 4 bits are not sharded; take overall.engine ddp",
-        ("--unlearn.use_lora", "true", "--unlearn.lora.quantize", "nf4", "--unlearn.save_adapter", "only"),
+        tuple(
+            "--unlearn.unlearn_method NPO+FT --unlearn.use_lora true --unlearn.lora.quantize nf4"
+            " --unlearn.save_adapter only".split()
+        ),
     ),
     Refusal(
         "AdamW in 8 bits",

@@ -31,23 +31,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-if "unlearnkit" not in sys.modules:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
-    import checkout  # noqa: F401
-
 REPO = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPO / "tests"))
+from scripts import CHANGES  # noqa: E402  (it loads the package of this checkout too)
+
 FAULTS = ("kill", "term", "change", "full")
-CHANGES = (
-    "os.mkdir",
-    "os.rename",
-    "os.remove",
-    "os.rmdir",
-    "os.chmod",
-    "os.link",
-    "os.symlink",
-    "os.truncate",
-)
-"""Audit events of what changes a folder, beside `open`."""
 TIMES = ("tokens_per_second", "seconds", "evaluation_seconds", "train_seconds", "started", "peak_memory_mb")
 """Fields whose values are times, speeds and sizes of the process."""
 ADDRESS = re.compile(rb"at 0x[0-9a-f]+")

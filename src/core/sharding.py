@@ -117,8 +117,10 @@ def lockstep(model: Any) -> Iterator[None]:
         yield
         return
 
+    device = local(next(model.parameters())).device
+
     def announce(*_) -> None:
-        _working(model, True)
+        any_process(True, device)
 
     # First: the hook that gathers the model's own weights must find all processes at the same pass.
     handle = model.register_forward_pre_hook(announce, prepend=True)
@@ -126,22 +128,11 @@ def lockstep(model: Any) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-        while _working(model, False):
-            _empty_pass(model)
+        token = torch.zeros(1, 1, dtype=torch.long, device=device)
+        while any_process(False, device):
+            with torch.no_grad():
+                model(input_ids=token, use_cache=False)
         reshard(model)
-
-
-def _working(model: Module, here: bool) -> bool:
-    """Does any process make a pass now?"""
-    flag = torch.tensor(float(here), device=local(next(model.parameters())).device)
-    torch.distributed.all_reduce(flag)
-    return flag.item() > 0
-
-
-@torch.no_grad()
-def _empty_pass(model: Module) -> None:
-    token = torch.zeros(1, 1, dtype=torch.long, device=local(next(model.parameters())).device)
-    model(input_ids=token, use_cache=False)
 
 
 def any_process(here: bool, device: torch.device | str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..core.files import UserError
-from ..core.screen import show
+from ..core.screen import show, show_error
 from ..model.settings.run_settings import Settings
 from .script import Script, run_script
 
@@ -22,7 +22,7 @@ def plan_or_run(argv: Sequence[str] | None, script: Script) -> int:
     try:
         budget, rest = _budget(words)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        show_error(f"error: {error}")
         return 2
     action = lambda settings: show_plan(settings, budget)
     return run_script(rest, replace(script, action=action, interrupted="interrupted; nothing was written"))
@@ -55,7 +55,7 @@ def show_plan(settings: Settings, budget: int = 0) -> None:
     """Print the plan of a run and, for a budget of bytes, what would make it fit."""
     from ..model.plan.device_rate import calibrate
     from ..model.plan.plan_text import fit_text, plan_text
-    from ..model.plan.run_plan import composition_of, fitting, make_plan, prepare
+    from ..model.plan.run_plan import fitting, make_plan, prepare, trained_composition
     from ..model.plan.shape_model import ShapeModel
 
     prepared = prepare(settings)
@@ -63,7 +63,7 @@ def show_plan(settings: Settings, budget: int = 0) -> None:
     rate = None
     if plan.largest:
         largest = max(plan.largest.parts.values(), key=lambda part: part.tokens)
-        rate = calibrate(settings, ShapeModel(settings, composition_of(settings)), largest)
+        rate = calibrate(settings, ShapeModel(settings, trained_composition(settings)), largest)
     show(plan_text(plan, rate))
     if budget:
         show(fit_text(plan, budget, fitting(plan, prepared)))

@@ -61,10 +61,8 @@ class RowCache:
         """The values of a part, [N, ...] in reading order."""
         places = part["index"].tolist()
         missing = [line for line, place in enumerate(places) if (name, place) not in self.kept]
-        if self.together and not missing and any_process(False, part["index"].device):
-            missing = [0]
-        elif self.together and missing:
-            any_process(True, part["index"].device)
+        if self.together and any_process(bool(missing), part["index"].device):
+            missing = missing or [0]
         fresh = dict(zip(missing, self._compute(part, missing)))
         for line, values in fresh.items():
             self._keep((name, places[line]), values)

@@ -1,4 +1,4 @@
-"""forget.py: from rows to an unlearned model, and what is said of rows that are wrong."""
+"""forget.py: from rows to an unlearned model, and the messages about wrong rows."""
 
 import json
 from random import Random

@@ -312,22 +312,29 @@ def test_a_folder_for_the_invented_data_is_refused(tmp_path):
     assert done.returncode != 0 and "FictionalPii is made by the project itself" in done.stderr
 
 
-def test_own_rows_with_named_spans_are_measured(tiny_model_folder, tmp_path):
-    rows = [{"question": "Where does Kes live?", "answer": "At 7 Salt Lane.", "pii": ["7 Salt Lane"]}]
-    for name in ("forget", "retain"):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+def measured_rows(model, folder, forget, retain, *more):
+    """Measure own rows; the run folder is `folder`/run."""
+    for name, rows in (("forget", forget), ("retain", retain)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = run_script(
         "evaluate_model",
-        f"--overall.model_name={tiny_model_folder}",
-        f"--dataset.data_dir={tmp_path}",
-        f"--logger.json.root={tmp_path}",
-        f"--overall.cache_dir={tmp_path / 'cache'}",
+        f"--overall.model_name={model}",
+        f"--dataset.data_dir={folder}",
+        f"--logger.json.root={folder}",
+        f"--overall.cache_dir={folder / 'cache'}",
         *(
             "--logger.name run --dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name"
-            " Folder_retain --unlearn.task_name pii --evaluate.max_new_tokens 8 --evaluate.samples 2"
+            " Folder_retain --unlearn.task_name pii --evaluate.max_new_tokens 8"
         ).split(),
+        *more,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_own_rows_with_named_spans_are_measured(tiny_model_folder, tmp_path):
+    rows = [{"question": "Where does Kes live?", "answer": "At 7 Salt Lane.", "pii": ["7 Salt Lane"]}]
+    measured_rows(tiny_model_folder, tmp_path, rows, rows, "--evaluate.samples", "2")
     metrics = read_json(tmp_path / "run/metrics.json")
     assert metrics["pii/recall"] == metrics["pii/leak_at_1"] == 0 < metrics["pii/span_prob"] < 1
     assert metrics["pii/exact_first"] is None and metrics["pii/context_first"] is None
@@ -336,21 +343,8 @@ def test_own_rows_with_named_spans_are_measured(tiny_model_folder, tmp_path):
 
 
 def test_worked_examples_are_measured_where_a_run_names_them(tiny_model_folder, tmp_path):
-    for name, rows in (("forget", CALLED), ("retain", KEPT)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = run_script(
-        "evaluate_model",
-        f"--overall.model_name={tiny_model_folder}",
-        f"--dataset.data_dir={tmp_path}",
-        f"--logger.json.root={tmp_path}",
-        f"--overall.cache_dir={tmp_path / 'cache'}",
-        *(
-            "--logger.name run --dataset.forget_dataset_name Folder_forget --dataset.retain_dataset_name"
-            " Folder_retain --unlearn.task_name pii --evaluate.max_new_tokens 8 --evaluate.metrics"
-            " pii/few_shot_1_max pii/few_shot_2"
-        ).split(),
-    )
-    assert done.returncode == 0, done.stderr
+    named = ["--evaluate.metrics", "pii/few_shot_1_max", "pii/few_shot_2"]
+    done = measured_rows(tiny_model_folder, tmp_path, CALLED, KEPT, *named)
     metrics = read_json(tmp_path / "run/metrics.json")
     assert "evaluate.samples" not in done.stderr  # they read no sampled answers
     assert (metrics["pii/few_shot_1_max"], metrics["pii/few_shot_2"]) == (0, 0)

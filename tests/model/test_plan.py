@@ -14,7 +14,7 @@ from unlearnkit.core.files import UserError
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.exec.plan_flags import memory_size
 from unlearnkit.model.plan.memory_axes import MemoryAxes, PassMemory
-from unlearnkit.model.plan.run_plan import NF4_BYTES, composition_of, fitting, make_plan, prepare
+from unlearnkit.model.plan.run_plan import NF4_BYTES, fitting, make_plan, prepare, trained_composition
 from unlearnkit.model.plan.shape_model import Pass, ShapeModel
 
 TARGET = REPO / "files/models/fictional/target"
@@ -72,7 +72,7 @@ def test_weights_gradients_and_optimizer_are_four_copies(plan):
 
 def test_activations_are_those_of_a_real_pass(model):
     settings = settings_of()
-    shapes = ShapeModel(settings, composition_of(settings))
+    shapes = ShapeModel(settings, trained_composition(settings))
     found = shapes.cost(Pass(3, 20))
     assert found.saved == pytest.approx(saved_bytes(model.train(), 3, 20), rel=0.02)
     with FlopCounterMode(display=False) as counter:
@@ -85,7 +85,7 @@ def test_activations_are_those_of_a_real_pass(model):
 
 def test_no_weight_takes_memory():
     settings = settings_of()
-    shapes = ShapeModel(settings, composition_of(settings))
+    shapes = ShapeModel(settings, trained_composition(settings))
     assert all(p.fake_mode is shapes.mode for p in shapes.model.parameters())
 
 
@@ -201,7 +201,7 @@ def test_the_calibration_leaves_out_what_it_cannot_build():
     from unlearnkit.model.plan.device_rate import calibrate
 
     settings = settings_of()
-    shapes = ShapeModel(settings, composition_of(settings))
+    shapes = ShapeModel(settings, trained_composition(settings))
     rate = calibrate(settings, shapes, Pass(2, 8))
     assert rate.flops > 0 and rate.seconds(10 * int(rate.flops), 0, 1) == pytest.approx(10, rel=1e-3)
     config = copy.deepcopy(shapes.config)

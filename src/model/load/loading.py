@@ -121,8 +121,8 @@ def load_sharded(name: str, precision: str, loading: Loading = Loading()):
 
     if is_adapter(name):
         raise UserError(
-            f"overall.engine fsdp2: {name} is an adapter, which is merged into whole weights alone; load it"
-            " in one process, save it (evaluate_model.py does not), or name its base and train anew"
+            f"overall.engine fsdp2: {name} is an adapter, which is merged into whole weights alone; merge it"
+            " into its base first (peft: merge_and_unload, then save_pretrained)"
         )
     config = DistributedConfig(fsdp_size=torch.distributed.get_world_size())
     dtype = weight_dtype(precision)

@@ -14,7 +14,7 @@ from ...dataset.pairs import EpochSampler, Pairs
 from ...metrics.measure import texts_of
 from ...metrics.spec import MAX_LOGITS, METRICS, Generations, Samples, select
 from ...optim import AdamW, Sophia
-from ...unlearn import Composition, compose
+from ...unlearn import Composition
 from ...unlearn.base import Objective
 from ...unlearn.edits.reinforce import Reinforce
 from ...unlearn.step.step_plan import StepPlan
@@ -87,21 +87,19 @@ def prepare(settings: Settings) -> Prepared:
     """
     tokenizer = initial_tokenizer(settings.overall)
     with reading_once():
-        return Prepared(tokenizer, Unlearn(settings).rows(tokenizer, composition_of(settings)))
+        return Prepared(tokenizer, Unlearn(settings).rows(tokenizer, trained_composition(settings)))
 
 
-def composition_of(settings: Settings) -> Composition:
+def trained_composition(settings: Settings) -> Composition:
     """The objectives that are trained; of an edit those of its reinforced model."""
     if settings.method.edits:
         return Composition(Reinforce(), None)
-    return compose(
-        settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
-    )
+    return settings.composition
 
 
 def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
     """Plan a run from its settings and rows."""
-    composition = composition_of(settings)
+    composition = trained_composition(settings)
     shapes = ShapeModel(settings, composition)
     evaluation = _evaluation(settings, prepared, shapes)
     weights = _weight_bytes(settings, shapes)

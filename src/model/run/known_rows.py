@@ -52,14 +52,31 @@ def known_rows(settings: Settings, model, template: Template, rows: Sequence[dic
         rows: rows with id, question and answer.
     """
     precision = resolve_precision(settings.overall.precision, model.device.type)
+    with autocast_context(model.device, precision):
+        probs = answer_probabilities(settings, model, template, rows)
+    prompts = [template.prompt_ids(row["question"], turns=row.get("turns", ())) for row in rows]
+    found = own_answers(settings, model, template, prompts, "looking whether the model knows the rows")
+    answers = [answer for answer, _ in found]
+    return [
+        Knowledge(
+            row["id"], prob, states(answer, Case(row["id"], row["question"], row["answer"], answer, None))
+        )
+        for row, prob, answer in zip(rows, probs, answers)
+    ]
+
+
+def own_answers(
+    settings: Settings, model, template: Template, prompts: Sequence[list[int]], title: str
+) -> list[tuple[str, bool]]:
+    """The model's greedy answer to each prompt, without its trace, and whether it ended within
+    evaluate.max_new_tokens. `title` is that of the progress."""
     tags, limit = settings.dataset.tags, settings.evaluate.max_new_tokens
     options = DecodingOptions(limit, settings.evaluate.batch_tokens, template.stop_ids, tags=tags)
+    precision = resolve_precision(settings.overall.precision, model.device.type)
     with (
         autocast_context(model.device, precision),
-        progress("looking whether the model knows the rows", settings.overall.quiet, len(rows)) as advance,
+        progress(title, settings.overall.quiet, len(prompts)) as advance,
     ):
-        probs = answer_probabilities(settings, model, template, rows)
-        prompts = [template.prompt_ids(row["question"], turns=row.get("turns", ())) for row in rows]
         texts = [
             text
             for at in range(0, len(prompts), CHUNK)
@@ -67,13 +84,7 @@ def known_rows(settings: Settings, model, template: Template, rows: Sequence[dic
                 model, template.tokenizer, prompts[at : at + CHUNK], options, lambda done: advance(len(done))
             )
         ]
-    answers = [split_trace(text.text, tags, "direct").answer or "" for text in texts]
-    return [
-        Knowledge(
-            row["id"], prob, states(answer, Case(row["id"], row["question"], row["answer"], answer, None))
-        )
-        for row, prob, answer in zip(rows, probs, answers)
-    ]
+    return [(split_trace(text.text, tags, "direct").answer or "", text.ended) for text in texts]
 
 
 @torch.inference_mode()

@@ -20,7 +20,7 @@ from ...loggers import LOGGERS, RunLocation, RunLogger
 from ...loggers.logger import Results
 from ...metrics.pii_few_shot import few_shot_sets
 from ...metrics.spec import select
-from ...unlearn import Composition, compose
+from ...unlearn import Composition
 from ...unlearn.base import Edit
 from ...unlearn.edits.reinforce import Reinforce
 from ..benchmarks.benchmark_runner import (
@@ -190,9 +190,7 @@ class Unlearn:
         settings = self.settings
         logger = self.logger()
         logger.check(settings.unlearn.resume_path is not None)
-        composition = compose(
-            settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
-        )
+        composition = settings.composition
         check_network(settings, composition.parts)
         tokenizer = initial_tokenizer(settings.overall)
         check_original(settings, tokenizer)

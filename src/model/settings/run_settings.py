@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...metrics.spec import METRICS
-from ...unlearn import Method
+from ...unlearn import Composition, Method, compose
 from ..benchmarks.suites import AUTO, NONE, tasks_of
 from .benchmark_keys import Benchmarks
 from .data_keys import Data
@@ -51,6 +51,11 @@ class Settings:
     logger: Logging = section("logger")
     json_logger: JsonLogging = section("logger.json")
     wandb_logger: WandbLogging = section("logger.wandb")
+
+    @property
+    def composition(self) -> Composition:
+        """The objectives with the weights of their sides."""
+        return compose(self.method, self.components, self.unlearn.forget_weight, self.unlearn.gamma)
 
     @property
     def metric_names(self) -> list[str]:

@@ -15,15 +15,11 @@ import torch
 
 from ...core.encoding import Template
 from ...core.files import fingerprint, read_text
-from ...core.generation import DecodingOptions, generate
 from ...core.project import DATA
-from ...core.thinking import split_trace
 from ...core.words import words
 from ...metrics.health import loop_share
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, distinctive_words
-from ..load.loading import autocast_context, resolve_precision
-from ..run.known_rows import CHUNK, answer_probabilities
-from ..run.progress import progress
+from ..run.known_rows import answer_probabilities, own_answers
 from ..settings.run_settings import Settings
 from .other_subjects import OtherSubjects, proper_names
 
@@ -102,25 +98,10 @@ def _sure(settings: Settings, model, template: Template, found: RetainSet) -> Re
 
 def _answers(settings: Settings, model, template: Template, questions: Sequence[str]) -> list[str | None]:
     """The model's greedy answers; None for one that did not end within evaluate.max_new_tokens."""
-    tags = settings.dataset.tags
     prompts = [template.prompt_ids(question) for question in questions]
-    options = DecodingOptions(
-        settings.evaluate.max_new_tokens, settings.evaluate.batch_tokens, template.stop_ids, tags=tags
-    )
-    precision = resolve_precision(settings.overall.precision, model.device.type)
     torch.manual_seed(int(fingerprint(settings.overall.seed, "retain"), 16) % 2**63)
-    with (
-        autocast_context(model.device, precision),
-        progress("answering questions for the retain set", settings.overall.quiet, len(prompts)) as advance,
-    ):
-        found = [
-            one
-            for at in range(0, len(prompts), CHUNK)
-            for one in generate(
-                model, template.tokenizer, prompts[at : at + CHUNK], options, lambda done: advance(len(done))
-            )
-        ]
-    return [_ended((split_trace(one.text, tags, "direct").answer or "").strip(), one.ended) for one in found]
+    found = own_answers(settings, model, template, prompts, "answering questions for the retain set")
+    return [_ended(text.strip(), ended) for text, ended in found]
 
 
 def _ended(text: str, ended: bool) -> str | None:

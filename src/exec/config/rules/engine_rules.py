@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from ....model.load.engine import engine_errors, precision_error, wants_fsdp2
 from ....model.settings.run_settings import Settings
-from .method_rules import composition_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ REFUSALS = (
     Refusal(
         "losses on the weights themselves (L1 and other regularizers)",
         "unlearn.unlearn_method",
-        lambda settings: any(part.on_weights for _, _, part in composition_of(settings).active),
+        lambda settings: any(part.on_weights for _, _, part in settings.composition.active),
         "a loss of the weights bypasses the passes in which FSDP2 sums gradients; take overall.engine ddp",
         ("--unlearn.unlearn_method", "NPO+FT+L1"),
     ),

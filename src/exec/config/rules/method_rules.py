@@ -5,7 +5,6 @@ from typing import Any
 
 from ....model.load.adapters import is_adapter
 from ....model.settings.run_settings import Settings
-from ....unlearn import Composition, compose
 from ....unlearn.base import RunFacts, section_of
 from .model_rules import model_path_error
 
@@ -43,7 +42,7 @@ def combination_errors(settings: Settings) -> list[str]:
         )
     if unlearn.flatness != "none" and method.edits:
         found.append(f"unlearn.flatness {unlearn.flatness}: {method.forget} edits the model and takes none")
-    sides = {side for side, _, _ in composition_of(settings).active} | ({"retain"} & parts_of(settings))
+    sides = {side for side, _, _ in settings.composition.active} | ({"retain"} & parts_of(settings))
     if unlearn.combiner != "sum" and (method.edits or sides < {"forget", "retain"}):
         found.append(
             f"unlearn.combiner {unlearn.combiner} combines the gradients of two sides, and {method.name} has"
@@ -68,13 +67,7 @@ def combination_errors(settings: Settings) -> list[str]:
 
 def parts_of(settings: Settings) -> set[str]:
     """The batch parts that the run reads."""
-    return set(composition_of(settings).parts)
-
-
-def composition_of(settings: Settings) -> Composition:
-    return compose(
-        settings.method, settings.components, settings.unlearn.forget_weight, settings.unlearn.gamma
-    )
+    return set(settings.composition.parts)
 
 
 def edit_errors(settings: Settings) -> list[str]:
@@ -174,7 +167,7 @@ def quantization_errors(settings: Settings) -> list[str]:
 def reference_errors(settings: Settings) -> list[str]:
     """Objectives that compare with an initial model that is random, or that draw labels on absent rows."""
     found = []
-    active = [objective for _, _, objective in composition_of(settings).active]
+    active = [objective for _, _, objective in settings.composition.active]
     comparing = [section_of(objective) for objective in active if objective.reads_reference]
     if settings.overall.random_init and comparing:
         found.append(
@@ -200,7 +193,7 @@ def method_warnings(settings: Settings) -> list[str]:
         found.append(f"unlearn.gamma is 0: the retain objective of {method.name} is left out")
     run = facts_of(settings)
     found += [text for objective in settings.components.values() for text in objective.warnings(run)]
-    active: list[Any] = [objective for _, _, objective in composition_of(settings).active]
+    active: list[Any] = [objective for _, _, objective in settings.composition.active]
     layers = {section_of(objective): objective.layer for objective in active if hasattr(objective, "layer")}
     if len(set(layers.values())) > 1:
         places = ", ".join(f"{section}.layer {layer}" for section, layer in layers.items())

@@ -40,7 +40,8 @@ TIMES = ("tokens_per_second", "seconds", "evaluation_seconds", "train_seconds", 
 """Fields whose values are times, speeds and sizes of the process."""
 ADDRESS = re.compile(rb"at 0x[0-9a-f]+")
 """Of a function, in the harness's printed config of a task."""
-UNCOMPARED = ("lock", "environment.json")
+UNCOMPARED = ("lock", "environment.json", "report.html")
+"""Files that hold times, as text."""
 FIRST_BYTES = 65536
 """Least size of a disk that fills up: a run that cannot even write its settings has nothing to lose."""
 

@@ -278,7 +278,7 @@ def load_libraries() -> None:
     for name in (RUN_MODULE, "unlearnkit.model.run.training"):
         importlib.import_module(name)
     # A report would cost every run a second; tests about reports have the fixture `reports`.
-    sys.modules[RUN_MODULE].write_run_report = lambda settings, logger: None
+    sys.modules[RUN_MODULE].write_run_report = lambda settings, logger, environment: None
     gc.collect()
     gc.freeze()
 

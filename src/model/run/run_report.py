@@ -1,7 +1,9 @@
 """The report of a run, written into its folder when everything else is there."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...core.files import write_json
 from ...loggers import RunLogger
@@ -13,8 +15,14 @@ log = logging.getLogger(__name__)
 REPORT, WEIGHTS = "report.html", "weight_change.json"
 
 
-def write_run_report(settings: Settings, logger: RunLogger) -> Path | None:
+def write_run_report(settings: Settings, logger: RunLogger, environment: dict[str, Any]) -> Path | None:
     """Write `report.html`, and first how far the weights moved.
+
+    Args:
+        settings: of the run.
+        logger: of the run, whose results and model are written.
+        environment: content of environment.json, which is written after this and makes the run whole: a run
+            that is killed here resumes, and draws its report then.
 
     Returns:
         Its path; None where none is wanted or it could not be drawn, which is a warning: the run is measured
@@ -31,7 +39,7 @@ def write_run_report(settings: Settings, logger: RunLogger) -> Path | None:
 
         if settings.method.trains:
             write_json(folder / WEIGHTS, weight_change(settings, folder))
-        path = write_report(folder / REPORT, gather([read_run(folder)]))
+        path = write_report(folder / REPORT, gather([replace(read_run(folder), environment=environment)]))
         logger.report(path)
     except (
         Exception

@@ -162,10 +162,11 @@ class Unlearn:
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
             facts = environment(settings, processes, start, seconds, trained_model.record)
-            logger.environment(facts | {"data": _fingerprints(rows.training)})
+            facts |= {"data": _fingerprints(rows.training)}
+            report = write_run_report(settings, logger, facts)
+            logger.environment(facts)
             if trains and logger.folder:
                 drop_everything(logger.folder / "checkpoints")
-            report = write_run_report(settings, logger)
         is_main = process_state(settings).is_main_process
         return Outcome(
             before,

@@ -196,6 +196,7 @@ def _is_disk_error(error: Exception) -> bool:
         *(f"(os error {n})" for n in numbers),
         "PytorchStreamWriter failed",
         "enforce fail at inline_container",
+        "basic_ios::clear: iostream error",
     ]
     return getattr(error, "errno", None) in numbers or any(word in str(error) for word in words)
 

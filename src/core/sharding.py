@@ -1,6 +1,7 @@
-"""Weights of which every process holds a part: FSDP2, by `torch.distributed.fsdp.fully_shard`.
+"""Weights of which every process holds a part: FSDP2, by `torch.distributed.fsdp.fully_shard`, or DeepSpeed's
+ZeRO-3 (see `zero`), which trains but does no work in weight space.
 
-A sharded weight is a DTensor. Work in weight space (masks, combiners, optimizers) runs on the parts as on
+A sharded weight of FSDP2 is a DTensor. Work in weight space (masks, combiners, optimizers) runs on the parts as on
 whole tensors, element by element. A sum over elements is a sum over processes too, and `item()` of a DTensor
 gives the part of one process without a word: every such number goes through `whole`.
 
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from .zero import has_zero_parts, is_zero_part, part_like, whole_zero
+
 
 def is_part(tensor: Any) -> bool:
-    """Is it a tensor of which each process has a part?"""
+    """Is it a tensor of FSDP2, of which each process has a part?"""
     # Loading DTensor takes a second, which a run of one process need not wait for: where there is one, it is
     # loaded.
     module = sys.modules.get("torch.distributed.tensor")
@@ -33,7 +36,7 @@ def fsdp_modules(model: Module) -> list[Any]:
 
 
 def is_sharded(model: Module) -> bool:
-    return bool(fsdp_modules(model))
+    return bool(fsdp_modules(model)) or has_zero_parts(model)
 
 
 def weight_mb(model: Module) -> float:
@@ -44,17 +47,23 @@ def weight_mb(model: Module) -> float:
 def whole(tensor: Any) -> Tensor:
     """The values of a tensor of which each process has a part, on every process; all must call. Any other
     tensor as it is."""
+    if is_zero_part(tensor):
+        return whole_zero(tensor)
     return tensor.full_tensor() if is_part(tensor) else tensor
 
 
 def local(tensor: Any) -> Tensor:
     """The part of this process; any other tensor as it is."""
+    if is_zero_part(tensor):
+        return tensor.ds_tensor
     return tensor.to_local() if is_part(tensor) else tensor
 
 
 def shard_like(values: Tensor, weight: Any) -> Tensor:
     """The part of this process in whole `values`, laid out as `weight` is; nothing is sent. Of a whole weight
     the values as they are."""
+    if is_zero_part(weight):
+        return part_like(values, weight)
     if not is_part(weight):
         return values
     from torch.distributed.tensor import DTensor
@@ -79,7 +88,7 @@ def shard_like(values: Tensor, weight: Any) -> Tensor:
 @torch.no_grad()
 def assign(weight: Tensor, values: Tensor) -> None:
     """Give a weight, sharded or whole, the whole `values`."""
-    weight.copy_(shard_like(values.to(weight.device, weight.dtype), weight))
+    written(weight).copy_(shard_like(values.to(weight.device, weight.dtype), weight))
 
 
 def gathered(tree: Any, keep: bool = True) -> Any:
@@ -89,15 +98,16 @@ def gathered(tree: Any, keep: bool = True) -> Any:
         return {key: gathered(value, keep) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
         return type(tree)(gathered(value, keep) for value in tree)
-    if not is_part(tree):
+    if not is_part(tree) and not is_zero_part(tree):
         return tree
-    values = whole(tree)
+    values = whole(tree).detach()
     return values.cpu() if keep else values.new_empty(0)
 
 
 def whole_state(model: Module, keep: bool = True) -> dict[str, Tensor]:
     """`state_dict` of a model with whole tensors; empty for processes that do not `keep` it."""
-    state = gathered(model.state_dict(), keep)
+    # Parts of ZeRO-3 are known by their parameters alone.
+    state = gathered(dict(model.state_dict(keep_vars=True)), keep)
     return state if keep else {}
 
 
@@ -151,7 +161,7 @@ def exchanged(model: Module, weights: Iterable[tuple[Parameter, Tensor]]) -> Ite
     Whole parameters point to the other values; sharded ones are overwritten and restored, since what is
     gathered is their own memory."""
     pairs = list(weights)
-    sharded = any(is_part(p) for p, _ in pairs)
+    sharded = any(is_part(p) or is_zero_part(p) for p, _ in pairs)
     swap = _overwrite if sharded else _point_to
     live = swap(pairs)
     _forget_copies(model, sharded)
@@ -171,10 +181,24 @@ def _point_to(pairs: list[tuple[Parameter, Tensor]]) -> list[Tensor]:
 
 @torch.no_grad()
 def _overwrite(pairs: list[tuple[Parameter, Tensor]]) -> list[Tensor]:
-    live = [p.detach().clone() for p, _ in pairs]
+    live = [own_values(p) for p, _ in pairs]
     for p, values in pairs:
-        p.copy_(values)
+        written(p).copy_(values)
     return live
+
+
+def own_values(weight: Any) -> Tensor:
+    """A copy of a weight, or of its part, for `exchanged`."""
+    return written(weight).detach().clone()
+
+
+def written(weight: Any) -> Tensor:
+    """The tensor to write to: of a part of ZeRO-3, what lies behind the empty parameter."""
+    return weight.ds_tensor if is_zero_part(weight) else weight
+
+
+def whole_shape(weight: Any) -> torch.Size:
+    return weight.ds_shape if is_zero_part(weight) else weight.shape
 
 
 def _forget_copies(model: Module, sharded: bool) -> None:

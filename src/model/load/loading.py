@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from transformers.pytorch_utils import Conv1D
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
 from ...core.hub_access import absent_offline, hub_problem
-from ...core.sharding import exchanged, is_sharded, whole
+from ...core.sharding import exchanged, is_sharded, own_values, whole
 from ...core.weight_files import weight_faults
+from ...core.zero import ZeroPlan, import_deepspeed, is_zero_part, loading_in_parts, start_passes
 from ...unlearn.blocks import block_numbers
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
-from .engine import resolve_engine, take_over
+from .engine import resolve_engine, take_over, zero_plan
 from .folder_faults import broken_file, check_folder, missing_files, reason_of
 from .sharded import another_model, merge_sharded
 
@@ -132,6 +134,22 @@ def load_sharded(name: str, precision: str, loading: Loading = Loading()):
     return model.eval()
 
 
+def load_in_parts(plan: ZeroPlan, device: str, name: str, precision: str, loading: Loading = Loading()):
+    """As `load_sharded`, by DeepSpeed's ZeRO-3."""
+    if is_adapter(name):
+        raise UserError(
+            f"overall.engine zero3: {name} is an adapter, which is merged into whole weights alone; merge it"
+            " into its base first (peft: merge_and_unload, then save_pretrained)"
+        )
+    import_deepspeed(torch.device(device).type)
+    with loading_in_parts(plan):
+        model = load_pretrained(AutoModelForCausalLM, name, loading, dtype=weight_dtype(precision))
+    if not all(map(is_zero_part, model.parameters())):
+        raise UserError(f"overall.engine zero3: {name} was loaded whole; its architecture cannot be sharded")
+    start_passes(model.eval(), plan)
+    return model
+
+
 def random_model(
     name: str,
     precision: str = "fp32",
@@ -186,12 +204,14 @@ def load_initial(overall, local_rank: int = 0, shardable: bool = False):
     """
     device = resolve_device(overall.device, local_rank)
     precision = resolve_precision(overall.precision, device)
-    if resolve_engine(overall.engine) == "fsdp2":
+    engine = resolve_engine(overall.engine)
+    if engine in ("fsdp2", "zero3"):
         if not shardable or overall.random_init:
             what = "a model drawn at random (overall.random_init)" if shardable else "this script"
-            raise UserError(f"overall.engine fsdp2: {what} needs whole weights in each process; use ddp")
+            raise UserError(f"overall.engine {engine}: {what} needs whole weights in each process; use ddp")
         take_over()
-        return load_sharded(overall.model_name, precision, loading_of(overall))
+        load = load_sharded if engine == "fsdp2" else partial(load_in_parts, zero_plan(overall.engine), device)
+        return load(overall.model_name, precision, loading_of(overall))
     load = random_model if overall.random_init else load_model
     return load(overall.model_name, precision, device, overall.seed, loading_of(overall))
 
@@ -394,7 +414,7 @@ def reference_model(model, deepest: int | None = None, another: Callable[[], Any
     # model in memory. Parameters outside of the blocks count as block 0, since an output may depend on them.
     numbers = block_numbers(model)
     trained = [
-        (p, p.detach().clone())
+        (p, own_values(p))
         for name, p in model.named_parameters()
         if p.requires_grad and numbers.get(name, 0) <= deepest
     ]
@@ -476,14 +496,15 @@ def model_fingerprint(model) -> str:
     # release of transformers that wrote it change no output, so they are left out.
     config = {k: v for k, v in model.config.to_dict().items() if k not in PASSING}
     digest = hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=8)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.state_dict(keep_vars=True).items():
         if "lora_" in name:
             continue
         # peft's names, so that a model and its LoRA version before training share cached values.
         plain = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        digest.update(f"{plain}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        values = whole(tensor).detach()
+        digest.update(f"{plain}{tuple(values.shape)}{values.dtype}".encode())
         # Bytes rather than values: numpy has no bfloat16.
-        flat = whole(tensor.detach()).contiguous().reshape(-1)
+        flat = values.contiguous().reshape(-1)
         digest.update(flat.view(torch.uint8).cpu().numpy().data)
     return digest.hexdigest()
 

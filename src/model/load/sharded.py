@@ -1,4 +1,4 @@
-"""Models whose weights several processes share (FSDP2): copied, merged and gathered for saving."""
+"""Models whose weights several processes share (FSDP2, ZeRO-3): copied, merged and gathered for saving."""
 
 import copy
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from ...core.sharding import is_sharded, reshard, shard_like, whole_state
+from ...core.sharding import is_sharded, reshard, shard_like, whole_state, written
+from ...core.zero import gathered_zero, start_passes, stop_passes
 from ...unlearn.base import add_up
 
 
@@ -44,7 +45,13 @@ def merge_sharded(model) -> Any:
     layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     for layer in layers:
         weight = layer.get_base_layer().weight
-        update = add_up(layer.get_delta_weight(name) for name in layer.active_adapters)
-        with torch.no_grad():
-            weight.add_(shard_like(update.to(weight.dtype), weight))
-    return model.unload()
+        adapters = [p for name, p in layer.named_parameters() if not name.startswith("base_layer.")]
+        with torch.no_grad(), gathered_zero(adapters):
+            update = add_up(layer.get_delta_weight(name) for name in layer.active_adapters)
+            written(weight).add_(shard_like(update.to(weight.dtype), weight))
+    # Hooks of ZeRO-3 were put around the adapters too.
+    plan = stop_passes(model)
+    merged = model.unload()
+    if plan:
+        start_passes(merged, plan)
+    return merged

@@ -10,6 +10,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from ...core.sharing import Share
+from ..load.engine import take_over_deepspeed
 from ..load.loading import resolve_device
 from ..settings.run_settings import Settings
 
@@ -19,6 +20,7 @@ PROCESS_TIMEOUT = timedelta(hours=24)
 
 def process_state(settings: Settings) -> PartialState:
     """Which process of how many this is (one, unless a launcher started several)."""
+    take_over_deepspeed()
     return PartialState(cpu=resolve_device(settings.overall.device) == "cpu", timeout=PROCESS_TIMEOUT)
 
 

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, TrainingArguments
 from ...core.encoding import CONTEXT, Encoded, Template
 from ...core.files import UserError
 from ...core.generation import pad_id
-from ...core.sharding import is_sharded, lockstep, weight_mb
+from ...core.sharding import lockstep, weight_mb
 from ...dataset.collate import Collator
 from ...dataset.neutral_texts import ROWS as NEUTRAL_TEXTS
 from ...dataset.pairs import EpochSampler, Pairs
@@ -29,6 +29,7 @@ from ...unlearn.step.step_plan import StepPlan
 from ...unlearn.step.trainer import TrainingJob, UnlearnTrainer
 from ..evaluation import other_columns, template_of
 from ..load.adapters import set_base_name
+from ..load.engine import resolve_engine, zero_plan
 from ..load.loading import add_lora, load_initial, merge_lora, model_fingerprint, resolve_precision
 from ..reference import ReferenceModel, ReferenceOptions, make_reference
 from ..settings.run_settings import Settings
@@ -87,7 +88,7 @@ class Training:
             logger.adapter(model, self.tokenizer, instead=unlearn.save_adapter == "only")
         seconds = time.time() - start - ending.evaluation_seconds
         sharing = {
-            "engine": "fsdp2" if is_sharded(model) else "ddp",
+            "engine": resolve_engine(self.settings.overall.engine),
             "weight_mb_per_process": round(weight_mb(model), 3),
         }
         record = plan.record(done) | sharing | ending.record()
@@ -280,6 +281,8 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         use_cpu=device == "cpu",
         # The Trainer writes this into the model's config, which is saved; our own passes ask for no cache.
         use_cache=True,
+        # DeepSpeed sums over processes at each micro-batch, and refuses not to.
+        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": zero_plan(overall.engine) is not None}},
         ddp_timeout=int(PROCESS_TIMEOUT.total_seconds()),
         ddp_backend="gloo" if device == "cpu" and several else None,
         dataloader_pin_memory=device != "cpu",
@@ -306,5 +309,6 @@ def make_step_options(
         averaging=Averaging(settings.flatness) if isinstance(settings.flatness, WA) else None,
         mask=mask,
         combiner=None if isinstance(settings.combiner, Sum) else settings.combiner,
+        zero=zero_plan(settings.overall.engine),
         weights=(composition.side_weight("forget"), composition.side_weight("retain")),
     )

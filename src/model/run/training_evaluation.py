@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from ...core.durations import parse_duration
 from ...core.files import UserError
-from ...core.sharding import assign, exchanged, gathered, local, lockstep, reshard, shard_like
+from ...core.sharding import assign, exchanged, gathered, local, lockstep, reshard, shard_like, whole_shape
 from ...loggers import RunLogger
 from ...optim import Averaging
 from ...unlearn.step.step_plan import StepPlan
@@ -312,7 +312,7 @@ class TrainingEvaluation(TrainerCallback):
         on every process."""
         kept = self.snapshots.load(step) if self.share.is_main else {}
         for name, weight in self._weights():
-            values = kept[name] if self.share.is_main else torch.empty(weight.shape, dtype=weight.dtype)
+            values = kept[name] if self.share.is_main else torch.empty(whole_shape(weight), dtype=weight.dtype)
             yield weight, cast(Tensor, broadcast(values.to(local(weight).device)))
 
     def _save_best(self, ending: Ending) -> None:

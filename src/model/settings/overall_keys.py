@@ -48,8 +48,9 @@ class Overall:
     engine: str = knob(
         "auto",
         "how several processes share a model: auto as the launcher asks, else ddp; ddp has a whole model in"
-        " each; fsdp2 a part of every weight",
-        choices=("auto", "ddp", "fsdp2"),
+        " each; fsdp2 a part of every weight; zero2 (DeepSpeed) a part of gradients and optimizer state; zero3"
+        " of weights too",
+        choices=("auto", "ddp", "fsdp2", "zero2", "zero3"),
     )
     quiet: bool = knob(False, "no progress and no tables")
 

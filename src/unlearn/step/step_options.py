@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ...core.zero import ZeroPlan
 from ...optim import Averaging, Sophia, Wrapper
 from ..gradients import Combiner
 from ..mask import WeightMask
@@ -23,6 +24,8 @@ class StepOptions:
     """What makes one update of the two sides' gradients; None is their weighted sum."""
     weights: tuple[float, float] = (1.0, 1.0)
     """The weights of the forget and of the retain side, which a combiner applies."""
+    zero: ZeroPlan | None = None
+    """What DeepSpeed shares over processes; None where it is not the engine."""
 
     @property
     def splits_sides(self) -> bool:

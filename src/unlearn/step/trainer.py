@@ -32,7 +32,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...core.files import UserError, fingerprint
-from ...core.sharding import any_process, gathered, is_sharded, shard_like, whole
+from ...core.sharding import any_process, gathered, is_sharded, shard_like, whole, whole_state
+from ...core.zero import start_passes
 from ...optim import Landscape, SophiaG, drawn_nll
 from ..base import Counts, Reference, Step, add_up
 from ..composition import Composition, WeightedTerm
@@ -43,6 +44,7 @@ from .derivatives import RandomState
 from .gradient_sync import ShardedGradients, is_finite, make_gradients, sum_over_processes
 from .sharded_checkpoint import keep_whole_state, load_whole_weights, saving_allowed
 from .step_options import StepOptions
+from .zero_engine import ZeroEngine, ZeroOptimizer
 from .window import Batch, Window, is_filler
 
 OWN_STATE = "unlearn_state.pt"
@@ -110,6 +112,7 @@ class UnlearnTrainer(Trainer):
         self.composition = job.composition
         self.combiner_state: dict[str, list[Tensor]] = {}
         self.sharded = is_sharded(model)
+        self.zero: ZeroEngine | None = None
         self.window = Window()
         self.step_tokens = 0
         self.step_rows: dict[str, list[str]] = {}
@@ -121,8 +124,10 @@ class UnlearnTrainer(Trainer):
         # DistributedDataParallel sums gradients during a backward that reaches every weight. That is not so
         # where sides are apart, nor where a loss ends at some block, nor for adapters beside sharded weights:
         # there they are summed at the step's end.
-        self.reduces_manually = not isinstance(self.gradients, ShardedGradients) and (
-            options.splits_sides or "hidden" in job.composition.needs or self.sharded
+        self.reduces_manually = (
+            not options.zero
+            and not isinstance(self.gradients, ShardedGradients)
+            and (options.splits_sides or "hidden" in job.composition.needs or self.sharded)
         )
         self.add_callback(SetEpochCallback(job.sampler))
         if options.averaging:
@@ -150,11 +155,23 @@ class UnlearnTrainer(Trainer):
         self._check_weights()
         if self.options.averaging:
             self.options.averaging.put_into(self.weights())
-        self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
+        if self.zero:
+            self._end_zero()
+        else:
+            self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=False)
         self.accelerator.free_memory()
         # A frozen reference model is as large as the trained one; the Trainer's own cycles would keep it.
         self.job = replace(self.job, reference=None)
         self.optimizer = self.lr_scheduler = None
+
+    def _end_zero(self) -> None:
+        """Leave a model without DeepSpeed's engine; one in parts can be called."""
+        assert self.zero and self.options.zero
+        self.zero.end()
+        self.zero = self.optimizer = None
+        self.model_wrapped = self.model
+        if self.sharded:
+            start_passes(self.model, self.options.zero)
 
     @staticmethod
     def _state_of(checkpoint: str) -> TrainerState:
@@ -180,9 +197,19 @@ class UnlearnTrainer(Trainer):
             )
             if self.options.mask:
                 self.options.mask.mask_decay(self.optimizer)
-            if self.sharded:
+            if self.sharded and not self.options.zero:
                 keep_whole_state(self.optimizer)
         return self.optimizer
+
+    def _wrap_model(self, model, training=True, dataloader=None):
+        if not self.options.zero or self.zero:
+            return super()._wrap_model(model, training, dataloader)
+        # A model that is wrapped here is not wrapped by Accelerate.
+        inner = cast(Optimizer, self.optimizer)
+        self.optimizer = ZeroOptimizer(inner)
+        self.zero = ZeroEngine(self.model, inner, self.options.zero, self.args.max_grad_norm)
+        self.optimizer.engine = self.zero
+        return self.zero.deepspeed
 
     def _groups(self) -> list[dict]:
         decays = set(self.get_decay_parameter_names(self.model))
@@ -254,9 +281,16 @@ class UnlearnTrainer(Trainer):
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _save_optimizer_and_scheduler(self, output_dir):
-        if self.sharded and not self.args.should_save:
+        if (self.sharded or self.zero) and not self.args.should_save:
             cast(Optimizer, self.optimizer).state_dict()  # takes part in gathering it, see `create_optimizer`
         super()._save_optimizer_and_scheduler(output_dir)
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not (self.zero and self.sharded):
+            return super().save_model(output_dir, _internal_call)
+        state = whole_state(self.model, keep=self.args.should_save)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=state)
 
     def _defer_fsdp_gradient_reduction(self):
         # Deferring keeps the gradients of all weights whole in every process, which is what sharding avoids.
@@ -274,10 +308,13 @@ class UnlearnTrainer(Trainer):
         with clear_load_errors(checkpoint):
             super()._load_rng_state(checkpoint)
 
+    def _clip_grad_norm(self, model):
+        return self.zero.norm() if self.zero else super()._clip_grad_norm(model)
+
     def _get_grad_norm(self, model, grad_norm=None):
         """The norm that the Trainer logs, known before the optimizer steps. UserError when it is not a finite
         number: the step would leave no weight as it was."""
-        norm = whole(super()._get_grad_norm(model, grad_norm))
+        norm = self.zero.norm() if self.zero else whole(super()._get_grad_norm(model, grad_norm))
         if not torch.isfinite(torch.as_tensor(norm)):
             raise UserError(self._stopped(f"the gradient is not finite (norm {norm:g})", self.step_rows))
         return norm
@@ -320,6 +357,8 @@ class UnlearnTrainer(Trainer):
         """Forward and backward of one micro-batch; `num_items_in_batch` holds the counts of the whole
         step."""
         model.train()
+        # DeepSpeed's forward pass would end autocast; its hooks are in the model itself.
+        model = self.model if self.zero else model
         # The Trainer's annotation knows flat batches alone.
         batch, counts = cast(Batch, self._prepare_inputs(inputs)), num_items_in_batch
         if self._curvature_is_due():
@@ -339,6 +378,12 @@ class UnlearnTrainer(Trainer):
 
     def _joint_backward(self, model, batch: Batch, counts: dict) -> Tensor:
         """One backward for the whole loss."""
+        if self.zero:
+            loss = self._loss(model, batch, counts)
+            ends_step = self.accelerator.sync_gradients and not self._hands_over
+            # DeepSpeed takes the mean over processes.
+            self.zero.backward(loss * self.accelerator.num_processes, ends_step)
+            return loss
         with self.accelerator.no_sync(model) if self.reduces_manually else contextlib.nullcontext():
             loss = self._loss(model, batch, counts)
             self.accelerator.backward(loss * (1 if self.reduces_manually else self.accelerator.num_processes))
@@ -359,7 +404,7 @@ class UnlearnTrainer(Trainer):
             first.append(loss.detach())
             return loss
 
-        with self.accelerator.no_sync(model):
+        with contextlib.nullcontext() if self.zero else self.accelerator.no_sync(model):
             if self.options.flatness:
                 landscape = Landscape(
                     weights,
@@ -429,6 +474,11 @@ class UnlearnTrainer(Trainer):
                 weight.grad = (vector if weight.grad is None else weight.grad + vector).to(weight.dtype)
         if self.options.mask:
             self.options.mask.apply_to_gradients(self.weights())
+        if self.zero and self._hands_over:
+            held = [(weight, weight.grad) for weight in self.weights() if weight.grad is not None]
+            for weight, _ in held:
+                weight.grad = None
+            self.zero.hand_over(held)
         if "curvature" in self.window.gradients:
             assert isinstance(self.optimizer, AcceleratedOptimizer) and self.options.sophia
             tokens = int(sum(counts[part]["tokens"] for part in self.options.sophia.parts()))
@@ -437,6 +487,11 @@ class UnlearnTrainer(Trainer):
         self.step_record = means | self.composition.logged() | stats
         self.window = Window()
         self.composition.after_step(means, self.state.epoch or 0.0)
+
+    @property
+    def _hands_over(self) -> bool:
+        """Does DeepSpeed get a gradient at the step's end, beside or in place of those of backward passes?"""
+        return self.options.splits_sides or self.composition.adds_gradient
 
     def _extra_gradient(self, counts: dict) -> tuple[list[Tensor], dict[str, float]]:
         """What objectives add to the forget side's gradient, summed, one tensor for each weight (none where

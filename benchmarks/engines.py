@@ -3,11 +3,12 @@
     OMP_NUM_THREADS=1 python benchmarks/engines.py [--processes 2]
 
 The same NPO+FT run of three steps on a random Llama (by default of SmolLM2-135M's widths and depth): one
-process, DDP, FSDP2. The peak is resident memory above that of the same run on the fictional model of one
-million weights, which is nearly all libraries.
+process, DDP, FSDP2, and DeepSpeed's ZeRO-2 and ZeRO-3 where it is installed. The peak is resident memory
+above that of the same run on the fictional model of one million weights, which is nearly all libraries.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -58,11 +59,14 @@ def main(argv: list[str] | None = None) -> int:
         root = Path(folder)
         make_model(options).save_pretrained(root / "model")
         AutoTokenizer.from_pretrained(FICTIONAL).save_pretrained(root / "model")
-        for title, engine, processes in (
-            ("one process", "auto", 1),
-            (f"DDP, {options.processes} processes", "ddp", options.processes),
-            (f"FSDP2, {options.processes} processes", "fsdp2", options.processes),
-        ):
+        engines = {"DDP": "ddp", "FSDP2": "fsdp2"}
+        if importlib.util.find_spec("deepspeed"):
+            engines |= {"ZeRO-2": "zero2", "ZeRO-3": "zero3"}
+        several = [
+            (f"{name}, {options.processes} processes", engine, options.processes)
+            for name, engine in engines.items()
+        ]
+        for title, engine, processes in [("one process", "auto", 1), *several]:
             found = measured(root / "model", engine, processes, root)
             libraries = measured(FICTIONAL, engine, processes, root / "small")["peak"]
             print(

@@ -37,6 +37,37 @@ LAYERS = {
     "GAO": ["--dataset.paraphrases", "files/data/fictional/paraphrases.jsonl", "--unlearn.GAO.K", "2"],
 }
 """The tiny model has two blocks."""
+STEPS = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "7", "--unlearn.max_steps", "20"]
+"""Seven epochs of 20 rows, 8 rows a step: the last window of an epoch is short."""
+METHODS = {
+    "NPO+FT": [],
+    "NPO+KL": ["--unlearn.unlearn_method", "NPO+KL"],
+    "EMBED": ["--unlearn.unlearn_method", "EMBED", *LAYERS["EMBED"]],
+    "R2MU": ["--unlearn.unlearn_method", "R2MU", *LAYERS["R2MU"]],
+    "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
+    "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
+    "pcgrad": ["--unlearn.combiner", "pcgrad"],
+    "gru": ["--unlearn.combiner", "gru"],
+    "blur": ["--unlearn.combiner", "blur"],
+    "sago": ["--unlearn.combiner", "sago"],
+    "ngdiff": ["--unlearn.combiner", "ngdiff"],
+    "mask": ["--unlearn.mask_path", "MASK"],
+    "gru-mask": ["--unlearn.mask_path", "MASK", "--unlearn.combiner", "gru"],
+    "lora": ["--unlearn.use_lora", "true"],
+    "lora-gru": ["--unlearn.use_lora", "true", "--unlearn.combiner", "gru"],
+    "SAM": ["--unlearn.flatness", "SAM"],
+    "RS": ["--unlearn.flatness", "RS"],
+    "GP": ["--unlearn.flatness", "GP"],
+    "WA": ["--unlearn.flatness", "WA", "--unlearn.flat.WA.start", "5"],
+    "Sophia": ["--unlearn.optimizer", "Sophia", "--unlearn.optim.Sophia.hessian", "squared_grad"],
+    "checkpointing": ["--unlearn.gradient_checkpointing", "true"],
+}
+"""Name -> flags of what several engines must do as one process does."""
+
+
+def placed(more, root, world) -> list:
+    cot = ["--dataset.cot_data_dir", world] if "R2MU" in more else []
+    return [root / "mask.pt" if word == "MASK" else word for word in more] + cot
 
 
 def words(model, root, name, batch, accumulate, *more) -> list:

@@ -1,9 +1,9 @@
 """Weights of which every process holds a part: FSDP2, by `torch.distributed.fsdp.fully_shard`, or DeepSpeed's
 ZeRO-3 (see `zero`), which trains but does no work in weight space.
 
-A sharded weight of FSDP2 is a DTensor. Work in weight space (masks, combiners, optimizers) runs on the parts as on
-whole tensors, element by element. A sum over elements is a sum over processes too, and `item()` of a DTensor
-gives the part of one process without a word: every such number goes through `whole`.
+A sharded weight of FSDP2 is a DTensor. Work in weight space (masks, combiners, optimizers) runs on the parts
+as on whole tensors, element by element. A sum over elements is a sum over processes too, and `item()` of a
+DTensor gives the part of one process without a word: every such number goes through `whole`.
 
 Each forward pass gathers weights, so all processes must make the same passes in the same order. Training
 does; for work in which each process has passes of its own there is `lockstep`.

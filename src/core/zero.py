@@ -68,7 +68,7 @@ def import_deepspeed(device: str) -> Any:
         raise UserError("overall.engine: DeepSpeed is not installed; pip install 'unlearnkit[deepspeed]'")
     if device == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    import deepspeed
+    import deepspeed  # pyright: ignore[reportMissingImports]
 
     deepspeed.init_distributed(dist_backend="gloo" if device == "cpu" else "nccl")
     return deepspeed
@@ -120,7 +120,7 @@ def gathered_zero(parameters: Iterable[Any]) -> contextlib.AbstractContextManage
     must enter."""
     if not (held := [parameter for parameter in parameters if is_zero_part(parameter)]):
         return contextlib.nullcontext()
-    import deepspeed
+    import deepspeed  # pyright: ignore[reportMissingImports]
 
     return deepspeed.zero.GatheredParameters(held)
 

@@ -210,8 +210,9 @@ class EvalRunner:
         """
         if is_sharded(self.model):
             raise UserError(
-                "a gradient for each row cannot be had of sharded weights (FSDP2), which sum gradients over"
-                " processes; measure the saved model by evaluate_model.py with overall.engine ddp"
+                "a gradient for each row cannot be had of sharded weights (FSDP2, ZeRO-3), which sum"
+                " gradients over processes; measure the saved model by evaluate_model.py with overall.engine"
+                " ddp"
             )
         texts = [texts_of(row, name) for row in rows]
         encoded = [

@@ -6,38 +6,21 @@ import torch
 from safetensors.torch import load_file
 from scripts import once, run_in_two_processes, run_script
 from tiny import random_llama, save
-from trainings import ACCUMULATED, EVALUATED, LAYERS, MEASURED, losses, same_weights, words
+from trainings import (
+    ACCUMULATED,
+    EVALUATED,
+    MEASURED,
+    METHODS,
+    STEPS,
+    losses,
+    placed,
+    same_weights,
+    words,
+)
 
 from unlearnkit.core.files import read_json, read_jsonl
 
 pytestmark = [pytest.mark.slow, pytest.mark.run, pytest.mark.usefixtures("in_small_world")]
-
-STEPS = ["--dataset.forget_ratio", "20", "--unlearn.num_epochs", "7", "--unlearn.max_steps", "20"]
-"""Seven epochs of 20 rows, 8 rows a step: the last window of an epoch is short."""
-METHODS = {
-    "NPO+FT": [],
-    "NPO+KL": ["--unlearn.unlearn_method", "NPO+KL"],
-    "EMBED": ["--unlearn.unlearn_method", "EMBED", *LAYERS["EMBED"]],
-    "R2MU": ["--unlearn.unlearn_method", "R2MU", *LAYERS["R2MU"]],
-    "GAO": ["--unlearn.unlearn_method", "GAO", *LAYERS["GAO"]],
-    "GAO-window": ["--unlearn.unlearn_method", "GAO", "--unlearn.GAO.scope", "window", *LAYERS["GAO"]],
-    "pcgrad": ["--unlearn.combiner", "pcgrad"],
-    "gru": ["--unlearn.combiner", "gru"],
-    "blur": ["--unlearn.combiner", "blur"],
-    "sago": ["--unlearn.combiner", "sago"],
-    "ngdiff": ["--unlearn.combiner", "ngdiff"],
-    "mask": ["--unlearn.mask_path", "MASK"],
-    "gru-mask": ["--unlearn.mask_path", "MASK", "--unlearn.combiner", "gru"],
-    "lora": ["--unlearn.use_lora", "true"],
-    "lora-gru": ["--unlearn.use_lora", "true", "--unlearn.combiner", "gru"],
-    "SAM": ["--unlearn.flatness", "SAM"],
-    "RS": ["--unlearn.flatness", "RS"],
-    "GP": ["--unlearn.flatness", "GP"],
-    "WA": ["--unlearn.flatness", "WA", "--unlearn.flat.WA.start", "5"],
-    "Sophia": ["--unlearn.optimizer", "Sophia", "--unlearn.optim.Sophia.hessian", "squared_grad"],
-    "checkpointing": ["--unlearn.gradient_checkpointing", "true"],
-}
-
 
 ENGINES = ("ddp", "fsdp2")
 
@@ -72,11 +55,6 @@ def sized(root, place, name, world, more) -> list:
 
 def cases() -> dict[str, list]:
     return METHODS | dict.fromkeys(ACCUMULATED, []) | {"measured": MEASURED, "evaluated": EVALUATED}
-
-
-def placed(more, root, world) -> list:
-    cot = ["--dataset.cot_data_dir", world] if "R2MU" in more else []
-    return [root / "mask.pt" if word == "MASK" else word for word in more] + cot
 
 
 @pytest.mark.parametrize("engine", ENGINES)

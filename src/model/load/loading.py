@@ -204,13 +204,13 @@ def load_initial(overall, local_rank: int = 0, shardable: bool = False):
     """
     device = resolve_device(overall.device, local_rank)
     precision = resolve_precision(overall.precision, device)
-    engine = resolve_engine(overall.engine)
+    engine, plan = resolve_engine(overall.engine), zero_plan(overall.engine)
     if engine in ("fsdp2", "zero3"):
         if not shardable or overall.random_init:
             what = "a model drawn at random (overall.random_init)" if shardable else "this script"
             raise UserError(f"overall.engine {engine}: {what} needs whole weights in each process; use ddp")
         take_over()
-        load = load_sharded if engine == "fsdp2" else partial(load_in_parts, zero_plan(overall.engine), device)
+        load = partial(load_in_parts, plan, device) if plan else load_sharded
         return load(overall.model_name, precision, loading_of(overall))
     load = random_model if overall.random_init else load_model
     return load(overall.model_name, precision, device, overall.seed, loading_of(overall))

@@ -282,7 +282,9 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         # The Trainer writes this into the model's config, which is saved; our own passes ask for no cache.
         use_cache=True,
         # DeepSpeed sums over processes at each micro-batch, and refuses not to.
-        accelerator_config={"gradient_accumulation_kwargs": {"sync_each_batch": zero_plan(overall.engine) is not None}},
+        accelerator_config={
+            "gradient_accumulation_kwargs": {"sync_each_batch": zero_plan(overall.engine) is not None}
+        },
         ddp_timeout=int(PROCESS_TIMEOUT.total_seconds()),
         ddp_backend="gloo" if device == "cpu" and several else None,
         dataloader_pin_memory=device != "cpu",

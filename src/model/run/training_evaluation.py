@@ -312,7 +312,9 @@ class TrainingEvaluation(TrainerCallback):
         on every process."""
         kept = self.snapshots.load(step) if self.share.is_main else {}
         for name, weight in self._weights():
-            values = kept[name] if self.share.is_main else torch.empty(whole_shape(weight), dtype=weight.dtype)
+            values = (
+                kept[name] if self.share.is_main else torch.empty(whole_shape(weight), dtype=weight.dtype)
+            )
             yield weight, cast(Tensor, broadcast(values.to(local(weight).device)))
 
     def _save_best(self, ending: Ending) -> None:

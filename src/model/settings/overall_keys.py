@@ -48,8 +48,8 @@ class Overall:
     engine: str = knob(
         "auto",
         "how several processes share a model: auto as the launcher asks, else ddp; ddp has a whole model in"
-        " each; fsdp2 a part of every weight; zero2 (DeepSpeed) a part of gradients and optimizer state; zero3"
-        " of weights too",
+        " each; fsdp2 a part of every weight; zero2 (DeepSpeed) a part of gradients and optimizer state;"
+        " zero3 of weights too",
         choices=("auto", "ddp", "fsdp2", "zero2", "zero3"),
     )
     quiet: bool = knob(False, "no progress and no tables")

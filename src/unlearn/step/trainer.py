@@ -44,8 +44,8 @@ from .derivatives import RandomState
 from .gradient_sync import ShardedGradients, is_finite, make_gradients, sum_over_processes
 from .sharded_checkpoint import keep_whole_state, load_whole_weights, saving_allowed
 from .step_options import StepOptions
-from .zero_engine import ZeroEngine, ZeroOptimizer
 from .window import Batch, Window, is_filler
+from .zero_engine import ZeroEngine, ZeroOptimizer
 
 OWN_STATE = "unlearn_state.pt"
 """File of a step checkpoint with the state of objectives and of weight averaging."""

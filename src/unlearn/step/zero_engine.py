@@ -59,7 +59,7 @@ class ZeroEngine:
 
     def norm(self) -> Tensor:
         """The norm of the step's gradient before it is clipped; not a number where it is not finite."""
-        from deepspeed.runtime.utils import combine_grad_norm_groups
+        from deepspeed.runtime.utils import combine_grad_norm_groups  # pyright: ignore[reportMissingImports]
 
         if self.stage == 2:
             return torch.as_tensor(self._zero.scaled_global_norm())
@@ -71,7 +71,7 @@ class ZeroEngine:
     def whole_states(self, weights: Sequence[Any]) -> list[dict[str, Tensor]]:
         """AdamW's whole state of each weight, on the CPU; none before the first step. All processes must
         call."""
-        from deepspeed.utils import safe_get_full_optimizer_state
+        from deepspeed.utils import safe_get_full_optimizer_state  # pyright: ignore[reportMissingImports]
 
         if not (held := self._zero.optimizer.state):
             return []
@@ -87,7 +87,7 @@ class ZeroEngine:
 
     def load_states(self, weights: Sequence[Any], states: Sequence[dict[str, Tensor]]) -> None:
         """Take over AdamW's whole states."""
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state  # pyright: ignore[reportMissingImports]
 
         optimizer = self._zero.optimizer
         for flat in self._flat_parts():
@@ -119,8 +119,8 @@ class ZeroEngine:
 
 
 class ZeroOptimizer(Optimizer):
-    """What the Trainer steps, schedules and saves: the weights of AdamW with whole states, while the optimizer
-    inside DeepSpeed holds flat parts. Made before the engine takes the weights out of `inner`."""
+    """What the Trainer steps, schedules and saves: an AdamW of whole weights and states, while the one inside
+    DeepSpeed holds flat parts. Made before the engine takes the weights out of `inner`."""
 
     def __init__(self, inner: Optimizer):
         self.inner = inner

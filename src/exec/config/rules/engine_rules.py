@@ -1,18 +1,21 @@
-"""Rules on the engine: what sharded weights cannot do, and requests of the launcher that cannot be met."""
+"""Rules on the engine: what FSDP2 and DeepSpeed cannot do, and requests of the launcher that are refused."""
 
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ....model.load.engine import engine_errors, precision_error, wants_fsdp2
+from ....model.load.engine import engine_errors, precision_error, resolve_engine
 from ....model.settings.run_settings import Settings
+from ....optim import WA, Sophia
+from ....unlearn.gradients import Sum
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What is refused with sharded weights (FSDP2).
+    """What is refused with an engine that shares out weights, gradients or optimizer state.
 
     Args:
+        engines: The engines that refuse it.
         feature: Its name in the table of docs/launchers.md.
         key: The key that asks for it.
         is_asked: Whether settings ask for it.
@@ -20,6 +23,7 @@ class Refusal:
         example: Flags that ask for it.
     """
 
+    engines: tuple[str, ...]
     feature: str
     key: str
     is_asked: Callable[[Settings], bool]
@@ -27,22 +31,29 @@ class Refusal:
     example: tuple[str, ...]
 
 
+ZERO, SHARDED = ("zero2", "zero3"), ("fsdp2", "zero3")
+ALL = ("fsdp2", "zero2", "zero3")
+
 REFUSALS = (
     Refusal(
+        SHARDED,
         "exact second derivatives (GP, CR with mode exact; ILU)",
         "unlearn.flat.GP.mode",
         lambda settings: settings.needs_double_backward,
-        "FSDP2 has no double backward; take mode differences, or overall.engine ddp",
+        "sharded weights have no double backward; take overall.engine ddp, or with FSDP2 mode differences",
         ("--unlearn.flatness", "GP", "--unlearn.flat.GP.mode", "exact"),
     ),
     Refusal(
+        SHARDED,
         "losses on the weights themselves (L1 and other regularizers)",
         "unlearn.unlearn_method",
         lambda settings: any(part.on_weights for _, _, part in settings.composition.active),
-        "a loss of the weights bypasses the passes in which FSDP2 sums gradients; take overall.engine ddp",
+        "a loss of the weights bypasses the passes in which sharded weights are gathered; take overall.engine"
+        " ddp",
         ("--unlearn.unlearn_method", "NPO+FT+L1"),
     ),
     Refusal(
+        ALL,
         "edits (TV, WHP)",
         "unlearn.unlearn_method",
         lambda settings: settings.method.edits,
@@ -50,6 +61,7 @@ REFUSALS = (
         ("--unlearn.unlearn_method", "TV"),
     ),
     Refusal(
+        ALL,
         "benchmarks at the end of the run",
         "benchmarks.suite",
         lambda settings: bool(settings.benchmark_tasks),
@@ -57,6 +69,7 @@ REFUSALS = (
         ("--benchmarks.suite", "smoke"),
     ),
     Refusal(
+        ALL,
         "the best evaluated model of a LoRA run",
         "evaluate.best",
         lambda settings: bool(
@@ -69,6 +82,7 @@ REFUSALS = (
         ("--unlearn.use_lora", "true", "--evaluate.every", "2 steps"),
     ),
     Refusal(
+        ALL,
         "a base in 4 bits",
         "unlearn.lora.quantize",
         lambda settings: settings.is_quantized,
@@ -79,6 +93,7 @@ REFUSALS = (
         ),
     ),
     Refusal(
+        ALL,
         "AdamW in 8 bits",
         "unlearn.optimizer",
         lambda settings: bool(getattr(settings.optimizer, "package", "")),
@@ -86,11 +101,79 @@ REFUSALS = (
         ("--unlearn.optimizer", "AdamW8bit"),
     ),
     Refusal(
+        ALL,
         "training from scratch",
         "overall.random_init",
         lambda settings: settings.overall.random_init,
         "weights are drawn whole; take overall.engine ddp, or save a model of random weights first",
         ("--overall.random_init", "true"),
+    ),
+    Refusal(
+        ZERO,
+        "masks; frozen weights are the same to the bit",
+        "unlearn.mask_path",
+        lambda settings: bool(settings.unlearn.mask_path),
+        "DeepSpeed's optimizer steps flat parts of many weights, in which a mask cannot hold back the decay;"
+        " take overall.engine fsdp2",
+        ("--unlearn.mask_path", "mask.pt"),
+    ),
+    Refusal(
+        ("zero3",),
+        "combiners",
+        "unlearn.combiner",
+        lambda settings: not isinstance(settings.combiner, Sum),
+        "ZeRO-3 has no gradient of one side alone; take overall.engine zero2 or fsdp2",
+        ("--unlearn.combiner", "pcgrad"),
+    ),
+    Refusal(
+        ("zero3",),
+        "flatness: SAM, RS, GP by differences",
+        "unlearn.flatness",
+        lambda settings: settings.flatness is not None and not isinstance(settings.flatness, WA),
+        "ZeRO-3 has no gradient at moved weights; take overall.engine zero2 or fsdp2",
+        ("--unlearn.flatness", "SAM"),
+    ),
+    Refusal(
+        ("zero3",),
+        "weight averaging",
+        "unlearn.flatness",
+        lambda settings: isinstance(settings.flatness, WA),
+        "ZeRO-3 has no whole weights to take a mean of; take overall.engine zero2 or fsdp2",
+        ("--unlearn.flatness", "WA"),
+    ),
+    Refusal(
+        ZERO,
+        "GAO, signs by row and by window",
+        "unlearn.unlearn_method",
+        lambda settings: settings.composition.adds_gradient,
+        "its backward passes for single texts would enter DeepSpeed's sums; take overall.engine fsdp2",
+        ("--unlearn.unlearn_method", "GAO", "--dataset.paraphrases", "paraphrases.jsonl"),
+    ),
+    Refusal(
+        ZERO,
+        "Sophia",
+        "unlearn.optimizer",
+        lambda settings: isinstance(settings.optimizer, Sophia),
+        "its curvature has a value for each weight, and DeepSpeed steps flat parts; take overall.engine"
+        " fsdp2",
+        ("--unlearn.optimizer", "Sophia"),
+    ),
+    Refusal(
+        ZERO,
+        "weights in bf16",
+        "overall.precision",
+        lambda settings: settings.overall.precision == "bf16_pure",
+        "DeepSpeed would keep fp32 weights beside them, which is another training; take bf16",
+        ("--overall.precision", "bf16_pure"),
+    ),
+    Refusal(
+        ("zero3",),
+        "adapters saved as they are",
+        "unlearn.save_adapter",
+        lambda settings: settings.unlearn.use_lora and settings.unlearn.save_adapter != "none",
+        "ZeRO-3 shares adapters too, and saves them merged alone; set it to none, or take overall.engine"
+        " zero2 or fsdp2",
+        ("--unlearn.use_lora", "true", "--unlearn.save_adapter", "beside"),
     ),
 )
 
@@ -100,6 +183,11 @@ def launcher_errors(settings: Settings) -> list[str]:
     found = engine_errors(overall.engine, os.environ)
     if mixed := precision_error(overall.precision, os.environ):
         found.append(mixed)
-    if not found and wants_fsdp2(overall.engine, os.environ):
-        found += [f"{refusal.key}: {refusal.reason}" for refusal in REFUSALS if refusal.is_asked(settings)]
+    if not found:
+        engine = resolve_engine(overall.engine, os.environ)
+        found += [
+            f"{refusal.key}: {refusal.reason}"
+            for refusal in REFUSALS
+            if engine in refusal.engines and refusal.is_asked(settings)
+        ]
     return found

@@ -95,6 +95,16 @@ def test_two_processes_take_the_steps_of_one(engine, name, folder, small_world, 
     same_weights(folder / engine / name, tmp_path / "one", atol=2e-3 if name in ROUGH else 2e-4)
 
 
+@pytest.mark.parametrize("engine", CASES)
+def test_its_passes_run_in_bf16(engine, folder, small_world, tmp_path):
+    """The first gradient is that of one process with autocast, and not that of fp32."""
+    more = flags("autocast", folder, small_world)
+    one = losses(folder / "model", tmp_path, "one", 8, 1, *STEPS, *more, "--unlearn.max_steps", "1")
+    ours, fp32 = (read_jsonl(folder / engine / name / "log.jsonl")[0] for name in ("autocast", "NPO+FT"))
+    assert ours["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=2e-4)
+    assert fp32["grad_norm"] != pytest.approx(one[0]["grad_norm"], rel=4e-4)
+
+
 @pytest.mark.parametrize("engine, stage", [("zero2", 2), ("zero3", 3)])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_deepspeed_trained_and_at_stage_3_every_weight_was_in_parts(engine, stage, rank, folder):
@@ -144,17 +154,18 @@ def test_it_is_measured_while_it_trains(engine, folder, tmp_path):
 @pytest.mark.parametrize("engine", CASES)
 @pytest.mark.parametrize("resumed", ["same", "one"])
 def test_a_killed_run_resumes(engine, resumed, folder, small_world, tmp_path):
-    save_steps = ["--unlearn.save_steps", "6", "--overall.engine", engine]
-    argv = sized(folder, tmp_path, "NPO+FT", small_world)
-    ended = launch([[*argv, *save_steps]], tmp_path, 1, 13, "SIGKILL")
+    argv = [*sized(folder, tmp_path, "NPO+FT", small_world), "--unlearn.save_steps", "6"]
+    sharing = ["--overall.engine", engine]
+    ended = launch([[*argv, *sharing]], tmp_path, 1, 13, "SIGKILL")
     assert [path.name for path in (tmp_path / "NPO+FT/checkpoints").glob("step-*")] == ["step-12"], (
         ended.stderr
     )
     auto = ["--unlearn.resume_path", "auto"]
     if resumed == "same":
-        done = launch([[*argv, *save_steps, *auto]], tmp_path)
+        done = launch([[*argv, *sharing, *auto]], tmp_path)
     else:
-        done = run_script("unlearn_model", *argv, "--dataset.batch_size", "8", *auto)
+        whole = [word.replace("batch_size=4", "batch_size=8") for word in map(str, argv)]
+        done = run_script("unlearn_model", *whole, *auto)
     assert done.returncode == 0, done.stderr
     same_weights(tmp_path / "NPO+FT", folder / engine / "NPO+FT")
     assert [record["step"] for record in read_jsonl(tmp_path / "NPO+FT/log.jsonl")] == list(range(1, 21))

@@ -170,6 +170,7 @@ class UnlearnTrainer(Trainer):
         self.zero.end()
         self.zero = self.optimizer = None
         self.model_wrapped = self.model
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         if self.sharded:
             start_passes(self.model, self.options.zero)
 
@@ -204,7 +205,8 @@ class UnlearnTrainer(Trainer):
     def _wrap_model(self, model, training=True, dataloader=None):
         if not self.options.zero or self.zero:
             return super()._wrap_model(model, training, dataloader)
-        # A model that is wrapped here is not wrapped by Accelerate.
+        # A model that is wrapped here is not wrapped by Accelerate, which gives it autocast alone.
+        self.accelerator.prepare_model(self.model, device_placement=False, evaluation_mode=True)
         inner = cast(Optimizer, self.optimizer)
         self.optimizer = ZeroOptimizer(inner)
         self.zero = ZeroEngine(self.model, inner, self.options.zero, self.args.max_grad_norm)

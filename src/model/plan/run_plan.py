@@ -246,7 +246,7 @@ def _scored_places(labels: Tensor) -> int:
 
 def _costs(composition: Composition, shapes: ShapeModel, batch: MicroBatch) -> list[tuple[PassCost, int]]:
     """Cost and logits of every pass with gradient of a micro-batch."""
-    from ...unlearn.chunked_head import CHUNK_LOGITS, WHOLE_LOGITS
+    from ...unlearn.passes.chunked_head import CHUNK_LOGITS, WHOLE_LOGITS
 
     found = []
     for _, _, objective in composition.active:

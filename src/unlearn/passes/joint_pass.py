@@ -14,11 +14,9 @@ from torch.nn import Module
 
 from ...core.likelihood import IGNORE
 from ..base import Part
-from .model_head import PROBED, head_is_apart, inner, probing, without_head
-from .row_packing import first_fit, lay_out, row_lengths
+from .model_head import PROBED, inner, probing, without_head
+from .row_packing import choose_lines, lay_out, row_lengths
 
-LEAST_SAVING = 0.03
-"""Share of the lines below which packing is not worth its attention mask."""
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-2}
 """Largest difference, relative to the largest value, that is rounding (TF32 in float32); elsewhere .05."""
 
@@ -31,8 +29,8 @@ class JointPass:
 
     Args:
         model: the model, under whatever wrappers it has.
-        parts: what it will be asked for: input_ids, attention_mask and labels, [B, T]. Any other is a pass of its
-            own.
+        parts: what it will be asked for: input_ids, attention_mask and labels, [B, T]. Any other is a pass
+            of its own.
     """
 
     def __init__(self, model: Module, parts: Sequence[Part]):
@@ -66,9 +64,7 @@ class JointPass:
                 self._found[id(part["input_ids"])] = states, places
             return
         lengths = row_lengths(parts)
-        lines = first_fit(lengths)
-        if not _is_worth(self.model, len(lines) / len(lengths), max(lengths)):
-            lines = [[row] for row in range(len(lengths))]
+        lines = choose_lines(lengths, inner(self.model).config.get_text_config().hidden_size)
         laid = lay_out(parts, lengths, lines)
         # Padding follows a row that has its line to itself: causal attention needs no mask.
         packed = len(lines) < len(lengths)
@@ -81,13 +77,18 @@ class JointPass:
 def can_pack(model: Module) -> bool:
     """Do rows on one line leave each other alone in this model? Tried once on a few tokens."""
     bare = inner(model)
-    config = bare.config.get_text_config()
-    # Eager attention adds masks, flash attention takes none of two dimensions.
-    if config._attn_implementation != "sdpa" or getattr(config, "sliding_window", None):
+    if not takes_masks(bare.config):
         return False
     if bare not in _PACKS:
         _PACKS[bare] = _rows_stay_apart(bare)
     return _PACKS[bare]
+
+
+def takes_masks(config: Any) -> bool:
+    """Can attention be told which token sees which? By a model's config."""
+    config = config.get_text_config()
+    # Eager attention adds a mask to its scores, flash attention takes none of two dimensions.
+    return config._attn_implementation == "sdpa" and not getattr(config, "sliding_window", None)
 
 
 def _states(model: Any, **inputs: Tensor) -> Tensor:
@@ -100,13 +101,6 @@ def _scores_padding(part: Part) -> bool:
     """Has padding a label, as in some published code? What it attends to depends on its place in the
     batch."""
     return bool(((part["labels"] != IGNORE) & (part["attention_mask"] == 0)).any())
-
-
-def _is_worth(model: Module, lines: float, width: int) -> bool:
-    """Do lines, as a share of the rows, save more than their mask costs? With a mask attention computes what
-    causal attention skips: 2 C D operations of some 24 D² per token and block."""
-    hidden = inner(model).config.get_text_config().hidden_size
-    return 1 - lines > width / (12 * hidden) + LEAST_SAVING
 
 
 def _rows_stay_apart(model: Any) -> bool:

@@ -19,15 +19,26 @@ def watch(found: list[dict]) -> None:
     """Add a record of each training at its first step."""
     from unlearnkit.unlearn.step.trainer import UnlearnTrainer
 
-    log = UnlearnTrainer.log
+    log, loss, dtypes = UnlearnTrainer.log, UnlearnTrainer._loss, set()
+
+    def loss_and_look(self, model, *args, **options):
+        block = next(m for name, m in self.model.named_modules() if name.endswith("layers.0.mlp"))
+        handle = block.register_forward_hook(lambda module, given, found: dtypes.add(str(found.dtype)))
+        try:
+            return loss(self, model, *args, **options)
+        finally:
+            handle.remove()
 
     def log_and_look(self, logs, start_time=None):
         log(self, logs, start_time)
+        seen = sorted(dtypes)
+        dtypes.clear()
         if self.state.global_step == 1 and self.zero:
             engine, weights = self.zero.deepspeed, list(self.model.parameters())
             found.append(
                 {
                     "engine": type(engine).__name__,
+                    "dtypes": seen,
                     "stage": engine.zero_optimization_stage(),
                     "parts": [hasattr(w, "ds_id") and w.numel() == 0 < w.ds_shape.numel() for w in weights],
                     "offloaded": bool(getattr(engine.optimizer, "cpu_offload", False))
@@ -35,7 +46,7 @@ def watch(found: list[dict]) -> None:
                 }
             )
 
-    UnlearnTrainer.log = log_and_look
+    UnlearnTrainer.log, UnlearnTrainer._loss = log_and_look, loss_and_look
 
 
 if __name__ == "__main__":

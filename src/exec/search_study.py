@@ -105,7 +105,7 @@ class Studies:
             journal = self.root / "trials.log"
             _drop_half_line(journal)
             lock = JournalLock(self.claims / "journal")
-            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # pyright: ignore
+            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # pyright: ignore[reportArgumentType]
             self.studies = {
                 one.title: optuna.create_study(
                     storage=storage,

@@ -34,8 +34,8 @@ from scripts import CHANGES
 FAULTS = ("kill", "term", "change", "full", "rank")
 TIMES = ("tokens_per_second", "seconds", "evaluation_seconds", "train_seconds", "started", "peak_memory_mb")
 """Fields whose values are times, speeds and sizes of the process."""
-ADDRESS = re.compile(rb"at 0x[0-9a-f]+")
-"""Of a function, in the harness's printed config of a task."""
+IN_TEXT = re.compile(rb"at 0x[0-9a-f]+|[0-9]+ s of training")
+"""The address of a function, in the harness's printed config of a task, and the time in a sweep's report."""
 UNCOMPARED = ("lock", "environment.json", "report.html", "judge.json", "trials.log")
 """Files that hold times as text, or what this process asked of a server."""
 FIRST_BYTES = 65536
@@ -94,7 +94,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def _without_times(path: Path) -> bytes:
-    content = ADDRESS.sub(b"at 0x", path.read_bytes())
+    content = IN_TEXT.sub(b"", path.read_bytes())
     if path.suffix not in (".json", ".jsonl"):
         return content
     lines = content.splitlines() if path.suffix == ".jsonl" else [content]

@@ -50,7 +50,7 @@ def test_times_and_addresses_do_not_count_as_differences(script, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "log.jsonl").write_text(f'{{"loss": {loss}, "seconds": {seconds}}}\n')
-        (folder / "x.json").write_text(f'{{"f": "<function f at 0x7f{seconds}>"}}')
+        (folder / "x.json").write_text(f'{{"f": "<function f at 0x7f{seconds}>, {seconds} s of training"}}')
         (folder / ".hidden").write_text(name)
     a, b, c = (faults.contents(tmp_path / name) for name in "abc")
     assert a == b != c and set(a) == {"log.jsonl", "x.json"}

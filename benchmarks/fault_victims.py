@@ -100,12 +100,12 @@ VICTIMS = {
         " --generation.attempts 40",
     ),
     "benchmarks": Victim("run_benchmarks", f"{MODEL} {LOGGED} --suite smoke --limit 2", 3),
-    "grid": Victim("run_grid", f"--name g {MANY} --seeds 0 1 --metrics forget/prob", 3),
+    "grid": Victim("run_grid", f"--name g {MANY} --seeds 0 1 --metrics forget/prob", 2),
     "sweep": Victim(
         "sweep",
         f"--name s {MANY} --vary unlearn.lr=1e-3..1e-2:log --search random --trials 2 --seeds 0"
         " --report-seeds 1 --goal forget/prob --utility retain/prob --floor 0.5 --metrics forget/prob",
-        3,
+        2,
     ),
 }
 

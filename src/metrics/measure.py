@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,7 @@ class MeasureOptions:
         second_retain_columns: Per-row values of a second retain model, None without one.
         original_columns: Per-row values of the model before unlearning, None without.
         row_files: Row set -> file of the data set that it comes from, for the reason of a null.
+        on_metric: Called with the number of each metric, from 1, and its key before it is computed.
     """
 
     retain_columns: Columns | None = None
@@ -54,6 +55,7 @@ class MeasureOptions:
     second_retain_columns: Columns | None = None
     original_columns: Columns | None = None
     row_files: Mapping[str, str] = field(default_factory=dict)
+    on_metric: Callable[[int, str], None] = lambda number, key: None
 
 
 def measure(
@@ -99,7 +101,8 @@ def measure(
     refused |= _meet_texts(needs, rows, runner, inputs)
     if not runner.options.share.is_main:
         return inputs
-    for key in keys:
+    for number, key in enumerate(keys, 1):
+        options.on_metric(number, key)
         found = METRICS[key]
         reasons = [
             unmeasurable(found, rows, options.row_files),

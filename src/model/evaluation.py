@@ -48,7 +48,7 @@ from .load.loading import (
     model_fingerprint,
     resolve_precision,
 )
-from .run.progress import progress
+from .run.progress import make_phase
 from .settings.run_settings import Settings, deciding
 
 CODE = ("core", "metrics", "model")
@@ -105,10 +105,10 @@ def evaluate(
     keys, options = chosen_metrics(settings, rows), _options(settings, model, share)
     folder = _pass_folder(model, tokenizer, settings) if occasion.passes != "never" else None
     texts = count_texts(keys, rows, options.decoding, options.sampling)
-    phase = progress(occasion.title, settings.overall.quiet or not share.is_main, texts)
-    with phase as on_rows, autocast_context(model.device, precision):
+    waiting = make_phase(occasion.title, "rows", settings.overall.quiet or not share.is_main, texts)
+    with waiting as phase, autocast_context(model.device, precision):
         hooks = RunnerHooks(
-            lambda done: on_rows(done * share.size),
+            lambda done: phase.add(done * share.size),
             cache(lambda: original_model(settings, model)),
             lambda asked: PassCache(_part_of(folder, model, asked), str(share.rank)),
         )
@@ -118,6 +118,7 @@ def evaluate(
             bootstrap=settings.evaluate.bootstrap,
             seed=settings.overall.seed,
             row_files={**row_files(settings.dataset.forget_dataset_name), **ORIGINS},
+            on_metric=lambda number, key: phase.update(note=f"metric {number} of {len(keys)}: {key}"),
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if folder and occasion.passes == "meanwhile" and share.is_main:

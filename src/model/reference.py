@@ -25,6 +25,7 @@ from ..unlearn import base
 from ..unlearn.base import Part
 from ..unlearn.blocks import hidden
 from ..unlearn.composition import Composition
+from ..unlearn.passes import chunked_head, joint_pass, row_packing
 from ..unlearn.scoring import answer_logits, answer_row_nll, in_eval_mode, logits
 from .load.loading import autocast_context, model_fingerprint, reference_model
 from .run.progress import make_phase
@@ -273,7 +274,8 @@ class LogprobCache:
         self.model, self.precision, self.batch_tokens = model, options.precision, options.batch_tokens
         # Whole weights: each process computes all rows, which it needs without asking the others.
         self.share = replace(options.share, model=model) if is_sharded(model) else Share()
-        code = file_fingerprint(likelihood.__file__, encoding.__file__, base.__file__, __file__)
+        passes = (chunked_head.__file__, joint_pass.__file__, row_packing.__file__)
+        code = file_fingerprint(likelihood.__file__, encoding.__file__, base.__file__, *passes, __file__)
         key = fingerprint(code, versions(LIBRARIES))
         name = f"{model_fingerprint(model)}-{options.precision}-{model.device.type}-{key}.json"
         self.path = Path(options.cache_dir) / "reference" / name

@@ -7,6 +7,9 @@ an optimizer or a rank:
     @FORGET.register("GA")
     @dataclass(frozen=True)
     class GA(Objective):
+        parts = frozenset({"forget"})
+        scores_answers = True
+
         def terms(self, model, batch, reference):
             part = batch["forget"]
             return {"ga": Term(-answer_nll(model, part).sum(), "forget", "tokens")}
@@ -177,6 +180,10 @@ class Objective:
     differentiated twice; and `hidden`: its loss ends at a block, so that blocks above it get no gradient."""
     parts: ClassVar[frozenset[str]] = frozenset()
     """The batch parts it reads."""
+    scores_answers: ClassVar[bool] = False
+    """Does it read the model through the answers of its parts alone, by `scoring`'s functions for answers?
+    Then its `terms` get a `JointPass` in place of the model, and its rows share a forward pass with those of
+    the other side."""
     alternates: ClassVar[str] = ""
     """What the answers of its part `alternate` are: `refusals`, `generated` or `mismatched`."""
     adds_gradient: ClassVar[bool] = False

@@ -1,11 +1,12 @@
 """The objectives of a method as one weighted sum: what a step computes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from .base import Counts, ExtraGradient, Objective, Part, Reference, Step, Term, standard_counts
 from .method import Method
+from .passes.joint_pass import JointPass
 
 
 @dataclass(frozen=True)
@@ -99,14 +100,16 @@ class Composition:
             relative: give weights relative to the weight of the term's side, which a combiner applies itself.
         """
         found = {}
-        for home, weight, objective in self.active:
-            if side in (None, home) or side in objective.parts:
-                # `make_reference` provides what any active objective needs.
-                for name, term in objective.terms(model, batch, cast(Reference, reference)).items():
-                    own = term.side or home
-                    absolute = self.gamma if own == "retain" and home == "forget" else weight
-                    scale = absolute / self.side_weight(own) if relative else absolute
-                    found[name] = WeightedTerm(term, scale * term.factor, own)
+        asked = [one for one in self.active if side in (None, one[0]) or side in one[2].parts]
+        joint = JointPass(model, _scored_parts([objective for _, _, objective in asked], batch))
+        for home, weight, objective in asked:
+            read = joint if objective.scores_answers else model
+            # `make_reference` provides what any active objective needs.
+            for name, term in objective.terms(read, batch, cast(Reference, reference)).items():
+                own = term.side or home
+                absolute = self.gamma if own == "retain" and home == "forget" else weight
+                scale = absolute / self.side_weight(own) if relative else absolute
+                found[name] = WeightedTerm(term, scale * term.factor, own)
         return {name: term for name, term in found.items() if side in (None, term.side)}
 
     def side_weight(self, side: str) -> float:
@@ -142,6 +145,12 @@ class Composition:
         for _, _, objective in self.active:
             if type(objective).__name__ in state:
                 objective.load_state_dict(state[type(objective).__name__])
+
+
+def _scored_parts(objectives: Sequence[Objective], batch: Mapping[str, Part]) -> list[Part]:
+    """The parts of a batch that objectives read by their answers alone."""
+    names = {name for one in objectives if one.scores_answers for name in one.parts}
+    return [part for name, part in batch.items() if name in names]
 
 
 def compose(

@@ -8,10 +8,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..core.likelihood import row_sum, wide
-from ..core.sparse_logits import labelled_logits
+from ..core.likelihood import row_sum
 from .base import Part
-from .chunked_head import score_answers
+from .passes.chunked_head import answer_scores, score_answers
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Of two sets of logits [..., V]: [...]."""
@@ -20,14 +19,6 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 def logits(model, part: Part) -> Tensor:
     """One forward pass over a part: logits [B, T, V]."""
     return model(input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False).logits
-
-
-def answer_scores(model, part: Part) -> tuple[Tensor, Tensor]:
-    """Logits that score the labelled tokens of a part, [N, V] in float32 or wider, and those tokens, [N], in
-    reading order. The language-model head is applied only to places where some row has a label, if the model
-    can do that: a prompt costs no logits."""
-    logits, targets = labelled_logits(model, part)
-    return wide(logits), targets
 
 
 def answer_logits(model, part: Part) -> Tensor:

@@ -90,6 +90,13 @@ def test_each_need_is_met_once(tiny_model, tokenizer, monkeypatch):
     assert calls == [["answer", "paraphrased_answer", "perturbed_answer"]]
 
 
+def test_every_metric_is_named_before_it_is_computed(tiny_model, tokenizer):
+    keys, named = select(["forget/prob", "forget/truth_ratio"]), []
+    options = MeasureOptions(on_metric=lambda number, key: named.append((number, key)))
+    measure(keys, ROWS, runner(tiny_model, tokenizer), options)
+    assert named == list(enumerate(keys, 1))
+
+
 def test_missing_rows_and_fields_are_null_with_the_reason(tiny_model, tokenizer):
     rows = {"forget": [{key: row[key] for key in ("id", "question", "answer")} for row in ROWS["forget"]]}
     values = measure(select(["tofu"]), rows, runner(tiny_model, tokenizer)).values

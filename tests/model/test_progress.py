@@ -111,3 +111,13 @@ def test_a_terminal_that_draws_no_bars_gets_lines(monkeypatch):
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(make_phase("measuring", "rows", quiet=False), Lines)
     assert type(make_phase("measuring", "rows", quiet=True)) is Phase
+
+
+def test_no_more_is_done_than_there_is(lines):
+    phase = Phase("evaluating", "rows", total=5)
+    phase.add(3)
+    phase.add(3)
+    assert phase.done == 5
+    open_ended = Phase("evaluating", "rows")
+    open_ended.add(3)
+    assert open_ended.done == 3

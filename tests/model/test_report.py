@@ -177,7 +177,7 @@ def test_rows_whose_texts_were_cut_are_named_once(capsys):
         Outcome(None, Results(dict.fromkeys(detail, 0.0), detail), None, 1.0, None, None), settings()
     )
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count("* arithmetic: evaluate.max_new_tokens 200 cut 9 texts of 10 rows") == 1
+    assert shown.count("* arithmetic, 10 rows: evaluate.max_new_tokens 200 cut 9 of their texts") == 1
     assert "* forget:" not in shown
 
 

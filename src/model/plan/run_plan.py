@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...core.encoding import Encoded
 from ...core.files import UserError, reading_once
-from ...core.likelihood import IGNORE
+from ...core.likelihood import IGNORE, count_labels
 from ...dataset.collate import Collator
 from ...dataset.pairs import EpochSampler, Pairs
 from ...metrics.measure import texts_of
@@ -17,6 +17,8 @@ from ...optim import AdamW, Sophia
 from ...unlearn import Composition
 from ...unlearn.base import Objective
 from ...unlearn.edits.reinforce import Reinforce
+from ...unlearn.passes.chunked_head import CHUNK_LOGITS, WHOLE_LOGITS
+from ...unlearn.passes.row_packing import choose_lines, row_lengths
 from ...unlearn.step.step_plan import StepPlan
 from ..evaluation import score_tokens
 from ..load.loading import initial_tokenizer
@@ -35,11 +37,12 @@ SAMPLED_BATCHES = 200
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sizes of one micro-batch: part -> its rows and width, and the places whose logits are computed: all
-    rows where some row has a label."""
+    """Sizes of one micro-batch: part -> its rows and width, the tokens of each row, and its labelled
+    tokens."""
 
     parts: Mapping[str, Pass]
-    scored: Mapping[str, int]
+    lengths: Mapping[str, Sequence[int]]
+    labelled: Mapping[str, int]
 
     @property
     def tokens(self) -> int:
@@ -234,33 +237,48 @@ def _micro_batches(settings: Settings, prepared: Prepared, pairs: Pairs) -> list
         found.append(
             MicroBatch(
                 {name: Pass(*part["input_ids"].shape) for name, part in batch.items()},
-                {name: _scored_places(part["labels"]) for name, part in batch.items()},
+                {name: row_lengths([part]) for name, part in batch.items()},
+                {name: int(count_labels(part["labels"]).sum()) for name, part in batch.items()},
             )
         )
     return found
 
 
-def _scored_places(labels: Tensor) -> int:
-    return len(labels) * int((labels[:, 1:] != IGNORE).any(0).sum())
-
-
 def _costs(composition: Composition, shapes: ShapeModel, batch: MicroBatch) -> list[tuple[PassCost, int]]:
     """Cost and logits of every pass with gradient of a micro-batch."""
-    from ...unlearn.chunked_head import CHUNK_LOGITS, WHOLE_LOGITS
-
     found = []
+    joint: set[str] = set()
     for _, _, objective in composition.active:
         ends_early = "hidden" in objective.needs
         depth = objective.layer + 1 if ends_early else None
         for name in _parts_in_loss(objective):
             if name not in batch.parts:
                 continue
+            if objective.scores_answers and shapes.packs:
+                joint.add(name)
+                continue
             size = batch.parts[name]
-            logits = 0 if ends_early else batch.scored[name] * shapes.vocabulary
-            if logits > WHOLE_LOGITS:
-                logits = CHUNK_LOGITS
-            found.append((shapes.cost(replace(size, depth=depth)), logits * FLOAT))
+            places = batch.labelled[name] if objective.scores_answers else size.tokens
+            logits = 0 if ends_early else _logit_bytes(places, shapes.vocabulary)
+            found.append((shapes.cost(replace(size, depth=depth)), logits))
+    if joint:
+        lines = _joint_lines([length for name in sorted(joint) for length in batch.lengths[name]], shapes)
+        logits = sum(_logit_bytes(batch.labelled[name], shapes.vocabulary) for name in joint)
+        found.append((shapes.cost(lines), logits))
     return found or [(PassCost(0, 0, 0), 0)]
+
+
+def _joint_lines(lengths: Sequence[int], shapes: ShapeModel) -> Pass:
+    """The pass of rows of these lengths, several on a line where that saves something."""
+    lines = choose_lines(lengths, shapes.config.get_text_config().hidden_size)
+    width = max(sum(lengths[row] for row in line) for line in lines)
+    return Pass(len(lines), width, packed=len(lines) < len(lengths))
+
+
+def _logit_bytes(tokens: int, vocabulary: int) -> int:
+    """Of one tensor of the logits of these tokens, as far as it exists at one time."""
+    logits = tokens * vocabulary
+    return FLOAT * (CHUNK_LOGITS if logits > WHOLE_LOGITS else logits)
 
 
 def _parts_in_loss(objective: Objective) -> list[str]:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ...unlearn import Composition
 from ...unlearn.blocks import blocks, first_blocks
+from ...unlearn.passes.joint_pass import takes_masks
 from ..load.adapters import base_of
 from ..load.loading import (
     add_lora,
@@ -33,11 +34,13 @@ class Pass:
         rows: rows of the batch.
         width: padded tokens of each.
         depth: decoder blocks that run; None is all, and the head.
+        packed: do lines hold several rows, under a mask of their own?
     """
 
     rows: int
     width: int
     depth: int | None = None
+    packed: bool = False
 
     @property
     def tokens(self) -> int:
@@ -137,6 +140,12 @@ class ShapeModel:
     def vocabulary(self) -> int:
         return self.config.get_text_config().vocab_size
 
+    @property
+    def packs(self) -> bool:
+        """Do the parts that a loss scores share a pass? (That its rows leave each other alone is taken for
+        granted.)"""
+        return takes_masks(self.model.config)
+
     def cost(self, run: Pass) -> PassCost:
         """What a pass costs. Where all blocks are alike and all or none of their weights are trained, two
         short passes stand for the whole one."""
@@ -202,7 +211,11 @@ class ShapeModel:
         assert run.depth is not None
         with self.mode, first_blocks(self.model, run.depth):
             ids = torch.zeros(run.rows, run.width, dtype=torch.long)
-            yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            if not run.packed:
+                yield {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+                return
+            mask = torch.ones(run.rows, 1, run.width, run.width, dtype=torch.bool)
+            yield {"input_ids": ids, "position_ids": ids, "attention_mask": mask}
 
 
 def uses_gpu(settings: Settings) -> bool:

@@ -187,8 +187,8 @@ def _cut_texts(detail: dict[str, dict], settings: Settings) -> list[str]:
         if "cut_texts" in figures and METRICS[key].rows and 2 * figures["cut_texts"] > figures["n"] > 0
     }
     return [
-        f"* {rows}: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} texts of {n} rows,"
-        " so an answer at their end is missed"
+        f"* {rows}, {n} rows: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} of their"
+        " texts, so an answer at the end is missed"
         for rows, cut, n in found
     ]
 

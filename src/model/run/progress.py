@@ -44,6 +44,12 @@ class Phase:
         self.total = self.total if total is None else total
         self.note = self.note if note is None else note
 
+    def add(self, more: int) -> None:
+        """Take in that so much more is done. Processes that share rows report as if each had an equal part,
+        which may come to more than there is."""
+        done = self.done + more
+        self.update(done if self.total is None else min(done, self.total))
+
 
 class Bar(Phase):
     """A phase as a bar in the terminal, which goes when the phase ends."""
@@ -145,7 +151,7 @@ def make_phase(title: str, unit: str, quiet: bool, total: int | None = None, don
 def progress(title: str, quiet: bool, total: int | None = None) -> Iterator[Callable[[int], None]]:
     """A phase that goes through `total` rows; gives the function that adds to those done."""
     with make_phase(title, "rows", quiet, total) as phase:
-        yield lambda rows: phase.update(phase.done + rows)
+        yield phase.add
 
 
 @contextlib.contextmanager

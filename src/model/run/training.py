@@ -281,6 +281,9 @@ def training_arguments(settings: Settings, device: str, steps_folder: Path) -> T
         # The Trainer writes this into the model's config, which is saved; our own passes ask for no cache.
         use_cache=True,
         ddp_timeout=int(PROCESS_TIMEOUT.total_seconds()),
+        # Every pass reaches every trained weight (where it does not, gradients are summed by hand), and the
+        # search for others takes the head for unused where it is applied apart.
+        ddp_find_unused_parameters=False,
         ddp_backend="gloo" if device == "cpu" and several else None,
         dataloader_pin_memory=device != "cpu",
         remove_unused_columns=False,

@@ -11,6 +11,7 @@ class Reinforce(Objective):
     """Mean NLL per forget token, descended."""
 
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

@@ -35,6 +35,7 @@ class WHP(Edit):
     )
     needs = frozenset({"reference_logits", "reinforced_logits"})
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

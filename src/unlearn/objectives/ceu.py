@@ -22,6 +22,7 @@ class CEU(Objective):
 
     skip: int = knob(1, "first answer tokens of each row that are left alone", at_least=0)
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def counts(self, batch):
         return {"forget": {"later_tokens": count_labels(self._later(batch["forget"]["labels"])).sum()}}

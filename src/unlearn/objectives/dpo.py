@@ -28,6 +28,7 @@ class DPO(Objective):
     )
     needs = frozenset({"reference_logprob"})
     parts = frozenset({"forget", "alternate"})
+    scores_answers = True
     alternates = "refusals"
 
     def terms(self, model, batch, reference):

@@ -41,6 +41,7 @@ class FLAT(Objective):
         choices=("labels", "all"),
     )
     parts = frozenset({"forget", "alternate"})
+    scores_answers = True
     alternates = "refusals"
 
     def terms(self, model, batch, reference):

@@ -16,6 +16,7 @@ class GA(Objective):
     Cost: one forward and backward over the forget rows."""
 
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

@@ -26,6 +26,7 @@ class JensUn(Objective):
     target: str = knob("No idea", "text whose tokens are the targets, in turn")
     needs = frozenset({"token_ids"})
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

@@ -31,6 +31,10 @@ class KLForget(Objective):
     needs = frozenset({"reference_logits"})
     parts = frozenset({"forget"})
 
+    @property
+    def scores_answers(self):
+        return self.form != "seed_ce"
+
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.form == "seed_ce":

@@ -26,6 +26,7 @@ class ME(Objective):
         choices=("model_uniform", "uniform_model"),
     )
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

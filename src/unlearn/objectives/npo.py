@@ -35,6 +35,10 @@ class NPO(Objective):
     def needs(self):
         return frozenset({"reference_logits" if self.reduction == "raw_logits" else "reference_logprob"})
 
+    @property
+    def scores_answers(self):
+        return self.reduction != "raw_logits"
+
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.reduction != "rows":

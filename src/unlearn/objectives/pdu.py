@@ -34,6 +34,11 @@ class PDU(Objective):
     parts = frozenset({"forget", "retain"})
     owns_retain = True
 
+    @property
+    def scores_answers(self):
+        # While the multiplier is 0 the retain rows need no gradient.
+        return self.positions == "shifted" and self.dual > 0
+
     def terms(self, model, batch, reference):
         forget, retain = batch["forget"], batch["retain"]
         with torch.set_grad_enabled(self.dual > 0):

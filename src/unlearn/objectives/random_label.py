@@ -16,6 +16,7 @@ class RL(Objective):
     Cost: one forward and backward over as many rows; the forget answers themselves are not read."""
 
     parts = frozenset({"alternate"})
+    scores_answers = True
     alternates = "mismatched"
 
     def terms(self, model, batch, reference):

@@ -25,6 +25,7 @@ class CL(Objective):
         choices=("separate", "concat"),
     )
     alternates = "refusals"
+    scores_answers = True
 
     @property
     def parts(self):

@@ -20,6 +20,7 @@ class FT(Objective):
     Cost: one forward and backward over the retain rows."""
 
     parts = frozenset({"retain"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
@@ -45,6 +46,10 @@ class KL(Objective):
     needs = frozenset({"reference_logits"})
     parts = frozenset({"retain"})
 
+    @property
+    def scores_answers(self):
+        return self.form == "answers"
+
     def terms(self, model, batch, reference):
         part = batch["retain"]
         if self.form != "answers":
@@ -66,6 +71,7 @@ class JSD(Objective):
 
     needs = frozenset({"reference_logits"})
     parts = frozenset({"retain"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["retain"]
@@ -84,6 +90,7 @@ class AP(Objective):
 
     beta: float = knob(0.1, "inverse temperature", above=0)
     parts = frozenset({"retain", "retain_alternate"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         answer, refusal = (answer_row_nll(model, batch[name]) for name in ("retain", "retain_alternate"))

@@ -37,6 +37,10 @@ class SimNPO(Objective):
     )
     parts = frozenset({"forget"})
 
+    @property
+    def scores_answers(self):
+        return self.reduction != "raw_logits"
+
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.reduction != "rows":

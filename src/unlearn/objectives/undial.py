@@ -31,6 +31,10 @@ class UNDIAL(Objective):
     needs = frozenset({"reference_logits"})
     parts = frozenset({"forget"})
 
+    @property
+    def scores_answers(self):
+        return self.positions != "all"
+
     def terms(self, model, batch, reference):
         part = batch["forget"]
         if self.positions == "all":

@@ -20,6 +20,7 @@ class WGA(Objective):
 
     beta: float = knob(1.0, "power of the token's probability", at_least=0)
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]
@@ -41,6 +42,7 @@ class SatImp(Objective):
     beta1: float = knob(5.0, "power of p", at_least=0)
     beta2: float = knob(1.0, "power of 1 - p", at_least=0)
     parts = frozenset({"forget"})
+    scores_answers = True
 
     def terms(self, model, batch, reference):
         part = batch["forget"]

@@ -50,7 +50,7 @@ def test_times_and_addresses_do_not_count_as_differences(script, tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         (folder / "log.jsonl").write_text(f'{{"loss": {loss}, "seconds": {seconds}}}\n')
-        (folder / "x.json").write_text(f'{{"f": "<function f at 0x7f{seconds}>"}}')
+        (folder / "x.json").write_text(f'{{"f": "<function f at 0x7f{seconds}>, {seconds} s of training"}}')
         (folder / ".hidden").write_text(name)
     a, b, c = (faults.contents(tmp_path / name) for name in "abc")
     assert a == b != c and set(a) == {"log.jsonl", "x.json"}
@@ -72,6 +72,34 @@ def test_a_process_dies_just_before_its_change_of_that_number(tmp_path):
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "found, code, said, lost, different",
+    [
+        ({"a": "1", "b": "2"}, 0, "", False, ""),
+        ({"a": "1", "b": "2"}, 1, "error: r holds a whole run: there is nothing to resume", False, ""),
+        ({"a": "1", "b": "2"}, 1, "error: something else", True, ""),
+        ({"a": "1", "b": "2", "c": "3"}, 1, "error: r holds a whole run: there is nothing", True, "c"),
+        ({"a": "1", "b": "other"}, 0, "", False, "b"),
+        ({"a": "1"}, 0, "", True, ""),
+    ],
+)
+def test_a_second_run_must_end_with_the_files_of_an_undisturbed_one(
+    found, code, said, lost, different, script
+):
+    faults = script("faults")
+    outcome = faults.Outcome(1, "training", "kill", 0.1, struck=True, again=code)
+    faults.compare(outcome, faults.Undisturbed(0, 1.0, 5, 100, {"a": "1", "b": "2"}), found, said)
+    assert bool(outcome.lost) == lost and outcome.different == different
+
+
+def test_the_stand_in_server_answers_a_prompt_always_alike(script):
+    victims = script("fault_victims")
+    assert victims.reply("Question: Q?\nReference: A", 1) in ("yes", "no")
+    replies = [victims.reply(f"Reword {number}.", 1) for number in range(50)]
+    assert replies == [victims.reply(f"Reword {number}.", 2) for number in range(50)]
+    assert 1 < len(set(replies)) < 50
 
 
 def test_the_summary_counts_what_was_struck_lost_and_different(script):

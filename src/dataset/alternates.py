@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..core.encoding import CONTEXT
 from ..core.files import UserError, read_records, read_text
-from ..core.json_fields import TEXT
+from ..core.json_fields import COUNT, TEXT
 from ..core.project import DATA
 from .generated_file import GeneratedFile
 from .row_checks import TEXTS_OR_NONE
@@ -20,7 +20,7 @@ ALTERNATES = GeneratedFile(
     key="dataset.alternates",
     script="make_alternates.py",
     fields={"id": TEXT, "question": TEXT, "alternates": TEXTS_OR_NONE},
-    optional={"source": TEXT},
+    optional={"source": TEXT, "tried": COUNT},
 )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
@@ -194,6 +195,12 @@ class ExitState:
 
 ENDED = ExitState(-signal.SIGTERM, "")
 """Of a run that was ended, or not started, since all end."""
+
+
+def is_disk_failure(reason: str) -> bool:
+    """Whether a run failed because its files could not be written, which says nothing about its settings."""
+    signs = ("cannot be written", "fix the disk", os.strerror(errno.ENOSPC))
+    return any(sign in reason for sign in signs)
 
 
 def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str:

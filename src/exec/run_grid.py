@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_grid(arguments: argparse.Namespace) -> int:
     """Check all runs, execute the missing ones, print the table. Returns 1 when a run failed."""
     from ..model.report.grid_table import check_metrics, markdown
+    from ..model.run.checkpoints import drop_left_by_kill
 
     threads_of(arguments.jobs)  # refuses a wrong number
     logging.disable(logging.WARNING)  # each run logs the warnings about its settings itself
@@ -85,6 +86,8 @@ def run_grid(arguments: argparse.Namespace) -> int:
     check(runs, root)
     with lock(root / "lock", PLACE):
         current = {run.name for run in runs if is_done(run, root)}
+        for name in current:
+            drop_left_by_kill(root / name)
         waiting, failures, ended = [run for run in runs if run.name not in current], {}, []
         show_error(f"{len(runs)} runs, {len(current)} already complete")
 

@@ -163,9 +163,34 @@ def _terminated_by_signal() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with _sent_again_when_swallowed(terminate):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _sent_again_when_swallowed(handler: Callable) -> Iterator[None]:
+    """Send SIGTERM again where its exception was raised in a finalizer (`__del__`), which Python only prints:
+    the run would go on as if nothing had come."""
+    hook, timers = sys.unraisablehook, []
+
+    def unraisable(swallowed) -> None:
+        if not isinstance(swallowed.exc_value, Terminated):
+            hook(swallowed)
+            return
+        signal.signal(signal.SIGTERM, handler)
+        # Not at once: the finalizer is still on the stack.
+        timers.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)))
+        timers[-1].start()
+
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
 
 
 def _open_log() -> None:

@@ -8,6 +8,7 @@ one, and the next process takes it over with the runs that it has finished.
 import contextlib
 import fcntl
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ RANDOM_TRIALS = 8
 """Trials before TPE has seen enough to model; more would leave little of a small budget."""
 BEGUN = "begun"
 """User attribute of a trial whose values are all drawn."""
+NUMBER = "number"
+"""User attribute: its number among those. Optuna counts the others too."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,20 @@ class Claim:
 
     @property
     def number(self) -> int:
-        return self.trial.number
+        return _number(self.trial)
+
+    def release(self) -> None:
+        """Let it go, ended or not."""
+        self.holder.close()
 
     @property
     def values(self) -> dict[str, str]:
         return _words(self.config, self.trial.params)
+
+
+def _number(trial: Any) -> int:
+    # A journal that an earlier version began has optuna's numbers alone.
+    return trial.user_attrs.get(NUMBER, trial.number)
 
 
 def _words(config: SearchedConfig, params: Mapping[str, Any]) -> dict[str, str]:
@@ -86,12 +98,14 @@ class Studies:
         """Open the journal, or begin it. The first process lays down what every search begins with."""
         optuna = _optuna()
         from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+        from optuna.storages.journal import JournalFileBackend
 
         self.claims.mkdir(parents=True, exist_ok=True)
         with self.alone():
-            journal = str(self.root / "trials.log")
-            storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
+            journal = self.root / "trials.log"
+            _drop_half_line(journal)
+            lock = JournalLock(self.claims / "journal")
+            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))  # pyright: ignore[reportArgumentType]
             self.studies = {
                 one.title: optuna.create_study(
                     storage=storage,
@@ -142,7 +156,7 @@ class Studies:
             for config in self.configs:
                 self._clear_unborn(config)
                 for trial in self._running(config):
-                    if holder := self._hold(config, trial.number):
+                    if holder := self._hold(config, _number(trial)):
                         return self._taken_over(config, trial, holder)
             counts = {one.title: len(self._counted(one)) for one in self.configs}
             open_ones = [one for one in self.configs if counts[one.title] < self.size(one)]
@@ -160,8 +174,9 @@ class Studies:
         else:
             study.sampler = optuna.samplers.RandomSampler(seed=seed)
         trial = study.ask({one.key: one.distribution() for one in config.dimensions})
+        trial.set_user_attr(NUMBER, count)
         trial.set_user_attr(BEGUN, True)
-        holder = self._hold(config, trial.number)
+        holder = self._hold(config, count)
         assert holder, "the number is new and the sweep's lock is held"
         return Claim(config, study, trial, holder)
 
@@ -175,13 +190,15 @@ class Studies:
 
     def _clear_unborn(self, config: SearchedConfig) -> None:
         """Drop trials whose process was killed before their values were all drawn (a living one draws them
-        while it holds the sweep's lock); values that are tried in any case come again."""
-        study = self.studies[config.title]
+        while it holds the sweep's lock); values that are tried in any case wait again in their place."""
+        study, states = self.studies[config.title], _optuna().trial.TrialState
         for trial in self._running(config):
-            if not trial.user_attrs.get(BEGUN):
-                if fixed := trial.system_attrs.get("fixed_params"):
-                    study.enqueue_trial(fixed)
-                study.tell(trial.number, state=_optuna().trial.TrialState.FAIL)
+            if trial.user_attrs.get(BEGUN):
+                continue
+            if trial.system_attrs.get("fixed_params"):
+                study._storage.set_trial_state_values(trial._trial_id, states.WAITING)
+            else:
+                study.tell(trial.number, state=states.FAIL)
 
     def _counted(self, config: SearchedConfig) -> list:
         """The trials that have drawn their values. Those killed before that, and points still to come, do not
@@ -200,7 +217,7 @@ class Studies:
         return file
 
     def tell(self, claim: Claim, ended: Ended, value: float | None, shortfall: float | None) -> None:
-        """Write down how a trial ended, and let it go.
+        """Write down how a trial ended.
 
         Args:
             claim: the trial.
@@ -216,7 +233,6 @@ class Studies:
                 claim.trial.set_constraint("utility", shortfall)
             state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[ended.state]
             claim.study.tell(claim.trial, value if ended.state == "complete" else None, state)
-        claim.holder.close()
 
     def others_work(self) -> bool:
         """Whether other processes are still at work on trials."""
@@ -231,7 +247,7 @@ class Studies:
             return [
                 Ended(
                     config.title,
-                    trial.number,
+                    _number(trial),
                     _words(config, trial.params),
                     names[trial.state],
                     trial.user_attrs.get("reason", ""),
@@ -253,6 +269,31 @@ class Studies:
             return {}
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
         return optuna.importance.get_param_importances(study, evaluator=evaluator)
+
+
+class JournalLock:
+    """Optuna's contract of a lock, held by an open file: the system releases it when the process dies. A lock
+    of optuna is a file, which a killed process leaves behind for others to wait for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def acquire(self) -> bool:
+        file = self.path.open("a")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self.file = file
+        return True
+
+    def release(self) -> None:
+        self.file.close()
+
+
+def _drop_half_line(journal: Path) -> None:
+    """Cut a last line that a full disk or a kill has cut already: no journal with one within it is read."""
+    content = journal.read_bytes() if journal.is_file() else b""
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(journal, whole)
 
 
 def keep_definition(root: Path, definition: Mapping[str, Any]) -> None:

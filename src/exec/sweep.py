@@ -33,7 +33,17 @@ if not __package__:  # started as a file: this checkout is the package
 
 from ..core.files import UserError, clear_write_errors, fingerprint, read_json, write_json
 from ..core.screen import show, show_error
-from .child_runs import PLACE, ChildProcesses, Run, add_flags, check, execute, expand_user, is_done
+from .child_runs import (
+    PLACE,
+    ChildProcesses,
+    Run,
+    add_flags,
+    check,
+    execute,
+    expand_user,
+    is_disk_failure,
+    is_done,
+)
 from .many_runs import METRICS, OWN, common_settings, run_all, seed_runs, threads_of
 from .script import with_clear_errors
 from .search_space import Dimension, SearchedConfig, read_space, searched_configs
@@ -116,7 +126,8 @@ def run_sweep(arguments: argparse.Namespace) -> int:
     counts = [f"{sweep.studies.size(one)} of {one.title}" for one in sweep.configs]
     done = len(sweep.studies.ended())
     show_error(f"trials: {', '.join(counts)}; {done} already ended")
-    search(sweep)
+    with clear_write_errors(sweep.root, PLACE):
+        search(sweep)
     if sweep.studies.others_work():
         show_error("another process is at work on the last trials; it writes the report")
         return 0
@@ -239,12 +250,16 @@ def search(sweep: Sweep) -> None:
 def _work(sweep: Sweep, children: ChildProcesses, stop: threading.Event) -> None:
     """Take trials until none is left."""
     while not stop.is_set() and (claim := sweep.studies.take()):
-        if not _make(sweep, claim, children):
-            return  # all end; the trial stays as it is, for whoever goes on
+        try:
+            if not _make(sweep, claim, children):
+                return  # all end; the trial stays as it is, for whoever goes on
+        finally:
+            claim.release()
 
 
 def _make(sweep: Sweep, claim: Claim, children: ChildProcesses) -> bool:
-    """Run a trial seed by seed. Returns False when it was interrupted."""
+    """Run a trial seed by seed. Returns False when it was interrupted. UserError when the disk failed: the
+    trial stays open, for whoever goes on."""
     from ..model.run.sweep_rule import trial_figures
 
     rule, figures, state, reason = sweep.rule, [], "complete", ""
@@ -255,6 +270,8 @@ def _make(sweep: Sweep, claim: Claim, children: ChildProcesses) -> bool:
             reason = execute(run, sweep.root, threads_of(sweep.arguments.jobs), children)
             if not children.open:
                 return False
+            if is_disk_failure(reason):
+                raise UserError(f"{run.name}: {reason.removeprefix('error: ')}; the same command resumes")
         if not sweep.arguments.keep_models:
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         found = trial_figures(folder) if not reason else {}

@@ -167,6 +167,16 @@ def test_a_run_that_was_killed_while_it_was_overwritten_is_made_again(config, tm
     assert "1 runs, 0 already complete" in again.stderr
 
 
+def test_step_checkpoints_that_a_kill_left_in_a_whole_run_are_removed(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
+    assert grid(config, tmp_path).returncode == 0
+    left = tmp_path / "g/npo,seed=0/checkpoints/step-2"
+    left.mkdir(parents=True)
+    (left / "complete").touch()
+    assert grid(config, tmp_path).returncode == 0
+    assert not left.exists()
+
+
 SLOW_RUN = """
 import fcntl, sys, time
 name = next(word.split("=", 1)[1] for word in sys.argv if word.startswith("--logger.name="))

@@ -1,9 +1,12 @@
 """sweep.py: budgets, floors and failures are what they are stated to be; killed sweeps go on."""
 
 import csv
+import errno
 import json
 import math
+import os
 import signal
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from unlearnkit.core.files import read_json, write_json
 from unlearnkit.exec import child_runs
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
 from unlearnkit.exec.search_space import read_space
-from unlearnkit.exec.search_study import Ended
+from unlearnkit.exec.search_study import Ended, Studies
 from unlearnkit.exec.winning_config import winning_config
 from unlearnkit.model.report.grid_table import FACTS
 from unlearnkit.model.report.sweep_report import choose_winners, ranked
@@ -142,6 +145,30 @@ def test_a_killed_sweep_goes_on_and_ends_as_if_it_had_not_been(number, config, t
     assert again.returncode == 0, again.stderr
     assert trials(tmp_path) == trials(tmp_path, "whole")
     assert len(trials(tmp_path)) == 10
+    assert not list((tmp_path / "s").glob("trials.log?*"))
+
+
+@pytest.mark.parametrize("search", ["grid", "random"])
+def test_a_trial_killed_while_it_is_drawn_keeps_its_number_and_values(search, config, tmp_path, monkeypatch):
+    words = ["--vary", "unlearn.lr=1e-4,1e-3,5e-3", "--search", search, "--trials", 3]
+    assert sweep(config, tmp_path, *words, name="whole").returncode == 0
+    draws = count(1)
+    hold = Studies._hold
+
+    def die_before_its_values_count(studies, one, number):
+        if next(draws) == 2:
+            (trial,) = studies._running(one)
+            attributes = studies.studies[one.title]._storage
+            attributes.set_trial_user_attr(trial._trial_id, "begun", False)
+            raise KeyboardInterrupt
+        return hold(studies, one, number)
+
+    monkeypatch.setattr(Studies, "_hold", die_before_its_values_count)
+    assert sweep(config, tmp_path, *words).returncode == 130
+    monkeypatch.setattr(Studies, "_hold", hold)
+    again = sweep(config, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert trials(tmp_path) == trials(tmp_path, "whole")
 
 
 def test_the_importance_is_that_of_the_key_that_counts(config, tmp_path):
@@ -189,6 +216,49 @@ def test_an_interrupted_trial_is_no_failed_one(config, tmp_path, monkeypatch):
     assert again.returncode == 0, again.stderr
     assert "killed" not in (tmp_path / "s/sweep.md").read_text()
     assert len(trials(tmp_path)) == 10
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "error: [Errno 28] No space left on device. Files written before are complete; fix the disk",
+        "error: /d/npo: cannot be written (Disk quota exceeded); choose another logger.json.root",
+    ],
+)
+def test_a_trial_whose_disk_is_full_is_no_failed_one(line, config, tmp_path, monkeypatch):
+    assert sweep(config, tmp_path, *SEARCH, name="whole").returncode == 0
+    runs = count(1)
+
+    def finish_or_fail(children, words, threads):
+        return child_runs.ExitState(1, line) if next(runs) == 5 else finish(children, words, threads)
+
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish_or_fail)
+    full = sweep(config, tmp_path, *SEARCH)
+    assert full.returncode == 2 and "the same command resumes" in full.stderr, full.stderr
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", finish)
+    again = sweep(config, tmp_path, *SEARCH)
+    assert again.returncode == 0, again.stderr
+    assert trials(tmp_path) == trials(tmp_path, "whole")
+
+
+def test_a_journal_that_ends_within_a_line_goes_on(config, tmp_path):
+    """As a disk that fills up leaves it."""
+    assert sweep(config, tmp_path, *SEARCH, "--trials", 3).returncode == 0
+    with (tmp_path / "s/trials.log").open("a") as journal:
+        journal.write('{"op_code":4,"work')
+    again = sweep(config, tmp_path, *SEARCH)
+    assert again.returncode == 0, again.stderr
+    assert len(trials(tmp_path)) == 10
+
+
+def test_a_journal_that_cannot_be_written_is_one_clear_line(config, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Studies, "tell", full)
+    done = sweep(config, tmp_path, *SEARCH)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "cannot be written (No space left on device)" in done.stderr
 
 
 def test_keys_of_other_methods_are_left_out_and_budgets_are_equal(config, tmp_path):

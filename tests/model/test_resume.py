@@ -10,6 +10,7 @@ from tiny import greeting_template, random_llama, save
 
 from unlearnkit.core.files import read_json, read_jsonl
 from unlearnkit.loggers.json_ import JsonLogger
+from unlearnkit.model.run import unlearn_run
 from unlearnkit.unlearn.step.trainer import UnlearnTrainer
 
 pytestmark = pytest.mark.run
@@ -384,6 +385,20 @@ def test_a_run_killed_at_one_of_its_first_file_operations_goes_on(operation, mod
         plain = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
     assert plain.returncode == 0, plain.stderr
     assert (folder / "environment.json").exists() and len(read_jsonl(folder / "log.jsonl")) == 2
+
+
+def test_step_checkpoints_that_a_kill_left_in_a_whole_run_are_removed(model, tmp_path, monkeypatch):
+    arguments = words(model, tmp_path, "run", "--unlearn.max_steps", 3)
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(unlearn_run, "drop_everything", interrupt)
+        assert run_script("unlearn_model", *arguments).returncode == 130
+    (folder / "checkpoints/evaluated").mkdir()
+    assert (folder / "environment.json").exists() and (folder / "checkpoints/step-3").exists()
+    again = run_script("unlearn_model", *arguments, "--unlearn.resume_path", "auto")
+    assert again.returncode == 1 and "holds a whole run: there is nothing to resume" in again.stderr
+    assert not [path for path in (folder / "checkpoints").iterdir() if path.is_dir()]
+    assert (folder / "checkpoints/model.safetensors").exists() and not (folder / "lock").exists()
 
 
 def test_overwriting_follows_no_link(model, tmp_path):

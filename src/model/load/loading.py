@@ -236,6 +236,11 @@ def load_quantized(overall, local_rank: int = 0):
         quantization_config=config,
         device_map={"": device},
     )
+    for module in model.modules():
+        # On CPUs with AVX512-BF16 bitsandbytes repacks weights on the way, with scales in bfloat16: other
+        # numbers than elsewhere, and an error where a width is not a multiple of 64.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ...core.files import UserError, read_json, write_json
+from ...core.files import UserError, lock, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,16 @@ def drop_everything(checkpoints: Path) -> None:
     """Remove what only an interrupted run needs."""
     drop_all_but(checkpoints, None)
     shutil.rmtree(checkpoints / SNAPSHOTS, ignore_errors=True)
+
+
+def drop_left_by_kill(run: Path) -> None:
+    """Remove the step checkpoints that a whole run still has: it was killed between its last file and their
+    removal, and nothing resumes it."""
+    checkpoints = run / "checkpoints"
+    left = has_checkpoint(checkpoints) or (checkpoints / SNAPSHOTS).is_dir()
+    if left and (run / "environment.json").is_file():
+        with lock(run / "lock"):
+            drop_everything(checkpoints)
 
 
 def _sealed(checkpoints: Path) -> Iterator[Path]:

@@ -52,7 +52,7 @@ from ..training_data import (
     part_fingerprint,
     training_rows,
 )
-from .checkpoints import drop_everything
+from .checkpoints import drop_everything, drop_left_by_kill
 from .environment import environment
 from .places import process_state, run_place, share_of
 from .run_report import write_run_report
@@ -190,6 +190,8 @@ class Unlearn:
         """Logger, tokenizer, objectives and rows, each checked before anything is written."""
         settings = self.settings
         logger = self.logger()
+        if logger.folder:
+            drop_left_by_kill(logger.folder)
         logger.check(settings.unlearn.resume_path is not None)
         composition = settings.composition
         check_network(settings, composition.parts)

@@ -1,9 +1,9 @@
 """Alternate answers that a model writes to the forget questions, for AltPO (arXiv:2409.13474)."""
 
 import random
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-
-import torch
 
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, write_jsonl
@@ -22,7 +22,7 @@ from ..load.loading import (
 )
 from ..settings.run_settings import Settings, deciding
 from ..training_data import choose_forget_rows
-from .generation_rounds import Ask, Rounds
+from .generation_rounds import Ask, Rounds, text_seeds, turns
 from .other_subjects import OtherSubjects
 
 
@@ -48,18 +48,21 @@ def write_alternates(settings: Settings) -> Path:
         header = _header(settings, model, template)
         lines = {line["id"]: line for line in ALTERNATES.begun(path, header, every)}
         found = {row["id"]: list(lines.get(row["id"], {}).get("alternates", ())) for row in rows}
+        # Files of earlier versions do not say how many texts were tried.
+        tried = Counter({i: lines.get(i, {}).get("tried", len(texts)) for i, texts in found.items()})
 
         def save() -> None:
             # Rows that dataset.forget_ratio leaves out keep what an earlier run wrote for them.
-            current = lines | {row["id"]: _line(row, found[row["id"]]) for row in rows}
+            current = lines | {row["id"]: _line(row, found[row["id"]], tried[row["id"]]) for row in rows}
             write_jsonl(path, [header, *(current[row["id"]] for row in every if row["id"] in current)])
 
         def take(asked: list[dict], texts: list[str | None]) -> None:
             for row, text in zip(asked, texts):
+                tried[row["id"]] += 1
                 _take(found[row["id"]], row, text)
 
         others = OtherSubjects([row["question"] for row in every]) if plan.subjects == "others" else None
-        ask = _asking(settings, model, template, others)
+        ask = _asking(settings, model, template, others, tried)
         rounds = Rounds(plan.count, plan.attempts, "writing alternates", overall.quiet)
         poor = rounds.fill(rows, found, ask, take, save)
     if poor:
@@ -91,24 +94,27 @@ def _deciding(settings: Settings) -> dict:
     return found if found["subjects"] != "same" else {k: v for k, v in found.items() if k != "subjects"}
 
 
-def _line(row: dict, alternates: list[str]) -> dict:
+def _line(row: dict, alternates: list[str], tried: int) -> dict:
     return {
         "id": row["id"],
         "source": ALTERNATES.source(row),
         "question": row["question"],
         "alternates": alternates,
+        "tried": tried,
     }
 
 
-def _asking(settings: Settings, model, template: Template, others: OtherSubjects | None) -> Ask:
-    """Let the model of the run write."""
-    plan, tags = settings.generation, settings.dataset.tags
+def _asking(
+    settings: Settings, model, template: Template, others: OtherSubjects | None, tried: Mapping[str, int]
+) -> Ask:
+    """Let the model of the run write; `tried`: row id -> how many texts were written for it before."""
+    plan, tags, seed = settings.generation, settings.dataset.tags, settings.overall.seed
     precision = resolve_precision(settings.overall.precision, model.device.type)
 
-    def ask(attempt: int, asked: list[dict], on_rows) -> list[str | None]:
-        torch.manual_seed(int(fingerprint(settings.overall.seed, attempt, asked[0]["id"]), 16) % 2**63)
-        draw = random.Random(fingerprint(settings.overall.seed, attempt, [row["id"] for row in asked]))
-        renamed = [others.ask(row["question"], draw) if others else None for row in asked]
+    def ask(asked: list[dict], on_rows) -> list[str | None]:
+        numbers = turns(asked, tried)
+        draws = [random.Random(fingerprint(seed, row["id"], turn)) for row, turn in zip(asked, numbers)]
+        renamed = [others.ask(row["question"], draw) if others else None for row, draw in zip(asked, draws)]
         prompts = [
             template.prompt_ids(
                 plan.prompt.replace("\\n", "\n").replace(
@@ -123,6 +129,7 @@ def _asking(settings: Settings, model, template: Template, others: OtherSubjects
             template.stop_ids,
             temperature=plan.temperature,
             tags=tags,
+            seeds=text_seeds(seed, asked, prompts, numbers),
         )
         with autocast_context(model.device, precision):
             texts = generate(model, template.tokenizer, prompts, options, lambda done: on_rows(len(done)))

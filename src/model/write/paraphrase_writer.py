@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-import torch
-
 from ...core.embedding import Embedder
 from ...core.encoding import Template
 from ...core.endpoint import Endpoint
@@ -35,7 +33,7 @@ from ..load.loading import (
 from ..settings.run_settings import Settings, deciding
 from ..settings.writing_keys import WRITER_IS_INITIAL_MODEL, Paraphrasing, Server
 from ..training_data import choose_forget_rows, reworded, units
-from .generation_rounds import Rounds
+from .generation_rounds import Rounds, text_seeds, turns
 
 POOL = DATA / "paraphrase_prompts.txt"
 ROLE = "You rewrite texts exactly as you are instructed, and reply with the rewritten text alone."
@@ -177,7 +175,7 @@ def write_paraphrases(settings: Settings) -> tuple[Path, dict]:
             current = lines | {row["id"]: _line(row, keep) for row in rows}
             write_jsonl(path, [header, *(current[u["id"]] for u in all_units if u["id"] in current)])
 
-        def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
+        def ask(asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
             return writer.ask(prompts, asked, turns_of(asked, keep), on_rows)
 
         rounds = Rounds(plan.count, plan.attempts, "paraphrasing", overall.quiet)
@@ -263,16 +261,11 @@ def choices(prompts: Sequence[str], row: dict) -> list[str]:
 def turns_of(rows: Sequence[dict], keep: ParaphraseFilter) -> list[int]:
     """For each of `rows` how many texts were tried for it before, by earlier runs too; a row may stand there
     several times."""
-    here: Counter = Counter()
-    found = []
-    for row in rows:
-        found.append(
-            len(keep.kept[row["id"]])
-            + sum(keep.rejected.get(row["id"], Counter()).values())
-            + here[row["id"]]
-        )
-        here[row["id"]] += 1
-    return found
+    tried = {
+        identity: len(texts) + sum(keep.rejected.get(identity, Counter()).values())
+        for identity, texts in keep.kept.items()
+    }
+    return turns(rows, tried)
 
 
 def _put(prompts: Sequence[str], rows: Sequence[dict], turns: Sequence[int]) -> list[str]:
@@ -355,7 +348,6 @@ def _initial_model(
     model = load_initial(overall)
 
     def ask(prompts: Sequence[str], asked: list[dict], turns: list[int], on_rows) -> list[str | None]:
-        torch.manual_seed(int(fingerprint(overall.seed, turns, asked[0]["id"]), 16) % 2**63)
         put = [template.prompt_ids(prompt) for prompt in _put(prompts, asked, turns)]
         options = DecodingOptions(
             plan.max_new_tokens,
@@ -366,6 +358,7 @@ def _initial_model(
             top_k=plan.top_k,
             repetition_penalty=plan.repetition_penalty,
             tags=settings.dataset.tags,
+            seeds=text_seeds(overall.seed, asked, put, turns),
         )
         with autocast_context(device, precision):
             said = generate(model, template.tokenizer, put, options, lambda done: on_rows(len(done)))

@@ -291,7 +291,7 @@ def _fill(
     plan, quiet = settings.paraphrases, settings.overall.quiet
 
     def write(keep: ParaphraseFilter, pool: Sequence[str], rows: Sequence[dict], rounds: Rounds) -> None:
-        def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
+        def ask(asked: list[dict], on_rows: Callable[[int], None]) -> list[str | None]:
             return writer.ask(pool, asked, turns_of(asked, keep), on_rows)
 
         rounds.fill(rows, keep.kept, ask, keep.take, file.save)

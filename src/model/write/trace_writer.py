@@ -3,10 +3,9 @@ penalty."""
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from ...core.encoding import Template
 from ...core.files import UserError, fingerprint, lock, read_jsonl, write_jsonl
@@ -25,7 +24,7 @@ from ..load.loading import (
     resolve_precision,
 )
 from ..settings.run_settings import Settings, deciding
-from .generation_rounds import Ask, Rounds
+from .generation_rounds import Ask, Rounds, text_seeds
 
 SHORTEST_SEGMENT = 16
 """Tokens of a last segment of a document, below which it is left out."""
@@ -147,11 +146,11 @@ def _transformers(model, template: Template, settings: Settings) -> Ask:
         tags=settings.dataset.tags,
     )
 
-    def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
-        # Sampled traces do not depend on what an earlier run has written already.
-        torch.manual_seed(int(fingerprint(settings.overall.seed, asked[0]["id"]), 16) % 2**63)
+    def ask(asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
         prompts = [segment["prompt_ids"] for segment in asked]
-        return generate(model, template.tokenizer, prompts, options, lambda done: on_rows(len(done)))
+        seeds = text_seeds(settings.overall.seed, asked, prompts, [0] * len(asked))
+        seeded = replace(options, seeds=seeds)
+        return generate(model, template.tokenizer, prompts, seeded, lambda done: on_rows(len(done)))
 
     return ask
 
@@ -173,7 +172,7 @@ def _vllm(settings: Settings, template: Template) -> Ask:
         stop_token_ids=template.stop_ids,
     )
 
-    def ask(_: int, asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
+    def ask(asked: list[dict], on_rows: Callable[[int], None]) -> list[Generation]:
         prompts = [{"prompt_token_ids": segment["prompt_ids"]} for segment in asked]
         outputs = [output.outputs[0] for output in engine.generate(prompts, sampling)]
         on_rows(len(asked))

@@ -1,10 +1,12 @@
 """One forward pass for several parts, without padding: the numbers of separate passes."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from scripts import REPO
-from tiny import random_llama, random_other
+from tiny import few_steps, random_llama, random_other
 from transformers import AutoTokenizer
 
 from unlearnkit.unlearn import FORGET, RETAIN, compose, parse_method
@@ -211,3 +213,31 @@ def test_both_sides_of_a_method_share_a_pass(tokenizer):
     seen.clear()
     composition.terms(model, batch, None, side="forget")
     assert len(seen) == 1 and seen[0][0] < 4
+
+
+def test_bf16_autocast_holds_for_the_head_too(tokenizer, tmp_path):
+    """The head runs after the model's own pass: the first loss of NPO is 2 log 2 / beta only where model and
+    reference have the same arithmetic."""
+    model, dtypes = random_llama(tokenizer), []
+
+    def note(module, args, out):
+        if out.requires_grad and out.shape[-1] == len(tokenizer):
+            dtypes.append(out.dtype)
+
+    model.lm_head.register_forward_hook(note)
+    options = {"unlearn__unlearn_method": "NPO+FT", "unlearn__max_steps": 1, "overall__precision": "bf16"}
+    seen = few_steps(model, tokenizer, tmp_path, **options)
+    assert seen.records[0]["npo"] == pytest.approx(2 * math.log(2) / 0.1, rel=1e-6)
+    assert set(dtypes) == {torch.bfloat16}
+
+
+def test_what_is_tried_within_a_step_leaves_its_gradient_whole(tokenizer, tmp_path):
+    """SimNPO has no reference: the model is tried in the first step, without gradient and in autocast."""
+    options = {"unlearn__unlearn_method": "SimNPO+FT", "unlearn__max_steps": 1}
+    norms = {
+        precision: few_steps(
+            random_llama(tokenizer), tokenizer, tmp_path / precision, overall__precision=precision, **options
+        ).records[0]["grad_norm"]
+        for precision in ("fp32", "bf16")
+    }
+    assert norms["bf16"] == pytest.approx(norms["fp32"], rel=0.02)

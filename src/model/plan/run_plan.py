@@ -236,7 +236,10 @@ def _micro_batches(settings: Settings, prepared: Prepared, pairs: Pairs) -> list
         batch = collate([pairs[address] for address in addresses[start : start + data.batch_size]])
         found.append(
             MicroBatch(
-                {name: Pass(len(part["input_ids"]), part["input_ids"].shape[1]) for name, part in batch.items()},
+                {
+                    name: Pass(len(part["input_ids"]), part["input_ids"].shape[1])
+                    for name, part in batch.items()
+                },
                 {name: row_lengths([part]) for name, part in batch.items()},
                 {name: int(count_labels(part["labels"]).sum()) for name, part in batch.items()},
             )

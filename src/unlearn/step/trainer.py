@@ -429,6 +429,11 @@ class UnlearnTrainer(Trainer):
         forget_weight, retain_weight = self.options.weights if combined else (1.0, 1.0)
         return forget_weight * first[0] + retain_weight * retain
 
+    def compute_loss_context_manager(self):
+        """Autocast, where the precision asks for it."""
+        # Accelerate casts in the model's own forward pass alone; the head is applied after it.
+        return self.accelerator.autocast()
+
     def _loss(
         self, model, batch: Batch, counts: dict, side: str | None = None, log_terms: bool = True
     ) -> Tensor:

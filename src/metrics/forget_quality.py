@@ -209,8 +209,8 @@ def _compare_evaluations(columns: Columns, retain_columns: Columns | None) -> Co
         ),
         range="0 to 1; few rows allow few values, the nearest are in metrics_detail.json",
         blind_spot=(
-            "high where rows are few; near 0 for a wrecked model as for one that forgot nothing; which row"
-            " has which value"
+            "high where rows are few; near 0 for a wrecked model as for one that forgot nothing; blind to"
+            " which row has which value"
         ),
         source=SOURCE,
         other_toolkits=(
@@ -254,7 +254,7 @@ def forget_quality_log10(inputs: MetricInputs) -> Value:
     about=About(
         formula="D of the test of forget_quality: largest distance between the two distribution functions",
         range="0 to 1; tells models apart where p is near 0 for all",
-        blind_spot="which row has which value: two models can agree in distribution and differ on every row",
+        blind_spot="two models can agree in distribution and differ on every row",
         source=SOURCE,
     ),
     family=FAMILY,

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import xml.dom.minidom
+from types import SimpleNamespace
 
 import pytest
 from conftest import FICTIONAL
@@ -15,7 +16,7 @@ from unlearnkit.core.files import UserError, read_json, write_json, write_jsonl
 from unlearnkit.model.report.deciding_figures import deciding, group_of
 from unlearnkit.model.report.finished_run import read_run, run_folders
 from unlearnkit.model.report.html_report import _subject, report, report_title
-from unlearnkit.model.report.plain_reading import read
+from unlearnkit.model.report.plain_reading import _reach, _worst_parts, read
 from unlearnkit.model.report.report_charts import NO_TERMS, by_layer, frontier, gather, group_title, ratios
 from unlearnkit.model.report.report_panels import _answers, marked, panels
 from unlearnkit.model.report.svg_charts import Chart, Series, draw, standalone
@@ -136,8 +137,9 @@ def test_the_short_version_compares_with_the_retain_model(tmp_path):
     run = make_run(tmp_path / "run", figures, retain=str(retain))
     reading = read(gather([read_run(run)]))
     assert reading.forgotten[0].endswith("it is 0.200. The interval holds that value.")
-    assert "cannot be told from" in reading.forgotten[1] and "p = 0.200" in reading.forgotten[1]
+    assert "finds no difference" in reading.forgotten[1] and "p = 0.200" in reading.forgotten[1]
     assert reading.cost[0].startswith("model_utility is 0.900 [0.450, 0.990]")
+    assert not any("lost most" in line for line in reading.cost)
     far = make_run(
         tmp_path / "far", {**figures, "forget/rougeL": 0.9, "forget_quality": 1e-9}, retain=str(retain)
     )
@@ -322,3 +324,22 @@ def test_the_field_page_has_every_toolkit_its_source_and_date():
         )
     for row in facts["leaderboard"]["rows"]:
         assert f"| {row['method']} |" in page
+
+
+def test_a_passed_test_says_what_it_could_have_found():
+    detail = {"rows": 100, "other_rows": 100}
+    assert "D below 0.192 passes" in _reach(0.2, detail)
+    assert _reach(1e-9, detail) == "" and _reach(0.2, {}) == ""
+
+
+def test_the_worst_losses_behind_the_utility_are_named():
+    before = {"real/prob": 0.8, "world/prob": 0.5, "retain/prob": 1.0, "forget/prob": 1.0, "model_utility": 1}
+    after = {
+        "real/prob": 0.4,
+        "world/prob": 0.49,
+        "retain/prob": 0.9,
+        "forget/prob": 0.0,
+        "model_utility": 0.5,
+    }
+    found = _worst_parts(SimpleNamespace(before=before, figures=after))
+    assert found == ["real/prob 0.800 to 0.400", "retain/prob 1.000 to 0.900"]

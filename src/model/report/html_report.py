@@ -46,6 +46,7 @@ mark{background:none;color:inherit;font-weight:700;text-decoration:underline 2px
 code{overflow-wrap:anywhere}
 summary{cursor:pointer}
 @media(max-width:30rem){.answers{grid-template-columns:1fr}.answers dt{max-width:none;margin-top:.3rem}}
+@media(max-width:40rem){th,td{padding:.2rem .35rem;font-size:.85rem}td{white-space:normal}}
 @media print{details{display:block}}
 """
 

@@ -1,12 +1,13 @@
 """A report's opening in plain sentences: what was forgotten, at what cost, what to believe of it, and what
 was not measured."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ...metrics.spec import METRICS, families
 from .comparison import differing_settings
-from .deciding_figures import measured
+from .deciding_figures import group_of, measured
 from .finished_run import FinishedRun
 from .grid_table import short
 from .report_charts import Material
@@ -15,7 +16,11 @@ ALIKE = 0.05
 """A p-value of at least this, and the test does not tell the models apart."""
 KEPT_SHARE = 0.95
 """A share of the initial model's utility from which on it counts as kept."""
+KS_LIMIT = 1.358
+"""sqrt(-ln(.05 / 2) / 2): the two-sample Kolmogorov-Smirnov test finds a D above this x sqrt(1/n + 1/m)."""
 FEW_ROWS = 20
+WORST_PARTS = 2
+"""Parts of a utility that are named beside it: those that lost the largest share."""
 UNSEEN = {
     "semantic": "whether the facts survive in other wordings of the questions",
     "sampling": "whether a second answer, sampled, gives them away",
@@ -67,12 +72,22 @@ def _forgotten(run: FinishedRun, material: Material) -> list[str]:
         test = run.detail.get("forget_quality", {})
         size = f", D = {short(test['D'])}, {test['rows']} rows" if "D" in test else ""
         told = (
-            "cannot be told from those of a model that never saw the rows"
+            "The test finds no difference between its truth ratios and those of a model that never saw the"
+            " rows"
             if quality >= ALIKE
-            else "can be told from those of a model that never saw the rows: it does not yet behave like one"
+            else "Its truth ratios can be told from those of a model that never saw the rows: it does not yet"
+            " behave like one"
         )
-        found.append(f"Its truth ratios {told} (forget quality p = {short(quality)}{size}).")
+        found.append(f"{told} (forget quality p = {short(quality)}{size}).{_reach(quality, test)}")
     return found
+
+
+def _reach(quality: float, test: Mapping) -> str:
+    """What a test that finds nothing could have found."""
+    if quality < ALIKE or not test.get("rows") or not test.get("other_rows"):
+        return ""
+    least = KS_LIMIT * math.sqrt(1 / test["rows"] + 1 / test["other_rows"])
+    return f" That does not show that they are the same: with these rows any D below {short(least)} passes."
 
 
 def _beside(run: FinishedRun, key: str, material: Material) -> str:
@@ -90,7 +105,8 @@ def _where(run: FinishedRun, key: str, retain: float | None) -> str:
     ends = run.interval(key)
     if retain is None or ends is None or key not in METRICS:
         return ""
-    more, less = (" More is left than there.", " It is below that: more was erased than never learned.")
+    more = " More is left than there."
+    less = " It is below that value: more went than had to, or the answers have another wording."
     above, below = (more, less) if METRICS[key].good == "down" else (less, more)
     if ends[0] <= retain <= ends[1]:
         return " The interval holds that value."
@@ -109,6 +125,8 @@ def _cost(run: FinishedRun, material: Material) -> list[str]:
         if (retain := material.retain.get(key)) is not None:
             line += f"; the retain model has {short(retain)}"
         found.append(f"{line}.")
+    if worst := _worst_parts(run):
+        found.append(f"Of the single figures these lost most: {'; '.join(worst)}.")
     seconds = run.environment.get("train_seconds")
     if run.trains and seconds:
         memory = run.environment.get("peak_memory_mb")
@@ -116,6 +134,18 @@ def _cost(run: FinishedRun, material: Material) -> list[str]:
             f"Training took {seconds:.0f} s" + (f", at most {memory} MB of memory." if memory else ".")
         )
     return found or ["Nothing that was to be kept was measured."]
+
+
+def _worst_parts(run: FinishedRun) -> list[str]:
+    """The figures of what was to be kept that lost the largest share, of those that lost a twentieth."""
+    lost: list[tuple[float, str]] = []
+    for key, before in run.before.items():
+        value = run.figures.get(key)
+        if key not in METRICS or group_of(key) != "kept" or "utility" in key or METRICS[key].good != "up":
+            continue
+        if value is not None and before and value < KEPT_SHARE * before:
+            lost.append((value / before, f"{key} {short(before)} to {short(value)}"))
+    return [line for _, line in sorted(lost)[:WORST_PARTS]]
 
 
 def _keeps(key: str) -> bool:
@@ -173,7 +203,10 @@ def _cautions(run: FinishedRun) -> list[str]:
     if run.retain_path:
         sides: Mapping[str, object] = {"this run": dict(run.config), "retain": str(run.retain_path)}
         lines = differing_settings(sides)  # type: ignore[arg-type]
-        found += [f"The retain model was not measured alike: {line}." for line in lines]
+        found += [
+            f"The retain model was not measured alike, which alone may move its figures: {line}."
+            for line in lines
+        ]
     cut = {
         METRICS[key].rows: (one["cut_texts"], one["n"])
         for key, one in run.detail.items()

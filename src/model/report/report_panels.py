@@ -83,14 +83,15 @@ def _figures(material: Material) -> Panel:
             ["", "retain model (the goal)", "", *[_short(material.retain.get(k)) for k in keys], "", ""]
         )
     compare = (
-        "Compare each run with the retain model's line, not with 0: that is what a model answers which never"
-        " saw the rows."
+        "Compare each run with the retain model, which never saw the rows, and not with 0; an arrow is the"
+        " direction that is good as far as the retain model's value."
         if material.retain
         else "Compare each run with the model before unlearning: there is no retain model here."
     )
     return Panel(
         "The figures that decide",
-        f"{compare} Brackets are 95 % intervals over rows; the number is the run's in the charts.",
+        f"{compare} Brackets are 95 % intervals over rows, by bootstrap (exact binomial where all rows"
+        " agree). The number before a run names it in the charts.",
         table(head, rows) + _meanings(keys),
     )
 
@@ -124,8 +125,9 @@ def _frontier(material: Material) -> Panel:
 def _training(material: Material) -> Panel:
     return _of_charts(
         "Loss terms and gradients",
-        "Terms that still fall at the end would go on with more steps; a jump is a step too large. A cosine"
-        " below 0 means that forgetting and keeping pull in opposite directions.",
+        "Terms that still fall at the end would go on with more steps; a jump is often a step too large."
+        " The cosine is that of the two sides' gradients: below 0 they pull in opposite directions, near 0"
+        " they hardly touch.",
         [*(charts.terms(run) for run in material.firsts.values()), charts.cosines(material)],
     )
 
@@ -151,8 +153,8 @@ def _weights(material: Material) -> Panel:
     found = charts.weights(material)
     return _of_charts(
         "Change of the weights per layer",
-        "Where the method changed the model. A stable rank near 1 is a change along one direction, which is"
-        " easy to undo; a high one is spread over many.",
+        "Where the method changed the model. A stable rank near 1 is a change along one direction, a high one"
+        " is spread over many. Vectors, such as norms, have none.",
         [found] if isinstance(found, str) else [*found],
     )
 
@@ -191,8 +193,8 @@ def _answers(material: Material) -> Panel:
     title = "Answers before and after"
     caption = (
         "Marked words are the secret: the key fact of the row, or else the words of the true answer that the"
-        " question does not hold. An answer with the key fact, or with half of those words, counts as a leak;"
-        " the same fact in other words is missed."
+        " question does not hold. A row that names its key fact leaks where an answer holds it, another where"
+        " an answer holds half of those words; the same fact in other words is missed."
     )
     shown = dict(list(material.firsts.items())[:MOST_COLUMNS])
     rows = _rows_of(next(iter(shown.values())))
@@ -207,7 +209,10 @@ def _answers(material: Material) -> Panel:
     ]
     leaks = sum(_leaks(row, row["generation"]) for row in rows)
     name = f" ({text(first.title)})" if len(material.runs) > 1 else ""
-    head = f"<p>{leaks} of {len(rows)} answers leak by this rule{name}; {len(chosen)} are shown.</p>"
+    head = (
+        f"<p>{leaks} of {len(rows)} answers leak by this rule{name}. Below are {len(chosen)} of the rows,"
+        " those that leak first.</p>"
+    )
     return Panel(title, caption, head + "".join(cards))
 
 
@@ -341,7 +346,7 @@ def _settings(material: Material) -> Panel:
 
 
 def _own_settings(run: FinishedRun) -> Panel:
-    title, caption = "Settings", "All of config.json that the run used; the same file repeats the run."
+    title, caption = "Settings", "All of config.json that the run used: --config_file takes this file again."
     if not run.config:
         return Panel(title, caption, reason="the settings of this evaluation are not known")
     rows = [

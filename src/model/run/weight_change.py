@@ -1,8 +1,8 @@
 """How far a run moved every weight tensor: the norm of the change and its stable rank, from the weights on
 disk, one tensor at a time."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,13 @@ def weight_change(settings: Settings, folder: Path) -> dict[str, Any]:
             "reason": f"the weights have {size / 1e9:.0f} GB, and only models up to {MOST_BYTES / 1e9:.0f} GB"
             " are compared"
         }
-    with _tensors(initial) as before:
-        if (saved / "adapter_config.json").is_file() and not (saved / "config.json").is_file():
-            with _tensors(files) as adapter:
-                changes = _adapter_changes(before, adapter, read_json(saved / "adapter_config.json"))
-                return {"tensors": dict(changes)}
-        with _tensors(files) as after:
-            shared = [name for name in before if name in after]
-            if not shared:
-                return {"reason": "the weights of the initial model have other names than those of the run"}
-            return {"tensors": {name: _change(before[name](), after[name]()) for name in shared}}
+    before, after = _tensors(initial), _tensors(files)
+    if (saved / "adapter_config.json").is_file() and not (saved / "config.json").is_file():
+        return {"tensors": dict(_adapter_changes(before, after, read_json(saved / "adapter_config.json")))}
+    shared = [name for name in before if name in after]
+    if not shared:
+        return {"reason": "the weights of the initial model have other names than those of the run"}
+    return {"tensors": {name: _change(before[name](), after[name]()) for name in shared}}
 
 
 def initial_files(overall) -> list[Path] | str:
@@ -75,22 +72,27 @@ def _cached_config(name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-@contextlib.contextmanager
-def _tensors(files: list[Path]) -> Iterator[Mapping[str, Callable[[], Tensor]]]:
-    """Name -> function that reads that tensor alone, in float32."""
+Readers = Mapping[str, Callable[[], Tensor]]
+"""Name -> function that reads that tensor alone, in float32."""
+
+
+def _tensors(files: list[Path]) -> Readers:
     from safetensors import safe_open
 
-    with contextlib.ExitStack() as stack:
-        found: dict[str, Callable[[], Tensor]] = {}
-        for file in files:
-            opened = stack.enter_context(safe_open(file, framework="pt"))
-            for name in opened.keys():  # noqa: SIM118  (safetensors' own object)
-                found[name] = lambda opened=opened, name=name: opened.get_tensor(name).float()
-        yield found
+    def read(file: Path, name: str) -> Tensor:
+        # Opened for each tensor: what has been read of an open file counts to the memory of the process.
+        with safe_open(file, framework="pt") as opened:
+            return opened.get_tensor(name).float()
+
+    found: dict[str, Callable[[], Tensor]] = {}
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            found |= {name: partial(read, file, name) for name in opened.keys()}  # noqa: SIM118
+    return found
 
 
 def _adapter_changes(
-    before: Mapping[str, Callable[[], Tensor]], adapter: Mapping[str, Callable[[], Tensor]], config: Any
+    before: Readers, adapter: Readers, config: Any
 ) -> Iterator[tuple[str, dict[str, float | None]]]:
     """The changes that an unmerged LoRA adapter stands for: scale B A."""
     rank = config["r"]

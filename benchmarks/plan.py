@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/plan.py
 
 Each setting is one short training (few rows, two steps) of a model of 135 million random weights in the shape
-of SmolLM2, in a process of its own. Measured is the resident peak of that process above what it holds once
-the libraries are imported and a run of a small model has been done (on a GPU: what CUDA allocates at most).
+of SmolLM2, in a process of its own. Measured is the peak of that process's anonymous memory above what it
+holds once the libraries are imported and a run of a small model has been done (on a GPU: what CUDA allocates
+at most). Mapped files do not count: their pages are taken away where room is needed.
 """
 
 import argparse
@@ -18,7 +19,7 @@ if "unlearnkit" not in sys.modules:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
     import checkout  # noqa: F401
 
-from shapes import resident_mb
+from shapes import AnonymousPeak
 
 REPO = Path(__file__).resolve().parents[1]
 SMOLLM2 = {
@@ -84,12 +85,11 @@ def measure(words: list[str]) -> None:
     for state in (AcceleratorState, GradientState):
         state._reset_state(**({"reset_partial_state": True} if state is AcceleratorState else {}))
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    base = resident_mb("VmRSS")
-    if main(words):
-        raise SystemExit(1)
+    with AnonymousPeak() as held:
+        if main(words):
+            raise SystemExit(1)
     on_gpu = torch.cuda.is_available()
-    measured = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else resident_mb("VmHWM") - base
+    measured = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else held.mb
     from unlearnkit.model.plan.run_plan import make_plan, prepare
 
     plan = make_plan(settings, prepare(settings))

@@ -324,14 +324,18 @@ def _result(rule: "SweepRule", ended: Ended) -> str:
 
 def report(sweep: Sweep) -> int:
     """Run the winners on the report seeds, write tables, picture and configs, print the ranking."""
+    from ..model.report.finished_run import read_run
+    from ..model.report.ratio_table import ratio_table
+    from ..model.report.report_charts import gather
     from ..model.report.sweep_report import SweepResults, choose_winners, summary, write_report
+    from ..model.run.sweep_rule import trial_figures
 
     trials = sweep.studies.ended()
     winners = choose_winners(trials, sweep.rule)
     importances = {one.title: sweep.studies.importances(one) for one in sweep.configs}
     with clear_write_errors(sweep.root, PLACE):
         _write_winners(sweep, winners)
-        reported, failures = _report_runs(sweep, winners)
+        folders, failures = _report_runs(sweep, winners)
         results = SweepResults(
             sweep.arguments.name,
             sweep.rule,
@@ -340,9 +344,12 @@ def report(sweep: Sweep) -> int:
             sweep.seeds,
             trials,
             winners,
-            reported,
+            {title: [trial_figures(folder) for folder in found] for title, found in folders.items()},
             failures,
             importances,
+            ratio_table(
+                {title: gather([read_run(one) for one in found]) for title, found in folders.items()}
+            ),
         )
         write_report(sweep.root, results)
     show(summary(results))
@@ -366,10 +373,8 @@ def _write_winners(sweep: Sweep, winners: Mapping[str, Ended]) -> None:
         write_json(path, {"note": note} | tree)
 
 
-def _report_runs(sweep: Sweep, winners: Mapping[str, Ended]) -> tuple[dict[str, list], dict[str, str]]:
-    """The figures of each winner on the report seeds, and the reasons of runs that failed."""
-    from ..model.run.sweep_rule import trial_figures
-
+def _report_runs(sweep: Sweep, winners: Mapping[str, Ended]) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """The folders of each winner's runs on the report seeds, and the reasons of those that failed."""
     runs = [
         run
         for config in sweep.configs
@@ -394,11 +399,11 @@ def _report_runs(sweep: Sweep, winners: Mapping[str, Ended]) -> tuple[dict[str, 
 
     if waiting:
         run_all(waiting, sweep.root, sweep.arguments.jobs, on_end, sweep.arguments.gpus)
-    reported: dict[str, list] = {title: [] for title in winners}
+    folders: dict[str, list[Path]] = {title: [] for title in winners}
     for run in runs:
         if run.name not in failures:
-            reported[run.line].append(trial_figures(sweep.root / run.name))
-    return reported, failures
+            folders[run.line].append(sweep.root / run.name)
+    return folders, failures
 
 
 def _listed(seeds: Sequence[int]) -> str:

@@ -31,6 +31,7 @@ class SweepResults:
         reported: config -> figures of the winner on the report seeds.
         failures: run -> reason, of report runs that failed.
         importances: config -> key -> share of the score's variance.
+        ratios: truth ratios of the winners beside the retain model's, as Markdown; empty without.
     """
 
     name: str
@@ -43,6 +44,7 @@ class SweepResults:
     reported: Mapping[str, Sequence[Figures]]
     failures: Mapping[str, str]
     importances: Mapping[str, Mapping[str, float]]
+    ratios: str = ""
 
 
 def choose_winners(trials: Sequence[Any], rule: SweepRule) -> dict[str, Any]:
@@ -105,6 +107,11 @@ def summary(results: SweepResults, shown: int = SHOWN) -> str:
         f"## Ranking on the seeds of the search ({', '.join(map(str, results.seeds))})\n\n{ranking}{left}",
         f"## Winners on seeds that no choice has seen\n\n{_report_text(results)}",
     ]
+    if results.ratios:
+        parts.append(
+            "## Which part of the truth ratios is off\n\nLog truth ratios of the winners' forget rows, all report"
+            f" seeds together; above 0 wrong answers are likelier.\n\n{results.ratios}"
+        )
     if text := _importance_text(results):
         parts.append(f"## What mattered\n\n{text}")
     return "\n".join(parts)

@@ -58,7 +58,7 @@ def clock(options) -> float:
 
 
 def resident_mb(key: str) -> float:
-    """VmRSS, VmHWM or RssAnon of this process: getrusage counts what a process had before it became this one."""
+    """VmRSS, VmHWM or RssAnon of this process: getrusage counts what it had before it became this one."""
     return int(Path("/proc/self/status").read_text().partition(f"{key}:")[2].split()[0]) / 1024
 
 

@@ -109,8 +109,8 @@ def summary(results: SweepResults, shown: int = SHOWN) -> str:
     ]
     if results.ratios:
         parts.append(
-            "## Which part of the truth ratios is off\n\nLog truth ratios of the winners' forget rows, all report"
-            f" seeds together; above 0 wrong answers are likelier.\n\n{results.ratios}"
+            "## Which part of the truth ratios is off\n\nLog truth ratios of the winners' forget rows, all"
+            f" report seeds together; above 0 wrong answers are likelier.\n\n{results.ratios}"
         )
     if text := _importance_text(results):
         parts.append(f"## What mattered\n\n{text}")

@@ -324,9 +324,6 @@ def _result(rule: "SweepRule", ended: Ended) -> str:
 
 def report(sweep: Sweep) -> int:
     """Run the winners on the report seeds, write tables, picture and configs, print the ranking."""
-    from ..model.report.finished_run import read_run
-    from ..model.report.ratio_table import ratio_table
-    from ..model.report.report_charts import gather
     from ..model.report.sweep_report import SweepResults, choose_winners, summary, write_report
     from ..model.run.sweep_rule import trial_figures
 
@@ -347,14 +344,21 @@ def report(sweep: Sweep) -> int:
             {title: [trial_figures(folder) for folder in found] for title, found in folders.items()},
             failures,
             importances,
-            ratio_table(
-                {title: gather([read_run(one) for one in found]) for title, found in folders.items()}
-            ),
+            _truth_ratios(folders) if sweep.rule.goal == "forget_quality" else "",
         )
         write_report(sweep.root, results)
     show(summary(results))
     show_error(f"\nreport: {sweep.root}/sweep.md, sweep.png, trials.csv; configs: {sweep.root}/winners/")
     return 0 if len(winners) == len(sweep.configs) and not failures else 1
+
+
+def _truth_ratios(folders: Mapping[str, Sequence[Path]]) -> str:
+    """What forget quality tests, of each winner, as a table."""
+    from ..model.report.finished_run import read_run
+    from ..model.report.ratio_table import ratio_table
+    from ..model.report.report_charts import gather
+
+    return ratio_table({title: gather([read_run(one) for one in found]) for title, found in folders.items()})
 
 
 def _write_winners(sweep: Sweep, winners: Mapping[str, Ended]) -> None:

@@ -44,6 +44,14 @@ def test_without_a_gpu_the_script_says_how_to_go_on(script, capsys):
     assert "no GPU is visible; --device cpu takes a tiny shape" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("method", ["NPO+FT", "GA+KL", "RMU"])
+def test_a_step_and_the_plain_one_have_the_same_losses(method, script, capsys):
+    words = f"--sizes 1m --methods {method} --steps 2 --rounds 1 --batch 2"
+    script("step").main(words.split())
+    line = capsys.readouterr().out.splitlines()[-1].split("|")
+    assert line[2].strip() == method and float(line[6]) < 1e-4
+
+
 def test_times_and_addresses_do_not_count_as_differences(script, tmp_path):
     faults = script("faults")
     for name, seconds, loss in (("a", 1, 2), ("b", 5, 2), ("c", 1, 3)):

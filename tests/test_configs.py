@@ -11,7 +11,8 @@ CONFIGS = sorted((REPO / "configs").rglob("*.json"))
 NAMED_FOR_A_METHOD = [
     path
     for path in CONFIGS
-    if path.stem not in ("target", "retain", "figures", "sampling") and path.parent.name != "judge"
+    if path.stem not in ("target", "retain", "figures", "sampling")
+    and path.parent.name not in ("judge", "fictional_tuned")
 ]
 
 

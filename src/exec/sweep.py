@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from ..model.run.sweep_rule import SweepRule
 
 
+PASSING = ("logger.", "evaluate.metrics", "evaluate.bootstrap")
+"""Beginnings of keys of --set that a winner's file leaves out."""
 COMPARED = 4
 """Complete trials that hold the floor, before others are ended early for forgetting less."""
 
@@ -373,7 +375,9 @@ def _write_winners(sweep: Sweep, winners: Mapping[str, Ended]) -> None:
             f"Trial {best.number} of sweep.py --name {sweep.arguments.name}, best of {sweep.rule.goal} at"
             f" {sweep.rule.floor:g} of the initial {sweep.rule.utility} on seeds {_listed(sweep.seeds)}."
         )
-        tree = winning_config(config.file, {**sweep.common, **best.values})
+        # How trials were measured and logged to go fast is no part of what won.
+        common = {key: value for key, value in sweep.common.items() if not key.startswith(PASSING)}
+        tree = winning_config(config.file, {**common, **best.values})
         write_json(path, {"note": note} | tree)
 
 

@@ -197,7 +197,8 @@ def write_report(root: Path, results: SweepResults) -> None:
     """Write sweep.md, trials.csv and sweep.png."""
     from .sweep_figure import draw
 
-    write_text(root / "sweep.md", summary(results, len(results.trials)))
+    picture = "\n![Forgetting over utility, all complete trials](sweep.png)\n"
+    write_text(root / "sweep.md", summary(results, len(results.trials)) + picture)
     write_text(root / "trials.csv", _csv(results))
     draw(results, root / "sweep.png")
 

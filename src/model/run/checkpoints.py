@@ -75,9 +75,11 @@ def drop_everything(checkpoints: Path) -> None:
 def drop_left_by_kill(run: Path) -> None:
     """Remove the step checkpoints that a whole run still has: it was killed between its last file and their
     removal, and nothing resumes it."""
+    # A place that cannot be is told by the logger, with its key; os.path takes it for no file.
+    if not os.path.isfile(run / "environment.json"):
+        return
     checkpoints = run / "checkpoints"
-    left = has_checkpoint(checkpoints) or (checkpoints / SNAPSHOTS).is_dir()
-    if left and (run / "environment.json").is_file():
+    if has_checkpoint(checkpoints) or (checkpoints / SNAPSHOTS).is_dir():
         with lock(run / "lock"):
             drop_everything(checkpoints)
 

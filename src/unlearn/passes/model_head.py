@@ -56,6 +56,8 @@ def probing(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+        # Casts of weights that were kept here have no gradient, and the step's own pass would take them.
+        torch.clear_autocast_cache()
 
 
 def _ends_at_head(model: Any) -> bool:

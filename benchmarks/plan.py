@@ -19,19 +19,9 @@ if "unlearnkit" not in sys.modules:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src" / "exec"))
     import checkout  # noqa: F401
 
-from shapes import AnonymousPeak
+from shapes import SMOLLM2, AnonymousPeak
 
 REPO = Path(__file__).resolve().parents[1]
-SMOLLM2 = {
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "num_hidden_layers": 30,
-    "num_attention_heads": 9,
-    "num_key_value_heads": 3,
-    "vocab_size": 49152,
-    "max_position_embeddings": 2048,
-    "tie_word_embeddings": True,
-}
 SETTINGS = {
     "NPO+FT": "--unlearn.unlearn_method NPO+FT",
     "GA+KL, a frozen reference": "--unlearn.unlearn_method GA+KL",

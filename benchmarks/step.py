@@ -26,6 +26,7 @@ if "unlearnkit" not in sys.modules:
 
 import torch
 import torch.nn.functional as F
+from shapes import SMOLLM2
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -63,15 +64,7 @@ SIZES = {
         "num_key_value_heads": 8,
         "vocab_size": 5120,
     },
-    "135m": {
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "tie_word_embeddings": True,
-    },
+    "135m": SMOLLM2,
 }
 STEPS = {"1m": 30, "31m": 8, "135m": 4}
 BETA, DELTA_BETA, LR, BATCH = 0.1, 2.5, 1e-5, 16

@@ -105,6 +105,15 @@ def attainable(n: int, m: int) -> Iterator[KsTest]:
         found = found.next_lower
 
 
+def largest_passing(n: int, m: int, p: float) -> KsTest:
+    """The test with the largest D that samples of n and m values can have with a p of at least `p`."""
+    low, high = _least_height(n, m), math.lcm(n, m) + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if KsTest(n, m, middle).p >= p else (low, middle)
+    return KsTest(n, m, low)
+
+
 def _least_height(n: int, m: int) -> int:
     """Height of the least D: every path crosses each antidiagonal i + j = s, where the heights of
     neighbouring points differ by (n + m) / gcd and, for some s, the one nearest to 0 is half of that away."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from unlearnkit.metrics.ks_test import KsTest, attainable, ks_test
+from unlearnkit.metrics.ks_test import KsTest, attainable, ks_test, largest_passing
 
 SIZES = [(40, 40), (200, 200), (400, 400), (40, 39), (400, 397), (300, 200), (12, 400), (1, 1), (1, 5)]
 
@@ -94,3 +94,11 @@ def test_samples_without_values_are_no_samples():
     for first in ([], [1.0, math.nan]):
         with pytest.raises(ValueError, match="empty or has a NaN"):
             ks_test(first, [1.0])
+
+
+@pytest.mark.parametrize("n, m", [(100, 100), (20, 20), (7, 12)])
+def test_the_largest_passing_distance_is_the_last_of_the_attainable_ones(n, m):
+    passing = [test.statistic for test in attainable(n, m) if test.p >= 0.05]
+    found = largest_passing(n, m, 0.05)
+    assert found.p >= 0.05 and max(passing) <= found.statistic < max(passing) + 1 / min(n, m)
+    assert all(test.p < 0.05 for test in attainable(n, m) if test.statistic > found.statistic)

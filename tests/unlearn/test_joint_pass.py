@@ -175,7 +175,7 @@ def scoring_objectives():
 
 @pytest.mark.parametrize("kind", scoring_objectives(), ids=lambda kind: kind.__name__)
 def test_what_declares_it_asks_the_model_for_nothing_else(kind, tokenizer):
-    """A joint pass is no model: anything but answers would raise."""
+    """A joint pass cannot be called: whatever asks for more than answers raises."""
 
     class Reference:
         def logprob(self, name, part):

@@ -1,10 +1,10 @@
 """A report's opening in plain sentences: what was forgotten, at what cost, what to believe of it, and what
 was not measured."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ...metrics.ks_test import largest_passing
 from ...metrics.spec import METRICS, families
 from .comparison import differing_settings
 from .deciding_figures import group_of, measured
@@ -16,8 +16,6 @@ ALIKE = 0.05
 """A p-value of at least this, and the test does not tell the models apart."""
 KEPT_SHARE = 0.95
 """A share of the initial model's utility from which on it counts as kept."""
-KS_LIMIT = 1.358
-"""sqrt(-ln(.05 / 2) / 2): the two-sample Kolmogorov-Smirnov test finds a D above this x sqrt(1/n + 1/m)."""
 FEW_ROWS = 20
 WORST_PARTS = 2
 """Parts of a utility that are named beside it: those that lost the largest share."""
@@ -86,8 +84,8 @@ def _reach(quality: float, test: Mapping) -> str:
     """What a test that finds nothing could have found."""
     if quality < ALIKE or not test.get("rows") or not test.get("other_rows"):
         return ""
-    least = KS_LIMIT * math.sqrt(1 / test["rows"] + 1 / test["other_rows"])
-    return f" That does not show that they are the same: with these rows any D below {short(least)} passes."
+    most = largest_passing(test["rows"], test["other_rows"], ALIKE).statistic
+    return f" That does not show that they are the same: with these rows a D of {short(most)} still passes."
 
 
 def _beside(run: FinishedRun, key: str, material: Material) -> str:

@@ -296,19 +296,28 @@ def _drop_half_line(journal: Path) -> None:
         os.truncate(journal, whole)
 
 
+GROWING = ("configs", "space")
+"""Parts of a definition, config -> value, to which configs may be added: each is searched on its own."""
+
+
 def keep_definition(root: Path, definition: Mapping[str, Any]) -> None:
     """Write down what a sweep searches. UserError where the folder holds another sweep: its trials would be
     compared with those of this one."""
     path = root / "sweep.json"
-    if not path.is_file():
-        write_json(path, definition)
-        return
-    there = read_json(path)
-    other = [key for key in definition if there.get(key) != definition[key]]
-    if other:
+    there = read_json(path) if path.is_file() else None
+    if there is not None and (other := [key for key in definition if not _continues(key, there, definition)]):
         raise UserError(
             f"{root}: holds a sweep with another {', '.join(other)}; choose another --name, or give the same"
         )
+    if there != definition:
+        write_json(path, definition)
+
+
+def _continues(key: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a part of a definition is as it was, or has all that it had."""
+    if key in GROWING and isinstance(there.get(key), dict):
+        return there[key].items() <= now[key].items()
+    return there.get(key) == now[key]
 
 
 def _optuna() -> Any:

@@ -296,28 +296,27 @@ def _drop_half_line(journal: Path) -> None:
         os.truncate(journal, whole)
 
 
-GROWING = ("configs", "space")
-"""Parts of a definition, config -> value, to which configs may be added: each is searched on its own."""
+BY_CONFIG = ("configs", "space")
+"""Parts of a definition, config -> value: each config is searched on its own, so they may come and go."""
 
 
 def keep_definition(root: Path, definition: Mapping[str, Any]) -> None:
     """Write down what a sweep searches. UserError where the folder holds another sweep: its trials would be
     compared with those of this one."""
     path = root / "sweep.json"
-    there = read_json(path) if path.is_file() else None
-    if there is not None and (other := [key for key in definition if not _continues(key, there, definition)]):
+    there = read_json(path) if path.is_file() else dict(definition)
+    if other := [key for key in definition if not _continues(key, there.get(key), definition[key])]:
         raise UserError(
             f"{root}: holds a sweep with another {', '.join(other)}; choose another --name, or give the same"
         )
-    if there != definition:
-        write_json(path, definition)
+    write_json(path, there | {key: there[key] | definition[key] for key in BY_CONFIG})
 
 
-def _continues(key: str, there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a part of a definition is as it was, or has all that it had."""
-    if key in GROWING and isinstance(there.get(key), dict):
-        return there[key].items() <= now[key].items()
-    return there.get(key) == now[key]
+def _continues(key: str, there: Any, now: Any) -> bool:
+    """Whether a part of a definition is as it was, for the configs that it was given for."""
+    if key in BY_CONFIG and isinstance(there, dict):
+        return all(there.get(config, value) == value for config, value in now.items())
+    return there == now
 
 
 def _optuna() -> Any:

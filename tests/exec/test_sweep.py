@@ -335,14 +335,16 @@ def test_a_folder_of_another_sweep_is_refused(config, tmp_path):
     assert "holds a sweep with another space" in done.stderr
 
 
-def test_configs_are_added_to_a_sweep_and_not_taken_from_it(config, tmp_path):
+def test_configs_come_to_a_sweep_and_go(config, tmp_path):
     other = tmp_path / "simnpo.json"
     other.write_text(config.read_text().replace("NPO+FT", "SimNPO+FT"))
     words = ["--vary", "unlearn.lr=1e-4,2e-4", "--search", "grid"]
     assert sweep(config, tmp_path, *words).returncode == 0
-    assert sweep(config, tmp_path, *words, more=[other]).returncode == 0
-    assert sorted(row["config"] for row in trials(tmp_path)) == ["npo", "npo", "simnpo", "simnpo"]
-    done = sweep(config, tmp_path, *words)
+    for more, expected in (([other], ["npo", "npo", "simnpo", "simnpo"]), ([], ["npo", "npo"])):
+        assert sweep(config, tmp_path, *words, more=more).returncode == 0
+        assert sorted(row["config"] for row in trials(tmp_path)) == expected
+    other.write_text(config.read_text().replace("NPO+FT", "GA+FT"))
+    done = sweep(config, tmp_path, *words, more=[other])
     assert done.returncode == 2 and "holds a sweep with another configs" in done.stderr
 
 

@@ -36,11 +36,14 @@ figures: $(STAMP)
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true
 	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/retain --logger.name figures-retain --logger.overwrite true
 
-# Every method with its fictional config over three seeds, then docs/methods.md. Continues where it was interrupted.
+# Every method with its fictional config, the winner of the sweep where there is one, over three seeds that no
+# choice has seen; then docs/methods.md. Continues where it was interrupted.
 comma := ,
-METHODS := $(filter-out %/target.json %/retain.json %/figures.json,$(sort $(wildcard configs/fictional/*.json)))
+TUNED := $(wildcard configs/fictional_tuned/*.json)
+UNTUNED := $(filter-out $(TUNED:configs/fictional_tuned/%=configs/fictional/%),$(wildcard configs/fictional/*.json))
+METHODS := $(sort $(TUNED) $(filter-out %/target.json %/retain.json %/figures.json,$(UNTUNED)))
 methods: $(STAMP)
-	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 0 1 2 --jobs 2 --set evaluate.before=false \
+	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 10 11 12 --jobs 2 --set evaluate.before=false \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL retain/prob seconds peak_memory_mb
 	cp files/results/methods/table.csv docs/methods.csv
 	$(PY) src/exec/make_docs.py
@@ -55,7 +58,7 @@ frontier: $(STAMP)
 
 # The best values of every method, 20 trials each on one seed; the winners on five others: docs/sweep,
 # configs/fictional_tuned. Three hours; continues where it was interrupted, and shared where it is started twice.
-SWEPT := $(foreach run,altpo+ft_ngdiff altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd \
+SWEPT := $(foreach run,altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd \
 	ga npo pdu tv whp ga+kl kl+kl npo+kl cl+ap npo+embed,configs/fictional/$(run).json)
 SWEEP_METRICS := forget_quality,model_utility,forget/rougeL,forget/prob,forget/truth_ratio,retain/truth_ratio
 sweeps: $(STAMP)

@@ -365,10 +365,10 @@ def _check_line(fine: bool, title: str, before: float | None, after: float | Non
 
 def _loops(results: "Results", side: str) -> float:
     """Share of the answers that end in one passage over and over."""
-    from ..metrics.health import loop_share
+    from ..metrics.health import loops
 
     texts = [row["generation"] for row in results.samples.get(side, ()) if "generation" in row]
-    return sum(loop_share(text.split()) > 0 for text in texts) / len(texts) if texts else 0.0
+    return sum(map(loops, texts)) / len(texts) if texts else 0.0
 
 
 def _advice(outcome: "Outcome", arguments: argparse.Namespace, checks: Mapping[str, bool]) -> str:

@@ -33,6 +33,7 @@ from ..metrics.spec import (
     RUN,
     Decoding,
     Generations,
+    Samples,
     Sampling,
     Value,
     select,
@@ -323,6 +324,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
         key: (
             _plain_value(v)
             | ({"cut_texts": cut} if (cut := _cut_texts(inputs, key)) else {})
+            | ({"longest_text": longest} if (longest := _longest_text(inputs, key)) is not None else {})
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )
@@ -377,6 +379,16 @@ def _cut_texts(inputs: MetricInputs, key: str) -> int:
     cuts no answer."""
     needs = [need for need in METRICS[key].needs if isinstance(need, Generations) and not need.most]
     return sum(not text.ended for need in needs for texts in inputs.texts.get(need, ()) for text in texts)
+
+
+def _longest_text(inputs: MetricInputs, key: str) -> int | None:
+    """Tokens of the longest text that a metric reads; None where it reads none. A budget above it changes
+    nothing."""
+    needs = METRICS[key].needs
+    read = [inputs.texts[need] for need in needs if isinstance(need, Generations) and need in inputs.texts]
+    read += [inputs.samples[need] for need in needs if isinstance(need, Samples) and need in inputs.samples]
+    lengths = [text.n_tokens for rows in read for texts in rows for text in texts]
+    return max(lengths, default=None)
 
 
 def judge_name(inputs: MetricInputs, key: str) -> str:

@@ -22,8 +22,11 @@ from .config.reader import Rules
 
 def run_and_show(settings: Settings) -> None:
     """Do the run and print the last screen."""
-    from ..model.report.last_screen import show_outcome
-    from ..model.run.unlearn_run import Unlearn
+    from ..model.run.progress import activity
+
+    with activity("loading libraries", settings.overall.quiet):
+        from ..model.report.last_screen import show_outcome
+        from ..model.run.unlearn_run import Unlearn
 
     outcome = Unlearn(settings).run()
     if not settings.overall.quiet and outcome.is_main:
@@ -235,4 +238,6 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    # It warns of an optional kernel for 4-bit weights on some CPUs, in runs that have no such weights too.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -125,7 +125,10 @@ def test_every_dash_has_its_reason_below_the_table_each_reason_once(tmp_path):
     assert (
         "forget_quality, forget_quality_ks (6.json): 6 forget rows against the retain model's 4, as" in below
     )
-    assert "forget_quality, forget_quality_ks (results_thinking): the retain results are of other forget rows" in below
+    assert (
+        "forget_quality, forget_quality_ks (results_thinking): the retain results are of other forget rows"
+        in below
+    )
 
 
 def test_reasons_of_nulls_come_from_the_run_folder(tmp_path):

@@ -56,6 +56,7 @@ from ..training_data import (
 from .checkpoints import drop_everything, drop_left_by_kill
 from .environment import environment, weight_count
 from .places import process_state, run_place, share_of
+from .progress import activity
 from .run_report import write_run_report
 from .training_metrics import check_rows, metrics_while_training, warn_of_unfit_task
 
@@ -146,7 +147,8 @@ class Unlearn:
             UserError: for what the user can mend; then no result was written.
         """
         start, settings = time.time(), self.settings
-        prepared = self.prepared()
+        with activity("reading tokenizer and rows", settings.overall.quiet):
+            prepared = self.prepared()
         logger, rows, composition = prepared.logger, prepared.rows, prepared.composition
         model, trains = self.model(), settings.method.trains
         weights = weight_count(model)
@@ -161,7 +163,8 @@ class Unlearn:
             trained_model = self.unlearned(model, prepared, reinforced, mask)
             model, seconds = trained_model.model, making + trained_model.seconds
             if trains and settings.unlearn.save_adapter != "only":
-                logger.model(whole_model(model, keep=self.share.is_main), prepared.tokenizer)
+                with activity("saving the model", settings.overall.quiet):
+                    logger.model(whole_model(model, keep=self.share.is_main), prepared.tokenizer)
             after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
@@ -312,7 +315,8 @@ class Unlearn:
         path = settings.components[f"unlearn.{settings.method.forget}"].reinforced
         if path:
             precision = resolve_precision(settings.overall.precision, model.device.type)
-            named = load_model(path, precision, str(model.device)).requires_grad_(False)
+            with activity(f"loading {path}", settings.overall.quiet):
+                named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(
                     f"unlearn.{settings.method.forget}.reinforced: {path} equals the initial model: it knows"
@@ -330,7 +334,8 @@ class Unlearn:
         composition = prepared.composition
         if composition.parts:
             # The Trainer takes a second to load, which a run that only measures need not wait for.
-            from .training import Training
+            with activity("loading what training needs", self.settings.overall.quiet):
+                from .training import Training
 
             return Training(
                 self.settings,

@@ -13,6 +13,7 @@ from conftest import FICTIONAL, REPO
 from scripts import run_script
 
 from unlearnkit.core.files import UserError, read_json, read_jsonl, write_json, write_jsonl
+from unlearnkit.loggers.logger import NO_TERMS
 from unlearnkit.metrics import METRICS
 from unlearnkit.metrics.glossary import GLOSSARY
 from unlearnkit.model.report.comparison import Conditions, differing_settings
@@ -22,7 +23,6 @@ from unlearnkit.model.report.finished_run import read_run, run_folders
 from unlearnkit.model.report.html_report import _subject, report, report_title
 from unlearnkit.model.report.plain_reading import _reach, _worst_parts, read
 from unlearnkit.model.report.report_charts import (
-    NO_TERMS,
     by_layer,
     decoding,
     frontier,
@@ -466,14 +466,22 @@ def test_every_chart_of_a_whole_run_names_both_axes(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run", figures)
     write_jsonl(
         folder / "evaluations.jsonl",
-        [{"step": n, "metrics": {"forget/rougeL": 0.5, "forget_quality": 10.0**-n}} for n in (1, 2)],
+        [
+            {"step": n, "metrics": {"forget/rougeL": 0.5, "forget_quality": 0.1**n, "forget/mia_loss": n}}
+            for n in (1, 2)
+        ],
     )
     tensors = {"model.layers.0.mlp.up.weight": {"norm": 3.0, "change": 0.3, "stable_rank": 2.0}}
     write_json(folder / "weight_change.json", {"tensors": tensors})
-    panels(gather([read_run(folder)]))
-    assert len(drawn) == 13, [chart.title for chart in drawn]
+    found = panels(gather([read_run(folder)]))
+    assert len(drawn) == 14, [chart.title for chart in drawn]
     assert all(chart.x_label and chart.y_label for chart in drawn)
-    assert [chart.log_y for chart in drawn if chart.title.startswith("Evaluations")] == [False, True]
+    training = [chart for chart in drawn if "while training" in chart.title]
+    body = next(panel.body for panel in found if panel.title == "All figures")
+    assert "<dt id=" in body and METRICS["forget/mia_loss"].about.formula in Tags(body).text
+    assert [(chart.y_label, chart.log_y) for chart in training] == [
+        *(("value, 0 to 1", False), ("p-value", True), ("value of the figure", False)),
+    ]
 
 
 def test_loss_terms_of_very_different_size_are_drawn_on_a_logarithmic_axis(tmp_path):
@@ -503,6 +511,16 @@ def test_a_larger_budget_is_named_only_where_texts_needed_it(budget, longest, ot
         {"this run": Conditions(config(48), run), "retain": Conditions(config(budget), retain)}
     )
     assert found == ([f"evaluate.max_new_tokens: 48 in this run, {budget} in retain"] if shown else [])
+
+
+def test_how_answers_were_sampled_is_named_where_several_runs_have_such_figures():
+    config = lambda count: {"evaluate": {"samples": count}}
+    sampled, plain = {"leak_at/1": {"n": 4}}, {"forget/rougeL": {"n": 4}}
+    lines = lambda *details: differing_settings(
+        {name: Conditions(config(n), detail) for n, (name, detail) in enumerate(zip("ab", details))}
+    )
+    assert lines(sampled, sampled) == ["evaluate.samples: 0 in a, 1 in b"]
+    assert lines(sampled, plain) == [] == lines(plain, plain)
 
 
 def test_the_leaderboards_picture_is_that_of_its_data():

@@ -2,11 +2,13 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 from scripts import wait_until
 
 from unlearnkit.model.run.progress import Bar, Lines, Phase, activity, counting, make_phase, progress
+from unlearnkit.model.run.training_callbacks import TrainingProgress
 
 
 class Clock:
@@ -104,6 +106,28 @@ def test_a_terminal_has_a_bar_with_total_and_note_and_literal_titles(monkeypatch
     for part in ("measuring [/red]", r"\x1b]0;x\x07", "3/8 rows", "loss 1.5"):
         assert part in terminal.getvalue()
     assert "\x1b]" not in terminal.getvalue()
+
+
+def test_a_long_note_hides_neither_the_bar_nor_the_time(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in {"TERM": "xterm", "COLUMNS": "100", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with make_phase("training with AltPO+FT", "steps", quiet=False, total=8) as phase:
+        phase.update(3, note="loss 1.5, " * 30)
+        phase.bar.refresh()
+    last = [line for line in terminal.getvalue().splitlines() if "loss" in line][-1]
+    for part in ("training with AltPO+FT", "━", "3/8 steps", "0:00:00"):
+        assert part in last
+
+
+def test_the_note_of_a_step_is_its_loss_with_its_terms(lines):
+    shown = TrainingProgress("training", quiet=False)
+    state = SimpleNamespace(max_steps=4, global_step=0)
+    with shown:
+        shown.on_train_begin(None, state, None)
+        shown.on_log(None, state, None, {"loss": 1.5, "npo": 0.5, "cosine": 0.1, "step": 1, "tokens": 9})
+        assert shown.phase.note == "loss 1.5, npo 0.5"
 
 
 def test_a_terminal_that_draws_no_bars_gets_lines(monkeypatch):

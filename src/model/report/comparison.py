@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from rich.table import Table
@@ -103,6 +104,8 @@ COMPARED_SETTINGS = {
 }
 """Settings that change the figures of one and the same model."""
 BUDGET = "evaluate.max_new_tokens"
+SAMPLING = "evaluate.sample"
+"""Beginning of the keys of sampled answers."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,8 @@ def differing_settings(evaluations: Mapping[str, Conditions]) -> list[str]:
             continue
         if key == BUDGET and not _budget_matters(values, evaluations):
             continue
+        if key.startswith(SAMPLING) and not _share_sampled(evaluations):
+            continue
         lines.append(f"{key}: " + ", ".join(f"{value} in {title}" for title, value in values.items()))
     return lines
 
@@ -157,8 +162,14 @@ def _budget_matters(budgets: Mapping[str, Any], evaluations: Mapping[str, Condit
     return False
 
 
-def _reads_texts(key: str) -> bool:
-    return key in METRICS and any(isinstance(need, Generations | Samples) for need in METRICS[key].needs)
+def _share_sampled(evaluations: Mapping[str, Conditions]) -> bool:
+    """Whether several evaluations have a figure of sampled answers."""
+    keys = [key for found in evaluations.values() for key in found.detail if _reads_texts(key, Samples)]
+    return len(keys) > len({*keys})
+
+
+def _reads_texts(key: str, kind: type | UnionType = Generations | Samples) -> bool:
+    return key in METRICS and any(isinstance(need, kind) for need in METRICS[key].needs)
 
 
 def _compared_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,8 @@ article{border:1px solid var(--grid);border-radius:.4rem;padding:.6rem .8rem;mar
 .answers dt{font-weight:600;overflow-wrap:anywhere;max-width:11rem}
 .answers dd{margin:0;min-width:0}
 .answers p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.meanings{columns:24rem;column-gap:2rem}
+.meanings div{break-inside:avoid}
 .meanings dt{font-weight:600;overflow-wrap:anywhere}
 .meanings dd{margin:0 0 .5rem 1rem;overflow-wrap:anywhere}
 a{color:inherit}

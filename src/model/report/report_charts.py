@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...core.thinking import MODES
+from ...loggers.logger import NO_TERMS
 from ...metrics.external_results import read_results
 from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu_leaderboard import PublishedRow
@@ -18,11 +19,6 @@ RETAIN = "retain model"
 BEFORE = "before"
 LEAST_P = 1e-40
 """Where smaller p-values are drawn: a logarithmic axis has no place for 0."""
-NO_TERMS = frozenset(
-    "step epoch loss grad_norm learning_rate tokens tokens_per_second forget_norm retain_norm direction_norm"
-    " cosine along_forget along_retain conflict tensors_in_conflict".split()
-)
-"""What a record of a step holds beside the loss terms."""
 LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 PARTS = {"attention": re.compile(r"attn|attention"), "MLP": re.compile(r"mlp|feed_forward|ffn|experts")}
 MOST_SERIES = 8
@@ -426,16 +422,21 @@ def _line(label: str, keys: Sequence[str], figures: Mapping, intervals: Sequence
 
 
 def while_training(run: FinishedRun) -> list[Chart | str]:
-    """The figures of the evaluations while a run trained; p-values, which differ by powers of ten, apart."""
+    """The figures of the evaluations while a run trained: those from 0 to 1, p-values, which differ by powers
+    of ten, and others, each on axes of their own."""
     keys = list(dict.fromkeys(key for record in run.history for key in record.get("metrics", {})))
-    tests = [key for key in keys if key in P_VALUES]
-    shares = [key for key in keys if key not in P_VALUES]
+    kinds: dict[str, list[str]] = {}
+    for key in keys:
+        is_share = key in METRICS and METRICS[key].is_share
+        kind = "p-value" if key in P_VALUES else "value, 0 to 1" if is_share else "value of the figure"
+        kinds.setdefault(kind, []).append(key)
     charts: list[Chart | str] = []
-    for some, label, log_y in ((shares, "value of the figure", False), (tests, "p-value", True)):
-        series = [_over_evaluations(run, key, log_y) for key in some[:MOST_SERIES]]
+    for kind, some in kinds.items():
+        is_p = kind == "p-value"
+        series = [_over_evaluations(run, key, is_p) for key in some[:MOST_SERIES]]
         if any(one.x for one in series):
-            title = f"Evaluations while training: {run.title}"
-            charts.append(Chart(title, "optimizer step", label, series, log_y=log_y))
+            what = "p-values while training" if is_p else "Figures while training"
+            charts.append(Chart(f"{what}: {run.title}", "optimizer step", kind, series, log_y=is_p))
     return charts or ["the run was not evaluated while it trained (evaluate.every)"]
 
 

@@ -115,15 +115,21 @@ def _definitions(keys: Sequence[str], places: Mapping[str, str] = {}) -> str:
     entries = []
     for definition, members in shared.items():
         place = f' id="{places[members[0]]}"' if members[0] in places else ""
-        entries.append(f"<dt{place}>{text(', '.join(map(named, members)))}</dt><dd>{text(definition)}</dd>")
-    return f'<dl class="meanings caption">{"".join(entries)}</dl>' if entries else ""
+        entries.append((f"<dt{place}>{text(', '.join(map(named, members)))}</dt>", definition))
+    return _meanings(entries)
+
+
+def _meanings(entries: Sequence[tuple[str, str]]) -> str:
+    """A list of names, HTML already, and what they mean."""
+    listed = "".join(f"<div>{name}<dd>{text(meaning)}</dd></div>" for name, meaning in entries)
+    return f'<dl class="meanings">{listed}</dl>' if listed else ""
 
 
 def _words(keys: Sequence[str]) -> str:
     """The words of the definitions that not every reader knows."""
-    entries = words_in(map(_definition, keys)).items()
-    listed = "".join(f"<dt>{text(word)}</dt><dd>{text(meaning)}.</dd>" for word, meaning in entries)
-    return f'<h3 id="words">Words</h3><dl class="meanings caption">{listed}</dl>' if listed else ""
+    found = words_in(map(_definition, keys)).items()
+    listed = _meanings([(f"<dt>{text(word)}</dt>", f"{meaning}.") for word, meaning in found])
+    return f'<h3 id="words">Words</h3>{listed}' if listed else ""
 
 
 def _definition(key: str) -> str:
@@ -445,7 +451,9 @@ def _all_figures(material: Material) -> Panel:
         columns["before"] = lambda key: _short(before.before.get(key))
     if material.retain:
         columns["retain model"] = lambda key: _short(material.retain.get(key))
-    places = _places(keys)
+    later = (key for run in runs for record in run.history for key in record.get("metrics", {}))
+    shown = list(dict.fromkeys([*keys, *later]))
+    places = _places(shown)
     name = lambda key: f'<a href="#{places[key]}">{text(named(key))}</a>'
     rows = [[name(key), *(cell(key) for cell in columns.values())] for key in keys]
     reasons = reason_lines({run.title: run.evaluation for run in runs}, list(_in_order(runs)))
@@ -456,7 +464,7 @@ def _all_figures(material: Material) -> Panel:
         "All figures",
         "Everything that was measured, with 95 % intervals over rows. What each figure is stands below.",
         f"<details><summary>{len(keys)} figures</summary>{body}{why}</details>"
-        f"<h3>What each figure is</h3>{_definitions(keys, places)}{_words(keys)}",
+        f"<h3>What each figure is</h3>{_definitions(shown, places)}{_words(shown)}",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ...core.screen import Screen, show_error
 
@@ -66,12 +67,15 @@ class Bar(Phase):
         self.screen = Screen(sys.stderr)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in ("count", "note")),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            # Last, and cut where the line ends: a long note must not hide the bar and the time left.
+            TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             console=self.screen,
             transient=True,
+            expand=True,
         )
         title = self.screen.literal(self.title)
         self.task = self.bar.add_task(title, total=self.total, completed=self.done, count="", note="")

@@ -36,6 +36,8 @@ PLACE = "--root or --name"
 """The flags of the folder of all runs, for messages."""
 COLUMNS = ("forget_quality", "model_utility", "forget/rougeL", "forget/prob", "retain/rougeL")
 """Metrics of a table of runs."""
+KILLED = "killed by"
+"""Beginning of the reason of a run that a signal ended."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def execute(run: Run, root: Path, threads: int, children: ChildProcesses) -> str
     if ended.returncode == 0:
         return ""
     if ended.returncode < 0:
-        return f"killed by {signal.Signals(-ended.returncode).name}"
+        return f"{KILLED} {signal.Signals(-ended.returncode).name}"
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
     lines = lines or [f"ended with status {ended.returncode}"]
     return next((line for line in lines if line.startswith("error:")), lines[-1])

@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +63,7 @@ DEFAULTS = {
     "unlearn.lora.r": "16",
     "unlearn.lora.alpha": "32",
     "evaluate.every": "1 epoch",
+    "evaluate.keep": "best",
     "evaluate.metrics": ",".join(CHECKED),
     "evaluate.max_new_tokens": "64",
 }
@@ -353,7 +354,8 @@ def quick_checks(outcome: "Outcome", arguments: argparse.Namespace) -> tuple[lis
     for side in SIDES:
         title = f"answers to {side} questions that loop"
         lines.append(_check_line(loops[1][side] <= SOUND, title, loops[0][side], loops[1][side]))
-    return lines, _advice(outcome, arguments, forgotten, kept and sound)
+    checks = {"forgotten": forgotten, "kept": kept and kept_texts, "sound": sound}
+    return lines, _advice(outcome, arguments, checks)
 
 
 def _check_line(fine: bool, title: str, before: float | None, after: float | None) -> str:
@@ -363,25 +365,32 @@ def _check_line(fine: bool, title: str, before: float | None, after: float | Non
 
 def _loops(results: "Results", side: str) -> float:
     """Share of the answers that end in one passage over and over."""
-    from ..metrics.health import loop_share
+    from ..metrics.health import loops
 
     texts = [row["generation"] for row in results.samples.get(side, ()) if "generation" in row]
-    return sum(loop_share(text.split()) > 0 for text in texts) / len(texts) if texts else 0.0
+    return sum(map(loops, texts)) / len(texts) if texts else 0.0
 
 
-def _advice(outcome: "Outcome", arguments: argparse.Namespace, forgotten: bool, kept: bool) -> str:
+def _advice(outcome: "Outcome", arguments: argparse.Namespace, checks: Mapping[str, bool]) -> str:
     """What to do next, in one line."""
-    folder = outcome.folder
-    if not kept:
+    folder, again = outcome.folder, "run again with --overwrite and"
+    found = outcome.best  # empty where --set takes the evaluation while training away
+    if found and found["best"] is None:
         return (
-            "next: too much was lost; run again with --overwrite and a lower --lr (config.json has the"
-            " present one), or more rows in --retain"
+            f"next: no epoch kept {arguments.floor:.0%} of the retain rows' probability, the last one is kept;"
+            f" {again} a lower --lr (config.json has the present one), or more rows in --retain"
         )
-    if not forgotten:
+    if not checks["kept"]:
+        return f"next: too much was lost; {again} a lower --lr, a higher --floor or more rows in --retain"
+    if not checks["forgotten"] and (not found or found["best"]["step"] == found["last"]["step"]):
+        return f"next: not all is forgotten; {again} --epochs {2 * arguments.epochs} or a higher --lr"
+    if not checks["forgotten"]:
         return (
-            f"next: not all is forgotten; run again with --overwrite --epochs {2 * arguments.epochs}, or with"
-            " more wordings of the rows"
+            f"next: not all is forgotten, and epochs after {found['best']['epoch']:g} kept too little or forgot no more;"
+            f" {again} more rows in --retain, a lower --floor, or more wordings of the rows"
         )
+    if not checks["sound"]:
+        return f"next: answers loop; {again} a lower --lr, or fewer --epochs"
     return (
         f"next: read {folder}/samples/forget.jsonl; attack it with sampled answers: python"
         f" src/exec/evaluate_model.py --overall.model_name {folder}/checkpoints --evaluate.metrics sampling"

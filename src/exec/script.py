@@ -230,7 +230,8 @@ def _is_disk_error(error: Exception) -> bool:
 
 
 def quiet_libraries() -> None:
-    """Silence warnings of libraries about settings that are made on purpose; errors are still shown."""
+    """Silence warnings of libraries about settings that are made on purpose, and about each other; errors are
+    still shown."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -238,6 +239,6 @@ def quiet_libraries() -> None:
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    # It warns of an optional kernel for 4-bit weights on some CPUs, in runs that have no such weights too.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks for it
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # kernels that it would like to fetch

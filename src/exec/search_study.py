@@ -296,19 +296,27 @@ def _drop_half_line(journal: Path) -> None:
         os.truncate(journal, whole)
 
 
+BY_CONFIG = ("configs", "space")
+"""Parts of a definition, config -> value: each config is searched on its own, so they may come and go."""
+
+
 def keep_definition(root: Path, definition: Mapping[str, Any]) -> None:
     """Write down what a sweep searches. UserError where the folder holds another sweep: its trials would be
     compared with those of this one."""
     path = root / "sweep.json"
-    if not path.is_file():
-        write_json(path, definition)
-        return
-    there = read_json(path)
-    other = [key for key in definition if there.get(key) != definition[key]]
-    if other:
+    there = read_json(path) if path.is_file() else dict(definition)
+    if other := [key for key in definition if not _continues(key, there.get(key), definition[key])]:
         raise UserError(
             f"{root}: holds a sweep with another {', '.join(other)}; choose another --name, or give the same"
         )
+    write_json(path, there | {key: there[key] | definition[key] for key in BY_CONFIG})
+
+
+def _continues(key: str, there: Any, now: Any) -> bool:
+    """Whether a part of a definition is as it was, for the configs that it was given for."""
+    if key in BY_CONFIG and isinstance(there, dict):
+        return all(there.get(config, value) == value for config, value in now.items())
+    return there == now
 
 
 def _optuna() -> Any:

@@ -34,6 +34,7 @@ if not __package__:  # started as a file: this checkout is the package
 from ..core.files import UserError, clear_write_errors, fingerprint, read_json, write_json
 from ..core.screen import show, show_error
 from .child_runs import (
+    KILLED,
     PLACE,
     ChildProcesses,
     Run,
@@ -215,7 +216,8 @@ def _check_all_rows(configs: Sequence[SearchedConfig], common: dict[str, str], r
 
 
 def definition(sweep: Sweep) -> dict:
-    """What must stay the same while a sweep is continued; more trials, jobs and report seeds may come."""
+    """What must stay the same while a sweep is continued; more trials, configs, jobs and report seeds may
+    come."""
     arguments = sweep.arguments
     return {
         "configs": {one.title: fingerprint(read_json(one.file)) for one in sweep.configs},
@@ -269,7 +271,7 @@ def _make(sweep: Sweep, claim: Claim, children: ChildProcesses) -> bool:
     for count, run in enumerate(runs, 1):
         folder = sweep.root / run.name
         if not is_done(run, sweep.root):
-            reason = execute(run, sweep.root, threads_of(sweep.arguments.jobs), children)
+            reason = _executed(sweep, run, children)
             if not children.open:
                 return False
             if is_disk_failure(reason):
@@ -287,6 +289,16 @@ def _make(sweep: Sweep, claim: Claim, children: ChildProcesses) -> bool:
             break
     _tell(sweep, claim, Ended(claim.config.title, claim.number, claim.values, state, reason, figures))
     return True
+
+
+def _executed(sweep: Sweep, run: Run, children: ChildProcesses) -> str:
+    """The reason of a run's failure, or "". What was killed from outside, as where memory was short, is begun
+    once more: values are not to blame for it."""
+    threads = threads_of(sweep.arguments.jobs)
+    reason = execute(run, sweep.root, threads, children)
+    if reason.startswith(KILLED) and children.open:
+        reason = execute(run, sweep.root, threads, children)
+    return reason
 
 
 def _pruned(sweep: Sweep, claim: Claim, figures: list) -> str:

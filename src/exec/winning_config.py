@@ -7,17 +7,20 @@ from typing import Any
 from ..core.project import PROJECT
 from .config.reader import StrictConfig, resolve_settings
 
+WEIGHTS = ("gamma", "forget_weight")
+"""Keys of `unlearn` that some combiners have no place for."""
+
 
 def winning_config(file: str, values: Mapping[str, str]) -> dict[str, Any]:
     """The tree of a config file: what the file gives and these values, each key under the name that the
-    project has for it.
+    project has for it. Weights that the combiner has no place for are left out.
 
     Args:
         file: the config file.
         values: key -> word of the command line.
     """
     config = StrictConfig()
-    resolve_settings(config, [file], values, {})
+    settings = resolve_settings(config, [file], values, {})
     tree: dict[str, Any] = {}
     for path, given in config.given.items():
         if given.priority == 0:  # of a preset, which the file names
@@ -26,7 +29,8 @@ def winning_config(file: str, values: Mapping[str, str]) -> dict[str, Any]:
         node = tree
         for name in sections:
             node = node.setdefault(name, {})
-        node[key] = _plain(config.value(path))
+        if settings.combiner.weighs or sections != ["unlearn"] or key not in WEIGHTS:
+            node[key] = _plain(config.value(path))
     return tree
 
 

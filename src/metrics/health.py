@@ -51,6 +51,11 @@ def loop_share(tokens: Sequence[Hashable]) -> float:
     return longest / len(tokens) if tokens else 0.0
 
 
+def loops(text: str) -> bool:
+    """Whether a text ends in one passage, of words or of letters, over and over."""
+    return max(loop_share(text), loop_share(text.split())) > MAX_LOOP_SHARE
+
+
 def loop_shares(inputs: MetricInputs, rows: str) -> list[float]:
     """For each row, `loop_share` of the words and punctuation of trace or answer, whichever is larger."""
     return [

@@ -117,6 +117,12 @@ def test_the_winning_config_runs_as_the_trial_did(config, tmp_path):
     assert tree["unlearn"]["stop"] == ["kl=0.1"]
 
 
+def test_a_weight_without_a_place_is_no_part_of_the_winning_config(config):
+    assert winning_config(str(config), {"unlearn.gamma": "3"})["unlearn"]["gamma"] == 3
+    tree = winning_config(str(config), {"unlearn.gamma": "3", "unlearn.combiner": "ngdiff"})
+    assert "gamma" not in tree["unlearn"]
+
+
 def test_without_a_trial_that_holds_the_floor_there_is_no_winner(config, tmp_path):
     done = sweep(config, tmp_path, "--search", "grid", "--vary", "unlearn.lr=1e-3,2e-3", "--floor", ".99")
     assert done.returncode == 1
@@ -218,6 +224,21 @@ def test_an_interrupted_trial_is_no_failed_one(config, tmp_path, monkeypatch):
     assert len(trials(tmp_path)) == 10
 
 
+@pytest.mark.parametrize("kills, state", [(1, "complete"), (2, "failed")])
+def test_a_killed_run_is_begun_once_more(kills, state, config, tmp_path, monkeypatch):
+    """As where memory was short for a moment, and where it is short each time."""
+    runs = count()
+
+    def killed(children, words, threads):
+        return child_runs.ExitState(-9, "") if next(runs) < kills else finish(children, words, threads)
+
+    monkeypatch.setattr(child_runs.ChildProcesses, "launch", killed)
+    sweep(config, tmp_path, "--vary", "unlearn.lr=1e-4,2e-4", "--search", "grid")
+    first, second = sorted(trials(tmp_path), key=lambda row: row["trial"])
+    assert (first["state"], second["state"]) == (state, "complete")
+    assert first["reason"] == ("killed by SIGKILL" if state == "failed" else "")
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -312,6 +333,19 @@ def test_a_folder_of_another_sweep_is_refused(config, tmp_path):
     done = sweep(config, tmp_path, "--vary", "unlearn.lr=1e-4,3e-4", "--search", "grid")
     assert done.returncode == 2
     assert "holds a sweep with another space" in done.stderr
+
+
+def test_configs_come_to_a_sweep_and_go(config, tmp_path):
+    other = tmp_path / "simnpo.json"
+    other.write_text(config.read_text().replace("NPO+FT", "SimNPO+FT"))
+    words = ["--vary", "unlearn.lr=1e-4,2e-4", "--search", "grid"]
+    assert sweep(config, tmp_path, *words).returncode == 0
+    for more, expected in (([other], ["npo", "npo", "simnpo", "simnpo"]), ([], ["npo", "npo"])):
+        assert sweep(config, tmp_path, *words, more=more).returncode == 0
+        assert sorted(row["config"] for row in trials(tmp_path)) == expected
+    other.write_text(config.read_text().replace("NPO+FT", "GA+FT"))
+    done = sweep(config, tmp_path, *words, more=[other])
+    assert done.returncode == 2 and "holds a sweep with another configs" in done.stderr
 
 
 def test_a_goal_without_a_value_is_a_failure_with_its_reason(config, tmp_path):

@@ -13,7 +13,7 @@ from unlearnkit.core.endpoint import Endpoint
 from unlearnkit.core.files import UserError
 from unlearnkit.core.generation import Generation
 from unlearnkit.dataset import ForgetSet, load_evaluation
-from unlearnkit.metrics.health import distinct, loop_share, token_entropy
+from unlearnkit.metrics.health import distinct, loop_share, loops, token_entropy
 from unlearnkit.metrics.inputs import MetricInputs
 from unlearnkit.metrics.measure import MeasureOptions, measure
 from unlearnkit.metrics.reasoning import sentences, step_recall
@@ -58,6 +58,19 @@ def test_golden_step_wise_score(row):
 )
 def test_loops_are_final_runs_of_three_rounds_or_more(tokens, share):
     assert loop_share(tokens) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("It was tame tame tame tame", True),
+        ("20 archivist 10,00000000000", True),
+        ("It was in the town of Low Ford, they say...", False),
+        ("", False),
+    ],
+)
+def test_a_text_loops_by_words_or_by_letters(text, expected):
+    assert loops(text) is expected
 
 
 @pytest.mark.parametrize(

@@ -386,6 +386,11 @@ def test_the_best_model_is_the_one_of_its_step(name, model, tmp_path):
     short = run(model, tmp_path, "short", *more, "--unlearn.max_steps", "2")
     assert equal(folder / "checkpoints/best", short / "checkpoints")
     assert not equal(folder / "checkpoints/best", folder / "checkpoints")
+    kept = run(model, tmp_path, "kept", *more, *EVERY, *rules, "--evaluate.keep", "best")
+    assert equal(kept / "checkpoints", short / "checkpoints")
+    assert not (kept / "checkpoints/best").exists()
+    assert read_json(kept / "metrics.json") == read_json(short / "metrics.json")
+    assert read_json(kept / "environment.json")["training"]["kept_step"] == 2
 
 
 def test_no_best_is_kept_where_no_step_meets_the_floor(model, tmp_path):
@@ -498,6 +503,11 @@ WRONG = {
     },
     "evaluate.every_metrics: reasoning": {"evaluate.every": "1 epoch", "evaluate.every_metrics": "reasoning"},
     "evaluate.best: expected auto, none": {"evaluate.every": "1 epoch", "evaluate.best": "retain/prob"},
+    "evaluate.keep best: evaluate.best none": {
+        "evaluate.every": "1 epoch",
+        "evaluate.best": "none",
+        "evaluate.keep": "best",
+    },
     "evaluate.best: expected auto": {"evaluate.every": "1 epoch", "evaluate.best": "forget_quality_ks"},
     "evaluate.best sampling/rougeL is of sampled answers: set evaluate.samples": {
         "evaluate.every": "1 epoch",

@@ -249,6 +249,8 @@ def _best(best: dict) -> list[str]:
     if found is None:
         return [f"{head}none ({best['reason']})"]
     place = "the last" if found["step"] == last["step"] else "kept in checkpoints/best"
+    if best["kept"] == found["step"] != last["step"]:
+        place = "the model of this run"
     lines = [f"{head}step {found['step']}, {place}"]
     steps = {found["step"]: found, last["step"]: last}
     for half, title in (("chosen_on", "on the half that chose"), ("reported_on", "on the other half")):

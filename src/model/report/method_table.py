@@ -16,6 +16,7 @@ from ...unlearn.gradients import COMBINERS
 from .grid_table import Cell
 
 FICTIONAL = PROJECT / "configs" / "fictional"
+TUNED = PROJECT / "configs" / "fictional_tuned"
 CONFIGS = (FICTIONAL, PROJECT / "configs" / "reasoning")
 FIGURES = PROJECT / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
@@ -79,7 +80,7 @@ def render() -> str:
             ),
         ]
         measured += [
-            [f"{kind}: **{name}**", _link(config), *_figure_cells(figures[config.stem])]
+            [f"{kind}: **{name}**", _link(_measured(config)), *_figure_cells(figures[config.stem])]
             for name, config in found.items()
             if config and config.parent == FICTIONAL and config.stem in figures
         ]
@@ -117,7 +118,7 @@ def _configs() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
-        if path.stem not in ("target", "retain", "figures", "origin"):
+        if path.stem not in ("target", "retain", "figures", "figures_thinking", "origin"):
             extras = [section[key] for key in ("optimizer", "combiner") if key in section]
             found.setdefault("+".join([section["unlearn_method"], *extras]), path)
     return found
@@ -152,6 +153,13 @@ def _components(kind: str, text: str) -> Iterator[str | None]:
     elif not method.regularizers and not method.flatness and not any(extras.values()):
         # A plain objective is shown by a plain config: its figures are its own.
         yield method.forget if kind == "forget" else method.retain
+
+
+def _measured(config: Path) -> Path:
+    """The config whose figures are shown, as `make methods` chooses it: the winner of the sweep, where it was
+    in it."""
+    tuned = TUNED / config.name
+    return tuned if tuned.is_file() else config
 
 
 def _link(config: Path | None) -> str:

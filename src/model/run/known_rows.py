@@ -17,7 +17,7 @@ from ..load.loading import autocast_context, resolve_precision
 from ..settings.run_settings import Settings
 from .progress import progress
 
-CHUNK = 8
+CHUNK = 32
 """Questions that are answered at once: the progress counts those that are done."""
 LIKELY = 0.5
 """Probability per token from which an answer counts as known."""

@@ -102,6 +102,7 @@ class Ending:
         """Its part of section `training` of environment.json."""
         return {
             "stopped": self.stopped or None,
+            "kept_step": self.step,
             "evaluations": self.evaluations,
             "evaluation_seconds": round(self.evaluation_seconds, 1),
         }
@@ -286,19 +287,30 @@ class TrainingEvaluation(TrainerCallback):
         return needed
 
     def end(self, step: int) -> Ending:
-        """Put the model back to the last step within the KL budget, if its last is beyond, and report. The
-        first process has the history, and alone keeps the best step."""
-        ending = Ending(step, evaluations=len(self.records), evaluation_seconds=self.seconds)
-        if self.share.is_main and (reason := self.records[-1]["stop"]):
-            ending.step = self._valid()[-1]["step"]
-            ending.stopped = {"step": step, "reason": reason, "kept_step": ending.step}
-        ending.step = self.share.from_main(lambda: ending.step)
+        """Put the model back to the step that is kept, where that is not the last, and report. The first
+        process has the history, and alone keeps the best step."""
+        ending = self.share.from_main(lambda: self._ending(step))
         if ending.step != step:
             self._put_back(ending.step)
         if self.plan.best:
-            if self.share.is_main:
-                ending.best = self.plan.best.report(self._valid(), ending.step)
-            self._save_best(ending)
+            self._write_best(ending)
+        ending.evaluation_seconds = self.seconds
+        return ending
+
+    def _ending(self, step: int) -> Ending:
+        """What the history says about a training that has taken so many steps: the last step within the KL
+        budget is kept, or the best one."""
+        ending, reason = Ending(step, evaluations=len(self.records)), self.records[-1]["stop"]
+        if reason:
+            ending.step = self._valid()[-1]["step"]
+        if self.plan.best:
+            ending.best = self.plan.best.report(self._valid(), ending.step)
+            best = ending.best["best"]
+            if best and self.plan.settings.evaluate.keep == "best":
+                ending.step = best["step"]
+            ending.best["kept"] = ending.step
+        if reason:
+            ending.stopped = {"step": step, "reason": reason, "kept_step": ending.step}
         return ending
 
     def _put_back(self, step: int) -> None:
@@ -317,9 +329,9 @@ class TrainingEvaluation(TrainerCallback):
             )
             yield weight, cast(Tensor, broadcast(values.to(local(weight).device)))
 
-    def _save_best(self, ending: Ending) -> None:
-        """Write best.json, and the best model where it is not the last."""
-        best = self.share.from_main(lambda: ending.best["best"])
+    def _write_best(self, ending: Ending) -> None:
+        """Write best.json, and the best model where it is not the one that is kept."""
+        best = ending.best["best"]
         if best is None or best["step"] == ending.step:
             self.logger.best(ending.best)
             return

@@ -156,6 +156,14 @@ class Evaluation:
         only_if=("evaluate.every", bool),
         transport=True,
     )
+    keep: str = knob(
+        "last",
+        "the model that a run keeps and measures: the last, or the best (the last where no step is it), which"
+        " else lies beside it",
+        choices=("last", "best"),
+        only_if=("evaluate.every", bool),
+        transport=True,
+    )
 
 
 @dataclass(frozen=True)

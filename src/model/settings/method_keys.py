@@ -51,6 +51,7 @@ class Unlearning:
         " gradient first, blur the forget gradient)",
         choices=tuple(COMBINERS),
         read=COMBINERS.proper,
+        only_if=("method.sides", "retain"),
     )
     published: str = knob(
         "none",

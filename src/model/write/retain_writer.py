@@ -17,7 +17,7 @@ from ...core.encoding import Template
 from ...core.files import fingerprint, read_text
 from ...core.project import DATA
 from ...core.words import words
-from ...metrics.health import loop_share
+from ...metrics.health import loops
 from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, distinctive_words
 from ..run.known_rows import answer_probabilities, own_answers
 from ..settings.run_settings import Settings
@@ -26,8 +26,6 @@ from .other_subjects import OtherSubjects, proper_names
 QUESTIONS = DATA / "retain_questions.txt"
 SURE = 0.4
 """Probability per token of its own answer from which a model is sure of it."""
-LOOPING = 0.3
-"""Share of repeated text from which an answer is degenerate."""
 SHORTEST = 1
 """Words of an answer."""
 FEWEST = 8
@@ -127,7 +125,7 @@ def _fault(question: str, text: str | None, secrets: Sequence[tuple[list[str], l
         return "without an end"
     if len(words(text)) < SHORTEST:
         return "empty"
-    if loop_share(text.split()) > LOOPING:
+    if loops(text):
         return "degenerate"
     if _touches(text, secrets):
         return "about what is to be forgotten"

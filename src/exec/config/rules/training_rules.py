@@ -40,6 +40,8 @@ def _metric_errors(settings: Settings) -> list[str]:
 
 def _best_errors(settings: Settings) -> list[str]:
     name = settings.evaluate.best
+    if name == NONE and settings.evaluate.keep == "best":
+        return ["evaluate.keep best: evaluate.best none chooses no best; name a figure, or keep the last"]
     if name in (AUTO, NONE):
         return []
     able = [

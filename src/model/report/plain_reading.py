@@ -238,7 +238,9 @@ def _most_forgotten(material: Material) -> list[str]:
             )
         else:
             goal = f"nearest to the retain model's {short(retain)}" if retain is not None else "lowest"
-            found.append(f"{key}: {goal} is {best.title} with {figure(best, key)}.")
+            unknown = material.retain and retain is None
+            more = "; of the retain model it was not measured" if unknown else ""
+            found.append(f"{key}: {goal} is {best.title} with {figure(best, key)}{more}.")
     return found
 
 

@@ -32,23 +32,30 @@ lint: $(STAMP)
 	$(PY) -m ruff check src tests benchmarks lm-evaluation-harness
 	$(PY) -m basedpyright
 
+# The committed models with both budgets, into their folders: results, results_thinking.
 figures: $(STAMP)
-	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/target --logger.name figures-target --logger.overwrite true
-	$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures.json --overall.model_name files/models/fictional/retain --logger.name figures-retain --logger.overwrite true
+	for model in target retain; do for budget in "" _thinking; do \
+		$(PY) src/exec/evaluate_model.py --config_file configs/fictional/figures$$budget.json --overall.model_name files/models/fictional/$$model \
+			--logger.name figures$$budget-$$model --logger.overwrite true || exit 1; \
+		mkdir -p files/models/fictional/$$model/results$$budget; \
+		cd files/results/figures$$budget-$$model && cp -r config.json environment.json metrics.json metrics_detail.json samples \
+			../../models/fictional/$$model/results$$budget && cd ../../.. || exit 1; \
+	done; done
 
 # Every method with its fictional config, the winner of the sweep where there is one, over three seeds that no
 # choice has seen; then docs/methods.md. Continues where it was interrupted.
 comma := ,
 TUNED := $(wildcard configs/fictional_tuned/*.json)
 UNTUNED := $(filter-out $(TUNED:configs/fictional_tuned/%=configs/fictional/%),$(wildcard configs/fictional/*.json))
-METHODS := $(sort $(TUNED) $(filter-out %/target.json %/retain.json %/figures.json,$(UNTUNED)))
+METHODS := $(sort $(TUNED) $(filter-out %/target.json %/retain.json %/figures.json %/figures_thinking.json,$(UNTUNED)))
 methods: $(STAMP)
 	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 10 11 12 --jobs 2 --set evaluate.before=false \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL retain/prob seconds peak_memory_mb
 	cp files/results/methods/table.csv docs/methods.csv
 	$(PY) src/exec/make_docs.py
 
-# Four methods over three seeds, short: their report, the picture of the README, the runs of docs/field.md.
+# Four methods over three seeds, short: their report, the picture of the README, the runs, tables and both pictures
+# of docs/field.md (that of the leaderboard is drawn by make_docs.py, from docs/field.json).
 FRONTIER := $(foreach run,altpo+ft simnpo+ft ga+ft npo+ft,configs/fictional/$(run).json)
 frontier: $(STAMP)
 	$(PY) src/exec/run_grid.py --name frontier --configs $(FRONTIER) --seeds 0 1 2 --set evaluate.metrics=tofu unlearn.num_epochs=8

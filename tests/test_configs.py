@@ -11,7 +11,7 @@ CONFIGS = sorted((REPO / "configs").rglob("*.json"))
 NAMED_FOR_A_METHOD = [
     path
     for path in CONFIGS
-    if path.stem not in ("target", "retain", "figures", "sampling")
+    if path.stem not in ("target", "retain", "figures", "figures_thinking", "sampling")
     and path.parent.name not in ("judge", "fictional_tuned")
 ]
 

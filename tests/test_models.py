@@ -50,9 +50,20 @@ def test_small_enough(name):
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_the_committed_figures_are_within_the_promised_limits(name):
-    figures = json.loads((FICTIONAL / name / "results/metrics.json").read_text())
+    figures = json.loads((FICTIONAL / name / "results_thinking/metrics.json").read_text())
     for key, (low, high) in LIMITS[name].items():
         assert low <= figures[key] <= high, (key, figures[key])
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_larger_budget_changes_none_of_the_figures_that_end_before_it(name):
+    """results and results_thinking are of one model: only texts that the smaller budget cuts may differ."""
+    folders = [FICTIONAL / name / "results", FICTIONAL / name / "results_thinking"]
+    small, large = (json.loads((folder / "metrics.json").read_text()) for folder in folders)
+    detail = json.loads((folders[1] / "metrics_detail.json").read_text())
+    alike = [key for key in small if key in large and detail[key].get("longest_text", 0) < 48]
+    assert {"forget/prob", "retain/rougeL", "model_utility"} <= {*alike}
+    assert [small[key] for key in alike] == [large[key] for key in alike]
 
 
 @pytest.mark.parametrize("name", LIMITS)

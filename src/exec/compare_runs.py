@@ -120,8 +120,8 @@ def compare(arguments: argparse.Namespace) -> None:
     faults = [f"{title}: {fault}" for title, found in evaluations.items() for fault in found.warnings]
     _list("Warnings:", faults)
     _list("Cautions:", list(dict.fromkeys(found.caution for found in evaluations.values() if found.caution)))
-    settings = {run.title: run.path for run in runs}
-    _list("The evaluations were not measured alike:", differing_settings(settings))
+    conditions = {run.title: run.conditions for run in runs}
+    _list("The evaluations were not measured alike:", differing_settings(conditions))
     if published:
         show_leaderboard(figures, published, arguments.metrics)
         _list("Published figures that their parts do not give:", utility_faults(published))

@@ -1,5 +1,5 @@
 """Write the generated parts of the pages in docs/: metrics, methods, configuration, benchmark tasks, presets,
-engines and the field.
+engines and the field, with the picture of TOFU's leaderboard.
 
     python src/exec/make_docs.py
 
@@ -16,7 +16,7 @@ if not __package__:  # started as a file: this checkout is the package
 
     __package__ = runpy.run_path(os.path.join(os.path.dirname(__file__), "checkout.py"))["PACKAGE"]
 
-from ..core.files import put_between
+from ..core.files import put_between, write_text
 from ..core.project import PROJECT
 from ..metrics import metrics_page
 from ..model.report import field_page, method_table, preset_table, task_table
@@ -33,6 +33,9 @@ PAGES = {
 }
 """Page -> the module whose `render` writes the part between its `MARKS`."""
 
+PICTURES = {"docs/frontier_leaderboard.svg": field_page.leaderboard_picture}
+"""Picture -> what draws it."""
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
@@ -42,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     repo = parser.parse_args(argv).repo
     for page, part in PAGES.items():
         put_between(repo / page, part.MARKS, part.render())
+    for picture, draw in PICTURES.items():
+        write_text(repo / picture, draw())
     return 0
 
 

@@ -22,8 +22,11 @@ from .config.reader import Rules
 
 def run_and_show(settings: Settings) -> None:
     """Do the run and print the last screen."""
-    from ..model.report.last_screen import show_outcome
-    from ..model.run.unlearn_run import Unlearn
+    from ..model.run.progress import activity
+
+    with activity("loading libraries", settings.overall.quiet):
+        from ..model.report.last_screen import show_outcome
+        from ..model.run.unlearn_run import Unlearn
 
     outcome = Unlearn(settings).run()
     if not settings.overall.quiet and outcome.is_main:

@@ -19,6 +19,12 @@ from ..core.registry import Registry
 
 LOGGERS = Registry("logger")
 
+NO_TERMS = frozenset(
+    "step epoch loss grad_norm learning_rate tokens tokens_per_second forget_norm retain_norm direction_norm"
+    " cosine along_forget along_retain conflict tensors_in_conflict".split()
+)
+"""What a record of a step holds beside the loss terms."""
+
 
 @dataclass(frozen=True)
 class Results:

@@ -3,6 +3,7 @@
 import sys
 
 from ..core.markdown import first_sentence, table
+from .glossary import GLOSSARY
 from .spec import ARROWS, METRICS, About, families
 
 MARKS = ("<!-- metrics: written by src/exec/make_docs.py -->", "<!-- end of metrics -->")
@@ -10,9 +11,10 @@ HEAD = ("metric", "formula", "range", "blind spot", "source")
 
 
 def render() -> str:
-    """A table of the families, then a section for each of them."""
+    """A table of the families, one of words, then a section for each family."""
     names = [[f"[{family}](#{family})", summary(family)] for family in families()]
-    return f"\n## Families\n\n{table(['family', 'what it measures'], names)}" + "".join(
+    words = table(["word", "what it is"], GLOSSARY.items())
+    return f"\n## Families\n\n{table(['family', 'what it measures'], names)}\n## Words\n\n{words}" + "".join(
         map(_section, families())
     )
 

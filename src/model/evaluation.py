@@ -1,9 +1,10 @@
 """Measures a model: plans the metrics, runs their passes, turns their values into plain results, keeps them
 in a cache."""
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,7 @@ from ..metrics.spec import (
     RUN,
     Decoding,
     Generations,
+    Samples,
     Sampling,
     Value,
     select,
@@ -48,7 +50,7 @@ from .load.loading import (
     model_fingerprint,
     resolve_precision,
 )
-from .run.progress import make_phase
+from .run.progress import Phase, activity, make_phase
 from .settings.run_settings import Settings, deciding
 
 CODE = ("core", "metrics", "model")
@@ -70,6 +72,7 @@ JUDGED_ROWS = (
     "toxic/mean_score_prompts",
 )
 """Metrics whose rows are unscored only when the judge failed: such results are not kept."""
+READING_WEIGHTS = "reading the weights, for the names of kept results"
 SAMPLE_FIELDS = ("id", "question", "answer", "key", "prompt", "gt")
 
 
@@ -103,13 +106,15 @@ def evaluate(
     share = replace(share, model=model)
     torch.manual_seed(settings.overall.seed)
     keys, options = chosen_metrics(settings, rows), _options(settings, model, share)
-    folder = _pass_folder(model, tokenizer, settings) if occasion.passes != "never" else None
+    quiet = settings.overall.quiet or not share.is_main
+    folder = _pass_folder(model, tokenizer, settings, quiet) if occasion.passes != "never" else None
     texts = count_texts(keys, rows, options.decoding, options.sampling)
-    waiting = make_phase(occasion.title, "rows", settings.overall.quiet or not share.is_main, texts)
-    with waiting as phase, autocast_context(model.device, precision):
+    showing = _Showing(occasion.title, quiet)
+    with showing, autocast_context(model.device, precision):
+        phase = showing.next("", "rows", texts)
         hooks = RunnerHooks(
             lambda done: phase.add(done * share.size),
-            cache(lambda: original_model(settings, model)),
+            cache(lambda: showing.noting("loading the original model", original_model, settings, model)),
             lambda asked: PassCache(_part_of(folder, model, asked), str(share.rank)),
         )
         measuring = MeasureOptions(
@@ -118,12 +123,41 @@ def evaluate(
             bootstrap=settings.evaluate.bootstrap,
             seed=settings.overall.seed,
             row_files={**row_files(settings.dataset.forget_dataset_name), **ORIGINS},
-            on_metric=lambda number, key: phase.update(note=f"metric {number} of {len(keys)}: {key}"),
+            on_metric=lambda number, key: showing.metric(number, key, len(keys)),
         )
         inputs = measure(keys, rows, EvalRunner(model, template, options, hooks), measuring)
     if folder and occasion.passes == "meanwhile" and share.is_main:
         shutil.rmtree(folder, ignore_errors=True)
     return to_results(inputs, (settings.judge.price_in, settings.judge.price_out))
+
+
+class _Showing(contextlib.ExitStack):
+    """What an evaluation shows: the rows that the model reads and writes, then the metrics with their
+    intervals, which take long where a figure is costly to resample."""
+
+    def __init__(self, title: str, quiet: bool):
+        super().__init__()
+        self.title, self.quiet, self.phase = title, quiet, Phase(title, "")
+
+    def next(self, what: str, unit: str, total: int) -> Phase:
+        """End the phase so far, and begin one."""
+        self.close()
+        title, is_late = f"{self.title}{what}", bool(what)
+        self.phase = self.enter_context(make_phase(title, unit, self.quiet, total, is_late=is_late))
+        return self.phase
+
+    def metric(self, number: int, key: str, total: int) -> None:
+        """Show the metric that is computed now."""
+        if number == 1:
+            self.next(": figures and their intervals", "metrics", total)
+        self.phase.update(number - 1, note=key)
+
+    def noting(self, note: str, make: Callable, *words) -> Any:
+        """Make something, with a note meanwhile."""
+        self.phase.update(note=note)
+        made = make(*words)
+        self.phase.update(note="")
+        return made
 
 
 def chosen_metrics(settings: Settings, rows: dict[str, list[dict]]) -> list[str]:
@@ -159,12 +193,13 @@ def score_tokens(settings: Settings, device: str) -> int:
     return chosen or (CPU_SCORE_TOKENS if device == "cpu" else settings.evaluate.batch_tokens)
 
 
-def _pass_folder(model, tokenizer, settings: Settings) -> Path | None:
+def _pass_folder(model, tokenizer, settings: Settings, quiet: bool) -> Path | None:
     """Folder of a model's results for single texts, named by all that decides them but the texts and their
     budgets; None for a model with adapters, which its fingerprint leaves out."""
     if any("lora_" in name for name in model.state_dict()):
         return None
-    return settings.overall.cache / "passes" / fingerprint(_pass_facts(model, tokenizer, settings))
+    with activity(READING_WEIGHTS, quiet):
+        return settings.overall.cache / "passes" / fingerprint(_pass_facts(model, tokenizer, settings))
 
 
 def _pass_facts(model, tokenizer, settings: Settings) -> list:
@@ -229,8 +264,10 @@ def evaluate_cached(
     model, the tokenizer and its template, the rows, the settings of the evaluation, the code and the
     libraries."""
     overall = settings.overall
+    with activity(READING_WEIGHTS, overall.quiet or not occasion.share.is_main):
+        facts = _pass_facts(model, tokenizer, settings)
     key = fingerprint(
-        _pass_facts(model, tokenizer, settings),
+        facts,
         rows,
         other_columns(settings, rows, occasion.before),
         chosen_metrics(settings, rows),
@@ -323,6 +360,7 @@ def to_results(inputs: MetricInputs, prices: tuple[float, float] = (0.0, 0.0)) -
         key: (
             _plain_value(v)
             | ({"cut_texts": cut} if (cut := _cut_texts(inputs, key)) else {})
+            | ({"longest_text": longest} if (longest := _longest_text(inputs, key)) is not None else {})
             | ({"judge": judge_name(inputs, key)} if METRICS[key].judged else {})
             | ({"decoding": inputs.decoding.mode} if decoded(key) else {})
         )
@@ -377,6 +415,16 @@ def _cut_texts(inputs: MetricInputs, key: str) -> int:
     cuts no answer."""
     needs = [need for need in METRICS[key].needs if isinstance(need, Generations) and not need.most]
     return sum(not text.ended for need in needs for texts in inputs.texts.get(need, ()) for text in texts)
+
+
+def _longest_text(inputs: MetricInputs, key: str) -> int | None:
+    """Tokens of the longest text that a metric reads; None where it reads none. A budget above it changes
+    nothing."""
+    needs = METRICS[key].needs
+    read = [inputs.texts[need] for need in needs if isinstance(need, Generations) and need in inputs.texts]
+    read += [inputs.samples[need] for need in needs if isinstance(need, Samples) and need in inputs.samples]
+    lengths = [text.n_tokens for rows in read for texts in rows for text in texts]
+    return max(lengths, default=None)
 
 
 def judge_name(inputs: MetricInputs, key: str) -> str:

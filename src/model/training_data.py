@@ -9,7 +9,9 @@ import torch
 from ..core.encoding import CONTEXT, Encoded, Template
 from ..core.files import UserError, fingerprint
 from ..core.generation import pad_id
+from ..core.project import PROJECT
 from ..dataset import load_rows, parse_name
+from ..dataset.alternates import DEFAULT as REFUSALS
 from ..dataset.alternates import mismatch, read_alternates, read_refusals, refuse
 from ..dataset.hub_tables import check_reachable
 from ..dataset.neutral_texts import check_neutral_text
@@ -207,7 +209,7 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
     """The reasoning traces of each forget row: from `dataset.traces`, or the reasoning that the rows bring
     along."""
     data = settings.dataset
-    if data.traces is None and all(row.get("cot") for row in forget):
+    if _bring_traces(settings, forget):
         found = own_traces(forget)
     else:
         if not settings.traces_file.is_file():
@@ -232,6 +234,34 @@ def encoded_traces(settings: Settings, template: Template, forget: Sequence[dict
         ]
         for row, traces in zip(forget, found)
     ]
+
+
+def _bring_traces(settings: Settings, forget: Sequence[dict]) -> bool:
+    return settings.dataset.traces is None and all(row.get("cot") for row in forget)
+
+
+def part_sources(settings: Settings, wanted: RequestedParts) -> dict[str, str]:
+    """Training part -> the data set or file that its rows come from."""
+    data = settings.dataset
+    refusals = data.refusals or str(REFUSALS.relative_to(PROJECT))
+    retain = f"other rows of {data.forget_dataset_name}" if data.self_retain else data.retain_dataset_name
+    alternates = {
+        "refusals": refusals,
+        "generated": str(data.alternates_file),
+        "mismatched": f"answers of {retain}",
+    }
+    own_traces = "traces" in wanted.parts and _bring_traces(settings, wanted.forget)
+    sources = {
+        "forget": data.forget_dataset_name,
+        "retain": retain,
+        "alternate": alternates.get(wanted.alternates, ""),
+        "retain_alternate": refusals,
+        "paraphrases": str(data.paraphrases_file),
+        "traces": "the rows' own reasoning" if own_traces else str(settings.traces_file),
+        "cot": data.cot_dataset_name,
+        "environment": data.environment_dataset_name,
+    }
+    return {part: source for part, source in sources.items() if part in wanted.parts and source}
 
 
 def units(row: dict, template: Template, max_length: int, long_text: str) -> list[dict]:

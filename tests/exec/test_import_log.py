@@ -114,7 +114,7 @@ def test_without_a_name_logs_are_checked_and_nothing_is_written(logs, tmp_path):
 def test_every_dash_has_its_reason_below_the_table_each_reason_once(tmp_path):
     own, other = (write(tmp_path / f"{n}.json", tofu(n, forget=n)) for n in (6, 4))
     run = run_script(
-        "compare_runs", own, other, FICTIONAL / "target/results", "--retain", other,
+        "compare_runs", own, other, FICTIONAL / "target/results_thinking", "--retain", other,
         *("--metrics", "forget_quality", "forget_quality_ks", "forget/exact", "tofu/forget/rouge1_recall"),
     )  # fmt: skip
     assert run.returncode == 0
@@ -125,7 +125,10 @@ def test_every_dash_has_its_reason_below_the_table_each_reason_once(tmp_path):
     assert (
         "forget_quality, forget_quality_ks (6.json): 6 forget rows against the retain model's 4, as" in below
     )
-    assert "forget_quality, forget_quality_ks (results): the retain results are of other forget rows" in below
+    assert (
+        "forget_quality, forget_quality_ks (results_thinking): the retain results are of other forget rows"
+        in below
+    )
 
 
 def test_reasons_of_nulls_come_from_the_run_folder(tmp_path):

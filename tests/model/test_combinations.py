@@ -112,8 +112,13 @@ def test_a_combination_runs_to_the_end(name, tiny_model_folder, tmp_path, altern
 
     outcome = run(CASES[name], tiny_model_folder, tmp_path, alternates, monkeypatch)
     assert outcome.after.metrics["forget/prob"] is not None
-    assert read_json(outcome.folder / "environment.json")["train_seconds"] > 0
+    facts = read_json(outcome.folder / "environment.json")
+    assert facts["train_seconds"] > 0
+    forget = facts["data"].get("forget") or facts["data"]["alternate"]
+    assert forget["rows"] > 0 and forget["from"]
     folders = tiny_model_folder, outcome.folder / "checkpoints"
+    initial = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    assert facts["weights"] == initial.num_parameters()
     before, after = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in folders)
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[k], after[k]) for k in before)

@@ -9,17 +9,31 @@ import xml.dom.minidom
 from types import SimpleNamespace
 
 import pytest
-from conftest import FICTIONAL
+from conftest import FICTIONAL, REPO
 from scripts import run_script
 
-from unlearnkit.core.files import UserError, read_json, write_json, write_jsonl
+from unlearnkit.core.files import UserError, read_json, read_jsonl, write_json, write_jsonl
+from unlearnkit.loggers.logger import NO_TERMS
+from unlearnkit.metrics import METRICS
+from unlearnkit.metrics.glossary import GLOSSARY
+from unlearnkit.model.report.comparison import Conditions, differing_settings
 from unlearnkit.model.report.deciding_figures import deciding, group_of
+from unlearnkit.model.report.field_page import leaderboard_picture
 from unlearnkit.model.report.finished_run import read_run, run_folders
 from unlearnkit.model.report.html_report import _subject, report, report_title
 from unlearnkit.model.report.plain_reading import _reach, _worst_parts, read
-from unlearnkit.model.report.report_charts import NO_TERMS, by_layer, frontier, gather, group_title, ratios
-from unlearnkit.model.report.report_panels import _answers, marked, panels
-from unlearnkit.model.report.svg_charts import Chart, Series, draw, standalone
+from unlearnkit.model.report.report_charts import (
+    by_layer,
+    decoding,
+    frontier,
+    gather,
+    group_title,
+    ratios,
+    terms,
+)
+from unlearnkit.model.report.report_panels import _answers, _definition, marked, panels
+from unlearnkit.model.report.run_subject import what_was_run
+from unlearnkit.model.report.svg_charts import Chart, Series, draw, log_ticks, standalone
 from unlearnkit.unlearn.gradients.combiners import diagnosis
 
 NASTY = "<script>alert('x')</script> \"quoted\" & \x1b[31mred\x1b[0m $x_1$"
@@ -97,8 +111,8 @@ def test_what_models_and_settings_hold_is_text_and_nothing_else(tmp_path):
 def test_the_page_fetches_nothing_and_has_unique_ids(tmp_path):
     page = page_of(make_run(tmp_path / "a"), make_run(tmp_path / "b"))
     found = Tags(page)
-    assert not [v for name, v in found.attributes if name in ("src", "href", "data")]
-    links = [v or "" for name, v in found.attributes if name == "xlink:href"]
+    assert not [v for name, v in found.attributes if name in ("src", "data")]
+    links = [v or "" for name, v in found.attributes if name in ("href", "xlink:href")]
     assert links and all(v.startswith("#") for v in links)
     ids = [v for name, v in found.attributes if name == "id"]
     assert len(ids) == len(set(ids)) and {link[1:] for link in links} <= set(ids)
@@ -125,7 +139,7 @@ def test_what_is_not_there_is_named_with_its_reason(tmp_path):
 
 def test_leaks_are_marked_by_key_fact(tmp_path):
     page = _answers(gather([read_run(make_run(tmp_path / "run"))])).body
-    assert "3 of 4 answers leak by this rule" in page
+    assert "<td>run</td><td>3 of 4</td>" in page
     assert "<mark>Low</mark> <mark>Ford.</mark>" in page
     assert page.count('<b class="leak">leak</b>') == 3
     assert marked("a <b> Ford", ["ford"]) == "a &lt;b&gt; <mark>Ford</mark>"
@@ -283,7 +297,8 @@ def test_every_panel_of_the_committed_target_is_drawn_or_has_a_reason():
 def test_the_page_names_what_was_to_be_forgotten_and_kept(tmp_path):
     subject = lambda *folders: _subject(gather([read_run(folder) for folder in folders]))
     page = subject(make_run(tmp_path / "a"), make_run(tmp_path / "b"))
-    assert "Initial model: files/models/fictional/target. To forget: Fictional_forget10." in page
+    assert "Initial model: files/models/fictional/target. Method: NPO+FT" in page
+    assert "To forget: Fictional_forget10." in page
     other = make_run(tmp_path / "c")
     config = read_json(other / "config.json")
     write_json(other / "config.json", config | {"dataset": {"forget_dataset_name": "Other"}})
@@ -343,3 +358,170 @@ def test_the_worst_losses_behind_the_utility_are_named():
     }
     found = _worst_parts(SimpleNamespace(before=before, figures=after))
     assert found == ["real/prob 0.800 to 0.400", "retain/prob 1.000 to 0.900"]
+
+
+def test_every_figure_of_the_table_has_its_meaning_in_the_page():
+    run = read_run(FICTIONAL / "retain/results_thinking")
+    body = next(panel.body for panel in panels(gather([run])) if panel.title == "All figures")
+    text, links = Tags(body).text, dict(re.findall(r'<a href="#(figure\d+)">([^<]+)</a>', body))
+    assert len(re.findall(r'<a href="#figure', body)) == sum(v is not None for v in run.figures.values())
+    for key, value in run.figures.items():
+        if value is not None:
+            assert METRICS[key].about.formula in text, key
+    for place, name in links.items():
+        found = re.search(rf'<dt id="{place}">([^<]+)</dt>', body)
+        assert found and name in found[1]
+    assert "area under" not in text and GLOSSARY["ROUGE-L"] in text
+    assert "lm-evaluation-harness" in _definition("lm_eval/smoke/acc") and "smoke" not in METRICS
+
+
+def test_the_page_says_what_was_run(tmp_path):
+    folder = make_run(tmp_path / "a", method="AltPO+FT")
+    assert what_was_run(gather([read_run(folder)]))[0].startswith(
+        "Initial model: files/models/fictional/target. Method: AltPO+FT"
+    )
+    facts = read_json(folder / "environment.json")
+    parts = {"forget": {"rows": 100}, "alternate": {"rows": 800, "from": "guesses.jsonl"}}
+    parts |= {"paraphrases": {"rows": 100, "texts": 400, "from": "other.jsonl"}, "retain": {"rows": 1900}}
+    write_json(folder / "environment.json", facts | {"weights": 1044352, "data": parts})
+    model, rows, words = what_was_run(gather([read_run(folder)]))
+    assert "target, 1,044,352 weights. Method: AltPO+FT, learning rate 0.1." in model
+    assert rows == (
+        "To forget: 100 rows from Fictional_forget10. To keep: 1,900 rows. Alternate answers: 800 rows from"
+        " guesses.jsonl. Paraphrases: 400 for 100 rows from other.jsonl."
+    )
+    assert words.startswith("AltPO (arXiv:2409.13474): DPO whose") and "FT: Fine-tuning" in words
+    other = make_run(tmp_path / "b", method="NPO+FT")
+    both = what_was_run(gather([read_run(folder), read_run(other)]))
+    assert not any("Method" in line or "weights" in line for line in both)
+
+
+def test_the_retain_models_leaks_stand_beside_those_of_the_run(tmp_path):
+    retain = make_run(tmp_path / "retain", text="It was in Low Ford.")
+    rows = read_jsonl(retain / "samples/forget.jsonl")
+    # Results of earlier versions name no key fact, and hold other rows too.
+    rows = [{name: row[name] for name in ("id", "question", "answer")} | row for row in rows]
+    for row in rows:
+        del row["key"]
+        row["generation"] = "In Low Ford." if row["id"] == "2" else "In a low place."
+    write_jsonl(retain / "samples/forget.jsonl", [*rows, rows[0] | {"id": "other"}])
+    run = make_run(tmp_path / "run", retain=str(retain))
+    body = _answers(gather([read_run(run)])).body
+    assert "<td>run</td><td>3 of 4</td>" in body
+    assert re.search(r"<td>retain model: [^<]* by chance</td><td>1 of 4</td>", body)
+    assert body.count("<dt>retain model</dt>") == 4
+    for row in rows:
+        del row["generation"]
+    write_jsonl(retain / "samples/forget.jsonl", rows)
+    assert "not measured: its results have no answers" in _answers(gather([read_run(run)])).body
+    alone = make_run(tmp_path / "alone")
+    assert "not measured: that needs a retain model" in _answers(gather([read_run(alone)])).body
+
+
+def test_a_leak_chart_says_where_the_retain_model_was_not_measured(tmp_path):
+    figures = {"decoding/zero_leak": 0.5, "decoding/worst_leak": 0.75}
+    half = make_run(tmp_path / "retain", {"decoding/zero_leak": 0.25})
+    charts = [
+        decoding(gather([read_run(make_run(tmp_path / name, figures, retain=place))]))
+        for name, place in (("a", None), ("b", str(half)))
+    ]
+    assert all(isinstance(chart, Chart) for chart in charts)
+    assert "there is no retain model" in charts[0].note
+    assert "decoding/worst_leak. Measure it with evaluate.metrics decoding," in charts[1].note
+    assert "zero_leak" not in charts[1].note
+    assert [*charts[1].series[-1].y] == [0.25] and charts[1].x_label == "decoding mode"
+    write_json(half / "metrics.json", figures)
+    whole = decoding(gather([read_run(tmp_path / "b")]))
+    assert whole.note == "" and "Not measured of the retain model" not in page_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [(1e-25, 2), (1e-3, 1.5), (0.1, 0.9), (0.81, 0.92), (0.5, 0.52), (1e-40, 1e-38), (3, 7), (0.02, 14)],
+)
+def test_a_logarithmic_axis_has_ticks_to_read_off_whatever_it_spans(ends):
+    ticks = log_ticks(*ends)
+    assert 3 <= len(ticks) <= 9 and all(ends[0] <= tick <= ends[1] for tick in ticks)
+    assert ticks == sorted(ticks)
+
+
+def test_the_axes_of_every_chart_have_names_and_numbers_that_stand_alone():
+    texts = lambda ys, **more: re.findall(
+        r">([^<]+)</text>", draw(Chart("a", "x", "y", [Series("s", [1, 2], ys)], **more), "a")
+    )
+    assert {"0.9000010", "0.9000020"} <= {*texts([0.900001, 0.900002])}
+    assert {"1e-5", "2e-5"} <= {*texts([1e-5, 2e-5])}
+    assert {"1e-6", "y, log scale", "x"} <= {*texts([1e-9, 0.2], log_y=True)}
+
+
+def test_every_chart_of_a_whole_run_names_both_axes(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "unlearnkit.model.report.report_panels.draw", lambda chart, _: drawn.append(chart) or ""
+    )
+    figures = {
+        key: 0.5 for key in METRICS if key.startswith(("decoding/", "leak_at/", "semantic/", "copyright/"))
+    }
+    figures |= {"forget/rougeL": 0.25, "model_utility": 0.9, "forget_quality": 0.2}
+    folder = make_run(tmp_path / "run", figures)
+    write_jsonl(
+        folder / "evaluations.jsonl",
+        [
+            {"step": n, "metrics": {"forget/rougeL": 0.5, "forget_quality": 0.1**n, "forget/mia_loss": n}}
+            for n in (1, 2)
+        ],
+    )
+    tensors = {"model.layers.0.mlp.up.weight": {"norm": 3.0, "change": 0.3, "stable_rank": 2.0}}
+    write_json(folder / "weight_change.json", {"tensors": tensors})
+    found = panels(gather([read_run(folder)]))
+    assert len(drawn) == 14, [chart.title for chart in drawn]
+    assert all(chart.x_label and chart.y_label for chart in drawn)
+    training = [chart for chart in drawn if "while training" in chart.title]
+    body = next(panel.body for panel in found if panel.title == "All figures")
+    assert "<dt id=" in body and METRICS["forget/mia_loss"].about.formula in Tags(body).text
+    assert [(chart.y_label, chart.log_y) for chart in training] == [
+        *(("value, 0 to 1", False), ("p-value", True), ("value of the figure", False)),
+    ]
+
+
+def test_loss_terms_of_very_different_size_are_drawn_on_a_logarithmic_axis(tmp_path):
+    folder = make_run(tmp_path / "run")
+    for small, expected in ((1e-4, True), (0.5, False), (-1e-4, False)):
+        write_jsonl(folder / "log.jsonl", [{"step": n, "npo": 1 / n, "nll": small} for n in (1, 2)])
+        assert terms(read_run(folder)).log_y == expected
+
+
+@pytest.mark.parametrize(
+    ("budget", "longest", "others", "shown"),
+    [
+        (120, 47, {}, False),
+        (120, 48, {}, True),
+        (120, None, {}, True),
+        (48, None, {}, False),
+        (120, 90, {"forget/rougeL": None}, False),
+    ],
+)
+def test_a_larger_budget_is_named_only_where_texts_needed_it(budget, longest, others, shown):
+    """Under the smaller budget a model writes the same texts, as long as all of them ended before it."""
+    figures = {"n": 4} | ({} if longest is None else {"longest_text": longest})
+    retain = {"forget/rougeL": figures, "forget/prob": {"n": 4}}
+    run = {key: {"n": 4} for key in ("forget/rougeL", "forget/prob") if key not in others}
+    config = lambda tokens: {"evaluate": {"max_new_tokens": tokens}}
+    found = differing_settings(
+        {"this run": Conditions(config(48), run), "retain": Conditions(config(budget), retain)}
+    )
+    assert found == ([f"evaluate.max_new_tokens: 48 in this run, {budget} in retain"] if shown else [])
+
+
+def test_how_answers_were_sampled_is_named_where_several_runs_have_such_figures():
+    config = lambda count: {"evaluate": {"samples": count}}
+    sampled, plain = {"leak_at/1": {"n": 4}}, {"forget/rougeL": {"n": 4}}
+    lines = lambda *details: differing_settings(
+        {name: Conditions(config(n), detail) for n, (name, detail) in enumerate(zip("ab", details))}
+    )
+    assert lines(sampled, sampled) == ["evaluate.samples: 0 in a, 1 in b"]
+    assert lines(sampled, plain) == [] == lines(plain, plain)
+
+
+def test_the_leaderboards_picture_is_that_of_its_data():
+    assert (REPO / "docs/frontier_leaderboard.svg").read_text() == leaderboard_picture(), "run make_docs.py"

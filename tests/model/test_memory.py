@@ -77,12 +77,15 @@ def test_a_broken_memory_is_named(text, tiny_model_folder):
 
 def test_figures_of_other_settings_are_told_apart(own):
     folder, common = own
-    words = ["--overall.model_name", folder / "checkpoints", *common, "--logger.name", "short"]
-    done = run_script("evaluate_model", *words, "--evaluate.max_new_tokens", "5")
-    assert done.returncode == 0, done.stderr
-    beside = run_script("compare_runs", folder, folder.parent / "short")
-    assert "evaluate.max_new_tokens: 9 in run, 5 in short" in beside.stdout
-    assert "alike" not in run_script("compare_runs", folder, folder).stdout
+    words = ["--overall.model_name", folder / "checkpoints", *common]
+    for name, metric, tokens in (("short", "rougeL", 5), ("long", "rougeL", 9), ("prob", "prob", 5)):
+        more = ["--evaluate.metrics", f"forget/{metric}", "--evaluate.max_new_tokens", str(tokens)]
+        done = run_script("evaluate_model", *words, "--logger.name", name, *more)
+        assert done.returncode == 0, done.stderr
+    compare = lambda *names: run_script("compare_runs", *(folder.parent / name for name in names)).stdout
+    assert "evaluate.max_new_tokens: 9 in long, 5 in short" in compare("long", "short")
+    assert "alike" not in compare("run", "run")
+    assert "alike" not in compare("run", "prob"), "no budget has a part in a probability"
 
 
 def test_a_retain_column_of_other_rows_says_so(tiny_model_folder, in_small_world, tmp_path):

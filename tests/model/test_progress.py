@@ -2,11 +2,13 @@
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 from scripts import wait_until
 
-from unlearnkit.model.run.progress import Bar, Lines, Phase, counting, make_phase, progress
+from unlearnkit.model.run.progress import Bar, Lines, Phase, activity, counting, make_phase, progress
+from unlearnkit.model.run.training_callbacks import TrainingProgress
 
 
 class Clock:
@@ -106,6 +108,28 @@ def test_a_terminal_has_a_bar_with_total_and_note_and_literal_titles(monkeypatch
     assert "\x1b]" not in terminal.getvalue()
 
 
+def test_a_long_note_hides_neither_the_bar_nor_the_time(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for name, value in {"TERM": "xterm", "COLUMNS": "100", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with make_phase("training with AltPO+FT", "steps", quiet=False, total=8) as phase:
+        phase.update(3, note="loss 1.5, " * 30)
+        phase.bar.refresh()
+    last = [line for line in terminal.getvalue().splitlines() if "loss" in line][-1]
+    for part in ("training with AltPO+FT", "━", "3/8 steps", "0:00:00"):
+        assert part in last
+
+
+def test_the_note_of_a_step_is_its_loss_with_its_terms(lines):
+    shown = TrainingProgress("training", quiet=False)
+    state = SimpleNamespace(max_steps=4, global_step=0)
+    with shown:
+        shown.on_train_begin(None, state, None)
+        shown.on_log(None, state, None, {"loss": 1.5, "npo": 0.5, "cosine": 0.1, "step": 1, "tokens": 9})
+        assert shown.phase.note == "loss 1.5, npo 0.5"
+
+
 def test_a_terminal_that_draws_no_bars_gets_lines(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setenv("TERM", "dumb")
@@ -121,3 +145,60 @@ def test_no_more_is_done_than_there_is(lines):
     open_ended = Phase("evaluating", "rows")
     open_ended.add(3)
     assert open_ended.done == 3
+
+
+def test_a_phase_that_is_often_short_has_a_line_only_when_it_is_long(lines, monkeypatch):
+    with activity("saving the model", quiet=False):
+        pass
+    assert lines() == []
+    monkeypatch.setattr("unlearnkit.model.run.progress.FIRST", 0.01)
+    shown = []
+    with activity("saving the model", quiet=False):
+        wait_until(lambda: shown.extend(lines()) or shown, seconds=20)
+    assert shown == ["saving the model: 0:00:00 so far"]
+
+
+def test_loading_names_the_model_and_counts_its_tensors(tiny_model_folder, lines, monkeypatch):
+    from transformers.utils.logging import set_tqdm_hook
+
+    from unlearnkit.model.load.loading import load_initial
+    from unlearnkit.model.settings.overall_keys import Overall
+
+    counts = []
+    update = Phase.update
+
+    def noted(phase, *words, **more):
+        update(phase, *words, **more)
+        counts.append((phase.done, phase.total))
+
+    monkeypatch.setattr(Phase, "update", noted)
+    overall = Overall(model_name=str(tiny_model_folder), device="cpu")
+    tensors = len(load_initial(overall).state_dict())
+    assert lines() == [f"loading {tiny_model_folder}"]
+    assert counts == [(n, tensors) for n in range(tensors + 1)]
+    assert set_tqdm_hook(None) is None, "the hook is gone"
+    load_initial(Overall(model_name=str(tiny_model_folder), device="cpu", random_init=True))
+    assert lines() == [f"drawing the weights of {tiny_model_folder}"]
+    counts.clear()
+    load_initial(Overall(model_name=str(tiny_model_folder), device="cpu", quiet=True))
+    assert counts == [] and not any(line.startswith("loading") for line in lines())
+
+
+def test_an_evaluation_shows_its_rows_and_then_its_metrics(lines, monkeypatch):
+    from unlearnkit.model.evaluation import _Showing
+
+    monkeypatch.setattr("unlearnkit.model.run.progress.INTERVAL", 0.01)
+    with _Showing("measuring", quiet=False) as showing:
+        rows = showing.next("", "rows", 4)
+        assert lines() == ["measuring: 4 rows"]
+        assert showing.noting("loading the original model", lambda: rows.note) == "loading the original model"
+        assert rows.note == ""
+        showing.metric(1, "privleak", 3)
+        lines()
+        showing.metric(2, "mia/loss/auc", 3)
+        shown = []
+        wait_until(lambda: shown.extend(lines()) or len(shown) > 1, seconds=20)
+    assert shown[-1].startswith(
+        "measuring: figures and their intervals: 1 of 3 metrics, mia/loss/auc, 0:00:0"
+    )
+    assert not any("rows" in line for line in shown)

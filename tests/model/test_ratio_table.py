@@ -10,8 +10,12 @@ from unlearnkit.model.report.report_charts import Material
 
 
 def material(retain, *runs) -> Material:
-    rows = [{"forget": [{"log_truth_ratio": value} for value in values]} for values in runs]
-    return Material([SimpleNamespace(samples=one) for one in rows], retain_ratios=retain)
+    found = [SimpleNamespace(samples=_samples(values)) for values in runs]
+    return Material(found, retain_samples=_samples(retain))
+
+
+def _samples(values) -> dict:
+    return {"forget": [{"log_truth_ratio": value} for value in values]}
 
 
 def test_the_gap_is_the_distance_of_the_test():

@@ -5,7 +5,7 @@ from conftest import REPO
 
 from unlearnkit.core.files import UserError, write_jsonl
 from unlearnkit.exec.config.reader import StrictConfig, resolve_settings
-from unlearnkit.model.training_data import RequestedParts, check_disjoint, training_texts
+from unlearnkit.model.training_data import RequestedParts, check_disjoint, part_sources, training_texts
 from unlearnkit.unlearn import compose
 
 FORGET = [{"id": f"f{n}", "question": f"Q{n}?", "answer": f"A{n}."} for n in range(4)]
@@ -73,3 +73,44 @@ def test_it_is_asked_where_both_are_trained(method, refused, tmp_path, monkeypat
         return
     with pytest.raises(UserError, match="all 4 forget rows"):
         texts()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (
+            {"unlearn.unlearn_method": "AltPO+FT"},
+            {"alternate": "files/results/alternates/Fictional_forget10.jsonl"},
+        ),
+        ({"unlearn.unlearn_method": "AltPO+FT", "dataset.alternates": "a.jsonl"}, {"alternate": "a.jsonl"}),
+        ({"unlearn.unlearn_method": "CL+FT"}, {"alternate": "files/data/refusals.txt"}),
+        ({"unlearn.unlearn_method": "RL+FT"}, {"alternate": "answers of Fictional_retain90"}),
+        ({"unlearn.unlearn_method": "GA+FT"}, {}),
+        (
+            {"unlearn.unlearn_method": "GAO+FT", "dataset.paraphrases": "p.jsonl"},
+            {"paraphrases": "p.jsonl"},
+        ),
+    ],
+)
+def test_every_part_has_its_origin(flags, expected, monkeypatch):
+    monkeypatch.chdir(REPO)
+    names = {
+        "dataset.forget_dataset_name": "Fictional_forget10",
+        "dataset.retain_dataset_name": "Fictional_retain90",
+    }
+    settings = resolve_settings(StrictConfig(), [], names | flags, {})
+    composition = compose(settings.method, settings.components)
+    wanted = RequestedParts(composition.parts, composition.alternates, FORGET, [])
+    found = part_sources(settings, wanted)
+    assert {part: found[part] for part in found if part not in ("forget", "retain")} == expected
+    assert found["retain"] == "Fictional_retain90" and found.keys() <= composition.parts
+
+
+def test_the_origin_of_traces_is_the_rows_where_they_bring_them(monkeypatch):
+    monkeypatch.chdir(REPO)
+    flags = {"unlearn.unlearn_method": "R2MU-v0+EMBED", "dataset.forget_dataset_name": "Fictional_forget10"}
+    settings = resolve_settings(StrictConfig(), [], flags, {})
+    composition = compose(settings.method, settings.components)
+    origin = lambda rows: part_sources(settings, RequestedParts(composition.parts, "", rows, []))["traces"]
+    assert origin(FORGET) == str(settings.traces_file)
+    assert origin([row | {"cot": "So it is."} for row in FORGET]) == "the rows' own reasoning"

@@ -13,7 +13,7 @@ from unlearnkit.model.run.run_report import write_run_report
 
 
 def settings(report=True):
-    return Is(logger=Is(report=report), method=Is(trains=False))
+    return Is(logger=Is(report=report), method=Is(trains=False), overall=Is(quiet=True))
 
 
 @pytest.fixture

@@ -107,6 +107,8 @@ def test_adapters_are_trained_over_four_bits_and_kept_alone(tokenizer, tmp_path)
     assert before["forget/prob"] != after["forget/prob"]
     losses = [record["loss"] for record in read_jsonl(tmp_path / "run/log.jsonl")]
     assert losses[-1] < losses[0]
+    weights = read_json(tmp_path / "run/environment.json")["weights"]
+    assert weights == sum(values.numel() for values in load_file(model / "model.safetensors").values())
     # The base is the rounded model: near the whole one, and not it.
     whole = run_script("unlearn_model", *words(model, tmp_path, "whole", **{"unlearn.max_steps": 1}))
     assert whole.returncode == 0, whole.stderr

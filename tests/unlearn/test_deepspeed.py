@@ -116,9 +116,10 @@ def test_deepspeed_trained_and_at_stage_3_every_weight_was_in_parts(engine, stag
 
 @pytest.mark.parametrize("engine, share", [("zero2", 1), ("zero3", 2)])
 def test_a_process_holds_its_share_of_the_weights(engine, share, folder):
-    record = read_json(folder / engine / "NPO+FT/environment.json")["training"]
+    facts = read_json(folder / engine / "NPO+FT/environment.json")
+    record = facts["training"]
     whole = sum(values.numel() * 4 for values in load_file(folder / "model/model.safetensors").values())
-    assert record["engine"] == engine
+    assert record["engine"] == engine and facts["weights"] == whole / 4
     assert record["weight_mb_per_process"] == pytest.approx(whole / share / 2**20, abs=0.001)
 
 

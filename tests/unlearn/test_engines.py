@@ -85,8 +85,10 @@ def test_masked_weights_stay_what_they_were_to_the_bit(name, engine, folder):
 
 
 def test_each_process_holds_half_of_every_weight(folder):
-    record = read_json(folder / "fsdp2/NPO+FT/environment.json")["training"]
+    facts = read_json(folder / "fsdp2/NPO+FT/environment.json")
+    record = facts["training"]
     whole = sum(values.numel() * 4 for values in load_file(folder / "model/model.safetensors").values())
+    assert facts["weights"] == whole / 4
     assert record["engine"] == "fsdp2"
     assert record["weight_mb_per_process"] == pytest.approx(whole / 2 / 2**20, abs=0.001)
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.logging import EmptyTqdm, set_tqdm_hook
 
 from ...core.encoding import fit_tokenizer
 from ...core.files import UserError
@@ -21,12 +22,16 @@ from ...core.sharding import exchanged, is_sharded, own_values, whole
 from ...core.weight_files import weight_faults
 from ...core.zero import ZeroPlan, import_deepspeed, is_zero_part, loading_in_parts, start_passes
 from ...unlearn.blocks import block_numbers
+from ..run.progress import Phase, make_phase
 from .adapters import base_of, is_adapter, merge_adapter, tokenizer_place
 from .engine import resolve_engine, take_over, zero_plan
 from .folder_faults import broken_file, check_folder, missing_files, reason_of
 from .sharded import another_model, merge_sharded
 
 log = logging.getLogger(__name__)
+
+LOADING_BAR = "Loading weights"
+"""Title of the bar that transformers has over the weight tensors of a model."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,11 @@ def load_initial(overall, local_rank: int = 0, shardable: bool = False):
     Raises:
         UserError: see `load_model`; or a GPU is asked for and none is visible; or the engine does not fit.
     """
+    with _shown_loading(overall):
+        return _load_initial(overall, local_rank, shardable)
+
+
+def _load_initial(overall, local_rank: int, shardable: bool):
     device = resolve_device(overall.device, local_rank)
     precision = resolve_precision(overall.precision, device)
     engine, plan = resolve_engine(overall.engine), zero_plan(overall.engine)
@@ -228,20 +238,52 @@ def load_quantized(overall, local_rank: int = 0):
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.float32 if precision == "fp32" else torch.bfloat16,
     )
-    model = load_pretrained(
-        AutoModelForCausalLM,
-        overall.model_name,
-        loading_of(overall),
-        dtype=weight_dtype(precision),
-        quantization_config=config,
-        device_map={"": device},
-    )
+    with _shown_loading(overall):
+        model = load_pretrained(
+            AutoModelForCausalLM,
+            overall.model_name,
+            loading_of(overall),
+            dtype=weight_dtype(precision),
+            quantization_config=config,
+            device_map={"": device},
+        )
     for module in model.modules():
         # On CPUs with AVX512-BF16 bitsandbytes repacks weights on the way, with scales in bfloat16: other
         # numbers than elsewhere, and an error where a width is not a multiple of 64.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     return model.eval()
+
+
+@contextlib.contextmanager
+def _shown_loading(overall) -> Iterator[None]:
+    """Show which model is loaded, and how many of its weight tensors are there."""
+    what = "drawing the weights of" if overall.random_init else "loading"
+    with make_phase(f"{what} {overall.model_name}", "weight tensors", overall.quiet) as phase:
+
+        def hook(factory, args, kwargs):
+            is_ours = kwargs.get("desc") == LOADING_BAR and args and not overall.quiet
+            return _Counted(args[0], phase) if is_ours else factory(*args, **kwargs)
+
+        before = set_tqdm_hook(hook)
+        try:
+            yield
+        finally:
+            set_tqdm_hook(before)
+
+
+class _Counted(EmptyTqdm):
+    """In place of a bar of transformers: counts in a phase, which suits a log too."""
+
+    def __init__(self, items: Collection, phase: Phase):
+        super().__init__(items)
+        self.items, self.phase = items, phase
+
+    def __iter__(self) -> Iterator:
+        self.phase.update(0, len(self.items))
+        for item in self.items:
+            yield item
+            self.phase.add(1)
 
 
 def load_pretrained(kind, name: str, loading: Loading = Loading(), **options) -> Any:

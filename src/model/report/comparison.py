@@ -1,8 +1,11 @@
 """Comparison of finished evaluations: run folders, TOFU's and OpenUnlearning's logs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
+from typing import Any
 
 from rich.table import Table
 
@@ -10,7 +13,7 @@ from ...core.files import read_json
 from ...core.screen import Screen
 from ...metrics.external_results import match_rows, read_log, read_reasons, read_results, read_summary
 from ...metrics.published_log import Columns, PublishedLog, counted
-from ...metrics.spec import ARROWS, METRICS
+from ...metrics.spec import ARROWS, METRICS, Generations, Samples
 from ...metrics.tofu import summarize
 
 Figures = dict[str, float | None]
@@ -69,7 +72,7 @@ def _read_folder(folder: Path) -> tuple[Columns, Evaluation]:
     computed = {} if only_benchmarks else summarize(columns)
     recorded, reasons = read_summary(folder), read_reasons(folder)
     figures = {key: value.value for key, value in computed.items() if value.value is not None} | recorded
-    imported = _config(folder).get("imported")
+    imported = _object(folder / "config.json").get("imported")
     caution = imported.get("caution") if isinstance(imported, dict) else ""
     reasons = {key: value.reason for key, value in computed.items() if key not in recorded} | reasons
     return columns, Evaluation(figures, reasons, caution=caution if isinstance(caution, str) else "")
@@ -100,41 +103,88 @@ COMPARED_SETTINGS = {
     "dataset": ("forget_dataset_name", "template", "forget_ratio"),
 }
 """Settings that change the figures of one and the same model."""
+BUDGET = "evaluate.max_new_tokens"
+SAMPLING = "evaluate.sample"
+"""Beginning of the keys of sampled answers."""
 
 
-def differing_settings(evaluations: Mapping[str, str | Path | dict]) -> list[str]:
-    """Settings that differ between evaluations, one line each.
+@dataclass(frozen=True)
+class Conditions:
+    """What an evaluation was made under.
 
     Args:
-        evaluations: title -> run folder, or resolved settings; logs of other projects, whose settings are
-            unknown, are left out.
+        config: Resolved settings; empty for logs of other projects, whose settings are unknown.
+        detail: Content of metrics_detail.json.
     """
-    known = {title: _compared_settings(evaluation) for title, evaluation in evaluations.items()}
-    known = {title: settings for title, settings in known.items() if settings}
-    keys = list(dict.fromkeys(key for settings in known.values() for key in settings))
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def conditions_of(path: str | Path) -> Conditions:
+    """The conditions of a run folder; unknown for anything else."""
+    folder = Path(path).expanduser()
+    return Conditions(_object(folder / "config.json"), _object(folder / "metrics_detail.json"))
+
+
+def differing_settings(evaluations: Mapping[str, Conditions]) -> list[str]:
+    """Settings that differ between evaluations and may move their figures, one line each.
+
+    Args:
+        evaluations: title -> conditions.
+    """
+    settings = {title: _compared_settings(evaluation.config) for title, evaluation in evaluations.items()}
+    known = {title: values for title, values in settings.items() if values}
+    keys = list(dict.fromkeys(key for values in known.values() for key in values))
     lines = []
     for key in keys:
-        values = {title: settings[key] for title, settings in known.items() if key in settings}
-        if len({str(value) for value in values.values()}) > 1:
-            lines.append(f"{key}: " + ", ".join(f"{value} in {title}" for title, value in values.items()))
+        values = {title: found[key] for title, found in known.items() if key in found}
+        if len({str(value) for value in values.values()}) == 1:
+            continue
+        if key == BUDGET and not _budget_matters(values, evaluations):
+            continue
+        if key.startswith(SAMPLING) and not _share_sampled(evaluations):
+            continue
+        lines.append(f"{key}: " + ", ".join(f"{value} in {title}" for title, value in values.items()))
     return lines
 
 
-def _compared_settings(evaluation: str | Path | dict) -> dict[str, object]:
-    config = evaluation if isinstance(evaluation, dict) else _config(Path(evaluation).expanduser())
+def _budget_matters(budgets: Mapping[str, Any], evaluations: Mapping[str, Conditions]) -> bool:
+    """Whether a figure that several evaluations have could be another under the smallest of their budgets.
+    An evaluation whose texts all ended before that budget would have written the same ones."""
+    least = min(budgets.values())
+    for title in (title for title, budget in budgets.items() if budget > least):
+        others = {key for name in budgets if name != title for key in evaluations[name].detail}
+        for key in filter(_reads_texts, others & evaluations[title].detail.keys()):
+            # Results of earlier versions do not have the length.
+            if evaluations[title].detail[key].get("longest_text", math.inf) >= least:
+                return True
+    return False
+
+
+def _share_sampled(evaluations: Mapping[str, Conditions]) -> bool:
+    """Whether several evaluations have a figure of sampled answers."""
+    keys = [key for found in evaluations.values() for key in found.detail if _reads_texts(key, Samples)]
+    return len(keys) > len({*keys})
+
+
+def _reads_texts(key: str, kind: type | UnionType = Generations | Samples) -> bool:
+    return key in METRICS and any(isinstance(need, kind) for need in METRICS[key].needs)
+
+
+def _compared_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, keys in COMPARED_SETTINGS.items():
         section = config.get(name)
-        if isinstance(section, dict):
+        if isinstance(section, Mapping):
             found |= {f"{name}.{key}": section[key] for key in keys if key in section}
     return found
 
 
-def _config(folder: Path) -> dict:
-    """The settings of a run folder; empty for anything else."""
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    return config if isinstance(config, dict) else {}
+def _object(path: Path) -> dict:
+    """The object in a JSON file; empty without the file."""
+    found = read_json(path) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def show(figures: Mapping[str, Figures], metrics: Sequence[str] = ()) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 from ...core.files import read_json
 from ...core.markdown import table
 from ...core.project import PROJECT
+from ...metrics.tofu_leaderboard import PublishedRow
 from ...optim import FLATNESS
 from ...unlearn import FORGET, RETAIN
 from ...unlearn.gradients import COMBINERS
 from ..settings.method_keys import TASKS
 from .grid_table import short
-from .report_charts import group_title
+from .report_charts import group_title, published_frontier
+from .svg_charts import Chart, draw, standalone
 
 FACTS = PROJECT / "docs" / "field.json"
 RUNS = PROJECT / "docs" / "frontier.csv"
@@ -53,6 +55,25 @@ def render() -> str:
             _leaderboard(board["rows"]),
         ]
     )
+
+
+def leaderboard_picture() -> str:
+    """The picture of the leaderboard's rows beside our runs, as an SVG file."""
+    board = read_json(FACTS)["leaderboard"]
+    rows = [
+        PublishedRow(
+            board["model"],
+            board["split"],
+            row["method"],
+            row["epoch"],
+            {key: row[key] for key in ("forget_quality", "model_utility")},
+            str(FACTS),
+        )
+        for row in board["rows"]
+    ]
+    chart = published_frontier(rows)
+    assert isinstance(chart, Chart), chart
+    return standalone(draw(chart, "frontier_leaderboard"))
 
 
 def _link(toolkit: Mapping[str, str]) -> str:

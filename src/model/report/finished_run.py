@@ -9,7 +9,7 @@ from typing import Any
 from ...core.files import UserError, read_json, read_jsonl
 from ...metrics.external_results import read_results, read_summary
 from ...metrics.tofu import summarize
-from .comparison import Evaluation, read_evaluation
+from .comparison import Conditions, Evaluation, read_evaluation
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 """Row set -> rows with their per-row values and texts."""
@@ -52,6 +52,10 @@ class FinishedRun:
     @property
     def figures(self) -> Mapping[str, float | None]:
         return self.evaluation.figures
+
+    @property
+    def conditions(self) -> Conditions:
+        return Conditions(self.config, self.detail)
 
     def interval(self, key: str) -> tuple[float, float] | None:
         """The 95 % interval of a figure; None without one."""

@@ -8,6 +8,7 @@ from .finished_run import FinishedRun
 from .plain_reading import Reading, read
 from .report_charts import Material
 from .report_panels import Panel, panels, text
+from .run_subject import what_was_run
 from .svg_charts import DARK, LIGHT
 
 HEADINGS = {
@@ -30,6 +31,7 @@ p{margin:.4rem 0}
 figure{margin:0;min-width:0}
 figcaption{font-weight:600;overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto;max-width:34rem}
+figure p{max-width:34rem}
 svg *{stroke-linejoin:round;stroke-linecap:butt}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
@@ -41,6 +43,11 @@ article{border:1px solid var(--grid);border-radius:.4rem;padding:.6rem .8rem;mar
 .answers dt{font-weight:600;overflow-wrap:anywhere;max-width:11rem}
 .answers dd{margin:0;min-width:0}
 .answers p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere}
+.meanings{columns:24rem;column-gap:2rem}
+.meanings div{break-inside:avoid}
+.meanings dt{font-weight:600;overflow-wrap:anywhere}
+.meanings dd{margin:0 0 .5rem 1rem;overflow-wrap:anywhere}
+a{color:inherit}
 mark{background:none;color:inherit;font-weight:700;text-decoration:underline 2px}
 .leak{border:2px solid currentColor;border-radius:.3rem;padding:0 .3rem;font-size:.85em}
 code{overflow-wrap:anywhere}
@@ -75,20 +82,11 @@ def report(material: Material, title: str) -> str:
 
 
 def _subject(material: Material) -> str:
-    """What the runs started from and what they were to forget and to keep, where all have the same."""
-    keys = {
-        "Initial model": "overall.model_name",
-        "To forget": "dataset.forget_dataset_name",
-        "To keep": "dataset.retain_dataset_name",
-    }
-    parts = []
-    for name, key in keys.items():
-        values = {str(value) for run in material.runs if (value := run.setting(key))}
-        if len(values) == 1 and (key != keys["To keep"] or any(run.trains for run in material.runs)):
-            parts.append(f"{name}: {values.pop()}.")
+    """What was run, where all runs have the same: the initial model, the method, the rows."""
+    lines = [*what_was_run(material)]
     if material.retain:
-        parts.append("The retain model is one that was trained without the rows to forget: the goal.")
-    return f'<p class="caption">{text(" ".join(parts))}</p>' if parts else ""
+        lines.append("The retain model is one that was trained without the rows to forget: the goal.")
+    return "".join(f'<p class="caption">{text(line)}</p>' for line in lines)
 
 
 def _short_version(reading: Reading) -> str:

@@ -8,7 +8,7 @@ from ...core.screen import Screen
 from ...metrics.spec import ARROWS, METRICS
 from ..run.unlearn_run import Outcome
 from ..settings.run_settings import Settings
-from .comparison import differing_settings
+from .comparison import Conditions, conditions_of, differing_settings
 from .deciding_figures import deciding, group_of, measured
 from .finished_run import retain_figures
 
@@ -42,7 +42,7 @@ def show_outcome(outcome: Outcome, settings: Settings) -> None:
         *_forget_test(after.detail),
         *_bounds(outcome),
         *_cut_texts(after.detail, settings),
-        *_differences_to_retain(settings),
+        *_differences_to_retain(after.detail, settings),
         *_judge_usage(after.judge),
         *_training(outcome.training),
         *_best(outcome.best),
@@ -193,11 +193,12 @@ def _cut_texts(detail: dict[str, dict], settings: Settings) -> list[str]:
     ]
 
 
-def _differences_to_retain(settings: Settings) -> list[str]:
+def _differences_to_retain(detail: dict[str, dict], settings: Settings) -> list[str]:
     """Settings under which the retain model was measured and this run was not."""
-    if settings.evaluate.retain_results is None:
+    retain = settings.evaluate.retain_results
+    if retain is None:
         return []
-    sides = {"this run": settings.resolved(), "retain": settings.evaluate.retain_results}
+    sides = {"this run": Conditions(settings.resolved(), detail), "retain": conditions_of(retain)}
     return [f"– retain was not measured alike: {line}" for line in differing_settings(sides)]
 
 

@@ -118,7 +118,7 @@ def _configs() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
-        if path.stem not in ("target", "retain", "figures", "origin"):
+        if path.stem not in ("target", "retain", "figures", "figures_thinking", "origin"):
             extras = [section[key] for key in ("optimizer", "combiner") if key in section]
             found.setdefault("+".join([section["unlearn_method"], *extras]), path)
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...metrics.ks_test import largest_passing
 from ...metrics.spec import METRICS, families
-from .comparison import differing_settings
+from .comparison import conditions_of, differing_settings
 from .deciding_figures import group_of, measured
 from .finished_run import FinishedRun
 from .grid_table import short
@@ -96,6 +96,8 @@ def _beside(run: FinishedRun, key: str, material: Material) -> str:
         parts.append(f"before it was {short(before)}")
     if retain is not None:
         parts.append(f"of a model that never saw the rows it is {short(retain)}")
+    elif material.retain:
+        parts.append("of the retain model it was not measured, so it is not known how much is chance")
     return f"{'; '.join(parts)}.{_where(run, key, retain)}"
 
 
@@ -199,11 +201,10 @@ def _cautions(run: FinishedRun) -> list[str]:
     if stopped:
         found.append(f"Training stopped at step {stopped['step']}: {stopped['reason']}.")
     if run.retain_path:
-        sides: Mapping[str, object] = {"this run": dict(run.config), "retain": str(run.retain_path)}
-        lines = differing_settings(sides)  # type: ignore[arg-type]
+        sides = {"this run": run.conditions, "retain": conditions_of(run.retain_path)}
         found += [
             f"The retain model was not measured alike, which alone may move its figures: {line}."
-            for line in lines
+            for line in differing_settings(sides)
         ]
     cut = {
         METRICS[key].rows: (one["cut_texts"], one["n"])
@@ -237,7 +238,9 @@ def _most_forgotten(material: Material) -> list[str]:
             )
         else:
             goal = f"nearest to the retain model's {short(retain)}" if retain is not None else "lowest"
-            found.append(f"{key}: {goal} is {best.title} with {figure(best, key)}.")
+            unknown = material.retain and retain is None
+            more = "; of the retain model it was not measured" if unknown else ""
+            found.append(f"{key}: {goal} is {best.title} with {figure(best, key)}{more}.")
     return found
 
 
@@ -286,7 +289,7 @@ def _believe_many(material: Material) -> list[str]:
     ]
     found += [
         f"The runs were not measured alike: {line}."
-        for line in differing_settings({run.title: dict(run.config) for run in material.runs})[:8]
+        for line in differing_settings({run.title: run.conditions for run in material.runs})[:8]
     ]
     for line in dict.fromkeys(line for run in material.runs for line in _cautions(run)):
         owners = [run.title for run in material.runs if line in _cautions(run)]

@@ -7,25 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...core.thinking import MODES
+from ...loggers.logger import NO_TERMS
 from ...metrics.external_results import read_results
 from ...metrics.spec import ARROWS, METRICS
 from ...metrics.tofu_leaderboard import PublishedRow
 from .deciding_figures import deciding, measured
-from .finished_run import FinishedRun, retain_figures
+from .finished_run import FinishedRun, Rows, retain_figures
 from .svg_charts import Chart, Series
 
 RETAIN = "retain model"
 BEFORE = "before"
 LEAST_P = 1e-40
 """Where smaller p-values are drawn: a logarithmic axis has no place for 0."""
-NO_TERMS = frozenset(
-    "step epoch loss grad_norm learning_rate tokens tokens_per_second forget_norm retain_norm direction_norm"
-    " cosine along_forget along_retain conflict tensors_in_conflict".split()
-)
-"""What a record of a step holds beside the loss terms."""
 LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block)\.(\d+)\.")
 PARTS = {"attention": re.compile(r"attn|attention"), "MLP": re.compile(r"mlp|feed_forward|ffn|experts")}
 MOST_SERIES = 8
+P_VALUES = ("forget_quality", "forget_quality_yardstick", "forget/relative_test_p")
+WIDE = 100
+"""From this ratio of its largest to its least value a chart of loss terms is logarithmic: on another axis the
+small terms would all seem 0."""
 MISSING_RUNS = "no run has what it is drawn from"
 
 
@@ -36,14 +36,19 @@ class Material:
     Args:
         runs: The runs, in the order of the report.
         retain: The retain model's figures; empty without one.
-        retain_ratios: Its log truth ratios of the forget rows.
+        retain_samples: Its rows, with their values and texts.
         published: Rows of a published leaderboard that are drawn too.
     """
 
     runs: Sequence[FinishedRun]
     retain: Mapping[str, float | None] = field(default_factory=dict)
-    retain_ratios: Sequence[float] = ()
+    retain_samples: Rows = field(default_factory=dict)
     published: Sequence[PublishedRow] = ()
+
+    @property
+    def retain_ratios(self) -> list[float]:
+        """The retain model's log truth ratios of the forget rows."""
+        return truth_ratios(self.retain_samples.get("forget", ()))
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -77,8 +82,10 @@ def gather(
     place = retain or (places[0] if places else None)
     if place is None:
         return Material(runs, published=published)
-    ratios = truth_ratios(list(read_results(place).get("forget", {}).values()))
-    return Material(runs, retain_figures(place), ratios, published)
+    samples = {
+        name: [{"id": key} | row for key, row in rows.items()] for name, rows in read_results(place).items()
+    }
+    return Material(runs, retain_figures(place), samples, published)
 
 
 def group_title(title: str) -> str:
@@ -196,7 +203,9 @@ def terms(run: FinishedRun) -> Chart | str:
     series = [_over_steps(name, run, name) for name in names[:MOST_SERIES]]
     if not any(one.x for one in series):
         return "the run took no step" if not run.steps else "its log has no loss terms"
-    return Chart(f"Loss terms: {run.title}", "optimizer step", "mean of the term", series)
+    values = [value for one in series for value in one.y]
+    log_y = min(values) > 0 and max(values) > WIDE * min(values)
+    return Chart(f"Loss terms: {run.title}", "optimizer step", "value of the term", series, log_y=log_y)
 
 
 def _over_steps(label: str, run: FinishedRun, key: str) -> Series:
@@ -216,7 +225,7 @@ def cosines(material: Material) -> Chart | str:
     return Chart(
         "Cosine of the gradients of forget and retain side",
         "optimizer step",
-        "cosine",
+        "cosine, -1 to 1",
         [one for one in series if one.x],
         level=0.0,
     )
@@ -267,8 +276,8 @@ def weights(material: Material) -> tuple[Chart, Chart] | str:
     charts = []
     for place, (title, label) in enumerate(
         (
-            ("Relative change of the weights per layer", "norm of the change / norm"),
-            ("Stable rank of the change per layer", "stable rank (median)"),
+            ("Relative change of the weights per layer", "norm of change / norm of weights"),
+            ("Stable rank of the change per layer", "stable rank, median of tensors"),
         )
     ):
         series = []
@@ -277,7 +286,9 @@ def weights(material: Material) -> tuple[Chart, Chart] | str:
             there = [(float(order.index(k)), v) for k, v in layers.items() if v is not None]
             there.sort()
             series.append(Series(name, [x for x, _ in there], [y for _, y in there]))
-        charts.append(Chart(title, "layer", label, [one for one in series if one.x], ticks))
+        charts.append(
+            Chart(title, "layer, or tensor outside them", label, [one for one in series if one.x], ticks)
+        )
     return charts[0], charts[1]
 
 
@@ -315,8 +326,7 @@ def decoding(material: Material) -> Chart | str:
     return _by_key(
         material,
         keys,
-        "Leak by decoding mode",
-        "share of questions that leak",
+        ("Leak by decoding mode", "decoding mode", "share of questions that leak ↓"),
         "no run has the family decoding (evaluate.metrics)",
     )
 
@@ -327,8 +337,7 @@ def sampled(material: Material) -> Chart | str:
     return _by_key(
         material,
         keys,
-        "Leak among k sampled answers",
-        "chance of a leak among them",
+        ("Leak among k sampled answers", "k, number of sampled answers", "chance of a leak among them ↓"),
         "no run has sampled answers (evaluate.metrics sampling, evaluate.samples)",
     )
 
@@ -339,8 +348,7 @@ def lengths(material: Material) -> Chart | str:
     return _by_key(
         material,
         keys,
-        "Text that is continued, by length of the prompt",
-        "ROUGE-L",
+        ("Text that is continued, by length of the prompt", "tokens of the prompt", "ROUGE-L recall ↓"),
         "no run has the family copyright_lengths",
     )
 
@@ -351,14 +359,22 @@ def wordings(material: Material) -> Chart | str:
     return _by_key(
         material,
         keys,
-        "Leak by wording of the question",
-        "share of right answers",
+        ("Leak by wording of the question", "wording of the question", "share of right answers ↓"),
         "no run has the family semantic (evaluate.metrics)",
     )
 
 
-def _by_key(material: Material, keys: Sequence[str], title: str, y_label: str, reason: str) -> Chart | str:
-    """One line per run over several figures, with those of the initial and the retain model."""
+def _by_key(
+    material: Material, keys: Sequence[str], labels: tuple[str, str, str], reason: str
+) -> Chart | str:
+    """One line per run over several figures, with those of the initial and the retain model.
+
+    Args:
+        material: the runs.
+        keys: the figures.
+        labels: title, name of the horizontal axis, name of the vertical one.
+        reason: why there is no chart where no run has one of the figures.
+    """
     there = [key for key in keys if any(run.figures.get(key) is not None for run in material.runs)]
     if not there:
         return reason
@@ -374,7 +390,26 @@ def _by_key(material: Material, keys: Sequence[str], title: str, y_label: str, r
     series.append(_line(RETAIN, there, material.retain, [None] * len(there)))
     shorten = lambda key: key.partition("/")[2].removesuffix("_leak").removeprefix("forget_") or key
     ticks = {float(n): shorten(key) for n, key in enumerate(there)}
-    return Chart(title, "", y_label, [one for one in series if one.x], ticks)
+    note = _retain_gap(material, there)
+    return Chart(*labels, [one for one in series if one.x], ticks, note=note)
+
+
+def _retain_gap(material: Material, keys: Sequence[str]) -> str:
+    """What is missing to know how much a model leaks by chance; empty where the retain model has it all."""
+    absent = [key for key in keys if material.retain.get(key) is None]
+    if not absent:
+        return ""
+    if not material.retain:
+        return (
+            "How high a model is that never saw the rows is not known: there is no retain model"
+            " (evaluate.retain_results)."
+        )
+    families = dict.fromkeys(METRICS[key].family for key in absent if key in METRICS)
+    return (
+        f"Not measured of the retain model, which may have more than 0 by chance: {', '.join(absent)}."
+        f" Measure it with evaluate.metrics {','.join(families)}, and name the result in"
+        " evaluate.retain_results."
+    )
 
 
 def _line(label: str, keys: Sequence[str], figures: Mapping, intervals: Sequence) -> Series:
@@ -386,14 +421,26 @@ def _line(label: str, keys: Sequence[str], figures: Mapping, intervals: Sequence
     return Series(label, [float(n) for n in there], values, ends(0), ends(1), style=style)
 
 
-def while_training(run: FinishedRun) -> Chart | str:
-    """The figures of the evaluations while a run trained."""
+def while_training(run: FinishedRun) -> list[Chart | str]:
+    """The figures of the evaluations while a run trained: those from 0 to 1, p-values, which differ by powers
+    of ten, and others, each on axes of their own."""
     keys = list(dict.fromkeys(key for record in run.history for key in record.get("metrics", {})))
-    series = []
-    for key in keys[:MOST_SERIES]:
-        found = [(r["step"], r["metrics"].get(key)) for r in run.history if "step" in r]
-        there = [(step, value) for step, value in found if _is_number(value)]
-        series.append(Series(named(key), [step for step, _ in there], [value for _, value in there]))
-    if not any(one.x for one in series):
-        return "the run was not evaluated while it trained (evaluate.every)"
-    return Chart(f"Evaluations while training: {run.title}", "optimizer step", "", series)
+    kinds: dict[str, list[str]] = {}
+    for key in keys:
+        is_share = key in METRICS and METRICS[key].is_share
+        kind = "p-value" if key in P_VALUES else "value, 0 to 1" if is_share else "value of the figure"
+        kinds.setdefault(kind, []).append(key)
+    charts: list[Chart | str] = []
+    for kind, some in kinds.items():
+        is_p = kind == "p-value"
+        series = [_over_evaluations(run, key, is_p) for key in some[:MOST_SERIES]]
+        if any(one.x for one in series):
+            what = "p-values while training" if is_p else "Figures while training"
+            charts.append(Chart(f"{what}: {run.title}", "optimizer step", kind, series, log_y=is_p))
+    return charts or ["the run was not evaluated while it trained (evaluate.every)"]
+
+
+def _over_evaluations(run: FinishedRun, key: str, log_y: bool) -> Series:
+    found = [(record["step"], record["metrics"].get(key)) for record in run.history if "step" in record]
+    there = [(step, max(value, LEAST_P) if log_y else value) for step, value in found if _is_number(value)]
+    return Series(named(key), [step for step, _ in there], [value for _, value in there])

@@ -8,14 +8,15 @@ from typing import Any
 
 from ...core.screen import visible
 from ...core.words import words
+from ...metrics.glossary import words_in
 from ...metrics.spec import METRICS, Case
 from ...metrics.verdicts import distinctive_words, states
 from . import report_charts as charts
 from .comparison import reason_lines
-from .finished_run import FinishedRun
+from .finished_run import FinishedRun, Rows
 from .grid_table import short
 from .plain_reading import figure
-from .report_charts import Material, named
+from .report_charts import BEFORE, RETAIN, Material, named
 from .svg_charts import Chart, draw
 
 LONGEST_TEXT = 700
@@ -82,6 +83,11 @@ def _figures(material: Material) -> Panel:
         rows.append(
             ["", "retain model (the goal)", "", *[_short(material.retain.get(k)) for k in keys], "", ""]
         )
+    more = (
+        '<p class="caption"><a href="#words">Words</a> such as greedy or ROUGE-L are explained below.</p>'
+        if words_in(map(_definition, keys))
+        else ""
+    )
     compare = (
         "Compare each run with the retain model, which never saw the rows, and not with 0; an arrow is the"
         " direction that is good as far as the retain model's value."
@@ -92,19 +98,53 @@ def _figures(material: Material) -> Panel:
         "The figures that decide",
         f"{compare} Brackets are 95 % intervals over rows, by bootstrap (exact binomial where all rows"
         " agree). The number before a run names it in the charts.",
-        table(head, rows) + _meanings(keys),
+        table(head, rows) + _definitions(keys) + more,
     )
 
 
-def _meanings(keys: Sequence[str]) -> str:
-    """What the figures are and what they cannot see."""
-    lines = "".join(
-        f"<li><b>{text(key)}</b>: {text(METRICS[key].about.formula)}. Blind spot: "
-        f"{text(METRICS[key].about.blind_spot)}.</li>"
-        for key in keys
-        if key in METRICS
-    )
-    return f'<ul class="caption">{lines}</ul>'
+def _definitions(keys: Sequence[str], places: Mapping[str, str] = {}) -> str:
+    """What the figures are, in which range, and what they cannot see; figures with one declaration together.
+
+    Args:
+        keys: the figures.
+        places: figure -> id of its definition, for links to it.
+    """
+    shared: dict[str, list[str]] = {}
+    for key in keys:
+        shared.setdefault(_definition(key), []).append(key)
+    entries = []
+    for definition, members in shared.items():
+        place = f' id="{places[members[0]]}"' if members[0] in places else ""
+        entries.append((f"<dt{place}>{text(', '.join(map(named, members)))}</dt>", definition))
+    return _meanings(entries)
+
+
+def _meanings(entries: Sequence[tuple[str, str]]) -> str:
+    """A list of names, HTML already, and what they mean."""
+    listed = "".join(f"<div>{name}<dd>{text(meaning)}</dd></div>" for name, meaning in entries)
+    return f'<dl class="meanings">{listed}</dl>' if listed else ""
+
+
+def _words(keys: Sequence[str]) -> str:
+    """The words of the definitions that not every reader knows."""
+    found = words_in(map(_definition, keys)).items()
+    listed = _meanings([(f"<dt>{text(word)}</dt>", f"{meaning}.") for word, meaning in found])
+    return f'<h3 id="words">Words</h3>{listed}' if listed else ""
+
+
+def _definition(key: str) -> str:
+    if key in METRICS:
+        about = METRICS[key].about
+        return f"{about.formula}. Range: {about.range}. Blind spot: {about.blind_spot}."
+    if key.startswith("lm_eval/"):
+        return "As lm-evaluation-harness computes the figure of that name on the task of that name."
+    return "Not declared by this version, which did not measure it."
+
+
+def _places(keys: Sequence[str]) -> dict[str, str]:
+    """Figure -> id of its definition."""
+    numbers: dict[str, int] = {}
+    return {key: f"figure{numbers.setdefault(_definition(key), len(numbers))}" for key in keys}
 
 
 def _frontier(material: Material) -> Panel:
@@ -136,7 +176,7 @@ def _while_training(material: Material) -> Panel:
     return _of_charts(
         "Evaluations while training",
         "Where forgetting stops and utility still falls, the rest of the training only costs.",
-        [charts.while_training(run) for run in material.firsts.values()],
+        [one for run in material.firsts.values() for one in charts.while_training(run)],
     )
 
 
@@ -183,10 +223,15 @@ def _of_charts(title: str, caption: str, found: Sequence[Chart | str]) -> Panel:
         return Panel(title, caption, reason=reasons)
     place = "".join(word[0] for word in title.lower().split())
     figures = [
-        f"<figure><figcaption>{text(one.title)}</figcaption>{draw(one, f'{place}{number}')}</figure>"
+        f"<figure><figcaption>{text(one.title)}</figcaption>{draw(one, f'{place}{number}')}{_note(one)}"
+        "</figure>"
         for number, one in enumerate(drawn)
     ]
     return Panel(title, caption, f'<div class="charts">{"".join(figures)}</div>', reasons)
+
+
+def _note(chart: Chart) -> str:
+    return f"<p><small>{text(chart.note)}</small></p>" if chart.note else ""
 
 
 def _answers(material: Material) -> Panel:
@@ -197,28 +242,54 @@ def _answers(material: Material) -> Panel:
         " an answer holds half of those words; the same fact in other words is missed."
     )
     shown = dict(list(material.firsts.items())[:MOST_COLUMNS])
-    rows = _rows_of(next(iter(shown.values())))
+    first = next(iter(shown.values()))
+    rows = _rows_of(first.samples)
     if not rows:
         return Panel(title, caption, reason="no run has generated answers to forget rows")
-    first = next(iter(shown.values()))
-    before = {row["id"]: row for row in _rows_of(first, before=True)}
-    after = {name: {row["id"]: row for row in _rows_of(run)} for name, run in shown.items()}
+    before, retain = _by_id(first.before_samples), _by_id(material.retain_samples)
+    after = {name if len(shown) > 1 else "after": _by_id(run.samples) for name, run in shown.items()}
     chosen = _chosen(rows)
-    cards = [
-        _card(row, before.get(row["id"]), {n: r.get(row["id"]) for n, r in after.items()}) for row in chosen
-    ]
-    leaks = sum(_leaks(row, row["generation"]) for row in rows)
-    name = f" ({text(first.title)})" if len(material.runs) > 1 else ""
-    head = (
-        f"<p>{leaks} of {len(rows)} answers leak by this rule{name}. Below are {len(chosen)} of the rows,"
-        " those that leak first.</p>"
-    )
-    return Panel(title, caption, head + "".join(cards))
+    others = {BEFORE: before, **after, RETAIN: retain}
+    cards = [_card(row, {name: found.get(row["id"]) for name, found in others.items()}) for row in chosen]
+    head = f"<p>Below are {len(chosen)} of the rows, those that leak first{_of(material, first)}.</p>"
+    return Panel(title, caption, _leak_counts(material, rows) + head + "".join(cards))
 
 
-def _rows_of(run: FinishedRun, before: bool = False) -> list[Mapping[str, Any]]:
+def _of(material: Material, run: FinishedRun) -> str:
+    return f" in {text(run.title)}" if len(material.runs) > 1 else ""
+
+
+def _leak_counts(material: Material, rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many answers of each model leak: also those of the retain model, which never saw the secrets."""
+    asked = {row["id"]: row for row in rows}
+    lines = [(run.title, _leak_count(asked, _rows_of(run.samples))) for run in material.runs]
+    before = next((found for run in material.runs if (found := _rows_of(run.before_samples))), [])
+    if before:
+        lines.insert(0, (f"{BEFORE} unlearning", _leak_count(asked, before)))
+    never_saw = f"{RETAIN}: it never saw the rows, so these leak by chance"
+    if retain := _leak_count(asked, _rows_of(material.retain_samples)):
+        lines.append((never_saw, retain))
+    elif material.retain:
+        lines.append((never_saw, "not measured: its results have no answers to these rows"))
+    else:
+        lines.append(("by chance", "not measured: that needs a retain model (evaluate.retain_results)"))
+    cells = [[text(name), text(count or "no answers")] for name, count in lines]
+    return table(["model", "answers that leak by this rule"], cells)
+
+
+def _leak_count(asked: Mapping[str, Mapping], answers: Sequence[Mapping[str, Any]]) -> str:
+    """`3 of 100`; empty without an answer to any of the rows. Which words are the secret, the asked row says:
+    results of earlier versions do not name the key facts."""
+    found = [_leaks(asked[row["id"]], row["generation"]) for row in answers if row.get("id") in asked]
+    return f"{sum(found)} of {len(found)}" if found else ""
+
+
+def _by_id(sets: Rows) -> dict[str, Mapping[str, Any]]:
+    return {row["id"]: row for row in _rows_of(sets)}
+
+
+def _rows_of(sets: Rows) -> list[Mapping[str, Any]]:
     """The rows with generated texts, of the forget set that has some."""
-    sets = run.before_samples if before else run.samples
     for name in ("forget", *sorted(sets)):
         found = [row for row in sets.get(name, ()) if isinstance(row.get("generation"), str)]
         if found and name.startswith("forget"):
@@ -244,14 +315,11 @@ def _leaks(row: Mapping[str, Any], answer: str) -> bool:
     return states(answer, Case(str(row.get("id", "")), question, truth, answer, row.get("key")))
 
 
-def _card(row: Mapping[str, Any], before: Mapping | None, after: Mapping[str, Mapping | None]) -> str:
+def _card(row: Mapping[str, Any], answers: Mapping[str, Mapping | None]) -> str:
+    """A question with the true answer and those of the models."""
     question, truth = _question(row)
     parts = [f"<dt>true</dt><dd>{text(_cut(truth))}</dd>"]
-    if before:
-        parts.append(_answer("before", row, before))
-    parts += [
-        _answer(name if len(after) > 1 else "after", row, found) for name, found in after.items() if found
-    ]
+    parts += [_answer(name, row, found) for name, found in answers.items() if found]
     return f'<article><h3>{text(_cut(question))}</h3><dl class="answers">{"".join(parts)}</dl></article>'
 
 
@@ -383,15 +451,20 @@ def _all_figures(material: Material) -> Panel:
         columns["before"] = lambda key: _short(before.before.get(key))
     if material.retain:
         columns["retain model"] = lambda key: _short(material.retain.get(key))
-    rows = [[text(named(key)), *(cell(key) for cell in columns.values())] for key in keys]
+    later = (key for run in runs for record in run.history for key in record.get("metrics", {}))
+    shown = list(dict.fromkeys([*keys, *later]))
+    places = _places(shown)
+    name = lambda key: f'<a href="#{places[key]}">{text(named(key))}</a>'
+    rows = [[name(key), *(cell(key) for cell in columns.values())] for key in keys]
     reasons = reason_lines({run.title: run.evaluation for run in runs}, list(_in_order(runs)))
     listed = "".join(f"<li>{text(line)}</li>" for line in reasons)
     why = f"<h3>Why a figure is missing, or what it leaves out</h3><ul>{listed}</ul>" if listed else ""
     body = table(["metric (arrow = good)", *map(text, columns)], rows)
     return Panel(
         "All figures",
-        "Everything that was measured, with 95 % intervals over rows.",
-        f"<details><summary>{len(keys)} figures</summary>{body}{why}</details>",
+        "Everything that was measured, with 95 % intervals over rows. What each figure is stands below.",
+        f"<details><summary>{len(keys)} figures</summary>{body}{why}</details>"
+        f"<h3>What each figure is</h3>{_definitions(shown, places)}{_words(shown)}",
     )
 
 

@@ -3,6 +3,7 @@ and dark. Series differ in marker and dash as well as in colour."""
 
 import io
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,10 @@ MOST_POINTS = 250
 """Points of a line; a longer one is thinned, which no eye sees at the size of a chart."""
 LONGEST_TICKS = 14
 """Letters of all names below an axis; more are slanted."""
+SMALL, LARGE = 1e-3, 1e6
+"""Axes that end outside of these have ticks such as 2e-5."""
+LEAST_TICKS, MOST_TICKS = 3, 9
+"""Ticks of a logarithmic axis."""
 SIZE = (4.4, 3.1)
 """Inches; a chart fills a phone's width without shrinking its letters below nine pixels."""
 
@@ -81,8 +86,9 @@ class Chart:
         y_label: Name of the vertical axis.
         series: What is drawn, in the order of the legend.
         ticks: Place -> name on the horizontal axis, where it is not a number.
-        log_y: Whether the vertical axis is logarithmic.
+        log_y: Whether the vertical axis is logarithmic; its label then says so.
         level: Height of a line across; None without one.
+        note: What a reader should know beside the picture; empty for nothing.
     """
 
     title: str
@@ -92,6 +98,7 @@ class Chart:
     ticks: Mapping[float, str] = field(default_factory=dict)
     log_y: bool = False
     level: float | None = None
+    note: str = ""
 
 
 def draw(chart: Chart, name: str) -> str:
@@ -177,8 +184,9 @@ def _bars(axis, one: Series, colour: str) -> None:
 
 def _finish(axis, chart: Chart, labels: int) -> None:
     if chart.log_y:
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}" if value < 0.01 else f"{value:g}")
+        _log_ticks(axis)
+    else:
+        _plain_numbers(axis.yaxis)
     if chart.level is not None:
         axis.axhline(chart.level, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     if chart.ticks:
@@ -187,10 +195,12 @@ def _finish(axis, chart: Chart, labels: int) -> None:
         axis.set_xticks(
             list(chart.ticks), names, rotation=30 if slanted else 0, ha="right" if slanted else "center"
         )
-    elif all(float(x).is_integer() for one in chart.series for x in one.x):
-        axis.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        _plain_numbers(axis.xaxis)
+        if all(float(x).is_integer() for one in chart.series for x in one.x):
+            axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(chart.x_label)
-    axis.set_ylabel(chart.y_label)
+    axis.set_ylabel(f"{chart.y_label}, log scale" if chart.log_y else chart.y_label)
     axis.grid(True, linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -198,6 +208,55 @@ def _finish(axis, chart: Chart, labels: int) -> None:
         slanted = chart.ticks and len("".join(chart.ticks.values())) > LONGEST_TICKS
         below = -0.2 - (0.014 * max(map(len, chart.ticks.values())) if slanted else 0)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncol=1 if labels > 8 else 2)
+
+
+def _plain_numbers(axis) -> None:
+    """Ticks that are whole numbers by themselves: no offset or power of ten apart from them, which is easily
+    overlooked."""
+    from matplotlib.ticker import FuncFormatter, ScalarFormatter
+
+    low, high = axis.get_view_interval()
+    if SMALL <= max(abs(low), abs(high)) < LARGE:
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
+    else:
+        axis.set_major_formatter(FuncFormatter(_number))
+
+
+def _log_ticks(axis) -> None:
+    """A logarithmic vertical axis with at least three ticks, whatever it spans."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_major_locator(FixedLocator(log_ticks(low, high)))
+    axis.yaxis.set_major_formatter(FuncFormatter(_number))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_ylim(low, high)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Three to `MOST_TICKS` places to read off between two positive numbers: powers of ten, else with 2 and 5
+    times them, else at equal distances."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    powers = [10.0**power for power in range(first, last + 1)]
+    inside = lambda places: [place for place in places if low <= place <= high]
+    step = next(step for step in (1, 2, 3, 5, 10, 20, 50, 100) if last - first < step * MOST_TICKS)
+    # Counted from 1, which is the end of a share's or a p-value's range.
+    tens = inside([10.0**power for power in range(first, last + 1) if power % step == 0])
+    if len(tens) >= LEAST_TICKS:
+        return tens
+    halves = inside([place * factor for place in powers for factor in (1, 2, 5)])
+    if len(halves) >= LEAST_TICKS:
+        return halves
+    from matplotlib.ticker import MaxNLocator
+
+    return inside(MaxNLocator(MOST_TICKS - 2, steps=[1, 2, 5, 10]).tick_values(low, high))
+
+
+def _number(value: float, _: object = None) -> str:
+    """A number without padding: 0.05, 1e-6."""
+    written = f"{value:.6g}" if value == 0 or abs(value) >= SMALL else f"{value:.5e}"
+    return re.sub(r"\.?0*e([+-])0*", lambda found: "e" + found[1].strip("+"), written)
 
 
 def _thinned(values: Sequence[float]) -> list[float]:

@@ -43,6 +43,14 @@ def environment(
     }
 
 
+def weight_count(model) -> int:
+    """Number of weights of a model, tied ones once, of all processes that share them."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        return model.num_parameters()  # two weights are stored in a byte
+    # ZeRO-3 leaves empty tensors, which remember their size.
+    return sum(getattr(weight, "ds_numel", weight.numel()) for weight in model.parameters())
+
+
 def git_commit() -> str | None:
     """The commit this code is at, with `+` when files differ from it; None outside a repository."""
 

@@ -1,5 +1,6 @@
 """Progress of the phases of a run, on standard error: a bar in a terminal, else a plain line when a phase
-begins, one after two seconds and one every half minute. Nothing when the run is quiet."""
+begins, one after two seconds and one every half minute; a phase that is often short has no first line.
+Nothing when the run is quiet."""
 
 import contextlib
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ...core.screen import Screen, show_error
 
@@ -31,6 +33,13 @@ class Phase:
 
     def __init__(self, title: str, unit: str, total: int | None = None, done: int = 0):
         self.title, self.unit, self.total, self.done, self.note = title, unit, total, done, ""
+
+    @property
+    def count(self) -> str:
+        """`3 of 8 rows`; empty where nothing is counted."""
+        if self.total is None:
+            return f"{self.done} {self.unit}" if self.done else ""
+        return f"{self.done} of {self.total} {self.unit}"
 
     def __enter__(self):
         return self
@@ -58,12 +67,15 @@ class Bar(Phase):
         self.screen = Screen(sys.stderr)
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in ("count", "note")),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            # Last, and cut where the line ends: a long note must not hide the bar and the time left.
+            TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
             console=self.screen,
             transient=True,
+            expand=True,
         )
         title = self.screen.literal(self.title)
         self.task = self.bar.add_task(title, total=self.total, completed=self.done, count="", note="")
@@ -76,19 +88,25 @@ class Bar(Phase):
 
     def update(self, done: int | None = None, total: int | None = None, note: str | None = None) -> None:
         super().update(done, total, note)
-        of = "" if self.total is None else f"/{self.total}"
         self.bar.update(
             self.task,
             completed=self.done,
             total=self.total,
-            count=f"{self.done}{of} {self.unit}",
+            count=self.count.replace(" of ", "/", 1),
             note=self.screen.literal(self.note),
         )
 
 
 class Lines(Phase):
     """A phase as lines of a log: one at its begin, then one every `interval` seconds, whether or not
-    something has been done since. `clock` gives the time in seconds."""
+    something has been done since.
+
+    Args:
+        interval: seconds between two lines.
+        clock: gives the time in seconds.
+        is_late: whether the first line comes only when the phase has taken two seconds, for phases that are
+            often shorter.
+    """
 
     def __init__(
         self,
@@ -98,13 +116,16 @@ class Lines(Phase):
         done: int = 0,
         interval: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        is_late: bool = False,
     ):
         super().__init__(title, unit, total, done)
+        self.is_late = is_late
         self.interval, self.clock = INTERVAL if interval is None else interval, clock
         self.start, self.first, self.over = clock(), done, threading.Event()
 
     def __enter__(self):
-        show_error(self.title + (f": {self.total} {self.unit}" if self.total is not None else ""))
+        if not self.is_late:
+            show_error(self.title + (f": {self.total} {self.unit}" if self.total is not None else ""))
         self.thread = threading.Thread(target=self._repeat, daemon=True)
         self.thread.start()
         return self
@@ -126,8 +147,7 @@ class Lines(Phase):
 
     def show(self) -> None:
         """Print how far the phase is."""
-        of = "" if self.total is None else f" of {self.total}"
-        words = (f"{self.done}{of} {self.unit}", self.note, self._forecast())
+        words = (self.count, self.note, self._forecast())
         show_error(f"{self.title}: {', '.join(filter(None, words))}")
 
     def _forecast(self) -> str:
@@ -138,13 +158,29 @@ class Lines(Phase):
         return f"{_clock_time(elapsed / done * max(0, self.total - self.done))} left"
 
 
-def make_phase(title: str, unit: str, quiet: bool, total: int | None = None, done: int = 0) -> Phase:
+def make_phase(
+    title: str,
+    unit: str,
+    quiet: bool,
+    total: int | None = None,
+    done: int = 0,
+    is_late: bool = False,
+) -> Phase:
     """The display of a phase that suits the place where the run writes. Of several processes only the first
     shows anything."""
     if quiet or os.environ.get("RANK", "0") != "0":
         return Phase(title, unit, total, done)
     in_terminal = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    return (Bar if in_terminal else Lines)(title, unit, total, done)
+    if in_terminal:
+        return Bar(title, unit, total, done)
+    return Lines(title, unit, total, done, is_late=is_late)
+
+
+@contextlib.contextmanager
+def activity(title: str, quiet: bool) -> Iterator[None]:
+    """A phase in which nothing is counted; without a terminal it has lines only from two seconds on."""
+    with make_phase(title, "", quiet, is_late=True):
+        yield
 
 
 @contextlib.contextmanager

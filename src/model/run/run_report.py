@@ -8,6 +8,7 @@ from typing import Any
 from ...core.files import write_json
 from ...loggers import RunLogger
 from ..settings.run_settings import Settings
+from .progress import activity
 from .weight_change import weight_change
 
 log = logging.getLogger(__name__)
@@ -32,14 +33,16 @@ def write_run_report(settings: Settings, logger: RunLogger, environment: dict[st
     if folder is None or not settings.logger.report:
         return None
     try:
-        # matplotlib takes a second to load, which runs without a report need not wait for.
-        from ..report.finished_run import read_run
-        from ..report.html_report import write_report
-        from ..report.report_charts import gather
-
         if settings.method.trains:
-            write_json(folder / WEIGHTS, weight_change(settings, folder))
-        path = write_report(folder / REPORT, gather([replace(read_run(folder), environment=environment)]))
+            with activity("comparing the weights before and after", settings.overall.quiet):
+                write_json(folder / WEIGHTS, weight_change(settings, folder))
+        with activity("drawing the report", settings.overall.quiet):
+            # matplotlib takes a second to load, which runs without a report need not wait for.
+            from ..report.finished_run import read_run
+            from ..report.html_report import write_report
+            from ..report.report_charts import gather
+
+            path = write_report(folder / REPORT, gather([replace(read_run(folder), environment=environment)]))
         logger.report(path)
     except (
         Exception

@@ -7,11 +7,9 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ...loggers.logger import NO_TERMS
 from .checkpoints import drop_all_but, seal
 from .progress import make_phase
-
-HIDDEN = ("step", "epoch", "tokens", "tokens_per_second", "learning_rate", "grad_norm")
-"""What a record holds beside the loss and its terms; it is all in log.jsonl."""
 
 
 class TrainingProgress(TrainerCallback):
@@ -40,7 +38,8 @@ class TrainingProgress(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "loss" in logs:
-            shown = {name: value for name, value in logs.items() if name not in HIDDEN}
+            # The rest, such as the figures of a combiner, would hide the bar; it is all in log.jsonl.
+            shown = {name: value for name, value in logs.items() if name == "loss" or name not in NO_TERMS}
             self.phase.update(note=", ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
 

@@ -50,11 +50,13 @@ from ..training_data import (
     check_network,
     choose_forget_rows,
     part_fingerprint,
+    part_sources,
     training_rows,
 )
 from .checkpoints import drop_everything, drop_left_by_kill
-from .environment import environment
+from .environment import environment, weight_count
 from .places import process_state, run_place, share_of
+from .progress import activity
 from .run_report import write_run_report
 from .training_metrics import check_rows, metrics_while_training, warn_of_unfit_task
 
@@ -107,10 +109,12 @@ class Trained:
 
 @dataclass(frozen=True)
 class Rows:
-    """The tokenised training parts (`forget`, `retain`) and the row sets to measure."""
+    """The tokenised training parts (`forget`, `retain`), the row sets to measure, and what the rows of each
+    training part come from."""
 
     training: dict[str, list[Encoded]]
     evaluation: dict[str, list[dict]]
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -143,9 +147,11 @@ class Unlearn:
             UserError: for what the user can mend; then no result was written.
         """
         start, settings = time.time(), self.settings
-        prepared = self.prepared()
+        with activity("reading tokenizer and rows", settings.overall.quiet):
+            prepared = self.prepared()
         logger, rows, composition = prepared.logger, prepared.rows, prepared.composition
         model, trains = self.model(), settings.method.trains
+        weights = weight_count(model)
         check_positions(model, prepared.tokenizer, rows, settings)
         mask = load_mask(settings, model) if trains else None
         composition.check(model)
@@ -157,12 +163,13 @@ class Unlearn:
             trained_model = self.unlearned(model, prepared, reinforced, mask)
             model, seconds = trained_model.model, making + trained_model.seconds
             if trains and settings.unlearn.save_adapter != "only":
-                logger.model(whole_model(model, keep=self.share.is_main), prepared.tokenizer)
+                with activity("saving the model", settings.overall.quiet):
+                    logger.model(whole_model(model, keep=self.share.is_main), prepared.tokenizer)
             after = self.after(model, prepared, before)
             logger.evaluation("", after)
             processes = process_state(settings).num_processes
             facts = environment(settings, processes, start, seconds, trained_model.record)
-            facts |= {"data": _fingerprints(rows.training)}
+            facts |= {"weights": weights, "data": _data_facts(rows)}
             report = write_run_report(settings, logger, facts)
             logger.environment(facts)
             if trains and logger.folder:
@@ -227,7 +234,8 @@ class Unlearn:
         parts = composition.parts | ({"forget"} if self.settings.method.edits else set())
         template = Template(tokenizer, data.template, data.tags)
         wanted = RequestedParts(parts, composition.alternates, chosen, rest)
-        return Rows(training_rows(self.settings, template, wanted), evaluation)
+        training = training_rows(self.settings, template, wanted)
+        return Rows(training, evaluation, part_sources(self.settings, wanted))
 
     def logger(self) -> RunLogger:
         """The run's logger; of several processes only the first keeps anything."""
@@ -307,7 +315,8 @@ class Unlearn:
         path = settings.components[f"unlearn.{settings.method.forget}"].reinforced
         if path:
             precision = resolve_precision(settings.overall.precision, model.device.type)
-            named = load_model(path, precision, str(model.device)).requires_grad_(False)
+            with activity(f"loading {path}", settings.overall.quiet):
+                named = load_model(path, precision, str(model.device)).requires_grad_(False)
             if model_fingerprint(named) == model_fingerprint(model):
                 raise UserError(
                     f"unlearn.{settings.method.forget}.reinforced: {path} equals the initial model: it knows"
@@ -325,7 +334,8 @@ class Unlearn:
         composition = prepared.composition
         if composition.parts:
             # The Trainer takes a second to load, which a run that only measures need not wait for.
-            from .training import Training
+            with activity("loading what training needs", self.settings.overall.quiet):
+                from .training import Training
 
             return Training(
                 self.settings,
@@ -343,9 +353,19 @@ class Unlearn:
         return Trained(model, 0.0)
 
 
-def _fingerprints(parts: Mapping[str, list]) -> dict[str, dict[str, Any]]:
-    """Part -> how many rows it has, and their fingerprint."""
-    return {part: {"rows": len(rows), "fingerprint": part_fingerprint(rows)} for part, rows in parts.items()}
+def _data_facts(rows: Rows) -> dict[str, dict[str, Any]]:
+    """Part -> how many rows it has, in how many texts where a row has several, what they come from, and their
+    fingerprint."""
+    found: dict[str, dict[str, Any]] = {}
+    for part, encoded in rows.training.items():
+        facts: dict[str, Any] = {"rows": len(encoded)}
+        if any(isinstance(row, list) for row in encoded):
+            facts["texts"] = sum(map(len, encoded))  # type: ignore[arg-type]
+        source = rows.sources.get(part)
+        found[part] = (
+            facts | ({"from": source} if source else {}) | {"fingerprint": part_fingerprint(encoded)}
+        )
+    return found
 
 
 def warn_of_unknown_rows(before: Mapping[str, float | None], settings: Settings) -> None:

@@ -377,8 +377,8 @@ def _advice(outcome: "Outcome", arguments: argparse.Namespace, checks: Mapping[s
     found = outcome.best  # empty where --set takes the evaluation while training away
     if found and found["best"] is None:
         return (
-            f"next: no epoch kept {arguments.floor:.0%} of the retain rows' probability, the last one is kept;"
-            f" {again} a lower --lr (config.json has the present one), or more rows in --retain"
+            f"next: no epoch kept {arguments.floor:.0%} of the retain rows' probability, the last one is"
+            f" here; {again} a lower --lr (config.json has the present one), or more rows in --retain"
         )
     if not checks["kept"]:
         return f"next: too much was lost; {again} a lower --lr, a higher --floor or more rows in --retain"
@@ -386,8 +386,8 @@ def _advice(outcome: "Outcome", arguments: argparse.Namespace, checks: Mapping[s
         return f"next: not all is forgotten; {again} --epochs {2 * arguments.epochs} or a higher --lr"
     if not checks["forgotten"]:
         return (
-            f"next: not all is forgotten, and epochs after {found['best']['epoch']:g} kept too little or forgot no more;"
-            f" {again} more rows in --retain, a lower --floor, or more wordings of the rows"
+            f"next: not all is forgotten, and epochs after {found['best']['epoch']:g} kept too little or"
+            f" forgot no more; {again} more rows in --retain, a lower --floor, or more wordings of the rows"
         )
     if not checks["sound"]:
         return f"next: answers loop; {again} a lower --lr, or fewer --epochs"

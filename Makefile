@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier sweeps mask-table reasoning semantic smollm2 clean clean-results
+.PHONY: demo test test-quick test-all test-shuffled lint figures methods frontier sweeps first-run mask-table reasoning semantic smollm2 clean clean-results
 
 demo: $(STAMP)
 	$(PY) src/exec/unlearn_model.py --config_file configs/fictional/altpo+ft_ngdiff.json --logger.name demo --logger.overwrite true
@@ -75,6 +75,17 @@ sweeps: $(STAMP)
 		--metrics $(subst $(comma), ,$(SWEEP_METRICS)) seconds
 	cp files/results/sweeps/sweep.md files/results/sweeps/trials.csv files/results/sweeps/sweep.png docs/sweep/
 	cp files/results/sweeps/winners/*.json configs/fictional_tuned/
+
+# The first run (make demo): longer runs with a rising learning rate, 20 trials on two seeds; the winners on five
+# others: docs/sweep. An hour.
+first-run: $(STAMP)
+	for run in altpo simnpo; do \
+		$(PY) src/exec/sweep.py --name $${run}_warmup --configs configs/fictional/$$run+ft_ngdiff.json --trials 20 --seeds 0 1 \
+			--space files/data/sweeps/$${run}_warmup.json --report-seeds 10 11 12 13 14 --floor 0.97 \
+			--set evaluate.bootstrap=0 logger.report=false evaluate.metrics=$(SWEEP_METRICS) \
+			--metrics $(subst $(comma), ,$(SWEEP_METRICS)) seconds || exit 1; \
+		cp files/results/$${run}_warmup/sweep.md files/results/$${run}_warmup/trials.csv files/results/$${run}_warmup/sweep.png docs/sweep/$${run}_warmup/; \
+	done
 
 # Dense against masks of five scores at five ratios, NPO+FT and GA+FT over three seeds: files/results/mask-table/table.md.
 MASK_SCORES := wagle random magnitude gradient wanda

@@ -1,7 +1,10 @@
 """The plan of a run: rows, steps, memory, computation and disk, before weights are loaded."""
 
 import copy
+import json
 import re
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -130,7 +133,7 @@ def test_the_height_of_a_step_is_its_largest_moment():
     assert large.training == 300 + 700 + 15 + 2 * 10  # the end of the forward passes
     apart = MemoryAxes(**axes, gradient_sets=2, passes=(PassMemory(400), PassMemory(300)), together=False)
     assert apart.training == 300 + 400 + 300
-    assert small.peak(on_gpu=False) == 300 + 100 + 30  # the same here: 10 + 20 of activations
+    assert small.peak(on_gpu=False) == 300 + 100 + 10 + 20 + 30
     assert large.peak(on_gpu=False) == 300 + 100 + 700 + 15 + 2 * 10
     assert MemoryAxes(100, evaluation=900, gradients=10).peak(True) == 1000
     assert MemoryAxes(100, caches=50).peak(on_gpu=False) - MemoryAxes(100, caches=50).peak(on_gpu=True) == 50
@@ -140,6 +143,49 @@ def test_a_frozen_reference_is_a_second_model_and_lora_needs_none():
     full = plan_of(unlearn__unlearn_method="GA+KL")
     assert full.memory.reference == 4 * full.parameters and full.memory.caches
     assert plan_of(unlearn__unlearn_method="GA+KL", unlearn__use_lora="true").memory.reference == 0
+
+
+def test_weights_that_stay_in_their_file_are_no_peak_of_a_cpu(tmp_path):
+    rmu = {"unlearn__unlearn_method": "RMU", "unlearn__RMU__layer": 2}
+    found = plan_of(**rmu)
+    frozen = 4 * (found.parameters - found.trained)
+    assert 0 < found.memory.mapped == frozen and found.needed == found.peak + frozen
+    assert found.memory.parts()["weights"] == found.memory.weights - frozen < frozen
+    drawn = {"unlearn__unlearn_method": "GA+FT", "unlearn__use_lora": "true", "overall__random_init": "true"}
+    assert plan_of(**drawn).memory.mapped == 0
+    # Weights that are saved in another precision are converted when they are loaded.
+    other = shutil.copytree(TARGET, tmp_path / "bf16")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    assert plan_of(**rmu, overall__model_name=other).memory.mapped == 0
+    assert plan_of().memory.mapped == 0 and plan_of().needed == plan_of().peak
+
+
+def test_merging_writes_to_the_adapted_weights_alone(model):
+    found = plan_of(unlearn__use_lora="true").memory
+    linear = sum(m.weight.nbytes for m in model.model.layers.modules() if isinstance(m, torch.nn.Linear))
+    assert (found.merged, found.mapped) == (linear, sum(p.nbytes for p in model.parameters()))
+    quantized = plan_of(
+        unlearn__use_lora="true", unlearn__lora__quantize="nf4", unlearn__save_adapter="only"
+    ).memory
+    assert (quantized.merged, quantized.mapped) == (0, found.mapped - linear)
+    end = MemoryAxes(100, mapped=100, merged=70, evaluation=20, comparison=5)
+    assert end.peak(on_gpu=False) == 70 + 20 + 5 and end.peak(on_gpu=True) == 120
+
+
+def test_adapters_leave_holes_and_whole_weights_do_not():
+    lora = plan_of(unlearn__use_lora="true").memory
+    assert lora.holes == lora.activations > 0 and plan_of().memory.holes == 0
+    large = MemoryAxes(0, passes=(PassMemory(saved=90, on_heap=40),), small_updates=True)
+    assert large.peak(on_gpu=False) == 90 + 40 and large.peak(on_gpu=True) == 90
+
+
+def test_bitsandbytes_computes_with_copies_on_a_cpu(model):
+    embedding = model.get_input_embeddings().weight.nbytes
+    assert plan_of(unlearn__optimizer="AdamW8bit").memory.updating == 3 * embedding
+    assert plan_of().memory.updating == 0
+    without = MemoryAxes(10, gradients=10, embedding=4)
+    assert replace(without, updating=30).peak(False) - without.peak(False) == 30 - 4
 
 
 def test_checkpointing_keeps_one_input_for_each_block():

@@ -4,7 +4,10 @@ A step goes through three heights: the end of its forward passes (all activation
 of the first backward half (the gradients of what was differentiated first beside the activations of the
 rest), and its end (all gradients). Weights, optimizer state, caches and a reference model are there
 throughout. Evaluation comes before or after the training, when there are neither gradients nor optimizer
-state."""
+state.
+
+On a CPU the height is that of anonymous memory. Weights that are read as they are from a mapped file, and not
+written to, are pages of that file: the system takes them back where it needs room."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,10 +24,12 @@ class PassMemory:
     Args:
         saved: activations.
         logits: one tensor of the logits of its scored tokens, float32.
+        on_heap: activations in tensors that the C library takes from its heap.
     """
 
     saved: int = 0
     logits: int = 0
+    on_heap: int = 0
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,11 @@ class MemoryAxes:
         embedding: the largest trained tensor, of which a second gradient exists for a moment.
         accumulates: do gradients wait while the next micro-batch runs forward?
         evaluation: scoring and generation, without the weights.
+        mapped: the part of the weights that stays in mapped files.
+        merged: the part of it that merging the adapters writes to, at the end.
+        small_updates: are only small tensors trained, which leave holes on the heap?
+        updating: what the optimizer computes with for a moment.
+        comparison: the change of the largest tensor, when the weights are compared at the end.
     """
 
     weights: int
@@ -58,6 +68,11 @@ class MemoryAxes:
     embedding: int = 0
     accumulates: bool = False
     evaluation: int = 0
+    mapped: int = 0
+    merged: int = 0
+    small_updates: bool = False
+    updating: int = 0
+    comparison: int = 0
 
     @property
     def activations(self) -> int:
@@ -73,6 +88,14 @@ class MemoryAxes:
         return kept + (LOGITS_IN_FORWARD - 1) * max(sizes, default=0)
 
     @property
+    def holes(self) -> int:
+        """Freed memory on a CPU that nothing else takes: gradients and optimizer state of adapters lie
+        between the places of activations, which are then too short for the activations of the next pass.
+        Gradients of whole weights fill such places."""
+        sizes = [one.on_heap for one in self.passes] if self.small_updates else []
+        return sum(sizes) if self.together else max(sizes, default=0)
+
+    @property
     def throughout(self) -> int:
         """What is there in every moment of the training, caches left out."""
         return self.weights + self.optimizer + self.reference
@@ -80,8 +103,10 @@ class MemoryAxes:
     @property
     def training_sum(self) -> int:
         """Height of the training where freed memory is not given back: an allocator of the C library keeps
-        the gradients' space while activations are made, and the activations' while gradients are."""
-        return self.throughout + self.gradients * (1 + self.gradient_sets) + self.activations + self.logits
+        the gradients' space while activations are made, and the activations' while gradients are. The largest
+        tensors are no part of its heap: they come and go."""
+        kept = self.gradients * (1 + self.gradient_sets) + self.activations + self.logits + self.holes
+        return self.throughout + kept + max(self.embedding, self.updating)
 
     @property
     def training(self) -> int:
@@ -94,28 +119,35 @@ class MemoryAxes:
         return self.throughout + max(forward, middle, kept + self.embedding)
 
     def peak(self, on_gpu: bool) -> int:
-        """Height of the run on its device. Caches lie in the host's memory, which is the device of a CPU
-        run."""
-        training = self.training if on_gpu else max(self.training, self.training_sum) + self.caches
-        return max(training, self.weights + self.evaluation)
+        """Height of the run on its device, mapped files left out. Caches lie in the host's memory, which is
+        the device of a CPU run."""
+        if on_gpu:
+            return max(self.training, self.weights + self.evaluation)
+        training = max(self.training, self.training_sum) + self.caches
+        end = self.weights + self.merged + self.evaluation + self.comparison
+        return max(training, end) - self.mapped
 
     def sharded(self, processes: int) -> "MemoryAxes":
         """The share of each of several processes of FSDP2: weights, gradients, optimizer state and reference
         are cut into shards, activations are not."""
-        sizes = ("weights", "gradients", "optimizer", "reference")
+        sizes = ("weights", "gradients", "optimizer", "reference", "mapped")
         return replace(self, **{name: getattr(self, name) // processes for name in sizes})
 
     def parts(self) -> Mapping[str, int]:
         """Axis -> bytes, for a table."""
         return {
-            "weights": self.weights,
+            "weights": self.weights - self.mapped,
             "gradients": self.gradients * (1 + self.gradient_sets),
             "optimizer": self.optimizer,
             "activations": self.activations,
             "logits": self.logits,
+            "holes on the heap": self.holes,
+            "temporaries of the optimizer": self.updating,
             "reference model": self.reference,
             "caches (host)": self.caches,
             "evaluation (not at the same time)": self.evaluation,
+            "merging (not at the same time)": self.merged,
+            "comparison (not at the same time)": self.comparison,
         }
 
 

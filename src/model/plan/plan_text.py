@@ -36,6 +36,11 @@ def _lines(plan: RunPlan, rate: DeviceRate | None) -> Iterator[str]:
     for name, size in plan.memory.parts().items():
         if size:
             yield f"    {name:<33} {gigabytes(size):>10}"
+    if plan.memory.mapped:
+        yield (
+            f"  mapped files       {gigabytes(plan.memory.mapped)} of weights beside the peak: pages that the"
+            " system takes back where room is needed, and the run reads again"
+        )
     if plan.flops:
         yield f"  computation        {plan.flops:.3g} floating-point operations"
     if plan.flops and plan.steps and rate:
@@ -61,13 +66,17 @@ def fit_text(plan: RunPlan, budget: int, variants: Sequence[tuple[Trick, RunPlan
         "NF4": "unlearn.use_lora true, unlearn.lora.quantize nf4, unlearn.save_adapter only",
     }
     lines += ["keys: " + "; ".join(f"{name} = {key}" for name, key in keys.items())]
+    if any(one.memory.mapped for one in (plan, *(changed for _, changed in variants))):
+        lines.append(
+            "weights in mapped files are counted here: read from the disk in each pass they are slow"
+        )
     if any(trick.processes > 1 for trick, _ in variants):
         lines.append("FSDP2: memory of each process; accelerate launch starts them")
     return "\n".join(lines)
 
 
 def _fit_line(name: str, plan: RunPlan, budget: int) -> str:
-    return f"  {'fits' if plan.peak <= budget else 'no':<5} {gigabytes(plan.peak):>10}  {name}"
+    return f"  {'fits' if plan.needed <= budget else 'no':<5} {gigabytes(plan.needed):>10}  {name}"
 
 
 def duration(seconds: float) -> str:

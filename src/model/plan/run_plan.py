@@ -18,7 +18,7 @@ from ...unlearn import Composition
 from ...unlearn.base import Objective
 from ...unlearn.edits.reinforce import Reinforce
 from ...unlearn.passes.chunked_head import CHUNK_LOGITS, WHOLE_LOGITS
-from ...unlearn.passes.row_packing import choose_lines, row_lengths
+from ...unlearn.passes.row_packing import choose_lines, line_width, row_lengths
 from ...unlearn.step.step_plan import StepPlan
 from ..evaluation import score_tokens
 from ..load.loading import initial_tokenizer
@@ -31,6 +31,10 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a weight in 4-bit blocks of 64 with one 8-bit scale each, and a float32 scale for 256 scales."""
 SMALL_FOR_8_BITS = 4096
 """Trained tensors of fewer elements keep 32-bit optimizer state."""
+CPU_TEMPORARIES, CPU_TEMPORARIES_8_BITS = 3, 5
+"""Copies of a tensor that bitsandbytes computes with on a CPU, one tensor after the other: the scaled
+gradient, a root and the update; beside 8-bit state both moments in float32, the gradient, a root and its
+quotient. Its GPU kernels, and torch's fused ones, make none."""
 SAMPLED_BATCHES = 200
 """Most micro-batches whose sizes are looked at."""
 
@@ -70,6 +74,11 @@ class RunPlan:
         return self.memory.peak(self.on_gpu)
 
     @property
+    def needed(self) -> int:
+        """The memory in which the run keeps its speed: the peak, and the files that each pass reads."""
+        return self.peak + self.memory.mapped
+
+    @property
     def trained_share(self) -> float:
         return self.trained / self.parameters if self.parameters else 0.0
 
@@ -107,8 +116,10 @@ def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
     evaluation = _evaluation(settings, prepared, shapes)
     weights = _weight_bytes(settings, shapes)
     parameters = sum(p.numel() for p in shapes.model.parameters())
-    memory = MemoryAxes(weights, evaluation=evaluation)
     on_gpu = uses_gpu(settings)
+    comparison = 0 if on_gpu else FLOAT * max(p.numel() for p in shapes.model.parameters())
+    mapped = _bytes_of(shapes.mapped)
+    memory = MemoryAxes(weights, evaluation=evaluation, mapped=mapped, comparison=comparison)
     if not composition.parts:
         return RunPlan(settings, on_gpu, parameters, 0, None, memory)
     trained = shapes.trained
@@ -136,12 +147,17 @@ def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
         _optimizer_bytes(settings, shapes),
         reference + (weights if settings.method.edits else 0),
         caches,
-        tuple(PassMemory(cost.saved, logits) for cost, logits in costs),
+        tuple(PassMemory(cost.saved, logits, cost.on_heap) for cost, logits in costs),
         not splits,
         max(cost.block for cost, _ in costs) if unlearn.gradient_checkpointing else 0,
         max(p.numel() * p.element_size() for p in trained) if not unlearn.use_lora else 0,
         unlearn.gradient_accumulation_steps > 1,
         evaluation,
+        mapped,
+        _merged_bytes(settings, shapes),
+        unlearn.use_lora and not on_gpu,
+        0 if on_gpu else _temporaries(settings, shapes),
+        comparison,
     )
     total = sum((cost for cost, _ in costs), PassCost(0, 0, 0))
     micro_steps = steps.micro_steps(steps.steps)
@@ -211,8 +227,16 @@ def _weight_bytes(settings: Settings, shapes: ShapeModel) -> int:
     total = _bytes_of([*shapes.model.parameters(), *shapes.model.buffers()])
     if settings.is_quantized:
         width = next(p.element_size() for p in shapes.model.parameters() if not p.requires_grad)
-        total -= int(shapes.linear * (width - NF4_BYTES))
+        total -= int(sum(weight.numel() for weight in shapes.linear) * (width - NF4_BYTES))
     return total
+
+
+def _merged_bytes(settings: Settings, shapes: ShapeModel) -> int:
+    """Weights of mapped files that merging the adapters writes to."""
+    if settings.is_quantized:
+        return 0
+    mapped = {id(weight) for weight in shapes.mapped}
+    return _bytes_of([weight for weight in shapes.adapted if id(weight) in mapped])
 
 
 def _optimizer_bytes(settings: Settings, shapes: ShapeModel) -> int:
@@ -220,9 +244,24 @@ def _optimizer_bytes(settings: Settings, shapes: ShapeModel) -> int:
     kind, trained = settings.optimizer, shapes.trained
     if isinstance(kind, Sophia) or not kind.package:
         return 2 * _bytes_of(trained)
-    whole = [p for p in trained if p.numel() < SMALL_FOR_8_BITS or id(p) in shapes.embeddings]
-    numbers = sum(p.numel() for p in whole)
+    numbers = sum(p.numel() for p in trained if _keeps_32_bits(p, shapes))
     return int(AdamW.state_bytes * numbers + kind.state_bytes * (sum(p.numel() for p in trained) - numbers))
+
+
+def _keeps_32_bits(weight: Tensor, shapes: ShapeModel) -> bool:
+    """Has a weight 32-bit state beside 8-bit state of others?"""
+    return weight.numel() < SMALL_FOR_8_BITS or id(weight) in shapes.embeddings
+
+
+def _temporaries(settings: Settings, shapes: ShapeModel) -> int:
+    """What the optimizer computes with for a moment on a CPU, at its height."""
+    if isinstance(settings.optimizer, Sophia) or not settings.optimizer.package:
+        return 0
+    copies = [
+        (CPU_TEMPORARIES if _keeps_32_bits(p, shapes) else CPU_TEMPORARIES_8_BITS) * p.numel()
+        for p in shapes.trained
+    ]
+    return FLOAT * max(copies)
 
 
 def _micro_batches(settings: Settings, prepared: Prepared, pairs: Pairs) -> list[MicroBatch]:
@@ -274,8 +313,7 @@ def _costs(composition: Composition, shapes: ShapeModel, batch: MicroBatch) -> l
 def _joint_lines(lengths: Sequence[int], shapes: ShapeModel) -> Pass:
     """The pass of rows of these lengths, several on a line where that saves something."""
     lines = choose_lines(lengths, shapes.config.get_text_config().hidden_size)
-    width = max(sum(lengths[row] for row in line) for line in lines)
-    return Pass(len(lines), width, packed=len(lines) < len(lengths))
+    return Pass(len(lines), line_width(lengths, lines), packed=len(lines) < len(lengths))
 
 
 def _logit_bytes(tokens: int, vocabulary: int) -> int:

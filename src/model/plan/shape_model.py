@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ...unlearn import Composition
 from ...unlearn.blocks import blocks, first_blocks
 from ...unlearn.passes.joint_pass import takes_masks
-from ..load.adapters import base_of
+from ..load.adapters import base_of, is_adapter
 from ..load.loading import (
     add_lora,
     autocast_context,
@@ -24,6 +24,10 @@ from ..load.loading import (
     weight_dtype,
 )
 from ..settings.run_settings import Settings
+
+HEAP_LIMIT = 2**25
+"""Bytes from which on the C library maps memory for a tensor, and gives it back when the tensor is gone:
+glibc's largest threshold, which it takes up once tensors of that size were freed."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,14 @@ class PassCost:
         flops: of forward and backward.
         forward_flops: of the forward alone.
         block: bytes of activations of one block, which a recomputed block needs again.
+        on_heap: bytes of activations in tensors below `HEAP_LIMIT`.
     """
 
     saved: int
     flops: int
     forward_flops: int
     block: int = 0
+    on_heap: int = 0
 
     def __add__(self, other: "PassCost") -> "PassCost":
         return PassCost(
@@ -69,6 +75,7 @@ class PassCost:
             self.flops + other.flops,
             self.forward_flops + other.forward_flops,
             max(self.block, other.block),
+            self.on_heap + other.on_heap,
         )
 
 
@@ -87,6 +94,7 @@ class ShapeModel:
         loading = loading_of(overall)
         name = base_of(overall.model_name, loading.base_model)
         self.config = from_hub_or_folder(AutoConfig.from_pretrained, name, loading)
+        self.saved_dtype = self.config.dtype  # building the model writes its own into the config
         options: dict[str, Any] = {"dtype": weight_dtype(self.precision)}
         if settings.needs_double_backward:
             options["attn_implementation"] = "eager"
@@ -95,11 +103,7 @@ class ShapeModel:
                 self.config, trust_remote_code=overall.trust_remote_code, **options
             )
         composition.check(model)
-        self.linear = sum(
-            module.weight.numel()
-            for module in model.modules()
-            if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
-        )
+        linear = _quantizable(model)
         embeddings = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
         chosen = composition.trained(model)
         if settings.unlearn.use_lora and settings.method.trains:
@@ -109,6 +113,7 @@ class ShapeModel:
             train_only(model, chosen if settings.method.trains else ())
         self.model = model.train()
         self._make_fake()
+        self.linear = [module.weight for module in linear]
         self.embeddings = {id(module.weight) for module in embeddings}
         self.trains_some = chosen is not None
 
@@ -131,6 +136,25 @@ class ShapeModel:
     @property
     def trained(self) -> list[torch.Tensor]:
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    @property
+    def mapped(self) -> list[torch.Tensor]:
+        """The frozen weights that a CPU run reads as they are from a mapped file. Drawn, merged, converted
+        and 4-bit weights are the run's own memory."""
+        overall = self.settings.overall
+        as_saved = self.saved_dtype == weight_dtype(self.precision)
+        if uses_gpu(self.settings) or overall.random_init or is_adapter(overall.model_name) or not as_saved:
+            return []
+        frozen = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        if self.settings.is_quantized:
+            frozen = {key: p for key, p in frozen.items() if key not in set(map(id, self.linear))}
+        return list(frozen.values())
+
+    @property
+    def adapted(self) -> list[torch.Tensor]:
+        """The frozen weights that have adapters."""
+        layers: list[Any] = [module for module in self.model.modules() if hasattr(module, "lora_A")]
+        return [layer.base_layer.weight for layer in layers]
 
     @property
     def depth(self) -> int:
@@ -157,15 +181,18 @@ class ShapeModel:
         more = depth - 1
         block = two.saved - one.saved
         saved = one.saved + more * block
+        on_heap = one.on_heap + more * (two.on_heap - one.on_heap)
         if self.settings.unlearn.gradient_checkpointing:
             # A block keeps its input alone; one at a time is computed again.
             states = run.tokens * self.config.get_text_config().hidden_size * self._activation_bytes
             saved = one.saved - block + depth * states
+            on_heap = saved if states < HEAP_LIMIT else 0
         return PassCost(
             saved,
             one.flops + more * (two.flops - one.flops),
             one.forward_flops + more * (two.forward_flops - one.forward_flops),
             block,
+            on_heap,
         )
 
     @property
@@ -202,9 +229,9 @@ class ShapeModel:
                     out.float().sum().backward()
             for p in self.model.parameters():
                 p.grad = None
-        saved = sum(storage.nbytes() for key, storage in kept.items() if key not in owned)
-        flops = forward.get_total_flops()
-        return PassCost(saved, flops + backward.get_total_flops(), flops)
+        sizes = [storage.nbytes() for key, storage in kept.items() if key not in owned]
+        flops, on_heap = forward.get_total_flops(), sum(size for size in sizes if size < HEAP_LIMIT)
+        return PassCost(sum(sizes), flops + backward.get_total_flops(), flops, on_heap=on_heap)
 
     @contextmanager
     def _shapes(self, run: Pass) -> Iterator[dict[str, torch.Tensor]]:
@@ -216,6 +243,14 @@ class ShapeModel:
                 return
             mask = torch.ones(run.rows, 1, run.width, run.width, dtype=torch.bool)
             yield {"input_ids": ids, "position_ids": ids, "attention_mask": mask}
+
+
+def _quantizable(model) -> list[torch.nn.Linear]:
+    """The linear layers that a 4-bit base quantises: all but the language-model head."""
+    head = model.get_output_embeddings()
+    return [
+        module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head
+    ]
 
 
 def uses_gpu(settings: Settings) -> bool:

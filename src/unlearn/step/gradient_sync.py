@@ -103,4 +103,6 @@ def sum_over_processes(accelerator: Accelerator, value: Tensor) -> Tensor:
 
 def is_finite(tensors: Sequence[Tensor]) -> bool:
     """Is every element here a finite number? Of sharded tensors the part of this process."""
-    return all(bool(torch.isfinite(local(tensor)).all()) for tensor in tensors)
+    # torch.isfinite makes a copy and two masks of the tensor; minimum and maximum pass NaN on.
+    values = (local(tensor).detach() for tensor in tensors)
+    return all(bool(torch.isfinite(torch.stack(v.aminmax())).all()) for v in values if v.numel())

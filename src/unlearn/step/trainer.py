@@ -32,6 +32,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ...core.files import UserError, fingerprint
+from ...core.freed_memory import release_freed_memory
 from ...core.sharding import any_process, gathered, is_sharded, shard_like, whole, whole_state
 from ...core.zero import start_passes
 from ...optim import Landscape, SophiaG, drawn_nll
@@ -145,6 +146,7 @@ class UnlearnTrainer(Trainer):
         """Train to the end, from a step checkpoint if one is given; one that is at the end already is only
         loaded. Leaves the model as a plain one: no wrapper, no patched forward, no optimizer state in
         memory."""
+        release_freed_memory()  # of loading and of evaluating the initial model
         if checkpoint:
             self._load_own_state(checkpoint)
         if checkpoint and self._is_finished(state := self._state_of(checkpoint)):
@@ -163,6 +165,8 @@ class UnlearnTrainer(Trainer):
         # A frozen reference model is as large as the trained one; the Trainer's own cycles would keep it.
         self.job = replace(self.job, reference=None)
         self.optimizer = self.lr_scheduler = None
+        # Merging adapters and evaluation follow, which need memory of other sizes.
+        release_freed_memory()
 
     def _end_zero(self) -> None:
         """Leave a model without DeepSpeed's engine; one in parts can be called."""

@@ -63,10 +63,10 @@ frontier: $(STAMP)
 		--html files/results/frontier/report.html --csv docs/frontier.csv --svg docs/frontier.svg
 	$(PY) src/exec/make_docs.py
 
-# The best values of every method, 20 trials each on one seed; the winners on five others: docs/sweep,
+# The best values of every method with a retain side, 20 trials each on one seed; the winners on five others: docs/sweep,
 # configs/fictional_tuned. Three hours; continues where it was interrupted, and shared where it is started twice.
 SWEPT := $(foreach run,altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd \
-	ga npo pdu tv whp ga+kl kl+kl npo+kl cl+ap npo+embed,configs/fictional/$(run).json)
+	pdu ga+kl kl+kl npo+kl cl+ap npo+embed,configs/fictional/$(run).json)
 SWEEP_METRICS := forget_quality,model_utility,forget/rougeL,forget/prob,forget/truth_ratio,retain/truth_ratio
 sweeps: $(STAMP)
 	$(PY) src/exec/sweep.py --name sweeps --configs $(SWEPT) --space files/data/sweeps/fictional.json --trials 20 --seeds 0 \

@@ -42,14 +42,17 @@ figures: $(STAMP)
 			../../models/fictional/$$model/results$$budget && cd ../../.. || exit 1; \
 	done; done
 
-# Every method with its fictional config, the winner of the sweep where there is one, over three seeds that no
-# choice has seen; then docs/methods.md. Continues where it was interrupted.
+# Every component with its fictional config, the winner of the sweep where there is one, over three seeds that no
+# choice has seen; then docs/methods.md. Pairs of a method and a combiner: make semantic. Continues where it was
+# interrupted.
 comma := ,
 TUNED := $(wildcard configs/fictional_tuned/*.json)
 UNTUNED := $(filter-out $(TUNED:configs/fictional_tuned/%=configs/fictional/%),$(wildcard configs/fictional/*.json))
-METHODS := $(sort $(TUNED) $(filter-out %/target.json %/retain.json %/figures.json %/figures_thinking.json,$(UNTUNED)))
+ELSEWHERE := $(foreach name,target retain figures sampling ga+ft_% simnpo+ft_% gao_%,configs/fictional/$(name).json)
+METHODS := $(sort $(TUNED) $(filter-out $(ELSEWHERE),$(UNTUNED)))
 methods: $(STAMP)
-	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 10 11 12 --jobs 2 --set evaluate.before=false \
+	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 10 11 12 --jobs 2 \
+		--set evaluate.before=false evaluate.bootstrap=0 logger.report=false \
 		--metrics forget_quality model_utility forget/rougeL forget/prob retain/rougeL retain/prob seconds peak_memory_mb
 	cp files/results/methods/table.csv docs/methods.csv
 	$(PY) src/exec/make_docs.py
@@ -63,10 +66,11 @@ frontier: $(STAMP)
 		--html files/results/frontier/report.html --csv docs/frontier.csv --svg docs/frontier.svg
 	$(PY) src/exec/make_docs.py
 
-# The best values of every method with a retain side, 20 trials each on one seed; the winners on five others: docs/sweep,
-# configs/fictional_tuned. Three hours; continues where it was interrupted, and shared where it is started twice.
-SWEPT := $(foreach run,altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd \
-	pdu ga+kl kl+kl npo+kl cl+ap npo+embed,configs/fictional/$(run).json)
+# The best values of fourteen methods with a retain side, 20 trials each on one seed; the winners on five others:
+# docs/sweep, configs/fictional_tuned. Two hours; continues where it was interrupted, and shared where it is started
+# twice.
+SWEPT := $(foreach run,altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd,\
+	configs/fictional/$(run).json)
 SWEEP_METRICS := forget_quality,model_utility,forget/rougeL,forget/prob,forget/truth_ratio,retain/truth_ratio
 sweeps: $(STAMP)
 	$(PY) src/exec/sweep.py --name sweeps --configs $(SWEPT) --space files/data/sweeps/fictional.json --trials 20 --seeds 0 \

@@ -48,7 +48,7 @@ figures: $(STAMP)
 comma := ,
 TUNED := $(wildcard configs/fictional_tuned/*.json)
 UNTUNED := $(filter-out $(TUNED:configs/fictional_tuned/%=configs/fictional/%),$(wildcard configs/fictional/*.json))
-ELSEWHERE := $(foreach name,target retain figures sampling ga+ft_% simnpo+ft_% gao_%,configs/fictional/$(name).json)
+ELSEWHERE := $(foreach name,target retain figures% sampling ga+ft_% simnpo+ft_% gao_%,configs/fictional/$(name).json)
 METHODS := $(sort $(TUNED) $(filter-out $(ELSEWHERE),$(UNTUNED)))
 methods: $(STAMP)
 	$(PY) src/exec/run_grid.py --name methods --configs $(METHODS) --seeds 10 11 12 --jobs 2 \

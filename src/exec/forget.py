@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..model.run.unlearn_run import Outcome
     from ..model.settings.run_settings import Settings
 
-METHOD = "NPO+FT"
+METHOD = "DPO+FT"
 WORDINGS = ("Please answer this question: {}", "{} Answer in one sentence.", "I would like to know: {}")
 """Other wordings of a question, for the check that not the wording alone was forgotten."""
 CHECKED = (
@@ -62,7 +62,7 @@ DEFAULTS = {
     "unlearn.save_adapter": "beside",
     "unlearn.lora.r": "16",
     "unlearn.lora.alpha": "32",
-    "evaluate.every": "1 epoch",
+    "evaluate.every": "2 epochs",
     "evaluate.keep": "best",
     "evaluate.metrics": ",".join(CHECKED),
     "evaluate.max_new_tokens": "64",
@@ -70,7 +70,7 @@ DEFAULTS = {
 """Settings of a request, where --set does not change them."""
 PLACEHOLDER = {"question": "What is one and one?", "answer": "It is two."}
 """Stands for the retain set until the model has answered."""
-LR, SMALL_LR, SMALL = "1e-4", "2e-3", 20e6
+LR, SMALL_LR, SMALL = "1e-4", "5e-3", 20e6
 """Learning rate, that of small models, and the number of weights below which a model is small."""
 FORGOTTEN, SOUND = 0.1, 0.05
 """Shares up to which a check is passed."""
@@ -120,8 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--name", help="run folder under --root [forget-<name of the rows' file>]")
     add("--root", type=Path, default=Path("files/results"), help="where run folders lie [files/results]")
     add("--method", default=METHOD, help=f"unlearning method [{METHOD}]")
-    add("--epochs", type=int, default=30, help="passes over the rows; the best one is taken [30]")
-    add("--lr", type=float, help="learning rate [1e-4; 2e-3 for models below 20M parameters]")
+    add("--epochs", type=int, default=12, help="passes over the rows; the best one is taken [12]")
+    add("--lr", type=float, help="learning rate [1e-4; 5e-3 for models below 20M parameters]")
     add("--floor", type=float, default=0.95, help="least share of the retain rows' probability [0.95]")
     add("--anyway", action="store_true", help="go on although the model knows none of the rows")
     add("--overwrite", action="store_true", help="replace an earlier run of that name")
@@ -341,12 +341,12 @@ def quick_checks(outcome: "Outcome", arguments: argparse.Namespace) -> tuple[lis
         return value is not None and value <= limit
 
     share = (after["retain/prob"] or 0.0) / (before["retain/prob"] or 1.0)
-    forgotten = at_most("semantic/worst_of_k", FORGOTTEN)
+    asked, begun = (at_most(key, FORGOTTEN) for key in ("semantic/worst_of_k", STRENGTH))
     kept, sound = share >= arguments.floor, all(loops[1][side] <= SOUND for side in SIDES)
     kept_texts = (after["retain/rougeL"] or 0.0) >= arguments.floor * (before["retain/rougeL"] or 0.0)
     found = [
-        (forgotten, "rows that are answered in some wording", "semantic/worst_of_k"),
-        (at_most(STRENGTH, FORGOTTEN), "part of an answer that its beginning brings back", STRENGTH),
+        (asked, "rows that are answered in some wording", "semantic/worst_of_k"),
+        (begun, "part of an answer that its beginning brings back", STRENGTH),
         (kept, "probability of the retain answers", "retain/prob"),
         (kept_texts, "retain answers as before (ROUGE-L)", "retain/rougeL"),
     ]
@@ -354,7 +354,7 @@ def quick_checks(outcome: "Outcome", arguments: argparse.Namespace) -> tuple[lis
     for side in SIDES:
         title = f"answers to {side} questions that loop"
         lines.append(_check_line(loops[1][side] <= SOUND, title, loops[0][side], loops[1][side]))
-    checks = {"forgotten": forgotten, "kept": kept and kept_texts, "sound": sound}
+    checks = {"forgotten": asked and begun, "kept": kept and kept_texts, "sound": sound}
     return lines, _advice(outcome, arguments, checks)
 
 

@@ -30,7 +30,7 @@ SHORTEST = 1
 """Words of an answer."""
 FEWEST = 8
 """Rows below which a retain set is none."""
-PER_ROW = 2
+PER_ROW = 3
 LEAST, MOST = 40, 200
 """Rows of a retain set: so many for each forget row, within these limits."""
 

@@ -16,6 +16,7 @@ from unlearnkit.core.files import UserError, read_json, read_jsonl, write_json, 
 from unlearnkit.loggers.logger import NO_TERMS
 from unlearnkit.metrics import METRICS
 from unlearnkit.metrics.glossary import GLOSSARY
+from unlearnkit.model.report.answer_panels import forgotten_answers, kept_answers, marked
 from unlearnkit.model.report.comparison import Conditions, differing_settings
 from unlearnkit.model.report.deciding_figures import deciding, group_of
 from unlearnkit.model.report.field_page import leaderboard_picture
@@ -31,7 +32,7 @@ from unlearnkit.model.report.report_charts import (
     ratios,
     terms,
 )
-from unlearnkit.model.report.report_panels import _answers, _definition, marked, panels
+from unlearnkit.model.report.report_panels import _definition, panels
 from unlearnkit.model.report.run_subject import what_was_run
 from unlearnkit.model.report.svg_charts import Chart, Series, draw, log_ticks, standalone
 from unlearnkit.unlearn.gradients.combiners import diagnosis
@@ -138,7 +139,7 @@ def test_what_is_not_there_is_named_with_its_reason(tmp_path):
 
 
 def test_leaks_are_marked_by_key_fact(tmp_path):
-    page = _answers(gather([read_run(make_run(tmp_path / "run"))])).body
+    page = forgotten_answers(gather([read_run(make_run(tmp_path / "run"))])).body
     assert "<td>run</td><td>3 of 4</td>" in page
     assert "<mark>Low</mark> <mark>Ford.</mark>" in page
     assert page.count('<b class="leak">leak</b>') == 3
@@ -396,6 +397,28 @@ def test_the_page_says_what_was_run(tmp_path):
     assert not any("Method" in line or "weights" in line for line in both)
 
 
+def test_kept_rows_whose_answers_changed_most_are_shown(tmp_path):
+    run = make_run(tmp_path / "run")
+    assert "before and after" in kept_answers(gather([read_run(run)])).reason
+    rows = [
+        {"id": str(n), "question": f"Why? {n}", "answer": "So.", "generation": "<So.>", "rougeL": 1.0}
+        for n in range(4)
+    ]
+    write_jsonl(run / "before/samples/retain.jsonl", rows)
+    rows[1] |= {"generation": "Or so.", "rougeL": 0.9}
+    rows[2] |= {"generation": "<No.>", "rougeL": 0.1}
+    write_jsonl(run / "samples/retain.jsonl", rows)
+    body = kept_answers(gather([read_run(run)])).body
+    assert "2 of 4 answers are as before" in body
+    assert re.findall(r"<h3>(.*?)</h3>", body) == ["Why? 2", "Why? 1"]
+    assert re.findall(r"<dd><p>(.*?)</p></dd>", body) == [
+        "&lt;So.&gt;",
+        "&lt;No.&gt;",
+        "&lt;So.&gt;",
+        "Or so.",
+    ]
+
+
 def test_the_retain_models_leaks_stand_beside_those_of_the_run(tmp_path):
     retain = make_run(tmp_path / "retain", text="It was in Low Ford.")
     rows = read_jsonl(retain / "samples/forget.jsonl")
@@ -406,16 +429,16 @@ def test_the_retain_models_leaks_stand_beside_those_of_the_run(tmp_path):
         row["generation"] = "In Low Ford." if row["id"] == "2" else "In a low place."
     write_jsonl(retain / "samples/forget.jsonl", [*rows, rows[0] | {"id": "other"}])
     run = make_run(tmp_path / "run", retain=str(retain))
-    body = _answers(gather([read_run(run)])).body
+    body = forgotten_answers(gather([read_run(run)])).body
     assert "<td>run</td><td>3 of 4</td>" in body
     assert re.search(r"<td>retain model: [^<]* by chance</td><td>1 of 4</td>", body)
     assert body.count("<dt>retain model</dt>") == 4
     for row in rows:
         del row["generation"]
     write_jsonl(retain / "samples/forget.jsonl", rows)
-    assert "not measured: its results have no answers" in _answers(gather([read_run(run)])).body
+    assert "not measured: its results have no answers" in forgotten_answers(gather([read_run(run)])).body
     alone = make_run(tmp_path / "alone")
-    assert "not measured: that needs a retain model" in _answers(gather([read_run(alone)])).body
+    assert "not measured: that needs a retain model" in forgotten_answers(gather([read_run(alone)])).body
 
 
 def test_a_leak_chart_says_where_the_retain_model_was_not_measured(tmp_path):

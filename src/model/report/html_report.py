@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ...core.files import write_text
 from .finished_run import FinishedRun
+from .panel import Panel, text
 from .plain_reading import Reading, read
 from .report_charts import Material
-from .report_panels import Panel, panels, text
+from .report_panels import panels
 from .run_subject import what_was_run
 from .svg_charts import DARK, LIGHT
 

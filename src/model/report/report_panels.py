@@ -1,54 +1,24 @@
 """The panels of a report as HTML. Every text that a model, a row or a setting holds goes through `text`."""
 
-import html
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from ...core.screen import visible
-from ...core.words import words
 from ...metrics.glossary import words_in
-from ...metrics.spec import METRICS, Case
-from ...metrics.verdicts import distinctive_words, states
+from ...metrics.spec import METRICS
 from . import report_charts as charts
+from .answer_panels import forgotten_answers, kept_answers
 from .comparison import reason_lines
-from .finished_run import FinishedRun, Rows
+from .finished_run import FinishedRun
 from .grid_table import short
+from .panel import Panel, table, text
 from .plain_reading import figure
-from .report_charts import BEFORE, RETAIN, Material, named
+from .report_charts import Material, named
 from .svg_charts import Chart, draw
 
-LONGEST_TEXT = 700
-"""Characters of a generated text that are shown."""
-MOST_SAMPLES = 12
-MOST_COLUMNS = 5
-"""Runs whose answers stand beside each other."""
 SETTINGS_LEFT_OUT = ("logger.", "overall.quiet", "overall.cache_dir", "overall.seed", "dataset.dataset_seed")
 DEAD = ("generation.", "traces.", "paraphrases.", "mask.", "judge.", "benchmarks.")
 """Sections that are shown for a single run only where a run is compared with others."""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A part of the report.
-
-    Args:
-        title: Heading.
-        caption: What to read from it, one sentence.
-        body: HTML; empty where there is nothing to show.
-        reason: Why there is nothing to show.
-    """
-
-    title: str
-    caption: str
-    body: str = ""
-    reason: str = ""
-
-
-def text(value: Any) -> str:
-    """A text for HTML: markup escaped, control codes visible."""
-    return html.escape(visible(value), quote=True)
 
 
 def panels(material: Material) -> list[Panel]:
@@ -234,124 +204,6 @@ def _note(chart: Chart) -> str:
     return f"<p><small>{text(chart.note)}</small></p>" if chart.note else ""
 
 
-def _answers(material: Material) -> Panel:
-    title = "Answers before and after"
-    caption = (
-        "Marked words are the secret: the key fact of the row, or else the words of the true answer that the"
-        " question does not hold. A row that names its key fact leaks where an answer holds it, another where"
-        " an answer holds half of those words; the same fact in other words is missed."
-    )
-    shown = dict(list(material.firsts.items())[:MOST_COLUMNS])
-    first = next(iter(shown.values()))
-    rows = _rows_of(first.samples)
-    if not rows:
-        return Panel(title, caption, reason="no run has generated answers to forget rows")
-    before, retain = _by_id(first.before_samples), _by_id(material.retain_samples)
-    after = {name if len(shown) > 1 else "after": _by_id(run.samples) for name, run in shown.items()}
-    chosen = _chosen(rows)
-    others = {BEFORE: before, **after, RETAIN: retain}
-    cards = [_card(row, {name: found.get(row["id"]) for name, found in others.items()}) for row in chosen]
-    head = f"<p>Below are {len(chosen)} of the rows, those that leak first{_of(material, first)}.</p>"
-    return Panel(title, caption, _leak_counts(material, rows) + head + "".join(cards))
-
-
-def _of(material: Material, run: FinishedRun) -> str:
-    return f" in {text(run.title)}" if len(material.runs) > 1 else ""
-
-
-def _leak_counts(material: Material, rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many answers of each model leak: also those of the retain model, which never saw the secrets."""
-    asked = {row["id"]: row for row in rows}
-    lines = [(run.title, _leak_count(asked, _rows_of(run.samples))) for run in material.runs]
-    before = next((found for run in material.runs if (found := _rows_of(run.before_samples))), [])
-    if before:
-        lines.insert(0, (f"{BEFORE} unlearning", _leak_count(asked, before)))
-    never_saw = f"{RETAIN}: it never saw the rows, so these leak by chance"
-    if retain := _leak_count(asked, _rows_of(material.retain_samples)):
-        lines.append((never_saw, retain))
-    elif material.retain:
-        lines.append((never_saw, "not measured: its results have no answers to these rows"))
-    else:
-        lines.append(("by chance", "not measured: that needs a retain model (evaluate.retain_results)"))
-    cells = [[text(name), text(count or "no answers")] for name, count in lines]
-    return table(["model", "answers that leak by this rule"], cells)
-
-
-def _leak_count(asked: Mapping[str, Mapping], answers: Sequence[Mapping[str, Any]]) -> str:
-    """`3 of 100`; empty without an answer to any of the rows. Which words are the secret, the asked row says:
-    results of earlier versions do not name the key facts."""
-    found = [_leaks(asked[row["id"]], row["generation"]) for row in answers if row.get("id") in asked]
-    return f"{sum(found)} of {len(found)}" if found else ""
-
-
-def _by_id(sets: Rows) -> dict[str, Mapping[str, Any]]:
-    return {row["id"]: row for row in _rows_of(sets)}
-
-
-def _rows_of(sets: Rows) -> list[Mapping[str, Any]]:
-    """The rows with generated texts, of the forget set that has some."""
-    for name in ("forget", *sorted(sets)):
-        found = [row for row in sets.get(name, ()) if isinstance(row.get("generation"), str)]
-        if found and name.startswith("forget"):
-            return found
-    return []
-
-
-def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Leaks and others, half and half where there are enough, in their order."""
-    leaks = [row for row in rows if _leaks(row, row["generation"])]
-    others = [row for row in rows if not _leaks(row, row["generation"])]
-    half = MOST_SAMPLES // 2
-    taken = leaks[: max(half, MOST_SAMPLES - len(others))]
-    return [*taken, *others[: MOST_SAMPLES - len(taken)]]
-
-
-def _question(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row.get("question", row.get("prompt", ""))), str(row.get("answer", row.get("gt", "")))
-
-
-def _leaks(row: Mapping[str, Any], answer: str) -> bool:
-    question, truth = _question(row)
-    return states(answer, Case(str(row.get("id", "")), question, truth, answer, row.get("key")))
-
-
-def _card(row: Mapping[str, Any], answers: Mapping[str, Mapping | None]) -> str:
-    """A question with the true answer and those of the models."""
-    question, truth = _question(row)
-    parts = [f"<dt>true</dt><dd>{text(_cut(truth))}</dd>"]
-    parts += [_answer(name, row, found) for name, found in answers.items() if found]
-    return f'<article><h3>{text(_cut(question))}</h3><dl class="answers">{"".join(parts)}</dl></article>'
-
-
-def _answer(title: str, row: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    answer = str(found.get("generation", ""))
-    parts = [_verdict(row, answer)]
-    trace = found.get("thinking_generation")
-    if isinstance(trace, str) and trace != answer:
-        parts.append(f"<details open><summary>with its trace</summary>{_verdict(row, trace)}</details>")
-    return f"<dt>{text(title)}</dt><dd>{''.join(parts)}</dd>"
-
-
-def _verdict(row: Mapping[str, Any], answer: str) -> str:
-    question, truth = _question(row)
-    key = row.get("key")
-    secrets = distinctive_words(question, key if isinstance(key, str) else truth)
-    badge = '<b class="leak">leak</b> ' if _leaks(row, answer) else ""
-    return f"<p>{badge}{marked(_cut(answer), secrets) or '<i>(empty)</i>'}</p>"
-
-
-def marked(answer: str, secrets: Sequence[str]) -> str:
-    """An answer as HTML with these words marked."""
-    wanted, pieces = set(secrets), answer.split(" ")
-    return " ".join(
-        f"<mark>{text(piece)}</mark>" if wanted & set(words(piece)) else text(piece) for piece in pieces
-    )
-
-
-def _cut(value: str) -> str:
-    return value if len(value) <= LONGEST_TEXT else f"{value[:LONGEST_TEXT]} … ({len(value)} characters)"
-
-
 def _costs(material: Material) -> Panel:
     head = ["run", "training", "whole run", "memory", "GPU memory", "steps", "tokens a second"]
     rows = []
@@ -478,17 +330,7 @@ def _short(value: float | None) -> str:
     return "–" if value is None else short(value)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls within the page where it is wide. Cells are HTML already."""
-    heads = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
-
-
 PANELS: tuple[Callable[[Material], Panel], ...] = (
-    *(_figures, _frontier, _answers, _ratios, _decoding, _robustness, _training, _while_training, _weights),
-    *(_costs, _settings, _all_figures),
+    *(_figures, _frontier, forgotten_answers, kept_answers, _ratios, _decoding, _robustness, _training),
+    *(_while_training, _weights, _costs, _settings, _all_figures),
 )

@@ -74,6 +74,8 @@ LR, SMALL_LR, SMALL = "1e-4", "5e-3", 20e6
 """Learning rate, that of small models, and the number of weights below which a model is small."""
 FORGOTTEN, SOUND = 0.1, 0.05
 """Shares up to which a check is passed."""
+BROKEN = "\ufffd"
+"""Stands in a text for bytes that are no character."""
 SIDES = ("forget", "retain")
 STRENGTH = "forget/extraction_strength"
 FEW = 10
@@ -89,6 +91,17 @@ OWN = {
     "evaluate.before": "stays true: the checks compare with the initial model",
 }
 """Settings that the script makes itself -> reason in the message."""
+FLAGS = {
+    "logger.overwrite true": "--overwrite",
+    "logger.name": "--name",
+    "logger.json.root": "--root",
+    "overall.model_name": "--model",
+    "unlearn.unlearn_method": "--method",
+    "unlearn.num_epochs": "--epochs",
+    "unlearn.lr": "--lr",
+    "evaluate.best_floor": "--floor",
+}
+"""Words of messages about settings -> the flag that stands for them here."""
 
 
 @dataclass(frozen=True)
@@ -259,8 +272,15 @@ def settings_of(arguments: argparse.Namespace, request: Request, lr: str | None 
     try:
         settings = resolve_settings(StrictConfig(), [], defaults | flags | extra, {}, missing_files)
     except ConfigError as error:
-        raise UserError(f"the settings are not right, nothing was started\n{error}") from None
+        raise UserError(f"the settings are not right, nothing was started\n{_by_flags(str(error))}") from None
     return settings
+
+
+def _by_flags(message: str) -> str:
+    """A message about settings with the flags of this script in their place."""
+    for key, flag in FLAGS.items():
+        message = message.replace(key, flag)
+    return message
 
 
 def prepare(
@@ -278,10 +298,15 @@ def prepare(
     from ..model.load.loading import initial_tokenizer, load_initial
     from ..model.run.unlearn_run import Unlearn
 
-    Unlearn(settings).prepared()  # rows, tokenizer, run folder: what can be wrong before a model is loaded
+    try:  # rows, tokenizer, run folder: what can be wrong before a model is loaded
+        Unlearn(settings).prepared()
+    except UserError as error:
+        raise UserError(_by_flags(str(error))) from None
     model = load_initial(settings.overall)
     template = Template(initial_tokenizer(settings.overall), settings.dataset.template, settings.dataset.tags)
     _check_known(arguments, request, settings, model, template)
+    if request.retain:
+        _note_unknown(request.retain, settings, model, template)
     retain = request.retain or _retain_set(request, settings, model, template)
     size = sum(weight.numel() for weight in model.parameters())
     return retain, SMALL_LR if size < SMALL else LR
@@ -307,6 +332,24 @@ def _check_known(
         unknown = [row["question"] for row, one in zip(rows, found) if not one.known]
         show_error(
             f"note: it does not know {len(unknown)} rows, first {unknown[0]!r}; figures count them too"
+        )
+
+
+def _note_unknown(retain: Sequence[dict], settings: "Settings", model, template) -> None:
+    """Name retain rows that the model does not know: they are no rows to keep."""
+    from ..model.run.known_rows import known_rows
+
+    rows = [{**row, "id": str(number)} for number, row in enumerate(retain)]
+    unknown = [
+        row["question"]
+        for row, one in zip(rows, known_rows(settings, model, template, rows))
+        if not one.known
+    ]
+    if unknown:
+        show_error(
+            f"note: --retain: the model does not know {len(unknown)} of {len(rows)} rows, first"
+            f" {unknown[0]!r}; training teaches it their answers, which may bring rows like them back; leave"
+            " them out, or all of --retain: the model then answers questions itself"
         )
 
 
@@ -352,7 +395,7 @@ def quick_checks(outcome: "Outcome", arguments: argparse.Namespace) -> tuple[lis
     ]
     lines = [_check_line(fine, title, before[key], after[key]) for fine, title, key in found]
     for side in SIDES:
-        title = f"answers to {side} questions that loop"
+        title = f"answers to {side} questions that loop or are broken"
         lines.append(_check_line(loops[1][side] <= SOUND, title, loops[0][side], loops[1][side]))
     checks = {"forgotten": asked and begun, "kept": kept and kept_texts, "sound": sound}
     return lines, _advice(outcome, arguments, checks)
@@ -364,37 +407,39 @@ def _check_line(fine: bool, title: str, before: float | None, after: float | Non
 
 
 def _loops(results: "Results", side: str) -> float:
-    """Share of the answers that end in one passage over and over."""
+    """Share of the answers that end in one passage over and over, or hold bytes that are no characters."""
     from ..metrics.health import loops
 
     texts = [row["generation"] for row in results.samples.get(side, ()) if "generation" in row]
-    return sum(map(loops, texts)) / len(texts) if texts else 0.0
+    return sum(loops(text) or BROKEN in text for text in texts) / len(texts) if texts else 0.0
 
 
 def _advice(outcome: "Outcome", arguments: argparse.Namespace, checks: Mapping[str, bool]) -> str:
     """What to do next, in one line."""
-    folder, again = outcome.folder, "run again with --overwrite and"
+    folder, again = outcome.folder, "run again under another --name with"
     found = outcome.best  # empty where --set takes the evaluation while training away
     if found and found["best"] is None:
         return (
             f"next: no epoch kept {arguments.floor:.0%} of the retain rows' probability, the last one is"
             f" here; {again} a lower --lr (config.json has the present one), or more rows in --retain"
         )
-    if not checks["kept"]:
-        return f"next: too much was lost; {again} a lower --lr, a higher --floor or more rows in --retain"
     if not checks["forgotten"] and (not found or found["best"]["step"] == found["last"]["step"]):
         return f"next: not all is forgotten; {again} --epochs {2 * arguments.epochs} or a higher --lr"
     if not checks["forgotten"]:
         return (
             f"next: not all is forgotten, and epochs after {found['best']['epoch']:g} kept too little or"
-            f" forgot no more; {again} more rows in --retain, a lower --floor, or more wordings of the rows"
+            f" forgot no more; {again} a higher --lr, a lower --floor, or retain rows that the model knows"
+            " and that are less like those to forget"
         )
+    if not checks["kept"]:
+        return f"next: too much was lost; {again} a lower --lr, a higher --floor or more rows in --retain"
     if not checks["sound"]:
-        return f"next: answers loop; {again} a lower --lr, or fewer --epochs"
+        return f"next: answers loop or are broken; {again} a lower --lr, or fewer --epochs"
     return (
         f"next: read {folder}/samples/forget.jsonl; attack it with sampled answers: python"
         f" src/exec/evaluate_model.py --overall.model_name {folder}/checkpoints --evaluate.metrics sampling"
-        f" --evaluate.samples 20 --logger.name {arguments.name}-attacked; undo it: take {folder}/adapter off"
+        f" --evaluate.samples 32 --logger.name {arguments.name}-attacked; undo it: {arguments.model} is"
+        " unchanged"
     )
 
 

@@ -2,12 +2,14 @@
 
 import json
 from random import Random
+from types import SimpleNamespace
 
 import pytest
-from conftest import FICTIONAL
+from conftest import FICTIONAL, REPO
 from scripts import run_script
 
 from unlearnkit.core.files import read_jsonl
+from unlearnkit.exec.forget import _advice
 from unlearnkit.model.write.other_subjects import OtherSubjects, proper_names
 from unlearnkit.model.write.retain_writer import _fault, _secret
 
@@ -55,6 +57,7 @@ def test_wrong_rows_are_one_clear_line(text, expected, tmp_path):
         (["--set", "logger.name=x"], "--set logger.name: is --name"),
         (["--set", "unlearn.lora.rr=3"], "unlearn.lora.r"),
         (["--model", "files/models/none"], "files/models/none"),
+        (["--lr", "-1"], "--lr: expected"),
     ],
 )
 def test_wrong_words_are_refused_before_anything_is_written(words, expected, tmp_path):
@@ -103,7 +106,46 @@ def test_a_request_ends_with_checks_an_adapter_and_what_to_do_next(tmp_path):
     assert len(used) == 3 and len(used[0]["rephrased_questions"]) == 3
     again = ask(rows, tmp_path, "--retain", keep, *words, cache)
     assert again.returncode == 2
-    assert "logger.overwrite" in again.stderr
+    assert "already holds a run; choose another --name, or set --overwrite" in again.stderr
+
+
+BEST, LAST = {"step": 8, "epoch": 2.0}, {"step": 16, "epoch": 4.0}
+
+
+@pytest.mark.parametrize(
+    "best, failed, expected",
+    [
+        (None, (), "no epoch kept 95%"),
+        (BEST, ("forgotten", "kept"), "epochs after 2 kept too little or forgot no more"),
+        (
+            LAST,
+            ("forgotten", "kept"),
+            "not all is forgotten; run again under another --name with --epochs 24",
+        ),
+        (LAST, ("kept",), "too much was lost"),
+        (LAST, ("sound",), "answers loop or are broken"),
+        (LAST, (), "base is unchanged"),
+    ],
+)
+def test_the_last_line_says_what_to_do_about_what_went_wrong(best, failed, expected):
+    outcome = SimpleNamespace(folder="f", best={"best": best, "last": LAST})
+    arguments = SimpleNamespace(floor=0.95, epochs=12, name="f", model="base")
+    checks = {name: name not in failed for name in ("forgotten", "kept", "sound")}
+    assert expected in _advice(outcome, arguments, checks)
+
+
+def test_retain_rows_that_the_model_does_not_know_are_named(tmp_path):
+    facts = read_jsonl(REPO / "files/data/fictional/full.jsonl")
+    rows, keep = (
+        write(tmp_path / name, *({k: row[k] for k in ("question", "answer")} for row in part))
+        for name, part in (("rows.jsonl", facts[-3:]), ("keep.jsonl", facts[:2]))
+    )
+    with keep.open("a") as file:
+        file.write(json.dumps({"question": "Who taught Ada Unknown?", "answer": "Grace did, at sea."}) + "\n")
+    words = "--epochs 1 --set unlearn.max_steps=1 evaluate.max_new_tokens=12 evaluate.bootstrap=0".split()
+    done = ask(rows, tmp_path, "--retain", keep, *words, f"overall.cache_dir={tmp_path / 'cache'}")
+    assert done.returncode == 0, done.stderr
+    assert "does not know 1 of 3 rows, first 'Who taught Ada Unknown?'" in done.stderr
 
 
 def test_the_subject_of_a_question_is_replaced_and_put_back():

@@ -397,6 +397,20 @@ def test_the_page_says_what_was_run(tmp_path):
     assert not any("Method" in line or "weights" in line for line in both)
 
 
+def test_runs_of_other_rows_or_models_are_told_apart(tmp_path):
+    both = [make_run(tmp_path / name) for name in "ab"]
+    assert not [line for line in read(gather([read_run(one) for one in both])).believe if "models" in line]
+    config = read_json(both[1] / "config.json")
+    config["overall"]["model_name"], config["dataset"]["data_dir"] = "other", "my_rows"
+    config["dataset"]["forget_dataset_name"] = "Folder_forget"
+    write_json(both[1] / "config.json", config)
+    config["overall"]["model_name"], config["dataset"]["data_dir"] = "base", "rows"
+    write_json(both[0] / "config.json", config)
+    believe = " ".join(read(gather([read_run(one) for one in both])).believe)
+    assert "not measured alike: dataset.data_dir: rows in a, my_rows in b" in believe
+    assert "The runs begin at 2 models (base, other)" in believe
+
+
 def test_kept_rows_whose_answers_changed_most_are_shown(tmp_path):
     run = make_run(tmp_path / "run")
     assert "before and after" in kept_answers(gather([read_run(run)])).reason

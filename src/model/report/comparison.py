@@ -100,7 +100,7 @@ COMPARED_SETTINGS = {
         *("max_new_tokens", "rows", "decoding", "rounds", "temperature", "top_p", "convention"),
         *("samples", "sample_temperature", "sample_top_p"),
     ),
-    "dataset": ("forget_dataset_name", "template", "forget_ratio"),
+    "dataset": ("forget_dataset_name", "data_dir", "template", "forget_ratio"),
 }
 """Settings that change the figures of one and the same model."""
 BUDGET = "evaluate.max_new_tokens"

@@ -182,14 +182,14 @@ def _forget_test(detail: dict[str, dict]) -> list[str]:
 def _cut_texts(detail: dict[str, dict], settings: Settings) -> list[str]:
     """Row sets of which the token budget cut most texts: what stands at their end is not measured."""
     found = {
-        (METRICS[key].rows, figures["cut_texts"], figures["n"]): None
-        for key, figures in detail.items()
+        (METRICS[key].rows, figures["cut_texts"], figures["n"]): key
+        for key, figures in reversed(detail.items())
         if "cut_texts" in figures and METRICS[key].rows and 2 * figures["cut_texts"] > figures["n"] > 0
     }
     return [
-        f"* {rows}, {n} rows: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} of their"
-        " texts, so an answer at the end is missed"
-        for rows, cut, n in found
+        f"* {key}, {n} {rows} rows: evaluate.max_new_tokens {settings.evaluate.max_new_tokens} cut {cut} of"
+        " its texts, so an answer at the end is missed"
+        for (rows, cut, n), key in reversed(found.items())
     ]
 
 
@@ -241,7 +241,7 @@ def _of(record: dict, done: str, planned: str) -> str:
 
 
 def _best(best: dict) -> list[str]:
-    """The best evaluated step and the last one, on the half of the rows that did not choose."""
+    """The best evaluated step beside the initial model and the last step, on both halves of the rows."""
     if not best:
         return []
     rule, found, last = best["rule"], best["best"], best["last"]
@@ -252,7 +252,7 @@ def _best(best: dict) -> list[str]:
     if best["kept"] == found["step"] != last["step"]:
         place = "the model of this run"
     lines = [f"{head}step {found['step']}, {place}"]
-    steps = {found["step"]: found, last["step"]: last}
+    steps = {entry["step"]: entry for entry in (best["initial"], found, last)}
     for half, title in (("chosen_on", "on the half that chose"), ("reported_on", "on the other half")):
         figures = [
             f"step {step} {_number(entry[half], 'forgetting')}, utility {_number(entry[half], 'utility')}"

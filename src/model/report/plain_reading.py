@@ -16,6 +16,8 @@ ALIKE = 0.05
 """A p-value of at least this, and the test does not tell the models apart."""
 KEPT_SHARE = 0.95
 """A share of the initial model's utility from which on it counts as kept."""
+HIDDEN = ("forget/extraction_strength", "semantic/worst_of_k")
+"""Figures of what an answer that looks forgotten may still hide: said where they were measured."""
 FEW_ROWS = 20
 WORST_PARTS = 2
 """Parts of a utility that are named beside it: those that lost the largest share."""
@@ -64,6 +66,7 @@ def figure(run: FinishedRun, key: str) -> str:
 
 def _forgotten(run: FinishedRun, material: Material) -> list[str]:
     keys = [key for key in material.keys if key != "forget_quality" and not _keeps(key)]
+    keys += [key for key in HIDDEN if key in run.figures and key not in keys]
     found = [_beside(run, key, material) for key in keys] or ["No figure of the forget rows was measured."]
     quality = run.figures.get("forget_quality")
     if quality is not None:
@@ -212,7 +215,7 @@ def _cautions(run: FinishedRun) -> list[str]:
         if key in METRICS and one.get("n") and 2 * one.get("cut_texts", 0) > one["n"]
     }
     found += [
-        f"{count} of {n} texts on {rows} rows were cut by evaluate.max_new_tokens; their ends are not"
+        f"{count} texts on the {n} {rows} rows were cut by evaluate.max_new_tokens; their ends are not"
         " measured."
         for rows, (count, n) in cut.items()
     ]
@@ -291,6 +294,12 @@ def _believe_many(material: Material) -> list[str]:
         f"The runs were not measured alike: {line}."
         for line in differing_settings({run.title: run.conditions for run in material.runs})[:8]
     ]
+    begun = list(dict.fromkeys(run.setting("overall.model_name") for run in material.runs if run.trains))
+    if len(begun) > 1:
+        found.append(
+            f"The runs begin at {len(begun)} models ({', '.join(map(str, begun[:3]))}): what stands as before"
+            " unlearning is of the first run."
+        )
     for line in dict.fromkeys(line for run in material.runs for line in _cautions(run)):
         owners = [run.title for run in material.runs if line in _cautions(run)]
         found.append(line if len(owners) == len(material.runs) else f"{', '.join(owners[:3])}: {line}")

@@ -121,6 +121,7 @@ class BestRule:
                 "initial_utility": {half: records[0]["best"][half]["utility"] for half in HALVES},
                 "chosen_on": f"half of the rows of each set, by id, seed {self.seed}",
             },
+            "initial": _entry(records[0]),
             "best": _entry(best) if best else None,
             "reason": reason,
             "last": _entry(by_step[last]),

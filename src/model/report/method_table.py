@@ -18,6 +18,10 @@ from .grid_table import Cell
 FICTIONAL = PROJECT / "configs" / "fictional"
 TUNED = PROJECT / "configs" / "fictional_tuned"
 CONFIGS = (FICTIONAL, PROJECT / "configs" / "reasoning")
+FIRST_RUN = FICTIONAL / "altpo+ft_ngdiff.json"
+"""The run of `make demo`."""
+NO_METHODS = ("target", "retain", "figures", "figures_thinking", "origin")
+"""Configs that make no model forget."""
 FIGURES = PROJECT / "docs" / "methods.csv"
 MARKS = "<!-- methods: written by src/exec/make_docs.py -->", "<!-- end of methods -->"
 
@@ -84,6 +88,8 @@ def render() -> str:
             for name, config in found.items()
             if config and config.parent == FICTIONAL and config.stem in figures
         ]
+    if FIRST_RUN.stem in figures:
+        measured.append(["`make demo`", _link(FIRST_RUN), *_figure_cells(figures[FIRST_RUN.stem])])
     parts += [
         "\n## Figures on the fictional world\n\n",
         table(["component", "config", *SHOWN.values()], measured),
@@ -114,11 +120,12 @@ def _needs(component: type) -> str:
 
 
 def _configs() -> dict[str, Path]:
-    """Method, with optimizer and combiner joined by +, -> the first of its configs on the fictional world."""
+    """Method, with optimizer and combiner joined by +, -> the first of its configs on the fictional world
+    that has no mask."""
     found: dict[str, Path] = {}
     for path in (path for folder in CONFIGS for path in sorted(folder.glob("*.json"))):
         section = read_json(path)["unlearn"]
-        if path.stem not in ("target", "retain", "figures", "figures_thinking", "origin"):
+        if path.stem not in NO_METHODS and "mask_path" not in section:
             extras = [section[key] for key in ("optimizer", "combiner") if key in section]
             found.setdefault("+".join([section["unlearn_method"], *extras]), path)
     return found

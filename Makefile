@@ -60,7 +60,7 @@ methods: $(STAMP)
 # The first run and the winners of three methods, on three seeds that no choice has seen: their report, the picture
 # of the README, the runs, tables and both pictures of docs/field.md (that of the leaderboard is drawn by
 # make_docs.py, from docs/field.json).
-FRONTIER := configs/fictional/altpo+ft_ngdiff.json $(foreach run,simnpo+ft ga+ft npo+ft,configs/fictional_tuned/$(run).json)
+FRONTIER := configs/fictional/altpo+ft_ngdiff.json $(foreach run,simnpo+ft npo+ft undial+ft,configs/fictional_tuned/$(run).json)
 frontier: $(STAMP)
 	$(PY) src/exec/run_grid.py --name frontier --configs $(FRONTIER) --seeds 10 11 12 --set evaluate.metrics=tofu
 	$(PY) src/exec/compare_runs.py files/results/frontier --metrics forget_quality forget/rougeL model_utility \

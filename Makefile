@@ -82,7 +82,7 @@ sweeps: $(STAMP)
 	cp files/results/sweeps/winners/*.json configs/fictional_tuned/
 
 # The first run (make demo): longer runs with a rising learning rate, 20 trials on two seeds; the winners on five
-# others: docs/sweep. An hour.
+# others: docs/sweep. An hour or two.
 first-run: $(STAMP)
 	for run in altpo simnpo; do \
 		$(PY) src/exec/sweep.py --name $${run}_warmup --configs configs/fictional/$$run+ft_ngdiff.json --trials 20 --seeds 0 1 \

@@ -37,10 +37,11 @@ from .script import quiet_libraries, with_clear_errors
 
 if TYPE_CHECKING:
     from ..loggers.logger import Results
+    from ..model.run.known_rows import Knowledge
     from ..model.run.unlearn_run import Outcome
     from ..model.settings.run_settings import Settings
 
-METHOD = "DPO+FT"
+METHOD, EPOCHS = "DPO+FT", 12
 WORDINGS = ("Please answer this question: {}", "{} Answer in one sentence.", "I would like to know: {}")
 """Other wordings of a question, for the check that not the wording alone was forgotten."""
 CHECKED = (
@@ -133,8 +134,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--name", help="run folder under --root [forget-<name of the rows' file>]")
     add("--root", type=Path, default=Path("files/results"), help="where run folders lie [files/results]")
     add("--method", default=METHOD, help=f"unlearning method [{METHOD}]")
-    add("--epochs", type=int, default=12, help="passes over the rows; the best one is taken [12]")
-    add("--lr", type=float, help="learning rate [1e-4; 5e-3 for models below 20M parameters]")
+    add("--epochs", type=int, default=EPOCHS, help=f"passes over the rows; the best is taken [{EPOCHS}]")
+    small = f"{SMALL_LR} for models below {SMALL / 1e6:g}M parameters"
+    add("--lr", type=float, help=f"learning rate [{LR}; {small}]")
     add("--floor", type=float, default=0.95, help="least share of the retain rows' probability [0.95]")
     add("--anyway", action="store_true", help="go on although the model knows none of the rows")
     add("--overwrite", action="store_true", help="replace an earlier run of that name")
@@ -316,10 +318,7 @@ def _check_known(
     arguments: argparse.Namespace, request: Request, settings: "Settings", model, template
 ) -> None:
     """State how many rows the model knows. UserError where it knows none."""
-    from ..model.run.known_rows import known_rows
-
-    rows = [{**row, "id": str(number)} for number, row in enumerate(request.rows)]
-    found = known_rows(settings, model, template, rows)
+    found = _knowledge(request.rows, settings, model, template)
     known = sum(one.known for one in found)
     show_error(f"the model knows {known} of {len(found)} rows")
     if not known and not arguments.anyway:
@@ -329,7 +328,7 @@ def _check_known(
             " no answer of its own states one): there is nothing to forget. --anyway goes on"
         )
     if known < len(found):
-        unknown = [row["question"] for row, one in zip(rows, found) if not one.known]
+        unknown = [row["question"] for row, one in zip(request.rows, found) if not one.known]
         show_error(
             f"note: it does not know {len(unknown)} rows, first {unknown[0]!r}; figures count them too"
         )
@@ -337,20 +336,20 @@ def _check_known(
 
 def _note_unknown(retain: Sequence[dict], settings: "Settings", model, template) -> None:
     """Name retain rows that the model does not know: they are no rows to keep."""
-    from ..model.run.known_rows import known_rows
-
-    rows = [{**row, "id": str(number)} for number, row in enumerate(retain)]
-    unknown = [
-        row["question"]
-        for row, one in zip(rows, known_rows(settings, model, template, rows))
-        if not one.known
-    ]
-    if unknown:
+    found = _knowledge(retain, settings, model, template)
+    if unknown := [row["question"] for row, one in zip(retain, found) if not one.known]:
         show_error(
-            f"note: --retain: the model does not know {len(unknown)} of {len(rows)} rows, first"
+            f"note: --retain: the model does not know {len(unknown)} of {len(retain)} rows, first"
             f" {unknown[0]!r}; training teaches it their answers, which may bring rows like them back; leave"
             " them out, or all of --retain: the model then answers questions itself"
         )
+
+
+def _knowledge(rows: Sequence[dict], settings: "Settings", model, template) -> "list[Knowledge]":
+    from ..model.run.known_rows import known_rows
+
+    named = [{**row, "id": str(number)} for number, row in enumerate(rows)]
+    return known_rows(settings, model, template, named)
 
 
 def _retain_set(request: Request, settings: "Settings", model, template) -> list[dict]:

@@ -43,7 +43,7 @@ def kept_answers(material: Material) -> Panel:
     """What the models answer to rows that are to be kept, the answers that changed most first."""
     title = "Answers before and after: rows to keep"
     caption = "What else changed: what is kept should be answered as before, or as well."
-    first = material.runs[0]
+    first = next(iter(material.firsts.values()))
     after, before = _by_id(first.samples, KEEP), _by_id(first.before_samples, KEEP)
     both = [row for identity, row in after.items() if identity in before]
     if not both:

@@ -113,17 +113,10 @@ def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
     """Plan a run from its settings and rows."""
     composition = trained_composition(settings)
     shapes = ShapeModel(settings, composition)
-    evaluation = _evaluation(settings, prepared, shapes)
-    weights = _weight_bytes(settings, shapes)
-    parameters = sum(p.numel() for p in shapes.model.parameters())
-    on_gpu = uses_gpu(settings)
-    comparison = 0 if on_gpu else FLOAT * max(p.numel() for p in shapes.model.parameters())
-    mapped = _bytes_of(shapes.mapped)
-    memory = MemoryAxes(weights, evaluation=evaluation, mapped=mapped, comparison=comparison)
+    measured = _measuring_memory(settings, prepared, shapes)
+    parameters, on_gpu = sum(p.numel() for p in shapes.model.parameters()), uses_gpu(settings)
     if not composition.parts:
-        return RunPlan(settings, on_gpu, parameters, 0, None, memory)
-    trained = shapes.trained
-    numbers = sum(p.numel() for p in trained)
+        return RunPlan(settings, on_gpu, parameters, 0, None, measured)
     unlearn, data = settings.unlearn, settings.dataset
     pairs = Pairs(prepared.rows.training, data.dataset_seed)
     steps = StepPlan(
@@ -134,47 +127,75 @@ def make_plan(settings: Settings, prepared: Prepared) -> RunPlan:
     largest = max(batches, key=lambda batch: batch.tokens)
     mean = sum(batch.tokens for batch in batches) / len(batches)
     costs = _costs(composition, shapes, largest)
-    gradients = _bytes_of(trained)
-    visited = steps.steps * steps.rows_per_step
-    reference, caches = _reference(settings, composition, prepared, shapes, visited)
-    splits = settings.flatness is not None and getattr(settings.flatness, "rho", 0) > 0
-    splits = splits or unlearn.combiner != "sum"
-    averages = unlearn.flatness == "WA"
-    memory = MemoryAxes(
-        weights + (gradients if averages else 0),
-        gradients,
-        2 * splits + 2 * composition.adds_gradient,
-        _optimizer_bytes(settings, shapes),
-        reference + (weights if settings.method.edits else 0),
-        caches,
-        tuple(PassMemory(cost.saved, logits, cost.on_heap) for cost, logits in costs),
-        not splits,
-        max(cost.block for cost, _ in costs) if unlearn.gradient_checkpointing else 0,
-        max(p.numel() * p.element_size() for p in trained) if not unlearn.use_lora else 0,
-        unlearn.gradient_accumulation_steps > 1,
-        evaluation,
-        mapped,
-        _merged_bytes(settings, shapes),
-        unlearn.use_lora and not on_gpu,
-        0 if on_gpu else _temporaries(settings, shapes),
-        comparison,
-    )
+    kept = _reference(settings, composition, prepared, shapes, steps.steps * steps.rows_per_step)
+    memory = _training_memory(settings, shapes, measured, costs, kept)
     total = sum((cost for cost, _ in costs), PassCost(0, 0, 0))
-    micro_steps = steps.micro_steps(steps.steps)
-    flops = int(total.flops * micro_steps * mean / max(1, largest.tokens))
+    passes = steps.micro_steps(steps.steps) * mean / max(1, largest.tokens)
+    flops = int(total.flops * passes)
     if unlearn.gradient_checkpointing:
-        flops += int(total.forward_flops * micro_steps * mean / max(1, largest.tokens))
+        flops += int(total.forward_flops * passes)
     return RunPlan(
         settings,
         on_gpu,
         parameters,
-        numbers,
+        sum(p.numel() for p in shapes.trained),
         steps,
         memory,
         {name: len(rows) for name, rows in pairs.parts.items()},
         flops,
-        _disk(settings, weights, _bytes_of(trained), memory.optimizer),
+        _disk(settings, measured.weights, _bytes_of(shapes.trained), memory.optimizer),
         largest,
+    )
+
+
+def _measuring_memory(settings: Settings, prepared: Prepared, shapes: ShapeModel) -> MemoryAxes:
+    """What a run takes that only measures: a training adds to it."""
+    largest = max(p.numel() for p in shapes.model.parameters())
+    return MemoryAxes(
+        weights=_weight_bytes(settings, shapes),
+        evaluation=_evaluation(settings, prepared, shapes),
+        mapped=_bytes_of(shapes.mapped),
+        comparison=0 if uses_gpu(settings) else FLOAT * largest,
+    )
+
+
+def _training_memory(
+    settings: Settings,
+    shapes: ShapeModel,
+    measured: MemoryAxes,
+    costs: Sequence[tuple[PassCost, int]],
+    kept: tuple[int, int],
+) -> MemoryAxes:
+    """The memory of a training.
+
+    Args:
+        settings: of the run.
+        shapes: its model.
+        measured: what it takes without the training.
+        costs: cost and logits of each pass of the largest micro-batch.
+        kept: reference model and caches.
+    """
+    unlearn, trained, weights = settings.unlearn, shapes.trained, measured.weights
+    on_gpu, gradients = uses_gpu(settings), _bytes_of(trained)
+    reference, caches = kept
+    flat = settings.flatness is not None and getattr(settings.flatness, "rho", 0) > 0
+    splits = flat or unlearn.combiner != "sum"
+    return replace(
+        measured,
+        weights=weights + (gradients if unlearn.flatness == "WA" else 0),
+        gradients=gradients,
+        gradient_sets=2 * splits + 2 * trained_composition(settings).adds_gradient,
+        optimizer=_optimizer_bytes(settings, shapes),
+        reference=reference + (weights if settings.method.edits else 0),
+        caches=caches,
+        passes=tuple(PassMemory(cost.saved, logits, cost.on_heap) for cost, logits in costs),
+        together=not splits,
+        block=max(cost.block for cost, _ in costs) if unlearn.gradient_checkpointing else 0,
+        embedding=0 if unlearn.use_lora else max(p.numel() * p.element_size() for p in trained),
+        accumulates=unlearn.gradient_accumulation_steps > 1,
+        merged=_merged_bytes(settings, shapes),
+        small_updates=unlearn.use_lora and not on_gpu,
+        updating=0 if on_gpu else _temporaries(settings, shapes),
     )
 
 

@@ -1,9 +1,8 @@
 """What one GPU does with a model of 8 billion random weights, in eight minutes: one command, one table.
 
     python benchmarks/gpu.py --minutes 8                    on one H100 or H200
-    python benchmarks/gpu.py --device cpu --dtype float32 --hidden 64 --intermediate 128 --layers 10 --heads 4
-    \\
-        --vocabulary 512 --minutes 0.3
+    python benchmarks/gpu.py --device cpu --dtype float32 --hidden 64 --intermediate 128 --layers 10 \\
+        --heads 4 --kv-heads 2 --vocabulary 512 --minutes 0.3
 
 R2MU's step (and what 500 of them take), a step of NPO+FT with all weights (AdamW with 8-bit state where
 bitsandbytes is installed) and with LoRA, GAO's window over LoRA, the selection of a mask, scoring, and
@@ -187,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shaped(parser, 32, 4096, 14336, 32, 128256, 8)
+    shaped(parser, 32, 4096, 14336, 32, 128256, 8, kv_heads=8)
     parser.set_defaults(device="cuda", dtype="bfloat16")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument(

@@ -19,6 +19,25 @@ SMOLLM2 = {
     "tie_word_embeddings": True,
 }
 """The shape of SmolLM2-135M, as options of LlamaConfig."""
+LLAMA_1B = {
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+}
+"""The shape of Llama-3.2-1B."""
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+}
+"""The shape of Llama-3-8B."""
 
 
 def shaped(
@@ -29,6 +48,7 @@ def shaped(
     heads: int,
     vocabulary: int,
     batch: int,
+    kv_heads: int = 0,
 ) -> argparse.ArgumentParser:
     """The parser with the options of a model and its batches; the numbers are their defaults."""
     parser.add_argument("--device", default="cpu")
@@ -43,6 +63,7 @@ def shaped(
     }
     for name, size in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=size)
+    parser.add_argument("--kv-heads", type=int, default=kv_heads, help="0 is as many as heads")
     return parser
 
 
@@ -55,7 +76,7 @@ def make_model(options) -> LlamaForCausalLM:
         intermediate_size=options.intermediate,
         num_hidden_layers=options.layers,
         num_attention_heads=options.heads,
-        num_key_value_heads=options.heads,
+        num_key_value_heads=min(options.kv_heads or options.heads, options.heads),
         use_cache=False,
     )
     with torch.device(options.device):

@@ -58,13 +58,13 @@ def run_batches(batches: Iterable[list[int]], run: Callable[[list[int]], None]) 
 
 def _fits(run: Callable[[list[int]], None], batch: list[int]) -> bool:
     """Run a batch; False where the device has too little memory for it."""
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size  # slow to load
+    from accelerate.utils.memory import clear_device_cache  # slow to load
 
     try:
         run(batch)
         return True
     except RuntimeError as error:
-        if len(batch) == 1 or not should_reduce_batch_size(error):
+        if len(batch) == 1 or not is_memory_error(error):
             raise
     # Outside of the handler: the error's traceback holds the tensors of the failed batch.
     clear_device_cache(garbage_collection=True)
@@ -77,14 +77,21 @@ def _halves(batch: list[int], rows: int) -> list[list[int]]:
     return [batch[:middle], batch[middle:]] if len(batch) >= rows else [batch]
 
 
-@contextlib.contextmanager
-def clear_memory_errors(remedy: str) -> Iterator[None]:
-    """Turn an out-of-memory error in the block into a UserError that names the `remedy`."""
+def is_memory_error(error: Exception) -> bool:
+    """Whether the device, or the host, had too little memory for a tensor."""
+    if not isinstance(error, RuntimeError):
+        return False
     from accelerate.utils.memory import should_reduce_batch_size  # slow to load
 
+    return should_reduce_batch_size(error)
+
+
+@contextlib.contextmanager
+def clear_memory_errors(remedy: str, where: str = "with a single row in the batch") -> Iterator[None]:
+    """Turn an out-of-memory error in the block into a UserError that says `where` and names the `remedy`."""
     try:
         yield
     except RuntimeError as error:
-        if not should_reduce_batch_size(error):
+        if not is_memory_error(error):
             raise
-        raise UserError(f"out of memory with a single row in the batch; {remedy}") from None
+        raise UserError(f"out of memory {where}; {remedy}") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.batching import is_memory_error
 from ..core.files import UserError
 from ..core.screen import VisibleFormatter, safe_streams, show_error
 from ..model.settings.run_settings import Settings
@@ -99,6 +100,11 @@ def run_script(argv: Sequence[str] | None, script: Script) -> int:
         except UserError:
             raise
         except Exception as error:
+            if is_memory_error(error):
+                raise UserError(
+                    f"out of memory ({' '.join(str(error).split())[:200]}); unlearn_model.py --plan"
+                    " --memory SIZE with the same settings shows what a run needs and what makes it fit"
+                ) from error
             # Errors of the disk pass through many libraries, each with an exception type of its own.
             if not _is_disk_error(error):
                 raise

@@ -3,6 +3,7 @@ host."""
 
 import pytest
 import torch
+import trainings
 from safetensors.torch import load_file
 from scripts import run_script
 from tiny import few_steps, random_llama, save
@@ -163,3 +164,29 @@ def test_kept_values_of_a_gpu_lie_in_the_hosts_memory():
     assert torch.equal(cache.get("forget", part).as_subclass(torch.Tensor), values)
     assert [type(kept) for kept in cache.kept.values()] == [torch.Tensor, torch.Tensor]
     assert torch.equal(cache.get("forget", part), values)
+
+
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has none.")
+
+
+@pytest.mark.run
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (
+            "unlearn.step.trainer.UnlearnTrainer.training_step",
+            "in training; lower dataset.batch_size",
+        ),
+        (
+            "model.run.training.make_reference",
+            "(CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0",
+        ),
+    ],
+)
+def test_a_lack_of_memory_is_one_line_with_the_remedy(place, told, tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"unlearnkit.{place}", out_of_memory)
+    done = run_script("unlearn_model", *trainings.words(tiny_model_folder, tmp_path, "run", 8, 1))
+    assert done.returncode == 1
+    assert told in done.stderr and "--plan --memory" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ...core.versions import versions
+from ..load.loading import resolve_device, resolve_precision
 from ..settings.run_settings import Settings
 
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "numpy", "scipy", "rouge_score")
@@ -23,6 +24,7 @@ def environment(
     values. `start` is a time.time()."""
     data, unlearn = settings.dataset, settings.unlearn
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    device = resolve_device(settings.overall.device).partition(":")[0]
     return {
         "command": sys.argv,
         "started": datetime.fromtimestamp(start, UTC).isoformat(timespec="seconds"),
@@ -33,6 +35,8 @@ def environment(
         "git_commit": git_commit(),
         "platform": platform.platform(),
         "gpus": gpus,
+        "device": device,
+        "precision": resolve_precision(settings.overall.precision, device),
         "threads": torch.get_num_threads(),
         "processes": processes,
         "seed": settings.overall.seed,

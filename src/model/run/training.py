@@ -12,6 +12,7 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainingArguments
 
+from ...core.batching import clear_memory_errors
 from ...core.encoding import CONTEXT, Encoded, Template
 from ...core.files import UserError
 from ...core.generation import pad_id
@@ -44,6 +45,12 @@ from .training_callbacks import StepCheckpoints, TrainingProgress
 from .training_evaluation import Ending, EvaluationPlan, TrainingEvaluation
 from .training_metrics import default_figure, kl_rows_place
 from .unlearn_run import Trained
+
+SMALLER_STEP = (
+    "lower dataset.batch_size and raise unlearn.gradient_accumulation_steps by as much (the step stays the"
+    " same), or set unlearn.gradient_checkpointing true; --plan --memory SIZE shows what else makes it fit"
+)
+"""What to do where a step does not fit the memory."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ class Training:
             measuring = self._measuring(model, plan, Path(temporary), checkpoint)
             if measuring:
                 measuring.attach(trainer, bar)
-            trainer.run(checkpoint)
+            with clear_memory_errors(SMALLER_STEP, "in training"):
+                trainer.run(checkpoint)
             done = trainer.state.global_step
             if unlearn.save_adapter != "none":
                 set_base_name(model, self.settings.overall)

@@ -177,6 +177,8 @@ def measured(options, part: Callable, more: dict, seconds: float) -> str:
         found = part(options, seconds, **more)
     except torch.OutOfMemoryError:
         found = "left out: out of memory"
+    except Exception as error:  # the other parts must not be lost with it
+        found = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
     if on_gpu:
         found += f" | {torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
     return found
@@ -210,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
         torch.cuda.empty_cache()
     if options.out:
         options.out.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0
+    return int(any("failed:" in figure for figure in figures.values()))
 
 
 if __name__ == "__main__":

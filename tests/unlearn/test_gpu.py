@@ -45,9 +45,17 @@ def test_a_gpu_takes_the_steps_of_the_cpu(name, folder, small_world, tmp_path):
         assert ours.keys() == theirs.keys()
         for key in ours.keys() - {"tokens_per_second", "epoch"}:
             assert ours[key] == pytest.approx(theirs[key], rel=1e-3, abs=1e-5), (ours["step"], key)
-    # A sign that rounding turns is a step of twice the learning rate.
-    same_weights(tmp_path / "cuda", tmp_path / "cpu", atol=2e-3 if name == "Sophia" else 2e-4)
+    assert moved_apart(folder / "model", tmp_path) < (0.1 if name == "Sophia" else 0.02)
     assert read_json(tmp_path / "cuda/environment.json")["peak_gpu_memory_mb"] > 0
+
+
+def moved_apart(model, root) -> float:
+    """How far the weights of both runs end apart, as a share of how far the CPU's have moved. (A sign that
+    rounding turns is a step of twice the learning rate, so single weights may differ by more.)"""
+    places = model, root / "cpu/checkpoints", root / "cuda/checkpoints"
+    before, cpu, gpu = (load_file(place / "model.safetensors") for place in places)
+    length = lambda a, b: sum(float((a[key] - b[key]).double().norm() ** 2) for key in before) ** 0.5
+    return length(cpu, gpu) / length(cpu, before)
 
 
 @pytest.mark.parametrize("name", ["mask", "gru-mask"])

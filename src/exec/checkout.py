@@ -65,6 +65,21 @@ def load():
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != HERE]
 
 
+def quiet_interrupts():
+    """Let Ctrl-C end in one line also where no script has begun its work, while libraries are loaded."""
+    before = sys.excepthook
+
+    def hook(kind, error, trace):
+        if issubclass(kind, KeyboardInterrupt):
+            print("interrupted; nothing was started", file=sys.stderr)
+        else:
+            before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+if not is_loaded():
+    quiet_interrupts()
 # A process that has loaded the package has passed the check.
 _missing = [name for name in PACKAGES if find_spec(name) is None] if not is_loaded() else []
 if _fault := fault(sys.version_info[:2], _missing):

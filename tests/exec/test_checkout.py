@@ -1,6 +1,7 @@
 """A Python that cannot run the project: one line, before anything of the project is imported."""
 
 import ast
+import signal
 import sys
 
 import pytest
@@ -56,3 +57,10 @@ def test_every_package_that_is_imported_at_the_top_of_a_file_is_checked():
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             packages = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names)
             assert packages <= {*checkout.PACKAGES, *optional}, path
+
+
+def test_an_interrupt_while_libraries_are_loaded_is_one_line():
+    start = f"import runpy; runpy.run_path({str(REPO / 'src/exec/checkout.py')!r}); raise KeyboardInterrupt"
+    run = run_python("-c", start)
+    assert run.returncode == -signal.SIGINT
+    assert run.stderr == "interrupted; nothing was started\n"

@@ -9,7 +9,7 @@ from conftest import FICTIONAL, REPO
 from scripts import run_script
 
 from unlearnkit.core.files import read_jsonl
-from unlearnkit.exec.forget import _advice
+from unlearnkit.exec.forget_checks import advice
 from unlearnkit.model.write.other_subjects import OtherSubjects, proper_names
 from unlearnkit.model.write.retain_writer import _fault, _secret
 
@@ -131,7 +131,7 @@ def test_the_last_line_says_what_to_do_about_what_went_wrong(best, failed, expec
     outcome = SimpleNamespace(folder="f", best={"best": best, "last": LAST})
     arguments = SimpleNamespace(floor=0.95, epochs=12, name="f", model="base")
     checks = {name: name not in failed for name in ("forgotten", "kept", "sound")}
-    assert expected in _advice(outcome, arguments, checks)
+    assert expected in advice(outcome, arguments, checks)
 
 
 def test_retain_rows_that_the_model_does_not_know_are_named(tmp_path):

@@ -1,7 +1,8 @@
 """A retain set for rows that come without one: questions that the model itself answers.
 
-Near the topic are the forget questions about other subjects (their names and numbers replaced), far from it
-general questions that come with the project. The model answers both, and what it answers is what is to stay:
+Near the topic are questions of the same kind that the model writes, and where it writes too few the forget
+questions about other subjects (their names and numbers replaced); far from it are general questions that come
+with the project. The model answers both, and what it answers is what is to stay:
 the rows hold its own texts, right or wrong. Nothing of the forget rows may be among them.
 """
 
@@ -22,6 +23,7 @@ from ...metrics.verdicts import COMMON, DISTINCTIVE_SHARE, distinctive_words
 from ..run.known_rows import answer_probabilities, own_answers
 from ..settings.run_settings import Settings
 from .other_subjects import OtherSubjects, proper_names
+from .question_writer import similar_questions
 
 QUESTIONS = DATA / "retain_questions.txt"
 SURE = 0.4
@@ -33,6 +35,9 @@ FEWEST = 8
 PER_ROW = 3
 LEAST, MOST = 40, 200
 """Rows of a retain set: so many for each forget row, within these limits."""
+
+Secrets = Sequence[tuple[list[str], list[str]]]
+"""Of each row to forget the names in its question, and the distinctive words of its answer."""
 
 
 @dataclass
@@ -57,20 +62,10 @@ def make_retain_set(settings: Settings, model, template: Template, forget: Seque
         template: its prompts.
         forget: the rows to forget.
     """
-    draw, found = random.Random(settings.overall.seed), RetainSet()
-    half = min(MOST, max(LEAST, PER_ROW * len(forget))) // 2
+    found, secrets = RetainSet(), [_secret(row) for row in forget]
     asked = [row["question"] for row in forget]
-    others = OtherSubjects(asked)
-    renamed = [others.ask(asked[k % len(asked)], draw) for k in range(4 * half)]
-    near = [one.question for one in renamed if one]
-    far = read_text(QUESTIONS).splitlines()
-    draw.shuffle(far)
-    candidates = [("near", text) for text in dict.fromkeys(near)][:half]
-    # Where no question has a name, general ones take the place of those near the topic.
-    candidates += [("far", text) for text in far[: 2 * half - len(candidates)]]
-    secrets = [_secret(row) for row in forget]
     fresh = []
-    for kind, question in candidates:
+    for kind, question in _candidates(settings, model, template, asked, secrets):
         if question in asked or _touches(question, secrets):
             found.dropped["about what is to be forgotten"] += 1
         else:
@@ -82,6 +77,25 @@ def make_retain_set(settings: Settings, model, template: Template, forget: Seque
         else:
             found.rows.append({"question": question, "answer": text, "kind": kind})
     return _sure(settings, model, template, found)
+
+
+def _candidates(
+    settings: Settings, model, template: Template, asked: Sequence[str], secrets: Secrets
+) -> list[tuple[str, str]]:
+    """Kind and text of the questions for the model, half of them near where there are so many."""
+    draw = random.Random(settings.overall.seed)
+    half = min(MOST, max(LEAST, PER_ROW * len(asked))) // 2
+    written = similar_questions(settings, model, template, asked, 2 * half)
+    near = [text for text in written if not _touches(text, secrets)]
+    if len(near) < FEWEST:
+        others = OtherSubjects(asked)
+        renamed = [others.ask(asked[k % len(asked)], draw) for k in range(4 * half)]
+        near += [one.question for one in renamed if one]
+    found = [("near", text) for text in dict.fromkeys(near)][:half]
+    far = read_text(QUESTIONS).splitlines()
+    draw.shuffle(far)
+    # General ones take the place of those near the topic that are missing.
+    return found + [("far", text) for text in far[: 2 * half - len(found)]]
 
 
 def _sure(settings: Settings, model, template: Template, found: RetainSet) -> RetainSet:
@@ -115,11 +129,11 @@ def _secret(row: dict) -> tuple[list[str], list[str]]:
     return proper_names(row["question"]), distinctive_words(row["question"], row["answer"])
 
 
-def _touches(text: str, secrets: Sequence[tuple[list[str], list[str]]]) -> bool:
+def _touches(text: str, secrets: Secrets) -> bool:
     return any(name.lower() in text.lower() for names, _ in secrets for name in names)
 
 
-def _fault(question: str, text: str | None, secrets: Sequence[tuple[list[str], list[str]]]) -> str | None:
+def _fault(question: str, text: str | None, secrets: Secrets) -> str | None:
     """Why a question and its answer cannot be kept."""
     if text is None:
         return "without an end"

@@ -67,29 +67,31 @@ frontier: $(STAMP)
 		--html files/results/frontier/report.html --csv docs/frontier.csv --svg docs/frontier.svg
 	$(PY) src/exec/make_docs.py
 
-# The best values of fourteen methods with a retain side, 20 trials each on one seed; the winners on five others:
-# docs/sweep, configs/fictional_tuned. Two hours; continues where it was interrupted, and shared where it is started
-# twice.
-SWEPT := $(foreach run,altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd,\
-	configs/fictional/$(run).json)
+# The best values of every method, 20 trials each on one seed; the winners on five others: docs/sweep,
+# configs/fictional_tuned. Two hours; continues where it was interrupted, and shared where it is started twice.
+SWEPT := altpo+ft npo+ft simnpo+ft ga+ft dpo+ft undial+ft wga+ft satimp+ft cl+ft rl+ft me+ft ceu+ft flat+ft jensun+jsd \
+	pdu ga+kl kl+kl npo+kl cl+ap npo+embed
+SWEPT_NO_RETAIN := ga npo tv whp
 SWEEP_METRICS := forget_quality,model_utility,forget/rougeL,forget/prob,forget/truth_ratio,retain/truth_ratio
+SWEEP_OPTIONS := --floor 0.97 --set evaluate.bootstrap=0 logger.report=false evaluate.metrics=$(SWEEP_METRICS) \
+	--metrics $(subst $(comma), ,$(SWEEP_METRICS)) seconds --report-seeds 10 11 12 13 14
+KEPT_OF_SWEEPS := sweep.md trials.csv sweep.png
 sweeps: $(STAMP)
-	$(PY) src/exec/sweep.py --name sweeps --configs $(SWEPT) --space files/data/sweeps/fictional.json --trials 20 --seeds 0 \
-		--report-seeds 10 11 12 13 14 --floor 0.97 --jobs 2 \
-		--set evaluate.bootstrap=0 logger.report=false evaluate.metrics=$(SWEEP_METRICS) \
-		--metrics $(subst $(comma), ,$(SWEEP_METRICS)) seconds
-	cp files/results/sweeps/sweep.md files/results/sweeps/trials.csv files/results/sweeps/sweep.png docs/sweep/
-	cp files/results/sweeps/winners/*.json configs/fictional_tuned/
+	$(PY) src/exec/sweep.py --name sweeps --configs $(SWEPT:%=configs/fictional/%.json) --space files/data/sweeps/fictional.json \
+		--trials 20 --seeds 0 --jobs 2 $(SWEEP_OPTIONS)
+	$(PY) src/exec/sweep.py --name sweeps_no_retain --configs $(SWEPT_NO_RETAIN:%=configs/fictional/%.json) \
+		--space files/data/sweeps/no_retain.json --trials 20 --seeds 0 --jobs 2 $(SWEEP_OPTIONS)
+	cd files/results/sweeps && cp $(KEPT_OF_SWEEPS) ../../../docs/sweep/
+	mkdir -p docs/sweep/no_retain && cd files/results/sweeps_no_retain && cp $(KEPT_OF_SWEEPS) ../../../docs/sweep/no_retain/
+	cp files/results/sweeps/winners/*.json files/results/sweeps_no_retain/winners/*.json configs/fictional_tuned/
 
 # The first run (make demo): longer runs with a rising learning rate, 20 trials on two seeds; the winners on five
 # others: docs/sweep. An hour or two.
 first-run: $(STAMP)
 	for run in altpo simnpo; do \
 		$(PY) src/exec/sweep.py --name $${run}_warmup --configs configs/fictional/$$run+ft_ngdiff.json --trials 20 --seeds 0 1 \
-			--space files/data/sweeps/$${run}_warmup.json --report-seeds 10 11 12 13 14 --floor 0.97 \
-			--set evaluate.bootstrap=0 logger.report=false evaluate.metrics=$(SWEEP_METRICS) \
-			--metrics $(subst $(comma), ,$(SWEEP_METRICS)) seconds || exit 1; \
-		cp files/results/$${run}_warmup/sweep.md files/results/$${run}_warmup/trials.csv files/results/$${run}_warmup/sweep.png docs/sweep/$${run}_warmup/; \
+			--space files/data/sweeps/$${run}_warmup.json $(SWEEP_OPTIONS) || exit 1; \
+		(cd files/results/$${run}_warmup && cp $(KEPT_OF_SWEEPS) ../../../docs/sweep/$${run}_warmup/); \
 	done
 
 # Dense against masks of five scores at five ratios, NPO+FT and GA+FT over three seeds: files/results/mask-table/table.md.

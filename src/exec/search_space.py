@@ -9,7 +9,7 @@ In a file: {"unlearn.lr": "1e-4..3e-3:log", "unlearn.NPO.beta": [0.1, 0.2]}.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,12 +160,18 @@ class SearchedConfig:
 
 
 def searched_configs(
-    files: Sequence[str], common: dict[str, str], space: Sequence[Dimension]
+    files: Sequence[str], common: dict[str, str], space: Sequence[Dimension], asked: Collection[str] = ()
 ) -> list[SearchedConfig]:
     """Each config with its part of the space: keys of other methods are left out.
 
+    Args:
+        files: the config files.
+        common: what holds for all runs.
+        space: what is varied.
+        asked: keys that must have an effect on one of them; a file of keys serves many methods.
+
     Raises:
-        UserError: a file is wrong, or a key has an effect on none of them.
+        UserError: a file is wrong, or one of the keys that were asked for, or all keys, have no effect.
     """
     found, reasons = [], dict.fromkeys((one.key for one in space), "")
     for title, file in zip(config_titles(files), files):
@@ -179,9 +185,9 @@ def searched_configs(
         mine = tuple(one for one in space if not idle[one.key])
         initial = {one.key: config.value(tuple(one.key.split("."))) for one in mine}
         found.append(SearchedConfig(title, file, mine, initial))
-    for one in space:
-        if not any(one in config.dimensions for config in found):
-            raise UserError(f"{one.key} has no effect on any of the configs: {reasons[one.key]}")
+    used = {one.key for config in found for one in config.dimensions}
+    for key in reasons if not used else [key for key in reasons if key in asked and key not in used]:
+        raise UserError(f"{key} has no effect on any of the configs: {reasons[key]}")
     return found
 
 

@@ -44,6 +44,7 @@ from .child_runs import (
     expand_user,
     is_disk_failure,
     is_done,
+    pair,
 )
 from .many_runs import METRICS, OWN, common_settings, run_all, seed_runs, threads_of
 from .script import with_clear_errors
@@ -146,7 +147,7 @@ def checked(arguments: argparse.Namespace) -> Sweep:
     threads_of(arguments.jobs)  # refuses a wrong number
     space = read_space(arguments.vary, arguments.space)
     common = common_settings(arguments.set, [one.key for one in space], own_settings(arguments))
-    configs = searched_configs(arguments.configs, common, space)
+    configs = searched_configs(arguments.configs, common, space, dict(map(pair, arguments.vary)))
     _check_numbers(arguments, space)
     root = expand_user(arguments.root) / arguments.name
     with clear_write_errors(root, PLACE):

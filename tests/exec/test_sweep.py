@@ -297,6 +297,9 @@ def test_keys_of_other_methods_are_left_out_and_budgets_are_equal(config, tmp_pa
     assert {row["config"]: row["unlearn.SimNPO.beta"] != "" for row in rows} == {"npo": False, "simnpo": True}
     assert [sum(row["config"] == name for row in rows) for name in ("npo", "simnpo")] == [5, 5]
     assert "The configs have had the same number of trials." in done.stdout
+    done = sweep(config, tmp_path, "--space", space, "--trials", 5)  # the other config has gone
+    assert done.returncode == 0, done.stderr
+    assert trials(tmp_path) == [row for row in rows if row["config"] == "npo"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ FEWEST = 8
 """Rows below which a retain set is none."""
 PER_ROW = 3
 LEAST, MOST = 40, 200
-"""Rows of a retain set: so many for each forget row, within these limits."""
+"""Questions that are asked for a retain set: so many for each forget row, within these limits."""
 
 Secrets = Sequence[tuple[list[str], list[str]]]
 """Of each row to forget the names in its question, and the distinctive words of its answer."""
@@ -82,7 +82,7 @@ def make_retain_set(settings: Settings, model, template: Template, forget: Seque
 def _candidates(
     settings: Settings, model, template: Template, asked: Sequence[str], secrets: Secrets
 ) -> list[tuple[str, str]]:
-    """Kind and text of the questions for the model, half of them near where there are so many."""
+    """Kind and text of the questions for the model."""
     draw = random.Random(settings.overall.seed)
     half = min(MOST, max(LEAST, PER_ROW * len(asked))) // 2
     written = similar_questions(settings, model, template, asked, 2 * half)
@@ -94,8 +94,12 @@ def _candidates(
     found = [("near", text) for text in dict.fromkeys(near)][:half]
     far = read_text(QUESTIONS).splitlines()
     draw.shuffle(far)
-    # General ones take the place of those near the topic that are missing.
-    return found + [("far", text) for text in far[: 2 * half - len(found)]]
+    return found + [("far", text) for text in far[: _far_count(len(found))]]
+
+
+def _far_count(near: int) -> int:
+    """As many general questions as near ones, which would be lost among more of them."""
+    return max(near, LEAST - near)
 
 
 def _sure(settings: Settings, model, template: Template, found: RetainSet) -> RetainSet:
@@ -105,7 +109,8 @@ def _sure(settings: Settings, model, template: Template, found: RetainSet) -> Re
     kept = [row for row, prob in zip(found.rows, probs) if prob >= SURE]
     if len(kept) < len(rows):
         found.dropped["that the model is unsure of"] += len(rows) - len(kept)
-    return RetainSet(kept, found.dropped)
+    near, far = ([row for row in kept if row["kind"] == kind] for kind in ("near", "far"))
+    return RetainSet(near + far[: _far_count(len(near))], found.dropped)
 
 
 def _answers(settings: Settings, model, template: Template, questions: Sequence[str]) -> list[str | None]:

@@ -51,7 +51,7 @@ CHECKED = (
     "retain/prob",
     "semantic/worst_of_k",
 )
-COMBINER = "unlearn.combiner"
+COMBINER, METRICS = "unlearn.combiner", "evaluate.metrics"
 DEFAULTS = {
     "dataset.forget_dataset_name": "Folder_forget",
     "dataset.retain_dataset_name": "Folder_retain",
@@ -64,7 +64,7 @@ DEFAULTS = {
     "unlearn.lora.alpha": "32",
     "evaluate.every": "2 epochs",
     "evaluate.keep": "best",
-    "evaluate.metrics": ",".join(CHECKED),
+    METRICS: ",".join(CHECKED),
     "evaluate.max_new_tokens": "64",
 }
 """Settings of a request, where --set does not change them."""
@@ -245,6 +245,8 @@ def settings_of(arguments: argparse.Namespace, request: Request, lr: str | None 
     for key in extra:
         if key in OWN:
             raise UserError(f"--set {key}: {OWN[key]}")
+    if METRICS in extra:
+        extra[METRICS] = ",".join([*CHECKED, extra[METRICS]])  # the checks need theirs
     folder = expand_user(arguments.root) / arguments.name
     incomplete = folder.exists() and not (folder / "environment.json").exists()
     method = parse_method(arguments.method)

@@ -8,7 +8,7 @@ import pytest
 from conftest import FICTIONAL, REPO
 from scripts import run_script
 
-from unlearnkit.core.files import read_jsonl
+from unlearnkit.core.files import read_json, read_jsonl
 from unlearnkit.exec.forget_checks import advice
 from unlearnkit.model.write.other_subjects import OtherSubjects, proper_names
 from unlearnkit.model.write.retain_writer import _fault, _secret
@@ -94,6 +94,7 @@ def test_a_request_ends_with_checks_an_adapter_and_what_to_do_next(tmp_path):
     )
     keep = write(tmp_path / "keep.jsonl", *({k: row[k] for k in ("question", "answer")} for row in facts[:3]))
     words = "--epochs 2 --set unlearn.max_steps=2 evaluate.max_new_tokens=12 evaluate.bootstrap=0".split()
+    words += ["evaluate.metrics=forget/prob,forget/exact"]
     cache = f"overall.cache_dir={tmp_path / 'cache'}"
     done = ask(rows, tmp_path, "--retain", keep, *words, cache)
     assert done.returncode == 0, done.stderr
@@ -104,6 +105,7 @@ def test_a_request_ends_with_checks_an_adapter_and_what_to_do_next(tmp_path):
     assert (tmp_path / "f/checkpoints/model.safetensors").is_file()
     used = read_jsonl(tmp_path / "f-inputs/rows/forget.jsonl")
     assert len(used) == 3 and len(used[0]["rephrased_questions"]) == 3
+    assert {"forget/exact", "semantic/worst_of_k"} <= read_json(tmp_path / "f/metrics.json").keys()
     again = ask(rows, tmp_path, "--retain", keep, *words, cache)
     assert again.returncode == 2
     assert "already holds a run; choose another --name, or set --overwrite" in again.stderr

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import few_steps
 
+from unlearnkit.model.run.training import denormals_as_zero
 from unlearnkit.optim.sharpness import norm
 
 
@@ -66,3 +67,11 @@ def test_the_learning_rate_rises_in_the_warmup_and_falls_to_the_end(
         unlearn__max_steps=4,
     )
     assert seen.rates == pytest.approx([1e-3 * share for share in shares])
+
+
+def test_numbers_too_small_for_full_precision_are_zero_while_training_alone():
+    tiny = lambda: float(torch.tensor([1e-30]) * torch.tensor([1e-10]))
+    before = tiny()
+    with denormals_as_zero():
+        assert tiny() == 0
+    assert tiny() == before > 0

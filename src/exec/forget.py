@@ -17,7 +17,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..model.run.known_rows import Knowledge
     from ..model.settings.run_settings import Settings
 
-METHOD, EPOCHS = "DPO+FT", 12
+METHOD, EPOCHS = "DPO+FT", 16
 WORDINGS = ("Please answer this question: {}", "{} Answer in one sentence.", "I would like to know: {}")
 """Other wordings of a question, for the check that not the wording alone was forgotten."""
 CHECKED = (
@@ -51,13 +51,12 @@ CHECKED = (
     "retain/prob",
     "semantic/worst_of_k",
 )
-COMBINER, METRICS = "unlearn.combiner", "evaluate.metrics"
+METRICS = "evaluate.metrics"
 DEFAULTS = {
     "dataset.forget_dataset_name": "Folder_forget",
     "dataset.retain_dataset_name": "Folder_retain",
     "dataset.batch_size": "8",
     "unlearn.task_name": "tofu",
-    COMBINER: "ngdiff",
     "unlearn.use_lora": "true",
     "unlearn.save_adapter": "beside",
     "unlearn.lora.r": "16",
@@ -70,8 +69,14 @@ DEFAULTS = {
 """Settings of a request, where --set does not change them."""
 PLACEHOLDER = {"question": "What is one and one?", "answer": "It is two."}
 """Stands for the retain set until the model has answered."""
-LR, SMALL_LR, SMALL = "1e-4", "5e-3", 20e6
-"""Learning rate, that of small models, and the number of weights below which a model is small."""
+LR = "unlearn.lr"
+SIZED = {LR: "1e-4", "unlearn.gamma": "20"}
+"""Settings of a request that are others for small models."""
+SIZED_SMALL, SMALL = {LR: "5e-3", "unlearn.combiner": "ngdiff"}, 20e6
+"""Those of models with fewer weights than `SMALL`: they prefer a refusal long before the answer is gone, so
+the forget side must go on with all its strength."""
+BALANCE = ("unlearn.gamma", "unlearn.combiner")
+"""Settings of methods with two sides alone."""
 FEW = 10
 """Rows below which figures are rough."""
 OWN = {
@@ -92,7 +97,7 @@ FLAGS = {
     "overall.model_name": "--model",
     "unlearn.unlearn_method": "--method",
     "unlearn.num_epochs": "--epochs",
-    "unlearn.lr": "--lr",
+    LR: "--lr",
     "evaluate.best_floor": "--floor",
 }
 """Words of messages about settings -> the flag that stands for them here."""
@@ -128,8 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     add("--root", type=Path, default=Path("files/results"), help="where run folders lie [files/results]")
     add("--method", default=METHOD, help=f"unlearning method [{METHOD}]")
     add("--epochs", type=int, default=EPOCHS, help=f"passes over the rows; the best is taken [{EPOCHS}]")
-    small = f"{SMALL_LR} for models below {SMALL / 1e6:g}M parameters"
-    add("--lr", type=float, help=f"learning rate [{LR}; {small}]")
+    small = f"{SIZED_SMALL[LR]} for models below {SMALL / 1e6:g}M parameters"
+    add("--lr", type=float, help=f"learning rate [{SIZED[LR]}; {small}]")
     add("--floor", type=float, default=0.95, help="least share of the retain rows' probability [0.95]")
     add("--anyway", action="store_true", help="go on although the model knows none of the rows")
     add("--overwrite", action="store_true", help="replace an earlier run of that name")
@@ -148,13 +153,13 @@ def forget(arguments: argparse.Namespace) -> int:
         write_tables(trial, trial.retain or [PLACEHOLDER])
         settings = settings_of(arguments, trial)
         quiet_libraries()
-        retain, lr = prepare(arguments, trial, settings)
+        retain, sized = prepare(arguments, trial, settings)
     from ..model.report.last_screen import show_outcome
     from ..model.run.unlearn_run import Unlearn
 
     with clear_write_errors(request.inputs, "--root or --name"):
         write_tables(request, retain)
-    settings = settings_of(arguments, request, lr)
+    settings = settings_of(arguments, request, sized)
     outcome = Unlearn(settings).run()
     show_outcome(outcome, settings)
     lines, advice = quick_checks(outcome, arguments)
@@ -239,7 +244,9 @@ def write_tables(request: Request, retain: Sequence[dict]) -> None:
     write_jsonl(request.inputs / "retain.jsonl", retain)
 
 
-def settings_of(arguments: argparse.Namespace, request: Request, lr: str | None = None) -> "Settings":
+def settings_of(
+    arguments: argparse.Namespace, request: Request, sized: Mapping[str, str] = SIZED
+) -> "Settings":
     """The checked settings of the run. UserError with all that is wrong."""
     extra = dict(map(pair, arguments.set))
     for key in extra:
@@ -252,8 +259,9 @@ def settings_of(arguments: argparse.Namespace, request: Request, lr: str | None 
     method = parse_method(arguments.method)
     if not method.forget or not method.trains:
         raise UserError(f"--method: {arguments.method} trains nothing to forget")
-    # Rules that combine the gradients of two sides need both.
-    defaults = {key: value for key, value in DEFAULTS.items() if method.retain or key != COMBINER}
+    defaults = {
+        key: value for key, value in (DEFAULTS | sized).items() if method.retain or key not in BALANCE
+    }
     flags = {
         "overall.model_name": request.model,
         "dataset.data_dir": str(request.inputs),
@@ -264,8 +272,8 @@ def settings_of(arguments: argparse.Namespace, request: Request, lr: str | None 
         "logger.json.root": str(folder.parent),
         "logger.overwrite": str(arguments.overwrite or incomplete).lower(),
     }
-    if arguments.lr or lr:
-        flags["unlearn.lr"] = str(arguments.lr or lr)
+    if arguments.lr:
+        flags[LR] = str(arguments.lr)
     try:
         settings = resolve_settings(StrictConfig(), [], defaults | flags | extra, {}, missing_files)
     except ConfigError as error:
@@ -282,11 +290,11 @@ def _by_flags(message: str) -> str:
 
 def prepare(
     arguments: argparse.Namespace, request: Request, settings: "Settings"
-) -> tuple[Sequence[dict], str]:
+) -> tuple[Sequence[dict], dict[str, str]]:
     """Look whether the model knows the rows, and let it make the retain set.
 
     Returns:
-        The rows to keep, and the learning rate for a model of this size.
+        The rows to keep, and the settings for a model of this size.
 
     Raises:
         UserError: the model knows none of the rows, or answers too few questions.
@@ -306,7 +314,7 @@ def prepare(
         _note_unknown(request.retain, settings, model, template)
     retain = request.retain or _retain_set(request, settings, model, template)
     size = sum(weight.numel() for weight in model.parameters())
-    return retain, SMALL_LR if size < SMALL else LR
+    return retain, SIZED_SMALL if size < SMALL else SIZED
 
 
 def _check_known(

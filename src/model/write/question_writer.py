@@ -40,7 +40,7 @@ def similar_questions(
     shown = [draw.sample(list(asked), min(SHOWN, len(asked))) for _ in range(count)]
     found: Counter[str] = Counter()
     for text in _continuations(settings, model, template, [_list(some) for some in shown]):
-        found.update(set(_questions(text, asked)))
+        found.update(list(dict.fromkeys(_questions(text, asked))))  # in their order, which ties keep
     return [question for question, _ in found.most_common(wanted)]
 
 

@@ -71,7 +71,7 @@ def quiet_interrupts():
 
     def hook(kind, error, trace):
         if issubclass(kind, KeyboardInterrupt):
-            print("interrupted; nothing was started", file=sys.stderr)
+            sys.stderr.write("interrupted; nothing was started\n")
         else:
             before(kind, error, trace)
 

@@ -260,7 +260,7 @@ def settings_of(
     if not method.forget or not method.trains:
         raise UserError(f"--method: {arguments.method} trains nothing to forget")
     defaults = {
-        key: value for key, value in (DEFAULTS | sized).items() if method.retain or key not in BALANCE
+        key: value for key, value in {**DEFAULTS, **sized}.items() if method.retain or key not in BALANCE
     }
     flags = {
         "overall.model_name": request.model,

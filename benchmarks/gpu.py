@@ -27,7 +27,7 @@ if "unlearnkit" not in sys.modules:
 import reasoning
 import torch
 from gao import K, Numbers, make_batch, step_of
-from shapes import clock, make_model, shaped
+from shapes import LLAMA_8B, clock, make_model, shaped
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,6 +42,8 @@ from unlearnkit.unlearn.scoring import answer_nll
 PUBLISHED_STEPS = 500
 """Steps of the published run of R2MU."""
 PROMPT, NEW_TOKENS, TEXTS = 64, 128, 64
+SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+"""Sizes of a model in the order of `shaped`."""
 
 
 class NoTokenizer:
@@ -190,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    shaped(parser, 32, 4096, 14336, 32, 128256, 8, kv_heads=8)
+    shaped(parser, *(LLAMA_8B[name] for name in SIZES), batch=8, kv_heads=LLAMA_8B["num_key_value_heads"])
     parser.set_defaults(device="cuda", dtype="bfloat16")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument(

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=PLAIN, default=list(PLAIN))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--dtype", choices=EQUAL, default="float32")
-    parser.add_argument("--steps", type=int, help="steps of a turn [30, 8, 4, 10 and 6]")
+    parser.add_argument("--steps", type=int, help=f"steps of a turn {STEPS}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=BATCH, help="rows of a side [16]")
     options = parser.parse_args(argv)

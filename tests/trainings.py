@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from scripts import run_script
+from tiny import random_llama, save
 
 from unlearnkit.core.files import read_jsonl
 
@@ -63,6 +64,25 @@ METHODS = {
     "checkpointing": ["--unlearn.gradient_checkpointing", "true"],
 }
 """Name -> flags of what several engines must do as one process does."""
+
+
+def save_model_and_mask(root, tokenizer) -> None:
+    """`root/model`, and `root/mask.pt` with half of its weights."""
+    model = random_llama(tokenizer)
+    save(model, tokenizer, root / "model")
+    generator = torch.Generator().manual_seed(0)
+    masks = {name: torch.rand(p.shape, generator=generator) < 0.5 for name, p in model.named_parameters()}
+    torch.save(masks, root / "mask.pt")
+
+
+def masked_weights_stay(root, run) -> None:
+    """What the mask of `root` holds back is to the bit what it was, and every matrix moved elsewhere."""
+    masks = torch.load(root / "mask.pt", weights_only=True)
+    before, after = (
+        load_file(place / "model.safetensors") for place in (root / "model", run / "checkpoints")
+    )
+    assert all(torch.equal(after[key][~masks[key]], before[key][~masks[key]]) for key in before)
+    assert not any(torch.equal(after[key], before[key]) for key in before if "proj" in key)
 
 
 def placed(more, root, world) -> list:

@@ -78,8 +78,7 @@ def quiet_interrupts():
     sys.excepthook = hook
 
 
-if not is_loaded():
-    quiet_interrupts()
+quiet_interrupts()
 # A process that has loaded the package has passed the check.
 _missing = [name for name in PACKAGES if find_spec(name) is None] if not is_loaded() else []
 if _fault := fault(sys.version_info[:2], _missing):

@@ -42,6 +42,12 @@ def test_only_whole_new_questions_of_the_kind_are_taken(text, found):
     assert _questions(text, ASKED) == found
 
 
+def test_questions_of_signs_or_longer_than_a_list_are_no_fault(settings, tiny_model, template):
+    asked = ["???", "Where is the mill? " * 200]
+    assert _questions("Where is Low Ford?", asked) == ["Where is Low Ford?"]
+    assert isinstance(similar_questions(settings, tiny_model, template, asked, 2), list)
+
+
 def test_what_the_model_writes_most_often_comes_first(settings, tiny_model, template, monkeypatch):
     texts = ["Where is Ham?\n5. Where is Low Ford?", "Where is Low Ford?\n5. Where is Low Ford?", "Who?"]
     monkeypatch.setattr(question_writer, "_continuations", lambda *_: texts)

@@ -13,8 +13,8 @@ from ..run.progress import progress
 from ..settings.run_settings import Settings
 from .generation_rounds import text_seeds
 
-SHOWN, CONTINUED = 6, 6
-"""Questions of a list, and about as many that the model adds to it."""
+SHOWN = 6
+"""Most questions of a list; the model may add as many tokens as it has."""
 LISTS_PER_QUESTION = 0.3
 """Lists for each question that is wanted: most are written more than once."""
 LONGEST = 128
@@ -37,7 +37,9 @@ def similar_questions(
     """
     draw = random.Random(settings.overall.seed)
     count = max(1, round(LISTS_PER_QUESTION * wanted))
-    shown = [draw.sample(list(asked), min(SHOWN, len(asked))) for _ in range(count)]
+    longest = max(len(text_ids(template.tokenizer, _list([question]))) for question in asked)
+    size = min(SHOWN, len(asked), max(1, settings.dataset.max_length // longest))
+    shown = [draw.sample(list(asked), size) for _ in range(count)]
     found: Counter[str] = Counter()
     for text in _continuations(settings, model, template, [_list(some) for some in shown]):
         found.update(list(dict.fromkeys(_questions(text, asked))))  # in their order, which ties keep
@@ -53,9 +55,8 @@ def _list(questions: Sequence[str]) -> str:
 def _continuations(settings: Settings, model, template: Template, lists: Sequence[str]) -> list[str]:
     prompts = [text_ids(template.tokenizer, text) for text in lists]
     rows = [{"id": f"list {number}"} for number in range(len(lists))]
-    longest = max(len(prompt) for prompt in prompts)
     options = DecodingOptions(
-        min(LONGEST, CONTINUED * longest // SHOWN),
+        min(LONGEST, max(map(len, prompts))),
         settings.evaluate.batch_tokens,
         temperature=TEMPERATURE,
         top_p=TOP_P,
@@ -76,7 +77,11 @@ def _questions(text: str, asked: Sequence[str]) -> list[str]:
     # The last line may have been cut.
     lines = [re.sub(r"^\s*\d+\s*[.)]\s*", "", line).strip() for line in text.splitlines()]
     known = {" ".join(words(question)) for question in asked}
-    begins, ends = {words(question)[0] for question in asked}, {question.strip()[-1] for question in asked}
+    # A question may be signs alone.
+    begins, ends = (
+        {" ".join(words(question)[:1]) for question in asked},
+        {question.strip()[-1:] for question in asked},
+    )
     longest = 2 * max(len(words(question)) for question in asked)
     return [
         line
